@@ -1,0 +1,57 @@
+package codec
+
+import "fmt"
+
+// Error is every error this package returns: the code to close the connection
+// with, and what was wrong, for the log and for the person at the other end.
+// An Error is never changed once made. Safe for concurrent use.
+type Error struct {
+	Code Code
+	Text string
+
+	kind *Error // the more general error this is one of, for errors.Is; or nil
+}
+
+// Error returns "codec: " and the text.
+func (e *Error) Error() string { return "codec: " + e.Text }
+
+// Unwrap returns the more general error that e is one of: ErrForeign for
+// ErrTLS and ErrHTTP, ErrBody for everything about a frame's content.
+func (e *Error) Unwrap() error {
+	if e.kind == nil {
+		return nil
+	}
+	return e.kind
+}
+
+// What Decode and FrameSize return. Always these very values, so that refusing
+// a frame allocates nothing.
+var (
+	// ErrForeign: the first byte is not 0, so these are not frames.
+	ErrForeign = &Error{Code: CodeProtocol, Text: "first byte is not 0: not this protocol, or a length in little-endian order"}
+	// ErrTLS is the ErrForeign of a TLS handshake (first byte 0x16).
+	ErrTLS = &Error{Code: CodeProtocol, Text: "a TLS handshake where plain frames are expected: connect without TLS, or to a TLS listener", kind: ErrForeign}
+	// ErrHTTP is the ErrForeign of a text protocol (first byte a letter): most
+	// often an HTTP request or a WebSocket upgrade.
+	ErrHTTP = &Error{Code: CodeProtocol, Text: "text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener", kind: ErrForeign}
+	// ErrTooLarge: the length is above the limit.
+	ErrTooLarge = &Error{Code: CodeTooLarge, Text: "frame is larger than the limit"}
+	// ErrOp: the op byte is 0x00, reserved (0x0F-0x3F) or invalid (0x80-0xFF).
+	ErrOp = &Error{Code: CodeProtocol, Text: "op is not one of protocol version 1"}
+	// ErrPing: a PING or PONG carries more than MaxPing bytes. It is an ErrBody.
+	ErrPing = &Error{Code: CodeProtocol, Text: "ping or pong carries more than 125 bytes", kind: ErrBody}
+)
+
+// ErrBody is what errors.Is finds in every error about the content of a frame.
+// The parsers return errors made for the occasion, which name the op, the
+// member and its value.
+var ErrBody = &Error{Code: CodeProtocol, Text: "content of the frame is wrong"}
+
+// bodyError makes an ErrBody about a frame of op.
+func bodyError(op Op, format string, args ...any) error {
+	return &Error{
+		Code: CodeProtocol,
+		Text: op.String() + ": " + fmt.Sprintf(format, args...),
+		kind: ErrBody,
+	}
+}

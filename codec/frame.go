@@ -1,0 +1,206 @@
+package codec
+
+import "encoding/binary"
+
+// Version is the protocol version this package speaks: "v" in HELLO and WELCOME.
+const Version = 1
+
+// Limits, in bytes.
+const (
+	// HeaderSize is the length field in front of every frame.
+	HeaderSize = 4
+	// DefaultMaxFrame is the largest length accepted unless set otherwise.
+	DefaultMaxFrame = 65536
+	// MaxFrameLimit is the largest length that can ever be accepted: the first
+	// byte on the wire is always 0.
+	MaxFrameLimit = 1<<24 - 1
+	// MaxPing is the most a PING or PONG carries.
+	MaxPing = 125
+	// MaxReason is the longest reason of a CLOSE and text of an ERROR: with the
+	// code it fits a WebSocket close frame.
+	MaxReason = 123
+	// MaxSubject is the longest subject of a REQ and the longest group name.
+	MaxSubject = 255
+	// MaxControl is the largest JSON payload of HELLO, WELCOME, CONFIG, GOAWAY.
+	MaxControl = 4096
+)
+
+// Frame is one decoded frame.
+type Frame struct {
+	Op Op
+	// Payload is what follows the op byte; nil for OpBeat. It is a part of the
+	// slice given to Decode, valid as long as that is; copy it to keep it.
+	Payload []byte
+}
+
+// maxLength holds, for each op byte, the largest length a frame with it may
+// declare, the op byte included: 0 for an op that is refused. So one comparison
+// checks both the op and its own limit.
+var maxLength = func() (t [256]uint32) {
+	for op := range t {
+		if op := Op(op); op != OpBeat && op.String() != "invalid" {
+			t[op] = MaxFrameLimit
+		}
+	}
+	t[OpPing] = 1 + MaxPing
+	t[OpPong] = 1 + MaxPing
+	return t
+}()
+
+// Decode returns the first frame in b and the number of bytes it took, header
+// included. The frame's Payload is a part of b.
+//
+// n == 0 with a nil error means that b holds no whole frame yet: call again
+// with the same bytes and more behind them. How the bytes were cut into pieces
+// never changes what is decoded.
+//
+// max is the largest accepted length (the header's value), in bytes; above
+// MaxFrameLimit it means MaxFrameLimit. An empty frame has length 0.
+//
+// What is wrong is said as soon as it can be known, without waiting for the
+// rest: ErrForeign, ErrTLS or ErrHTTP from 1 byte on, ErrTooLarge from 4, ErrOp
+// and ErrPing from 5. Those variables are all it returns; n is then 0 and the
+// connection cannot be used any more.
+//
+// Decode is a pure function and never allocates.
+func Decode(b []byte, max int) (f Frame, n int, err error) {
+	if len(b) < HeaderSize {
+		return Frame{}, 0, checkFirst(b)
+	}
+	length := binary.BigEndian.Uint32(b)
+	if int64(length) > int64(min(max, MaxFrameLimit)) {
+		return Frame{}, 0, refuseLength(length)
+	}
+	if length == 0 {
+		return Frame{}, HeaderSize, nil
+	}
+	if len(b) == HeaderSize {
+		return Frame{}, 0, nil
+	}
+	op := b[HeaderSize]
+	if length > maxLength[op] {
+		return Frame{}, 0, refuseOp(op)
+	}
+	size := HeaderSize + int(length)
+	if len(b) < size {
+		return Frame{}, 0, nil
+	}
+	return Frame{Op: Op(op), Payload: b[HeaderSize+1 : size : size]}, size, nil
+}
+
+// FrameSize returns the size in bytes, header included, of the frame that b
+// begins with, so that a reader can make room for it: 0 with a nil error when
+// b is too short to tell, which is below HeaderSize bytes. max is as for Decode.
+//
+// It looks at the header only and refuses what Decode would refuse there, with
+// the same errors: ErrForeign, ErrTLS, ErrHTTP, ErrTooLarge. It is a pure
+// function and never allocates.
+func FrameSize(b []byte, max int) (size int, err error) {
+	if len(b) < HeaderSize {
+		return 0, checkFirst(b)
+	}
+	length := binary.BigEndian.Uint32(b)
+	if int64(length) > int64(min(max, MaxFrameLimit)) {
+		return 0, refuseLength(length)
+	}
+	return HeaderSize + int(length), nil
+}
+
+// checkFirst judges an incomplete header by its first byte, if there is one.
+func checkFirst(b []byte) error {
+	if len(b) == 0 || b[0] == 0 {
+		return nil
+	}
+	return foreign(b[0])
+}
+
+// refuseLength says what is wrong with a length above the limit. It takes the
+// length and not the bytes, so that Decode reads the header with one load.
+func refuseLength(length uint32) error {
+	if length <= MaxFrameLimit {
+		return ErrTooLarge
+	}
+	return foreign(byte(length >> 24))
+}
+
+// foreign says what a peer speaks whose first byte is not 0.
+func foreign(first byte) error {
+	switch {
+	case first == 0x16:
+		return ErrTLS
+	case 'A' <= first && first <= 'Z', 'a' <= first && first <= 'z':
+		return ErrHTTP
+	}
+	return ErrForeign
+}
+
+// refuseOp says why a length is above maxLength[op].
+func refuseOp(op byte) error {
+	if maxLength[op] == 0 {
+		return ErrOp
+	}
+	return ErrPing
+}
+
+// AppendFrame appends one frame to dst and returns the extended slice. payload
+// is copied; it must not overlap the free space of dst. With OpBeat it appends
+// the empty frame, so what Decode returned can always be given back:
+// AppendFrame(nil, f.Op, f.Payload) is the bytes f was decoded from.
+//
+// The op and the content are not checked: the peer refuses a frame that it
+// would not accept. It panics if the frame would be longer than MaxFrameLimit,
+// or if op is OpBeat and payload is not empty.
+func AppendFrame(dst []byte, op Op, payload []byte) []byte {
+	if op == OpBeat {
+		if len(payload) != 0 {
+			panic("codec: AppendFrame: OpBeat carries no payload")
+		}
+		return AppendBeat(dst)
+	}
+	dst = appendHeader(dst, op, len(payload))
+	return append(dst, payload...)
+}
+
+// AppendBeat appends the empty frame, 00 00 00 00: a heartbeat, or the answer
+// to one.
+func AppendBeat(dst []byte) []byte {
+	return append(dst, 0, 0, 0, 0)
+}
+
+// AppendPing appends a PING with at most MaxPing opaque bytes, which are
+// copied. It panics if there are more.
+func AppendPing(dst, opaque []byte) []byte {
+	if len(opaque) > MaxPing {
+		panic("codec: AppendPing: more than MaxPing bytes")
+	}
+	dst = appendHeader(dst, OpPing, len(opaque))
+	return append(dst, opaque...)
+}
+
+// AppendPong appends the answer to a PING: opaque is the PING's payload, at
+// most MaxPing bytes, and is copied. It panics if there are more; a PING that
+// Decode returned never has.
+func AppendPong(dst, opaque []byte) []byte {
+	if len(opaque) > MaxPing {
+		panic("codec: AppendPong: more than MaxPing bytes")
+	}
+	dst = appendHeader(dst, OpPong, len(opaque))
+	return append(dst, opaque...)
+}
+
+// AppendData appends a DATA frame with the application's bytes, which are
+// copied. The peer's limit is its max_frame; it panics above MaxFrameLimit.
+func AppendData(dst, payload []byte) []byte {
+	dst = appendHeader(dst, OpData, len(payload))
+	return append(dst, payload...)
+}
+
+// appendHeader appends the header and op byte of a frame with n more bytes to
+// follow.
+func appendHeader(dst []byte, op Op, n int) []byte {
+	if n >= MaxFrameLimit {
+		panic("codec: frame longer than MaxFrameLimit")
+	}
+	n++
+	return append(dst, 0, byte(n>>16), byte(n>>8), byte(n), byte(op))
+}
