@@ -1,0 +1,238 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"runtime"
+	"strings"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// Beats says which side of a connection beats.
+type Beats uint8
+
+const (
+	ClientBeats Beats = iota // the client beats, the server answers
+	ServerBeats              // the server beats after Beat of inbound silence, the client answers
+)
+
+// String returns the word used on the wire and in settings.
+func (b Beats) String() string {
+	if b == ServerBeats {
+		return "server"
+	}
+	return "client"
+}
+
+// ParseBeats is the inverse of Beats.String.
+func ParseBeats(s string) (Beats, error) {
+	switch s {
+	case "client":
+		return ClientBeats, nil
+	case "server":
+		return ServerBeats, nil
+	}
+	return 0, fmt.Errorf("server: beats %q is neither client nor server", s)
+}
+
+// Profile is a preset of the heartbeat times. PROTOCOL.md names three.
+type Profile struct {
+	Name             string
+	Beat, Timeout    time.Duration
+	BeatMin, BeatMax time.Duration // what a client may wish for
+}
+
+// Profiles lists the presets, the default first.
+var Profiles = []Profile{
+	{"standard", 15 * time.Second, 37500 * time.Millisecond, time.Second, time.Minute},
+	{"fast", 3 * time.Second, 7500 * time.Millisecond, 500 * time.Millisecond, 15 * time.Second},
+	{"iot", time.Minute, 150 * time.Second, 5 * time.Second, 5 * time.Minute},
+}
+
+// ProfileByName finds a preset.
+func ProfileByName(name string) (Profile, bool) {
+	for _, p := range Profiles {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Profile{}, false
+}
+
+// Limits of the settings. A timeout is never "for ever": a peer that lost its
+// power is found within MaxTimeout whatever was asked for.
+const (
+	MinBeat    = 100 * time.Millisecond
+	MaxBeat    = time.Hour
+	MaxTimeout = 3 * time.Hour
+)
+
+// Config configures a Server. The zero value of each field means the default
+// that its comment names. Validate reports everything that is wrong at once.
+type Config struct {
+	Listen []string // addresses as tcp://HOST:PORT; none: tcp://127.0.0.1:9000. Port 0 takes a free one
+
+	Beat             time.Duration // beat interval H that a client gets without asking; 0: 15 s
+	Timeout          time.Duration // idle timeout T for every connection; 0: 2.5 × the connection's beat interval. At least 1.5 × Beat
+	BeatMin, BeatMax time.Duration // range that a client's wish is clamped to; 0: 1 s and 60 s, widened to hold Beat
+	Beats            Beats         // which side beats unless the client's HELLO asks for the other
+	BeatFloor        time.Duration // three beats in a row closer together than this end in GOAWAY 3021; 0: no floor
+
+	RequireHello   bool // a connection's first frame must be HELLO, within 10 s
+	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
+	MaxFrame       int  // largest frame body accepted, in bytes; 0: 65536. At most 16777215
+
+	Outbox     int           // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
+	WriteStall time.Duration // a peer that takes none of the waiting bytes for so long is closed as slow_consumer; 0: 8 s
+
+	Drain  time.Duration // how long a drain may take from start to end; 0: 30 s
+	Spread time.Duration // clients told to reconnect spread themselves over this; 0: 5 s
+
+	Loops  int          // event loops; 0: GOMAXPROCS
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// ErrConfig is matched by every error that Validate returns.
+var ErrConfig = errors.New("server: wrong settings")
+
+// A FieldError is one wrong setting.
+type FieldError struct {
+	Key   string // the setting's name, as in a flag: max-frame
+	Value string // what it was set to
+	Want  string // what is wrong with it and what to write instead
+}
+
+func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %s", e.Key, e.Value, e.Want) }
+
+// Unwrap makes errors.Is(err, ErrConfig) true.
+func (e *FieldError) Unwrap() error { return ErrConfig }
+
+// WithDefaults returns c with every zero field replaced by its default.
+func (c Config) WithDefaults() Config {
+	def := Profiles[0]
+	if len(c.Listen) == 0 {
+		c.Listen = []string{"tcp://127.0.0.1:9000"}
+	}
+	if c.Beat == 0 {
+		c.Beat = def.Beat
+		if c.Timeout != 0 { // a timeout alone fixes the beat too
+			c.Beat = time.Duration(float64(c.Timeout) / 2.5)
+		}
+	}
+	if c.BeatMin == 0 {
+		c.BeatMin = min(def.BeatMin, c.Beat)
+	}
+	if c.BeatMax == 0 {
+		c.BeatMax = max(def.BeatMax, c.Beat)
+	}
+	if c.MaxFrame == 0 {
+		c.MaxFrame = codec.DefaultMaxFrame
+	}
+	if c.Outbox == 0 {
+		c.Outbox = max(256<<10, 2*c.MaxFrame)
+	}
+	if c.WriteStall == 0 {
+		c.WriteStall = 8 * time.Second
+	}
+	if c.Drain == 0 {
+		c.Drain = 30 * time.Second
+	}
+	if c.Spread == 0 {
+		c.Spread = 5 * time.Second
+	}
+	if c.Loops == 0 {
+		c.Loops = runtime.GOMAXPROCS(0)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate reports every wrong setting at once: a joined error whose parts are
+// *FieldError, or nil. It judges c as WithDefaults completes it.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	var errs []error
+	wrong := func(key string, value any, want string, args ...any) {
+		errs = append(errs, &FieldError{key, fmt.Sprint(value), fmt.Sprintf(want, args...)})
+	}
+	seen := map[string]bool{}
+	for _, a := range c.Listen {
+		if _, err := parseListen(a); err != nil {
+			wrong("listen", a, "%s", err)
+		} else if seen[a] && !strings.HasSuffix(a, ":0") {
+			wrong("listen", a, "is given twice; give it once")
+		}
+		seen[a] = true
+	}
+	if c.Beat < MinBeat || c.Beat > MaxBeat {
+		wrong("beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
+	}
+	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
+		wrong("timeout", c.Timeout, "must lie between 1.5 × beat = %s and %s; leave it out for 2.5 × beat = %s",
+			c.Beat*3/2, MaxTimeout, c.Beat*5/2)
+	}
+	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
+		wrong("beat-min", c.BeatMin, "must lie between %s and beat = %s", MinBeat, c.Beat)
+	}
+	if c.BeatMax > MaxBeat || c.BeatMax < c.Beat {
+		wrong("beat-max", c.BeatMax, "must lie between beat = %s and %s", c.Beat, MaxBeat)
+	}
+	if c.Beats > ServerBeats {
+		wrong("beats", uint8(c.Beats), "must be client or server")
+	}
+	if c.BeatFloor < 0 || c.BeatFloor > c.BeatMin {
+		wrong("beat-floor", c.BeatFloor, "must lie between 0s (no floor) and beat-min = %s", c.BeatMin)
+	}
+	if c.MaxConnections < 0 {
+		wrong("max-connections", c.MaxConnections, "must be positive; leave it out for what the descriptor limit allows")
+	}
+	if c.MaxFrame < 256 || c.MaxFrame > codec.MaxFrameLimit {
+		wrong("max-frame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
+	} else if c.Outbox < c.MaxFrame+1024 {
+		wrong("outbox", c.Outbox, "must hold one frame of max-frame = %d and 1024 bytes more; write at least %d",
+			c.MaxFrame, c.MaxFrame+1024)
+	}
+	if c.WriteStall < 100*time.Millisecond {
+		wrong("write-stall", c.WriteStall, "must be at least 100ms")
+	}
+	if c.Drain < 0 || c.Drain > time.Hour {
+		wrong("drain", c.Drain, "must lie between 1ns and 1h")
+	}
+	if c.Spread < 0 || c.Spread > time.Hour {
+		wrong("spread", c.Spread, "must lie between 1ns and 1h")
+	}
+	if c.Loops < 0 || c.Loops > 256 {
+		wrong("loops", c.Loops, "must lie between 1 and 256; leave it out for one per processor")
+	}
+	return errors.Join(errs...)
+}
+
+// parseListen returns the host:port of a tcp:// address.
+func parseListen(a string) (string, error) {
+	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
+	u, err := url.Parse(a)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return "", errors.New("is not an address; " + form)
+	}
+	if u.Scheme != "tcp" {
+		return "", fmt.Errorf("has the scheme %q, which this server does not speak; %s", u.Scheme, form)
+	}
+	if u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		return "", errors.New("has more than a host and a port; " + form)
+	}
+	_, port, err := net.SplitHostPort(u.Host)
+	if err != nil || port == "" {
+		return "", errors.New("has no port; " + form)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return "", fmt.Errorf("has the port %q, which is not a number from 0 to 65535; %s", port, form)
+	}
+	return u.Host, nil
+}

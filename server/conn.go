@@ -1,0 +1,165 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+	"unsafe"
+
+	"heartwheel/codec"
+	"heartwheel/wheel"
+)
+
+// Errors of Conn's methods.
+var (
+	ErrClosed       = errors.New("server: connection is closed or closing")
+	ErrSlowConsumer = errors.New("server: the peer reads too slowly; connection is being closed")
+	ErrBusy         = errors.New("server: event loop has too many tasks waiting; try again later")
+)
+
+// netConn is the little that a session keeps of the engine's connection.
+type netConn interface {
+	Fd() int
+	RemoteAddr() net.Addr
+}
+
+type connState uint8
+
+const (
+	stateNew      connState = iota // accepted, not on its loop yet
+	stateOpen                      // frames flow
+	stateFlushing                  // closing; the outbox goes out first, input is ignored
+	stateDoomed                    // finished at the end of the current callback
+	stateClosed                    // the close event has fired
+)
+
+type connFlags uint8
+
+const (
+	flagBegan       connFlags = 1 << iota // the first frame has come
+	flagOpened                            // Handler.Open was called
+	flagServerBeats                       // this side beats
+	flagAwaitHello                        // HELLO is required and has not come
+	flagAverted                           // saved at its deadline by unread bytes, which were not read yet
+	flagDrained                           // … and were read since, without completing a frame
+	flagAbort                             // close by reset
+)
+
+// A Conn is one connection and its session. It belongs to one event loop:
+// methods marked "Loop only" may be called in Handler callbacks and in
+// functions given to Post, and nowhere else. A Conn is never reused, so a
+// pointer to it identifies the connection for as long as it is kept.
+//
+// There may be a million of these: keep it at 96 bytes.
+type Conn struct {
+	timer wheel.Timer // first, so that a due timer leads to its Conn
+
+	loop *loop   // static after construction
+	sock netConn // set when the loop takes the socket
+	ext  *ext    // what few connections need; nil for the others
+	id   uint64  // loop index and a number that the loop never gives twice
+
+	// Loop clock in ms. partialAt: when the incomplete frame began, or for a
+	// required HELLO when the connection opened; 0: nothing is incomplete.
+	partialAt, lastBeat uint32
+	beat, timeout       uint32 // ms, as negotiated
+
+	polls   uint16 // server beats since the last complete frame
+	state   connState
+	flags   connFlags
+	strikes uint8 // beats in a row that came too early
+	reason  Reason
+	taken   bool // set once, when the loop takes the socket
+}
+
+// ext is the part of a session that most sessions never have.
+type ext struct {
+	out     outbox
+	value   any
+	closeAt int64 // loop clock by which a flushing connection is cut off
+}
+
+// timerConn returns the Conn whose timer t is.
+func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
+
+// The conversion above needs the timer to be the first field.
+var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
+
+func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
+
+func (c *Conn) more() *ext {
+	if c.ext == nil {
+		c.ext = new(ext)
+	}
+	return c.ext
+}
+
+func (c *Conn) pending() int {
+	if c.ext == nil {
+		return 0
+	}
+	return c.ext.out.len()
+}
+
+// ID identifies the connection among all that any run of this server ever had.
+// Safe for concurrent use.
+func (c *Conn) ID() string { return fmt.Sprintf("%s-%012x", c.loop.boot, c.id) }
+
+// RemoteAddr returns the peer's address, nil after the close event. Loop only.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.sock == nil {
+		return nil
+	}
+	return c.sock.RemoteAddr()
+}
+
+// Beat returns the beat interval of this connection. Loop only.
+func (c *Conn) Beat() time.Duration { return time.Duration(c.beat) * time.Millisecond }
+
+// Timeout returns the idle timeout of this connection. Loop only.
+func (c *Conn) Timeout() time.Duration { return time.Duration(c.timeout) * time.Millisecond }
+
+// Value returns what SetValue stored. Loop only.
+func (c *Conn) Value() any {
+	if c.ext == nil {
+		return nil
+	}
+	return c.ext.value
+}
+
+// SetValue stores something of the handler's with the connection. Loop only.
+func (c *Conn) SetValue(v any) { c.more().value = v }
+
+// Send sends one frame. payload is copied. What the socket does not take waits
+// in the outbox, control frames (every op but DATA, REQ, RES and GROUP) first;
+// when the outbox is full the connection is closed as slow_consumer and
+// ErrSlowConsumer returned. Loop only.
+func (c *Conn) Send(op codec.Op, payload []byte) error {
+	if c.state != stateOpen {
+		return ErrClosed
+	}
+	return c.loop.send(c, op, payload)
+}
+
+// Write sends frames made by the codec package: one or more, whole. They are
+// copied. Loop only.
+func (c *Conn) Write(frames []byte) error {
+	if c.state != stateOpen {
+		return ErrClosed
+	}
+	return c.loop.write(c, frames)
+}
+
+// Close sends CLOSE with the code and the reason, after everything that was
+// sent before, and closes the connection. It waits for a slow peer no longer
+// than 2 s. Later calls do nothing. Loop only.
+func (c *Conn) Close(code codec.Code, reason string) {
+	c.loop.beginClose(c, Application, code, reason)
+}
+
+// Post runs f on the connection's loop, soon and in the order of the calls,
+// unless the connection has closed by then. It fails with ErrClosed when the
+// server has stopped and with ErrBusy when the loop has 65,536 tasks waiting.
+// Safe for concurrent use.
+func (c *Conn) Post(f func(*Conn)) error { return c.loop.mail.post(task{conn: c, f: f}) }

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A drain takes Config.Drain at most. Its first nine tenths are for telling
+// the connections, at an even pace, to reconnect within after_ms. Each is told
+// once and closed when that time and as much again have passed, so that those
+// who do not know GOAWAY are spread too. The rest is slack for the last ones;
+// what is left when it is over is closed at once.
+const (
+	drainPace = 0.9
+	drainHold = 0.06
+)
+
+// drainState is a loop's part in a drain. Loop only.
+type drainState struct {
+	conns      []*Conn // everything that was open when it began; nil: no drain
+	from       int64   // loop clock
+	window     int64   // ns in which all are told
+	hold       int64   // ns from being told to being closed
+	told, shut int
+}
+
+// startDrain begins to tell the connections.
+func (l *loop) startDrain() {
+	d := &l.drain
+	d.conns = l.conns()
+	rand.Shuffle(len(d.conns), func(i, j int) { d.conns[i], d.conns[j] = d.conns[j], d.conns[i] })
+	d.from = l.now
+	d.window = int64(drainPace * float64(l.cfg.Drain))
+	d.hold = int64(drainHold * float64(l.cfg.Drain))
+}
+
+// conns lists the loop's connections.
+func (l *loop) conns() []*Conn {
+	all := make([]*Conn, 0, l.wheel.Len())
+	for t := range l.wheel.All {
+		all = append(all, timerConn(t))
+	}
+	return all
+}
+
+// pace tells and closes as many as the time that has passed asks for. It does
+// no more than closesPerRun of each at once, and reports whether it has to be
+// called again soon.
+func (l *loop) pace() (more bool) {
+	d := &l.drain
+	if d.shut == len(d.conns) {
+		return false
+	}
+	passed := l.now - d.from
+	for n := 0; n < closesPerRun && d.told < d.dueBy(passed); n++ {
+		l.tell(d.conns[d.told])
+		d.told++
+	}
+	shut := min(d.told, d.dueBy(passed-d.hold))
+	for n := 0; n < closesPerRun && d.shut < shut; n++ {
+		if c := d.conns[d.shut]; c.state == stateOpen {
+			l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
+		}
+		d.conns[d.shut] = nil
+		d.shut++
+	}
+	return d.told < d.dueBy(passed) || d.shut < shut
+}
+
+// dueBy returns how many connections have their turn within the first passed
+// ns of the drain.
+func (d *drainState) dueBy(passed int64) int {
+	if passed < 0 {
+		return 0
+	}
+	if passed >= d.window {
+		return len(d.conns)
+	}
+	return int(float64(len(d.conns)) * float64(passed) / float64(d.window))
+}
+
+// tell sends GOAWAY with a time of its own to each.
+func (l *loop) tell(c *Conn) {
+	if c.state != stateOpen {
+		return
+	}
+	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)
+	start := len(l.out)
+	l.out = codec.AppendGoaway(l.out, codec.Goaway{
+		Code: codec.CodeDraining, Reason: "server is going away", AfterMS: time.Duration(after).Milliseconds(),
+	})
+	_ = l.sent(c, start)
+	l.stats.goaways++
+}
+
+// stop closes everything that is still open, without waiting for anybody.
+func (l *loop) stop() {
+	for _, c := range l.conns() {
+		l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
+		l.doom(c, Draining, false)
+	}
+}

@@ -1,0 +1,342 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package server
+
+// This is the only file that knows gnet. One engine runs one event loop, so
+// that everything a loop owns hangs on its event handler, and balancing is
+// ours. gnet never accepts: any accept error but a few ends its engine.
+// It never writes either: its outbound buffer has no bound and tells nobody
+// when it has drained. We write to the socket ourselves, and a writeWaiter
+// tells when a full one has room again.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
+)
+
+// stopPatience is how long stop waits for a loop whose handler is busy.
+const stopPatience = 5 * time.Second
+
+// engine runs one loop on gnet. Its methods named On… are gnet's callbacks,
+// loop only; the others say what they are.
+type engine struct {
+	gnet.BuiltinEventEngine
+	loop   *loop
+	client *gnet.Client
+	fail   func(error) // tells the server that the engine has ended unasked
+
+	stopping atomic.Bool
+	wakeFD   int // our end of the socket pair that wakes the loop
+
+	// Loop only.
+	control gnet.Conn      // the loop's end of that pair
+	events  gnet.EventLoop // known from control's OnOpen on
+	current *Conn          // whose OnTraffic runs
+	closing bool           // and which is to be closed when that returns
+	waiter  *writeWaiter
+	blocked map[int]*Conn // connections that wait for their socket to have room, by descriptor
+	scratch []byte
+}
+
+// wakeCtx marks the control connection, whose only bytes mean "run".
+type wakeCtx struct{}
+
+var wakeByte [1]byte
+
+// startEngine starts the event loop for l and waits until it runs.
+func startEngine(l *loop, fail func(error)) (*engine, error) {
+	e := &engine{loop: l, fail: fail, blocked: map[int]*Conn{}, scratch: make([]byte, 16<<10)}
+	var err error
+	if e.waiter, err = newWriteWaiter(e.roomFor); err != nil {
+		return nil, fmt.Errorf("server: cannot watch for writable sockets: %w", err)
+	}
+	l.io = e
+	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithLogger(gnetLog{l.log}))
+	if err != nil {
+		e.waiter.close()
+		return nil, fmt.Errorf("server: event loop: %w", err)
+	}
+	if err := e.client.Start(); err != nil {
+		e.waiter.close()
+		return nil, fmt.Errorf("server: event loop: %w", err)
+	}
+	if err := e.connectWaker(); err != nil {
+		_ = e.stop()
+		return nil, err
+	}
+	l.mail.open(e.wake)
+	return e, nil
+}
+
+// connectWaker gives the loop one end of a socket pair. Its OnOpen proves that
+// the loop runs, and hands us the loop; its OnClose tells when the loop ends;
+// and a byte on it wakes the loop like any other input, in turn with the
+// sockets, where gnet's own task queue would run before them.
+func (e *engine) connectWaker() error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fmt.Errorf("server: socket pair: %w", os.NewSyscallError("socketpair", err))
+	}
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		_ = unix.SetNonblock(fd, true)
+	}
+	f := os.NewFile(uintptr(fds[1]), "wake")
+	conn, err := net.FileConn(f)
+	_ = f.Close()
+	if err == nil {
+		_, err = e.client.EnrollContext(conn, wakeCtx{})
+	}
+	if err != nil {
+		_ = unix.Close(fds[0])
+		return fmt.Errorf("server: event loop: %w", err)
+	}
+	e.wakeFD = fds[0]
+	if e.events == nil { // written before EnrollContext returned
+		return errors.New("server: event loop did not take its control connection")
+	}
+	return nil
+}
+
+// wake makes the loop call run. The mailbox serializes it, and never calls it
+// again before the loop has looked. Safe for concurrent use.
+func (e *engine) wake() {
+	for {
+		if _, err := unix.Write(e.wakeFD, wakeByte[:]); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// enroll hands an accepted socket to the loop and waits until it is there. It
+// takes over tc in any case, and reports whether the connection was opened.
+// Safe for concurrent use.
+func (e *engine) enroll(tc *net.TCPConn, c *Conn) error {
+	if _, err := e.client.EnrollContext(tc, c); err != nil {
+		return err
+	}
+	// gnet gives no error when the poller refuses the socket; only OnOpen,
+	// which has run by now if it ever will, proves that it was taken.
+	if !c.taken {
+		return errors.New("server: the event loop did not take the socket")
+	}
+	return nil
+}
+
+// stop ends the loop. It closes what is still open, and gives up on a loop
+// whose handler does not return. Safe for concurrent use.
+func (e *engine) stop() error {
+	e.stopping.Store(true)
+	e.loop.mail.close()
+	done := make(chan error, 1)
+	go func() {
+		err := e.client.Stop()
+		e.waiter.close()
+		if e.wakeFD != 0 {
+			_ = unix.Close(e.wakeFD)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopPatience):
+		return fmt.Errorf("server: event loop %d does not stop: a handler has not returned for %s", e.loop.index, stopPatience)
+	}
+}
+
+func (e *engine) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
+	conn, ok := c.Context().(*Conn)
+	if !ok {
+		e.control, e.events = c, c.EventLoop()
+		return nil, gnet.None
+	}
+	e.current, conn.taken = conn, true
+	e.loop.opened(conn, c)
+	return nil, e.action()
+}
+
+func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
+	conn, ok := c.Context().(*Conn)
+	if !ok {
+		_, _ = c.Discard(-1)
+		e.loop.run()
+		return gnet.None
+	}
+	e.current = conn
+	e.traffic(conn, c)
+	return e.action()
+}
+
+// traffic gives the session what it can use. While a frame is incomplete only
+// its header is looked at: to peek at all of it would copy it each time.
+func (e *engine) traffic(conn *Conn, c gnet.Conn) {
+	have := c.InboundBuffered()
+	head, err := c.Peek(min(have, codec.HeaderSize+1))
+	if err != nil {
+		return
+	}
+	all := head
+	if size, err := codec.FrameSize(head, e.loop.cfg.MaxFrame); err == nil && size != 0 && size <= have || conn.state != stateOpen {
+		if all, err = c.Peek(-1); err != nil {
+			return
+		}
+	}
+	switch used := e.loop.received(conn, all); {
+	case used == len(all):
+		_, _ = c.Discard(have)
+	case used > 0:
+		_, _ = c.Discard(used)
+	}
+}
+
+// action closes the connection whose callback has ended, if that was asked for.
+func (e *engine) action() gnet.Action {
+	e.current = nil
+	if e.closing {
+		e.closing = false
+		return gnet.Close
+	}
+	return gnet.None
+}
+
+func (e *engine) OnClose(c gnet.Conn, err error) gnet.Action {
+	conn, ok := c.Context().(*Conn)
+	switch {
+	case ok && err == nil:
+		e.loop.lost(conn, EngineStopped) // nothing if we closed it: it has its reason
+	case ok:
+		e.loop.lost(conn, readReason(err))
+	case !e.stopping.Load():
+		e.loop.mail.close()
+		e.fail(fmt.Errorf("server: event loop %d ended, which nobody asked for: %w", e.loop.index, closeCause(err)))
+	}
+	return gnet.None
+}
+
+func closeCause(err error) error {
+	if err == nil {
+		return errors.New("no reason given; see the log")
+	}
+	return err
+}
+
+// The rest is what a loop asks of its sockets.
+
+func (e *engine) write(c *Conn, b []byte) (int, error) {
+	for {
+		n, err := unix.Write(c.sock.Fd(), b)
+		switch {
+		case err == nil && n < len(b):
+			return n, errWouldBlock
+		case err == nil:
+			return n, nil
+		case err == unix.EINTR:
+		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
+			return 0, errWouldBlock
+		default:
+			return 0, err
+		}
+	}
+}
+
+func (e *engine) unread(c *Conn) int {
+	n, err := unix.IoctlGetInt(c.sock.Fd(), fionread)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func (e *engine) setTimeout(c *Conn, t time.Duration) {
+	_ = setTimeouts(c.sock.Fd(), t) // it fails only when the peer is gone, which is noticed anyway
+}
+
+func (e *engine) close(c *Conn, abort bool) {
+	fd := c.sock.Fd()
+	if fd <= 0 {
+		return
+	}
+	if abort {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	} else {
+		// Unread bytes would turn the close into a reset, which may overtake
+		// the last frame. What they say no longer matters.
+		hangUp(fd, e.scratch)
+	}
+	if c == e.current {
+		e.closing = true
+		return
+	}
+	if g, ok := c.sock.(gnet.Conn); ok {
+		_ = e.events.Close(g)
+	}
+}
+
+func (e *engine) watch(c *Conn) error {
+	fd := c.sock.Fd()
+	e.blocked[fd] = c
+	return e.waiter.add(fd)
+}
+
+func (e *engine) unwatch(c *Conn) {
+	fd := c.sock.Fd()
+	delete(e.blocked, fd)
+	e.waiter.remove(fd)
+}
+
+// roomFor takes the descriptors that have room from the waiter to the loop.
+// Safe for concurrent use.
+func (e *engine) roomFor(fds []int) {
+	_ = e.loop.mail.post(task{g: func() {
+		for _, fd := range fds {
+			// The descriptor may be another connection's by now. If that one
+			// waits too, it just tries to write.
+			if c := e.blocked[fd]; c != nil {
+				delete(e.blocked, fd)
+				e.loop.writable(c)
+			}
+		}
+	}})
+}
+
+// readReason and writeReason name what an error says about the peer.
+func readReason(err error) Reason {
+	if errors.Is(err, io.EOF) {
+		return PeerClosed
+	}
+	return netReason(err, ReadError)
+}
+
+func writeReason(err error) Reason { return netReason(err, WriteError) }
+
+func netReason(err error, other Reason) Reason {
+	switch {
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return PeerReset
+	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
+		return PeerTimeout
+	}
+	return other
+}
+
+// gnetLog passes gnet's errors on. Its warnings are chatter: they tell of events
+// for a connection that this side closed in the same turn.
+type gnetLog struct{ log *slog.Logger }
+
+func (g gnetLog) Debugf(f string, a ...any) { g.log.Debug("gnet: " + fmt.Sprintf(f, a...)) }
+func (g gnetLog) Infof(f string, a ...any)  { g.log.Debug("gnet: " + fmt.Sprintf(f, a...)) }
+func (g gnetLog) Warnf(f string, a ...any)  { g.log.Debug("gnet: " + fmt.Sprintf(f, a...)) }
+func (g gnetLog) Errorf(f string, a ...any) { g.log.Error("gnet: " + fmt.Sprintf(f, a...)) }
+func (g gnetLog) Fatalf(f string, a ...any) { g.log.Error("gnet: " + fmt.Sprintf(f, a...)) }

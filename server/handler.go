@@ -1,0 +1,56 @@
+package server
+
+import "heartwheel/codec"
+
+// A Handler is the application behind the connections. All calls for one
+// connection come from its event loop, one after the other: they must not
+// block, and they may use the Conn's loop-only methods. A panic in a callback
+// costs that one connection, which is closed as internal_error.
+type Handler interface {
+	// Open is called once, before any frame: when the connection was
+	// accepted, or after its HELLO where that is required.
+	Open(c *Conn)
+
+	// Frame is called for DATA, REQ, RES, JOIN, LEAVE, GROUP and extension
+	// frames; everything else is the session's own business. f.Payload is
+	// valid until Frame returns. A *codec.Error with a code from 4000 to 4499
+	// is sent to the peer as ERROR and the connection stays; any other error
+	// closes the connection as internal_error.
+	Frame(c *Conn, f codec.Frame) error
+
+	// Close is called exactly once for each Open, after which nothing more is
+	// called for c. It must not send.
+	Close(c *Conn, why Reason)
+}
+
+// A HelloHandler is a Handler that looks at HELLO, to check a token for
+// example. Hello is called before WELCOME is sent. A *codec.Error closes the
+// connection with its code and text, any other error with 3500. The strings in
+// h may be kept.
+type HelloHandler interface {
+	Hello(c *Conn, h codec.Hello) error
+}
+
+// Echo is the built-in handler: it returns each DATA frame to its sender, and
+// answers REQ to GROUP with ERROR 4001, as there is no gateway behind it.
+type Echo struct{}
+
+var errNoGateway = &codec.Error{Code: codec.CodeNoGateway, Text: "no gateway"}
+
+func (Echo) Open(*Conn) {}
+
+func (Echo) Frame(c *Conn, f codec.Frame) error {
+	switch {
+	case f.Op == codec.OpData:
+		return ignoreClosed(c.Send(codec.OpData, f.Payload))
+	case f.Op.Extension():
+		return nil
+	}
+	return errNoGateway
+}
+
+func (Echo) Close(*Conn, Reason) {}
+
+// ignoreClosed drops the error of a Send whose connection is already on its
+// way out: it has its reason, and needs no second one.
+func ignoreClosed(error) error { return nil }

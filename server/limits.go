@@ -1,0 +1,70 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// reserve is how many descriptors connections never take: those of listeners,
+// loops, the ops port, and sockets on their way in or being refused.
+func reserve(limit uint64) uint64 { return max(64, limit/50) }
+
+// RaiseDescriptorLimit raises this process's limit of open descriptors to its
+// hard value, and returns it. Safe for concurrent use.
+func RaiseDescriptorLimit() (uint64, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, fmt.Errorf("server: cannot read the limit of open descriptors: %w", err)
+	}
+	if r.Cur < r.Max {
+		raised := unix.Rlimit{Cur: r.Max, Max: r.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
+			return uint64(r.Cur), fmt.Errorf("server: cannot raise the limit of open descriptors from %d to its hard value %d: %w", r.Cur, r.Max, err)
+		}
+		r = raised
+	}
+	return uint64(r.Cur), nil
+}
+
+// connectionCap returns how many connections there may be: what the descriptor
+// limit leaves, or what was asked for if that is less. A wish beyond it is
+// clamped with a warning.
+func connectionCap(wish int, limit uint64, log *slog.Logger) (int64, error) {
+	spare := reserve(limit)
+	if limit <= spare {
+		return 0, fmt.Errorf("server: the limit of %d open descriptors leaves no room for connections after a reserve of %d; "+
+			"raise it: ulimit -n %d, or LimitNOFILE= in a systemd unit", limit, spare, max(1024, wish+wish/40+64))
+	}
+	room := int64(min(limit-spare, 1<<31))
+	if int64(wish) > room {
+		log.Warn("max-connections is more than this process may open; it was lowered",
+			"max-connections", wish, "now", room, "descriptors", limit, "reserve", spare,
+			"fix", fmt.Sprintf("raise the hard limit: ulimit -Hn %d, or LimitNOFILE= in a systemd unit", wish+max(64, wish/49+1)))
+		return room, nil
+	}
+	if wish > 0 {
+		return int64(wish), nil
+	}
+	return room, nil
+}
+
+// admission counts connections against the cap. Safe for concurrent use.
+type admission struct {
+	cap     int64
+	live    atomic.Int64
+	refused [numRefusals]atomic.Uint64
+}
+
+func (a *admission) admit() bool {
+	if a.live.Add(1) > a.cap {
+		a.live.Add(-1)
+		a.refused[refusedOverloaded].Add(1)
+		return false
+	}
+	return true
+}
+
+func (a *admission) leave() { a.live.Add(-1) }

@@ -1,0 +1,210 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
+)
+
+// acceptors is the number of goroutines that accept on a listener. Handing a
+// socket to its loop waits for that loop's turn, so one would not do.
+const acceptors = 8
+
+// Back-off after an accept error such as EMFILE: what waits in the kernel's
+// backlog is taken within the longer of these once there is room again.
+const (
+	acceptBackoffMin = 5 * time.Millisecond
+	acceptBackoffMax = 500 * time.Millisecond
+)
+
+// A listener accepts for the server. It is ours, not the engine's, so that
+// accepting can fail, pause and end without touching a connection.
+type listener struct {
+	*net.TCPListener
+	s       *Server
+	checked atomic.Bool // socket options were read back once
+	wg      sync.WaitGroup
+}
+
+// listen opens a listener. Multipath TCP is off, as TCP_USER_TIMEOUT is not
+// inherited there, and so are Go's own keep-alive settings: see setOptions.
+func listen(s *Server, hostport string) (*listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), "tcp", hostport)
+	if err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return nil, fmt.Errorf("server: cannot listen on %s: another process has this port; stop it, or choose another address with --listen: %w", hostport, err)
+		}
+		return nil, fmt.Errorf("server: cannot listen on %s: %w", hostport, err)
+	}
+	return &listener{TCPListener: ln.(*net.TCPListener), s: s}, nil
+}
+
+// serve accepts until the listener is closed.
+func (ln *listener) serve() {
+	for range acceptors {
+		ln.wg.Add(1)
+		go func() {
+			defer ln.wg.Done()
+			ln.accept()
+		}()
+	}
+}
+
+func (ln *listener) accept() {
+	pause := time.Duration(0)
+	for {
+		tc, err := ln.AcceptTCP()
+		if err == nil {
+			pause = 0
+			ln.s.take(ln, tc)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		ln.s.acceptErrors.Add(1)
+		pause = min(max(2*pause, acceptBackoffMin), acceptBackoffMax)
+		if ln.s.acceptLog.allow() {
+			ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err, "retry", pause.String())
+		}
+		if !ln.s.sleep(pause) {
+			return
+		}
+	}
+}
+
+// take is the way of an accepted socket: admit, options, enroll.
+func (s *Server) take(ln *listener, tc *net.TCPConn) {
+	if !s.admission.admit() {
+		s.turnAway(tc)
+		return
+	}
+	err := setOptions(tc, s.tcpTimeout)
+	if err == nil && ln.checked.CompareAndSwap(false, true) {
+		if err := checkOptions(tc, s.tcpTimeout); err != nil {
+			s.log.Warn("the kernel did not take a socket option; the second net under the idle timeout has a hole", "error", err)
+		}
+	}
+	if err != nil { // the peer is gone already
+		s.refuse(refusedOptions, tc)
+		return
+	}
+	l, e := s.leastLoaded()
+	c := l.newConn()
+	l.assigned.Add(1)
+	if err := e.enroll(tc, c); err != nil {
+		l.assigned.Add(-1)
+		s.refuse(refusedEnroll, tc)
+		if s.acceptLog.allow() {
+			s.log.Error("cannot hand a connection to its event loop; it is closed", "loop", l.index, "error", err)
+		}
+	}
+}
+
+func (s *Server) refuse(why refusal, tc *net.TCPConn) {
+	s.admission.leave()
+	s.admission.refused[why].Add(1)
+	_ = tc.Close()
+}
+
+// turnAway tells a peer that the server is full, without waiting for it.
+func (s *Server) turnAway(tc *net.TCPConn) {
+	if raw, err := tc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_, _ = unix.Write(int(fd), s.fullNotice)
+			hangUp(int(fd), make([]byte, 4096))
+		})
+	}
+	_ = tc.Close()
+}
+
+// fullNotice is what a peer is told when the server is at its limit.
+func fullNotice(spread time.Duration) []byte {
+	return codec.AppendGoaway(nil, codec.Goaway{
+		Code: codec.CodeOverloaded, Reason: "server is at its connection limit", AfterMS: spread.Milliseconds(),
+	})
+}
+
+// hangUp ends our half of the connection and reads away what has arrived, as
+// bytes left unread would make the kernel reset the connection, and the peer
+// might never read our last words.
+func hangUp(fd int, scratch []byte) {
+	_ = unix.Shutdown(fd, unix.SHUT_WR)
+	for range 16 {
+		if n, err := unix.Read(fd, scratch); n <= 0 || err != nil {
+			return
+		}
+	}
+}
+
+// setOptions sets what every accepted socket gets: no delay (Go has set that),
+// and the kernel's own ways of noticing a dead peer as the second net under
+// the idle timeout.
+func setOptions(tc *net.TCPConn, timeout time.Duration) error {
+	return control(tc, func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
+			return fmt.Errorf("SO_KEEPALIVE: %w", err)
+		}
+		return setTimeouts(fd, timeout)
+	})
+}
+
+// checkOptions reads back what setOptions set.
+func checkOptions(tc *net.TCPConn, timeout time.Duration) error {
+	return control(tc, func(fd int) error {
+		var errs []error
+		for _, o := range wantOptions(timeout) {
+			got, err := unix.GetsockoptInt(fd, o.level, o.name)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", o.word, err))
+			} else if got != o.value {
+				errs = append(errs, fmt.Errorf("%s is %d instead of %d", o.word, got, o.value))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// An option is a socket option and the value that it must have.
+type option struct {
+	word        string
+	level, name int
+	value       int
+}
+
+// keepAlive spreads the kernel's probes over the timeout: the first after a
+// whole one of silence, then three in the next half.
+func keepAlive(timeout time.Duration) (idle, interval, count int) {
+	return max(1, int(timeout/time.Second)), max(1, int(timeout/time.Second)/6), 3
+}
+
+func control(tc syscall.Conn, f func(fd int) error) error {
+	raw, err := tc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// A logLimiter lets one message a second through. Safe for concurrent use.
+type logLimiter struct{ last atomic.Int64 }
+
+func (l *logLimiter) allow() bool {
+	now, last := time.Now().Unix(), l.last.Load()
+	return now != last && l.last.CompareAndSwap(last, now)
+}

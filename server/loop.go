@@ -1,0 +1,248 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"heartwheel/codec"
+	"heartwheel/wheel"
+)
+
+// How much one wake-up of a loop may do before sockets get their turn again.
+const (
+	tasksPerRun  = 256
+	closesPerRun = 256
+)
+
+// flushLimit is how many answers a loop collects before it writes them.
+const flushLimit = 64 << 10
+
+// sockets is what a loop needs of the world: the engine in production, a fake
+// in tests. All of it is loop only, and none of it calls back into the loop.
+type sockets interface {
+	write(c *Conn, b []byte) (int, error) // what the socket takes now; errWouldBlock if it is full
+	unread(c *Conn) int                   // bytes that wait in the socket
+	setTimeout(c *Conn, t time.Duration)  // the kernel's own patience with the peer follows the idle timeout
+	close(c *Conn, abort bool)            // abort resets and drops what is unsent
+	watch(c *Conn) error                  // calls loop.writable once the socket has room, once
+	unwatch(c *Conn)
+}
+
+// A loop owns its connections: every field below the first group belongs to
+// the loop's goroutine, and so do its methods unless they say otherwise.
+type loop struct {
+	// Static after construction.
+	cfg    *Config
+	h      Handler
+	hello  HelloHandler // nil if h is none
+	io     sockets
+	wheel  *wheel.Loop
+	mono   func() int64
+	log    *slog.Logger
+	boot   string // names this run of the server in session ids
+	index  int
+	onGone func() // tells the server that a connection has gone
+
+	mail     mailbox      // safe for concurrent use
+	assigned atomic.Int64 // connections given to this loop, those on the way included
+
+	now    int64   // loop clock at the start of the current callback
+	cur    *Conn   // whose callback runs: its frames collect in out
+	out    []byte  // answers of the current callback
+	doomed []*Conn // to be finished at the end of the current callback
+	tasks  []task  // taken from the mailbox
+	next   int     // the first of them that has not run
+	seq    uint64
+	drain  drainState
+	stats  counters
+}
+
+func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
+	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, onGone: onGone}
+	l.hello, _ = h.(HelloHandler)
+	l.mail.now = w.Now
+	l.wheel = w.NewLoop(l.mail.wake)
+	return l
+}
+
+// newConn makes the session of an accepted socket. Safe for concurrent use.
+func (l *loop) newConn() *Conn {
+	return &Conn{loop: l}
+}
+
+// clock starts a callback: it reads the loop clock, which stands still while
+// this loop cannot run.
+func (l *loop) clock() int64 {
+	l.now = l.wheel.Now()
+	return l.now
+}
+
+// nowMS is the loop clock in ms, rounded up and never 0; sinceMS reads it back
+// within 24 days.
+func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
+
+// run does what the mailbox, the wheel and a drain ask for. The engine calls
+// it after each wake-up.
+func (l *loop) run() {
+	now := l.clock()
+	if l.next == len(l.tasks) {
+		var since int64
+		l.tasks, since = l.mail.take(l.tasks)
+		l.next = 0
+		l.stats.lag.observe(l.mono() - since)
+	}
+	for n := 0; n < tasksPerRun && l.next < len(l.tasks); n++ {
+		t := l.tasks[l.next]
+		l.tasks[l.next] = task{}
+		l.next++
+		l.do(t)
+	}
+	more := l.wheel.Advance(now, closesPerRun, l.due)
+	telling := l.pace()
+	l.settle()
+	if more || telling || l.next < len(l.tasks) {
+		l.mail.wake()
+	}
+}
+
+func (l *loop) do(t task) {
+	if t.g != nil {
+		t.g()
+		return
+	}
+	if t.conn.state != stateOpen {
+		return
+	}
+	defer l.enter(t.conn).leave()
+	t.f(t.conn)
+}
+
+// enter makes c the connection whose frames collect in out.
+func (l *loop) enter(c *Conn) *loop {
+	l.cur = c
+	return l
+}
+
+// leave ends a callback of the current connection: a panic dooms it, and what
+// it sent goes out.
+func (l *loop) leave() {
+	c := l.cur
+	if p := recover(); p != nil {
+		l.panicked(c, p)
+	}
+	l.cur = nil
+	l.flush(c)
+}
+
+func (l *loop) panicked(c *Conn, p any) {
+	l.stats.panics++
+	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	l.beginClose(c, Internal, codec.CodeInternal, "internal error")
+}
+
+// opened takes a connection whose socket has reached the loop.
+func (l *loop) opened(c *Conn, sock netConn) {
+	l.clock()
+	l.seq++
+	c.sock, c.id, c.state = sock, uint64(l.index)<<40|l.seq, stateOpen
+	if l.cfg.Beats == ServerBeats {
+		c.flags |= flagServerBeats
+	}
+	l.stats.opened++
+	l.setBeat(c, 0)
+	if l.cfg.RequireHello {
+		c.flags |= flagAwaitHello
+		c.partialAt = l.nowMS()
+	}
+	l.wheel.Arm(&c.timer, l.now, l.untilCheck(c))
+	if !l.cfg.RequireHello {
+		l.open(c)
+	}
+	l.settle()
+}
+
+// open calls the handler's Open.
+func (l *loop) open(c *Conn) {
+	defer l.enter(c).leave()
+	c.flags |= flagOpened
+	l.h.Open(c)
+}
+
+// received takes what has arrived for c and returns how much of it is used up.
+// b is not kept.
+func (l *loop) received(c *Conn, b []byte) int {
+	l.clock()
+	n := l.input(c, b)
+	l.settle()
+	return n
+}
+
+// lost takes the news that the socket of c is gone.
+func (l *loop) lost(c *Conn, why Reason) {
+	if c.state == stateClosed || c.state == stateNew {
+		return
+	}
+	l.clock()
+	l.doom(c, why, why != PeerClosed)
+	l.settle()
+}
+
+// doom ends c at the end of the current callback. The first reason stays.
+func (l *loop) doom(c *Conn, why Reason, abort bool) {
+	if c.state == stateDoomed || c.state == stateClosed {
+		return
+	}
+	if c.state != stateFlushing {
+		c.reason = why
+	}
+	if abort {
+		c.flags |= flagAbort
+	}
+	c.state = stateDoomed
+	l.doomed = append(l.doomed, c)
+}
+
+// settle finishes the doomed.
+func (l *loop) settle() {
+	for i := 0; i < len(l.doomed); i++ { // a Close callback may doom others
+		l.finish(l.doomed[i])
+		l.doomed[i] = nil
+	}
+	l.doomed = l.doomed[:0]
+	if cap(l.out) > 4*flushLimit {
+		l.out = nil
+	}
+}
+
+// finish ends a connection: the one place where a close event comes from.
+func (l *loop) finish(c *Conn) {
+	c.state = stateClosed
+	l.wheel.Cancel(&c.timer)
+	if c.ext != nil {
+		l.stats.outboxBytes -= int64(c.ext.out.len())
+		if c.ext.out.watched {
+			l.io.unwatch(c)
+		}
+		c.ext.out = outbox{}
+	}
+	l.io.close(c, c.has(flagAbort))
+	l.stats.closed[c.reason]++
+	l.assigned.Add(-1)
+	l.onGone()
+	if c.has(flagOpened) {
+		l.closeEvent(c)
+	}
+	c.sock = nil
+}
+
+func (l *loop) closeEvent(c *Conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.panicked(c, p)
+		}
+	}()
+	l.h.Close(c, c.reason)
+}

@@ -1,0 +1,77 @@
+package server
+
+import "sync"
+
+// maxTasks bounds a loop's mailbox; beyond it Post fails with ErrBusy.
+const maxTasks = 65536
+
+// A task runs on a loop: f for a connection, or g for the loop itself.
+type task struct {
+	conn *Conn
+	f    func(*Conn)
+	g    func()
+}
+
+// A mailbox is the one way into a loop. Any number of posts and wakes before
+// the loop looks cost one wake-up of it. Safe for concurrent use.
+type mailbox struct {
+	now func() int64 // monotonic ns
+
+	mu     sync.Mutex
+	tasks  []task
+	awake  bool   // a wake-up is under way
+	since  int64  // when it was sent
+	signal func() // wakes the loop; nil before it runs and after it stopped
+}
+
+func (m *mailbox) post(t task) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.signal == nil {
+		return ErrClosed
+	}
+	if len(m.tasks) >= maxTasks {
+		return ErrBusy
+	}
+	m.tasks = append(m.tasks, t)
+	m.wakeLocked()
+	return nil
+}
+
+// wake asks the loop to run soon.
+func (m *mailbox) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wakeLocked()
+}
+
+func (m *mailbox) wakeLocked() {
+	if m.signal == nil || m.awake {
+		return
+	}
+	m.awake, m.since = true, m.now()
+	m.signal()
+}
+
+// open lets wake-ups through; close ends them and drops what waits.
+func (m *mailbox) open(signal func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.signal = signal
+}
+
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.signal, m.tasks = nil, nil
+}
+
+// take hands over the waiting tasks for spare's memory, and says when the
+// wake-up was sent.
+func (m *mailbox) take(spare []task) (tasks []task, since int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	tasks, since = m.tasks, m.since
+	m.tasks, m.awake = spare[:0], false
+	return tasks, since
+}

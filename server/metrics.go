@@ -1,0 +1,241 @@
+package server
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Stats is a copy of the server's figures. Counters run from the start.
+type Stats struct {
+	Connections    int               // open now, those on their way to a loop included
+	MaxConnections int               // the limit in force
+	Accepted       uint64            // became sessions
+	AcceptErrors   uint64            // failed accepts; their connections wait in the backlog
+	Refused        map[string]uint64 // by reason, before becoming a session
+	Closed         map[string]uint64 // by Reason
+	Averted        map[string]uint64 // deadlines that passed without a close, by what saved the peer
+	Panics         uint64            // in the handler
+	OutboxBytes    int64             // waiting for slow peers
+	Stalls         uint64            // times that a loop could not run
+	StalledSeconds float64           // how long in all; credited to the peers
+	WheelRebuilds  uint64
+}
+
+// read copies every loop's figures. A loop that does not answer within a
+// second keeps those of the last time.
+func (s *Server) read() []counters {
+	s.lastMu.Lock()
+	defer s.lastMu.Unlock()
+	if s.last == nil {
+		s.last = make([]counters, len(s.loops))
+	}
+	for i, l := range s.loops {
+		got := make(chan counters, 1)
+		if s.ask(l, func() { got <- l.snapshot() }) {
+			s.last[i] = <-got
+		}
+	}
+	return append([]counters(nil), s.last...)
+}
+
+// Stats returns the server's figures. It asks each loop, and waits no more
+// than a second for one that is stuck. Safe for concurrent use.
+func (s *Server) Stats() Stats {
+	loops := s.read() // first: what has left a loop has left the count below
+	st := Stats{
+		Connections: int(s.admission.live.Load()), MaxConnections: int(s.admission.cap),
+		AcceptErrors: s.acceptErrors.Load(), WheelRebuilds: s.wheel.Rebuilds(),
+		Refused: map[string]uint64{}, Closed: map[string]uint64{}, Averted: map[string]uint64{},
+	}
+	for why := range s.admission.refused {
+		st.Refused[refusals[why]] = s.admission.refused[why].Load()
+	}
+	for _, c := range loops {
+		st.Accepted += c.opened
+		st.Panics += c.panics
+		st.OutboxBytes += c.outboxBytes
+		st.Stalls += c.stalls
+		st.StalledSeconds += c.stalled.Seconds()
+		for r, n := range c.closed {
+			st.Closed[Reason(r).String()] += n
+		}
+		for w, n := range c.averted {
+			st.Averted[averteds[w]] += n
+		}
+	}
+	return st
+}
+
+// A metric is one line of the table that Collect walks. New metrics go there.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	emit func(s *Server, loops []counters, add func(v float64, labels ...string))
+}
+
+func newMetric(name, help string, kind prometheus.ValueType, labels []string,
+	emit func(s *Server, loops []counters, add func(float64, ...string))) metric {
+	return metric{prometheus.NewDesc("heartwheel_"+name, help, labels, nil), kind, emit}
+}
+
+// perLoop emits one value for each loop, labelled with its index.
+func perLoop(f func(c *counters) float64) func(*Server, []counters, func(float64, ...string)) {
+	return func(_ *Server, loops []counters, add func(float64, ...string)) {
+		for i := range loops {
+			add(f(&loops[i]), strconv.Itoa(i))
+		}
+	}
+}
+
+// byLabel emits the sum over the loops for each of n labels.
+func byLabel(n int, label func(int) string, f func(c *counters, i int) uint64) func(*Server, []counters, func(float64, ...string)) {
+	return func(_ *Server, loops []counters, add func(float64, ...string)) {
+		for i := range n {
+			var sum uint64
+			for j := range loops {
+				sum += f(&loops[j], i)
+			}
+			add(float64(sum), label(i))
+		}
+	}
+}
+
+const (
+	counter = prometheus.CounterValue
+	gauge   = prometheus.GaugeValue
+)
+
+var metrics = []metric{
+	newMetric("connections", "Connections open now.", gauge, nil,
+		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.admission.live.Load())) }),
+	newMetric("connections_max", "The connection limit in force.", gauge, nil,
+		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.admission.cap)) }),
+	newMetric("ready", "1 while new connections are taken.", gauge, nil,
+		func(s *Server, _ []counters, add func(float64, ...string)) {
+			v := 0.0
+			if s.ready.Load() {
+				v = 1
+			}
+			add(v)
+		}),
+	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
+		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
+	newMetric("accepted_total", "Connections that became sessions.", counter, nil,
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			var n uint64
+			for i := range loops {
+				n += loops[i].opened
+			}
+			add(float64(n))
+		}),
+	newMetric("accept_errors_total", "Failed accepts; their connections wait in the backlog.", counter, nil,
+		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.acceptErrors.Load())) }),
+	newMetric("refused_total", "Connections turned away before they became sessions.", counter, []string{"reason"},
+		func(s *Server, _ []counters, add func(float64, ...string)) {
+			for why := range s.admission.refused {
+				add(float64(s.admission.refused[why].Load()), refusals[why])
+			}
+		}),
+	newMetric("closed_total", "Sessions that ended.", counter, []string{"reason"},
+		byLabel(int(numReasons), func(i int) string { return Reason(i).String() },
+			func(c *counters, i int) uint64 { return c.closed[i] })),
+	newMetric("frames_total", "Frames, by op.", counter, []string{"direction", "op"},
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			for op := range opLabels {
+				var in, out uint64
+				for i := range loops {
+					in += loops[i].framesIn[op]
+					out += loops[i].framesOut[op]
+				}
+				add(float64(in), "in", opName(op))
+				add(float64(out), "out", opName(op))
+			}
+		}),
+	newMetric("bytes_total", "Bytes of whole frames, headers included.", counter, []string{"direction"},
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			var in, out uint64
+			for i := range loops {
+				in += loops[i].bytesIn
+				out += loops[i].bytesOut
+			}
+			add(float64(in), "in")
+			add(float64(out), "out")
+		}),
+	newMetric("expiry_averted_total", "Deadlines that passed without a close, by what saved the peer.", counter, []string{"why"},
+		byLabel(int(numAverted), func(i int) string { return averteds[i] },
+			func(c *counters, i int) uint64 { return c.averted[i] })),
+	newMetric("goaways_total", "Clients told to reconnect by a drain.", counter, nil,
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			var n uint64
+			for i := range loops {
+				n += loops[i].goaways
+			}
+			add(float64(n))
+		}),
+	newMetric("handler_panics_total", "Panics in the handler; each cost one connection.", counter, nil,
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			var n uint64
+			for i := range loops {
+				n += loops[i].panics
+			}
+			add(float64(n))
+		}),
+	newMetric("outbox_bytes", "Bytes that wait for slow peers.", gauge, nil,
+		func(_ *Server, loops []counters, add func(float64, ...string)) {
+			var n int64
+			for i := range loops {
+				n += loops[i].outboxBytes
+			}
+			add(float64(n))
+		}),
+	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter, []string{"loop"},
+		perLoop(func(c *counters) float64 { return float64(c.stalls) })),
+	newMetric("stalled_seconds_total", "Time that event loops could not run; credited to the peers.", counter, []string{"loop"},
+		perLoop(func(c *counters) float64 { return c.stalled.Seconds() })),
+	newMetric("wheel_rebuilds_total", "Timing wheels replaced by the watchdog.", counter, nil,
+		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.wheel.Rebuilds())) }),
+}
+
+var (
+	latenessDesc = prometheus.NewDesc("heartwheel_expiry_error_seconds",
+		"How late after the idle timeout peers were declared dead, on the loop's clock, which stands still while the loop cannot run.", nil, nil)
+	lagDesc = prometheus.NewDesc("heartwheel_loop_lag_seconds",
+		"From asking an event loop to run until it did.", []string{"loop"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *Server) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range metrics {
+		ch <- m.desc
+	}
+	ch <- latenessDesc
+	ch <- lagDesc
+}
+
+// Collect implements prometheus.Collector. Safe for concurrent use.
+func (s *Server) Collect(ch chan<- prometheus.Metric) {
+	loops := s.read()
+	for _, m := range metrics {
+		m.emit(s, loops, func(v float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
+		})
+	}
+	var late histogram
+	for i := range loops {
+		late.add(&loops[i].lateness)
+		ch <- loops[i].lag.metric(lagDesc, strconv.Itoa(i))
+	}
+	ch <- late.metric(latenessDesc)
+}
+
+// metric turns the histogram into Prometheus' cumulative form, in seconds.
+func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(bounds))
+	var n uint64
+	for i, b := range bounds {
+		n += h.counts[i]
+		buckets[float64(b)/1e9] = n
+	}
+	return prometheus.MustNewConstHistogram(desc, n+h.counts[len(bounds)], float64(h.sum)/1e9, buckets, labels...)
+}

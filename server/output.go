@@ -1,0 +1,206 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// errWouldBlock: the socket takes nothing more for now.
+var errWouldBlock = errors.New("server: socket is full")
+
+// closeGrace is how long a closing connection waits for a slow peer to take
+// what was sent to it.
+const closeGrace = 2 * time.Second
+
+// overtakes says whether a frame goes out before waiting data. CLOSE does not:
+// it comes after all that was sent before it.
+func overtakes(op codec.Op) bool {
+	switch op {
+	case codec.OpData, codec.OpReq, codec.OpRes, codec.OpGroup, codec.OpClose:
+		return false
+	}
+	return !op.Extension()
+}
+
+// send sends one frame. payload is copied.
+func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
+	start := len(l.out)
+	l.out = codec.AppendFrame(l.out, op, payload)
+	return l.sent(c, start)
+}
+
+// write sends whole frames, which are copied.
+func (l *loop) write(c *Conn, frames []byte) error {
+	start := len(l.out)
+	l.out = append(l.out, frames...)
+	return l.sent(c, start)
+}
+
+// sent takes the frames that were just appended to out for c. Those of the
+// current connection stay there until its callback ends, so that all answers
+// to one read leave in one write; others go out at once.
+func (l *loop) sent(c *Conn, start int) error {
+	frames := l.out[start:]
+	for rest := frames; len(rest) > 0; {
+		n := 4 + int(binary.BigEndian.Uint32(rest))
+		op := codec.OpBeat
+		if n > 4 {
+			op = codec.Op(rest[4])
+		}
+		l.stats.sent(op, n)
+		rest = rest[n:]
+	}
+	if c == l.cur && c.pending() == 0 {
+		if len(l.out) >= flushLimit {
+			l.flush(c)
+		}
+	} else {
+		l.push(c, frames)
+		l.out = l.out[:start]
+	}
+	if c.state == stateDoomed {
+		return ErrSlowConsumer
+	}
+	return nil
+}
+
+// flush writes what the current connection's callback has collected.
+func (l *loop) flush(c *Conn) {
+	if len(l.out) > 0 {
+		l.push(c, l.out)
+		l.out = l.out[:0]
+	}
+	if c.state == stateFlushing {
+		l.settleFlush(c)
+	}
+}
+
+// settleFlush ends a closing connection that has nothing left to send, and
+// gives any other a limit.
+func (l *loop) settleFlush(c *Conn) {
+	if c.pending() == 0 {
+		l.doom(c, c.reason, false)
+	} else if c.ext.closeAt == 0 {
+		c.ext.closeAt = l.now + int64(closeGrace)
+		l.recheck(c)
+	}
+}
+
+// push writes whole frames to the socket, or behind what waits already.
+func (l *loop) push(c *Conn, frames []byte) {
+	if c.state == stateDoomed || c.state == stateClosed {
+		return
+	}
+	if c.pending() > 0 {
+		l.enqueue(c, frames, 0)
+		return
+	}
+	n, err := l.io.write(c, frames)
+	if err != nil && err != errWouldBlock {
+		l.doom(c, writeReason(err), true)
+		return
+	}
+	if n < len(frames) {
+		left := unsent(frames, n)
+		l.enqueue(c, frames[n:], left)
+	}
+}
+
+// enqueue puts frames into the outbox; the first left bytes are the rest of a
+// frame that is half written.
+func (l *loop) enqueue(c *Conn, frames []byte, left int) {
+	o := &c.more().out
+	first := o.len() == 0
+	limit := l.cfg.Outbox
+	for len(frames) > 0 {
+		n, control := left, false
+		if left == 0 {
+			n = 4 + int(binary.BigEndian.Uint32(frames))
+			control = n == 4 || overtakes(codec.Op(frames[4]))
+		}
+		if !o.add(frames[:n], control, left, limit) {
+			l.doom(c, SlowConsumer, true)
+			return
+		}
+		l.stats.outboxBytes += int64(n)
+		frames, left = frames[n:], 0
+	}
+	if first {
+		o.stalledAt = l.now
+		l.await(c)
+		l.recheck(c)
+	}
+}
+
+// await asks to be told when the socket of c has room.
+func (l *loop) await(c *Conn) {
+	if err := l.io.watch(c); err != nil {
+		l.log.Error("cannot wait for a socket to become writable; its connection is closed", "conn", c.ID(), "error", err)
+		l.doom(c, WriteError, true)
+		return
+	}
+	c.ext.out.watched = true
+}
+
+// writable takes the news that the socket of c has room.
+func (l *loop) writable(c *Conn) {
+	if c.state != stateOpen && c.state != stateFlushing || c.pending() == 0 {
+		return
+	}
+	l.clock()
+	c.ext.out.watched = false
+	if l.drainOutbox(c) {
+		l.await(c)
+	}
+	l.settle()
+}
+
+// drainOutbox writes until the outbox is empty or the socket full, and reports
+// whether something is left.
+func (l *loop) drainOutbox(c *Conn) bool {
+	o := &c.ext.out
+	for b := o.next(); b != nil; b = o.next() {
+		n, err := l.io.write(c, b)
+		if n > 0 {
+			o.wrote(n)
+			o.stalledAt = l.now
+			l.stats.outboxBytes -= int64(n)
+		}
+		if err == errWouldBlock {
+			return true
+		}
+		if err != nil {
+			l.doom(c, writeReason(err), true)
+			return false
+		}
+	}
+	if c.state == stateFlushing {
+		l.settleFlush(c)
+	}
+	return false
+}
+
+// beginClose sends CLOSE and ends the connection once everything has gone out.
+func (l *loop) beginClose(c *Conn, why Reason, code codec.Code, text string) {
+	l.endWith(c, why, func(b []byte) []byte { return codec.AppendClose(b, code, text) })
+}
+
+// endWith sends a last frame and ends the connection once it has gone out.
+func (l *loop) endWith(c *Conn, why Reason, last func([]byte) []byte) {
+	if c.state != stateOpen {
+		return
+	}
+	start := len(l.out)
+	l.out = last(l.out)
+	_ = l.sent(c, start) // a doomed connection has its reason already
+	if c.state != stateOpen {
+		return
+	}
+	c.state, c.reason = stateFlushing, why
+	if c != l.cur {
+		l.settleFlush(c)
+	}
+}

@@ -1,0 +1,90 @@
+package server
+
+import "heartwheel/codec"
+
+// Reason says why a connection ended. Its word is the same in the log, in the
+// metric label and in the tests.
+type Reason uint8
+
+const (
+	PeerClosed    Reason = iota // the peer closed: a CLOSE frame, or the end of its stream
+	PeerReset                   // the peer's machine reset the connection
+	PeerTimeout                 // the kernel gave up: TCP_USER_TIMEOUT, keep-alive, no route
+	ReadError                   // any other error while reading
+	WriteError                  // any other error while writing
+	IdleTimeout                 // no complete frame for the idle timeout
+	Incomplete                  // part of a frame, or no HELLO, for 10 s
+	ProtocolError               // bytes that are not this protocol
+	FrameTooLarge               // a frame beyond the largest accepted length
+	BadVersion                  // a HELLO of a version that is not spoken here
+	BadToken                    // a HELLO that the handler refused
+	BeatTooOften                // beats closer together than the floor
+	SlowConsumer                // the outbox overflowed, or its bytes made no progress
+	Draining                    // this server is going away
+	Internal                    // the handler panicked or failed
+	Application                 // the handler closed it
+	EngineStopped               // the event loop ended under the connection
+	numReasons
+)
+
+var reasons = [numReasons]struct {
+	word string
+	code codec.Code
+}{
+	PeerClosed:    {"peer_closed", codec.CodeClosedByPeer},
+	PeerReset:     {"peer_reset", codec.CodeClosedByPeer},
+	PeerTimeout:   {"peer_timeout", codec.CodeClosedByPeer},
+	ReadError:     {"read_error", codec.CodeInternal},
+	WriteError:    {"write_error", codec.CodeWriteError},
+	IdleTimeout:   {"idle_timeout", codec.CodeIdleTimeout},
+	Incomplete:    {"incomplete", codec.CodeIncomplete},
+	ProtocolError: {"protocol_error", codec.CodeProtocol},
+	FrameTooLarge: {"frame_too_large", codec.CodeTooLarge},
+	BadVersion:    {"bad_version", codec.CodeVersion},
+	BadToken:      {"bad_token", codec.CodeBadToken},
+	BeatTooOften:  {"beat_too_often", codec.CodeBeatTooOften},
+	SlowConsumer:  {"slow_consumer", codec.CodeSlowConsumer},
+	Draining:      {"draining", codec.CodeDraining},
+	Internal:      {"internal_error", codec.CodeInternal},
+	Application:   {"application", codec.CodeClosedByPeer},
+	EngineStopped: {"engine_stopped", codec.CodeInternal},
+}
+
+// String returns the reason's word, such as "idle_timeout".
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasons[r].word
+	}
+	return "unknown"
+}
+
+// Code returns the close code that PROTOCOL.md gives to the reason. A code that
+// the handler chose itself is not kept.
+func (r Reason) Code() codec.Code {
+	if r < numReasons {
+		return reasons[r].code
+	}
+	return codec.CodeInternal
+}
+
+// refusal says why a connection was turned away before it became a session.
+type refusal uint8
+
+const (
+	refusedOverloaded refusal = iota // at the connection limit: told 3020
+	refusedEnroll                    // the event loop did not take the socket
+	refusedOptions                   // the socket was gone before its options were set
+	numRefusals
+)
+
+var refusals = [numRefusals]string{"overloaded", "enroll_failed", "gone"}
+
+// averted says what saved a connection at its deadline.
+type averted uint8
+
+const (
+	avertedUnread averted = iota // its socket held bytes that were not read yet
+	numAverted
+)
+
+var averteds = [numAverted]string{"unread"}

@@ -1,0 +1,254 @@
+// Package server keeps many TCP connections alive and knows within a stated
+// bound when a peer is dead.
+//
+// A connection's way is accept → admit → enroll → loop → session → handler:
+// listener.go accepts and admits, gnet.go is the one file that knows the event
+// loops' engine, loop.go and session.go are the state machine, which does no
+// I/O, and a Handler is the application. Deadlines come from package wheel.
+// A connection belongs to one loop for life, and nothing on the way of a frame
+// is shared between loops.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"heartwheel/wheel"
+)
+
+// A Server is a heartbeat server. New makes one, Run runs it once.
+type Server struct {
+	// Static after New.
+	cfg        Config
+	log        *slog.Logger
+	boot       string
+	wheel      *wheel.Wheel
+	loops      []*loop
+	engines    []*engine
+	listeners  []*listener
+	fullNotice []byte
+	tcpTimeout time.Duration // idle timeout of a connection that wishes nothing
+
+	// Safe for concurrent use.
+	admission    admission
+	acceptErrors atomic.Uint64
+	acceptLog    logLimiter
+	ready        atomic.Bool
+	failed       chan error // the first end of an engine that nobody asked for
+
+	lastMu sync.Mutex
+	last   []counters // guarded by lastMu: each loop's figures as last read
+
+	quit     chan struct{} // closed when accepting ends
+	quitOnce sync.Once
+}
+
+// New checks the settings, opens the listeners and starts the event loops.
+// Nothing is accepted before Run. The caller must call Run or Close.
+func New(cfg Config, h Handler) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if h == nil {
+		return nil, errors.New("server: New needs a handler, such as Echo{}")
+	}
+	cfg = cfg.WithDefaults()
+	s := &Server{cfg: cfg, log: cfg.Logger, failed: make(chan error, 1), quit: make(chan struct{})}
+	var boot [4]byte
+	_, _ = rand.Read(boot[:]) // never fails
+	s.boot = hex.EncodeToString(boot[:])
+	s.fullNotice = fullNotice(cfg.Spread)
+	_, s.tcpTimeout = cfg.decide(0)
+
+	limit, err := RaiseDescriptorLimit()
+	if limit == 0 {
+		return nil, err
+	}
+	if err != nil {
+		s.log.Warn(err.Error())
+	}
+	if s.admission.cap, err = connectionCap(cfg.MaxConnections, limit, s.log); err != nil {
+		return nil, err
+	}
+	if err := s.open(h); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) open(h Handler) error {
+	for _, a := range s.cfg.Listen {
+		hostport, err := parseListen(a)
+		if err != nil {
+			return err
+		}
+		ln, err := listen(s, hostport)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, ln)
+	}
+	s.wheel = wheel.New(wheel.Config{Logger: s.log})
+	for i := range s.cfg.Loops {
+		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.leave)
+		e, err := startEngine(l, s.fail)
+		if err != nil {
+			return err
+		}
+		s.loops = append(s.loops, l)
+		s.engines = append(s.engines, e)
+	}
+	return nil
+}
+
+// fail keeps the first end of an engine that nobody asked for.
+func (s *Server) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// Run accepts and serves until ctx ends, then drains for up to Config.Drain
+// and returns nil. It returns an error as soon as an event loop ends for any
+// other reason, and then the process should end too: that loop's connections
+// are lost. Run may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	for _, ln := range s.listeners {
+		ln.serve()
+	}
+	s.ready.Store(true)
+	var err error
+	select {
+	case <-ctx.Done():
+		err = s.drain()
+	case err = <-s.failed:
+		s.log.Error("event loop ended", "error", err)
+	}
+	return errors.Join(err, s.Close())
+}
+
+// drain stops accepting, tells each connection to reconnect, and returns when
+// all are gone or the time is up.
+func (s *Server) drain() error {
+	s.ready.Store(false)
+	s.stopAccepting()
+	s.log.Info("draining", "connections", s.admission.live.Load(), "at_most", s.cfg.Drain.String())
+	for _, l := range s.loops {
+		_ = l.mail.post(task{g: l.startDrain})
+	}
+	deadline := time.NewTimer(s.cfg.Drain)
+	defer deadline.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for s.admission.live.Load() > 0 {
+		select {
+		case err := <-s.failed:
+			return err
+		case <-deadline.C:
+			s.log.Info("drain time is up; closing what is left", "connections", s.admission.live.Load())
+			return nil
+		case <-look.C:
+		}
+	}
+	return nil
+}
+
+func (s *Server) stopAccepting() {
+	s.quitOnce.Do(func() { close(s.quit) })
+	for _, ln := range s.listeners {
+		_ = ln.Close()
+	}
+	gone := make(chan struct{})
+	go func() {
+		for _, ln := range s.listeners {
+			ln.wg.Wait()
+		}
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-time.After(stopPatience): // one hangs on a loop that ended or is stuck
+	}
+}
+
+// Close ends everything at once: connections are closed as draining. Run calls
+// it at its end. It is idempotent and safe for concurrent use with everything
+// but Run.
+func (s *Server) Close() error {
+	s.ready.Store(false)
+	s.stopAccepting()
+	for _, l := range s.loops {
+		s.ask(l, l.stop)
+	}
+	var errs []error
+	for _, e := range s.engines {
+		errs = append(errs, e.stop())
+	}
+	if s.wheel != nil {
+		s.wheel.Close()
+	}
+	s.engines = nil
+	return errors.Join(errs...)
+}
+
+// ask runs f on the loop and waits for it, but not long: a loop that does not
+// answer within a second is stuck in a handler. It reports whether f ran.
+func (s *Server) ask(l *loop, f func()) bool {
+	done := make(chan struct{})
+	if l.mail.post(task{g: func() { f(); close(done) }}) != nil {
+		return false
+	}
+	patience := time.NewTimer(time.Second)
+	defer patience.Stop()
+	select {
+	case <-done:
+		return true
+	case <-patience.C:
+		return false
+	}
+}
+
+// sleep waits, and reports false if accepting ended meanwhile.
+func (s *Server) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.quit:
+		return false
+	}
+}
+
+// leastLoaded returns the loop with the fewest connections.
+func (s *Server) leastLoaded() (*loop, *engine) {
+	best := 0
+	for i, l := range s.loops {
+		if l.assigned.Load() < s.loops[best].assigned.Load() {
+			best = i
+		}
+	}
+	return s.loops[best], s.engines[best]
+}
+
+// Addrs returns the addresses that are listened on, in the order of
+// Config.Listen. Safe for concurrent use.
+func (s *Server) Addrs() []net.Addr {
+	var addrs []net.Addr
+	for _, ln := range s.listeners {
+		addrs = append(addrs, ln.Addr())
+	}
+	return addrs
+}
+
+// MaxConnections returns the connection limit in force. Safe for concurrent use.
+func (s *Server) MaxConnections() int { return int(s.admission.cap) }

@@ -1,0 +1,356 @@
+package server
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"heartwheel/codec"
+	"heartwheel/wheel"
+)
+
+// incompleteLimit is how long part of a frame, or a required HELLO, may be
+// outstanding (PROTOCOL.md, heartbeat rules).
+const incompleteLimit = 10 * time.Second
+
+// strikesAllowed is how many beats in a row may come too early.
+const strikesAllowed = 3
+
+// input decodes and answers what is in b and returns how much of it is used
+// up. A panic in the handler dooms the connection and nothing else.
+func (l *loop) input(c *Conn, b []byte) (used int) {
+	if c.state != stateOpen {
+		return len(b) // on its way out: nothing that arrives matters any more
+	}
+	defer l.enter(c).leave()
+	for used < len(b) {
+		f, n, err := codec.Decode(b[used:], l.cfg.MaxFrame)
+		if err != nil {
+			l.refuse(c, err)
+			return len(b)
+		}
+		if n == 0 {
+			break
+		}
+		used += n
+		c.timer.Touch(l.now)
+		l.stats.received(f.Op, n)
+		l.frame(c, f)
+		if c.state != stateOpen {
+			return len(b)
+		}
+	}
+	if used > 0 {
+		l.heard(c, used < len(b))
+	} else {
+		l.heardPart(c)
+	}
+	return used
+}
+
+// heard takes note of at least one complete frame, and whether part of
+// another follows.
+func (l *loop) heard(c *Conn, part bool) {
+	if c.polls == 0 && c.partialAt == 0 && !part && c.flags&(flagAverted|flagDrained) == 0 && c.ext == nil {
+		return // a beat, as nearly always: its deadline was moved by Touch
+	}
+	c.polls = 0
+	c.flags &^= flagAverted | flagDrained
+	if !c.has(flagAwaitHello) {
+		c.partialAt = 0
+		if part {
+			c.partialAt = l.nowMS()
+		}
+	}
+	l.recheck(c)
+}
+
+// heardPart takes note of bytes that complete no frame.
+func (l *loop) heardPart(c *Conn) {
+	if c.has(flagAverted) && l.io.unread(c) == 0 {
+		// What was unread at the deadline has been read and was no frame.
+		c.flags = c.flags&^flagAverted | flagDrained
+	}
+	if c.partialAt == 0 {
+		c.partialAt = l.nowMS()
+		l.recheck(c)
+	}
+}
+
+// refuse closes a connection for bytes that are not the protocol.
+func (l *loop) refuse(c *Conn, err error) {
+	code, why := codec.CodeProtocol, ProtocolError
+	var e *codec.Error
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	if code == codec.CodeTooLarge {
+		why = FrameTooLarge
+	}
+	l.beginClose(c, why, code, err.Error())
+}
+
+// frame acts on one frame of an open connection.
+func (l *loop) frame(c *Conn, f codec.Frame) {
+	first := !c.has(flagBegan)
+	c.flags |= flagBegan
+	if c.has(flagAwaitHello) && f.Op != codec.OpHello {
+		l.beginClose(c, ProtocolError, codec.CodeProtocol, "the first frame must be HELLO, not "+f.Op.String())
+		return
+	}
+	switch f.Op {
+	case codec.OpBeat:
+		// Where this side beats, an empty frame is the answer to its own.
+		if !c.has(flagServerBeats) && l.mayBeat(c) {
+			_ = l.send(c, codec.OpBeat, nil)
+		}
+	case codec.OpPing:
+		if l.mayBeat(c) {
+			_ = l.send(c, codec.OpPong, f.Payload)
+		}
+	case codec.OpPong:
+	case codec.OpHello:
+		if !first {
+			l.beginClose(c, ProtocolError, codec.CodeProtocol, "HELLO must be the first frame")
+			return
+		}
+		l.onHello(c, f.Payload)
+	case codec.OpConfig:
+		l.onConfig(c, f.Payload)
+	case codec.OpClose:
+		if _, _, err := codec.ParseClose(f.Payload); err != nil {
+			l.refuse(c, err)
+			return
+		}
+		c.state, c.reason = stateFlushing, PeerClosed
+	case codec.OpWelcome, codec.OpGoaway, codec.OpError:
+		l.beginClose(c, ProtocolError, codec.CodeProtocol, f.Op.String()+" is for servers to send")
+	default:
+		l.handle(c, f)
+	}
+}
+
+// handle gives a frame to the handler and acts on its error.
+func (l *loop) handle(c *Conn, f codec.Frame) {
+	err := l.h.Frame(c, f)
+	if err == nil || c.state != stateOpen {
+		return
+	}
+	var e *codec.Error
+	if errors.As(err, &e) && e.Code >= 4000 && e.Code < 4500 {
+		start := len(l.out)
+		l.out = codec.AppendError(l.out, e.Code, e.Text)
+		_ = l.sent(c, start)
+		return
+	}
+	l.log.Error("handler failed; its connection is closed", "conn", c.ID(), "op", f.Op.String(), "error", err)
+	l.beginClose(c, Internal, codec.CodeInternal, "internal error")
+}
+
+// mayBeat counts beats that come too early in a row, and closes at the third.
+func (l *loop) mayBeat(c *Conn) bool {
+	floor := l.cfg.BeatFloor
+	if floor == 0 {
+		return true
+	}
+	now := l.nowMS()
+	early := c.lastBeat != 0 && time.Duration(now-c.lastBeat)*time.Millisecond < floor
+	c.lastBeat = now
+	if !early {
+		c.strikes = 0
+		return true
+	}
+	if c.strikes++; c.strikes < strikesAllowed {
+		return true
+	}
+	l.endWith(c, BeatTooOften, func(b []byte) []byte {
+		return codec.AppendGoaway(b, codec.Goaway{Code: codec.CodeBeatTooOften, Reason: "beating too often", AfterMS: l.cfg.Spread.Milliseconds()})
+	})
+	return false
+}
+
+// onHello answers HELLO with WELCOME.
+func (l *loop) onHello(c *Conn, body []byte) {
+	h, err := codec.ParseHello(body)
+	if err != nil {
+		l.refuse(c, err)
+		return
+	}
+	if h.V != codec.Version {
+		l.beginClose(c, BadVersion, codec.CodeVersion, "this server speaks version 1")
+		return
+	}
+	switch h.Beats {
+	case "":
+	case "client":
+		c.flags &^= flagServerBeats
+	case "server":
+		c.flags |= flagServerBeats
+	default:
+		l.beginClose(c, ProtocolError, codec.CodeProtocol, "HELLO: beats must be client or server")
+		return
+	}
+	if l.hello != nil {
+		if err := l.hello.Hello(c, h); err != nil {
+			code, text := codec.CodeBadToken, "HELLO refused"
+			var e *codec.Error
+			if errors.As(err, &e) {
+				code, text = e.Code, e.Text
+			}
+			l.beginClose(c, BadToken, code, text)
+			return
+		}
+		if c.state != stateOpen {
+			return
+		}
+	}
+	c.flags &^= flagAwaitHello
+	c.partialAt = 0
+	l.setBeat(c, time.Duration(h.BeatMS)*time.Millisecond)
+	beats := ClientBeats
+	if c.has(flagServerBeats) {
+		beats = ServerBeats
+	}
+	start := len(l.out)
+	l.out = codec.AppendWelcome(l.out, codec.Welcome{
+		V: codec.Version, Session: c.ID(), BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout), Beats: beats.String(),
+		MaxFrame: l.cfg.MaxFrame, MinBeatMS: l.cfg.BeatFloor.Milliseconds(), SpreadMS: l.cfg.Spread.Milliseconds(),
+		Time: time.Now().UTC().Format(time.RFC3339),
+	})
+	_ = l.sent(c, start)
+	if !c.has(flagOpened) && c.state == stateOpen {
+		c.flags |= flagOpened
+		l.h.Open(c)
+	}
+}
+
+// onConfig answers a client's wish with what was decided.
+func (l *loop) onConfig(c *Conn, body []byte) {
+	wish, err := codec.ParseConfig(body)
+	if err != nil {
+		l.refuse(c, err)
+		return
+	}
+	l.setBeat(c, time.Duration(wish.BeatMS)*time.Millisecond)
+	start := len(l.out)
+	l.out = codec.AppendConfig(l.out, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
+	_ = l.sent(c, start)
+}
+
+// setBeat gives c the beat interval it wishes, 0 for none, within what the
+// settings allow, and the timeout that belongs to it.
+func (l *loop) setBeat(c *Conn, wish time.Duration) {
+	beat, timeout := l.cfg.decide(wish)
+	if c.timer.Armed() && timeout != c.Timeout() {
+		l.io.setTimeout(c, timeout)
+	}
+	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
+	l.recheck(c)
+}
+
+// decide returns the beat interval H and the idle timeout T for a client's
+// wish: H clamped to the range, T = 2.5 × H unless set (PROTOCOL.md).
+func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
+	beat = c.Beat
+	if wish > 0 {
+		beat = min(max(wish, c.BeatMin), c.BeatMax)
+	}
+	if c.Timeout == 0 {
+		return beat, beat * 5 / 2
+	}
+	return min(beat, c.Timeout*2/3), c.Timeout
+}
+
+// recheck moves the deadline of c to the next time that it needs a look.
+func (l *loop) recheck(c *Conn) {
+	if c.timer.Armed() {
+		l.wheel.SetTimeout(&c.timer, l.untilCheck(c))
+	}
+}
+
+// untilCheck returns how long after the last complete frame c needs a look.
+func (l *loop) untilCheck(c *Conn) time.Duration {
+	last := c.timer.Last()
+	if !c.timer.Armed() && last == 0 {
+		last = l.now
+	}
+	at := last + int64(c.Timeout())
+	if c.has(flagServerBeats) && c.state == stateOpen && c.polls < math.MaxUint16 {
+		at = min(at, last+int64(c.polls+1)*int64(c.Beat()))
+	}
+	if c.partialAt != 0 {
+		at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+	}
+	if c.ext != nil {
+		if c.ext.out.len() > 0 {
+			at = min(at, c.ext.out.stalledAt+int64(l.cfg.WriteStall))
+		}
+		if c.ext.closeAt != 0 {
+			at = min(at, c.ext.closeAt)
+		}
+	}
+	return time.Duration(at - last)
+}
+
+// sinceMS returns the loop clock in ns of a stamp made by nowMS.
+func (l *loop) sinceMS(stamp uint32) int64 {
+	return l.now - int64(int32(uint32(l.now/1e6)-stamp))*1e6
+}
+
+// due looks at a connection whose deadline has come.
+func (l *loop) due(t *wheel.Timer) {
+	c := timerConn(t)
+	defer l.enter(c).leave()
+	switch silence := time.Duration(l.now - t.Last()); {
+	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
+		l.doom(c, c.reason, true)
+	case c.pending() > 0 && l.now >= c.ext.out.stalledAt+int64(l.cfg.WriteStall) && l.stuck(c):
+		l.doom(c, SlowConsumer, true)
+	case c.state != stateOpen: // it has closeAt
+	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
+		if !c.has(flagAverted|flagDrained) && l.avert(c) {
+			return
+		}
+		l.expirePartial(c)
+	case silence >= c.Timeout():
+		if !c.has(flagDrained) && l.avert(c) {
+			return
+		}
+		l.stats.lateness.observe(int64(silence - c.Timeout()))
+		l.doom(c, IdleTimeout, true)
+	case c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
+		c.polls++
+		_ = l.send(c, codec.OpBeat, nil)
+	}
+	if c.state == stateOpen || c.state == stateFlushing {
+		l.wheel.Arm(t, t.Last(), l.untilCheck(c))
+	}
+}
+
+// avert gives a connection whose deadline has passed one more tick if its
+// socket holds bytes: what has reached this machine counts, read or not.
+func (l *loop) avert(c *Conn) bool {
+	if l.io.unread(c) == 0 {
+		return false
+	}
+	c.flags |= flagAverted
+	l.stats.averted[avertedUnread]++
+	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+time.Millisecond)
+	return true
+}
+
+// stuck tries once more to write before a peer is called too slow.
+func (l *loop) stuck(c *Conn) bool {
+	before := c.ext.out.stalledAt
+	l.drainOutbox(c)
+	return c.state != stateDoomed && c.pending() > 0 && c.ext.out.stalledAt == before
+}
+
+// expirePartial closes a connection that left a frame or its HELLO incomplete.
+func (l *loop) expirePartial(c *Conn) {
+	text := "frame not completed within 10 s"
+	if c.has(flagAwaitHello) {
+		text = "HELLO not received within 10 s"
+	}
+	l.beginClose(c, Incomplete, codec.CodeIncomplete, text)
+}

@@ -1,0 +1,16 @@
+//go:build darwin || dragonfly || freebsd || netbsd || openbsd
+
+package server
+
+import "time"
+
+const fionread = 0x4004667f // _IOR('f', 127, int) on all of them
+
+// wantOptions lists what an accepted socket must have and can be asked for.
+//
+// What Linux has and this lacks: TCP_USER_TIMEOUT, and keep-alive times set
+// for each socket. The system's keep-alive (two hours) is the second net here;
+// the idle timeout is the same everywhere.
+func wantOptions(time.Duration) []option { return nil }
+
+func setTimeouts(int, time.Duration) error { return nil }

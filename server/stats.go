@@ -1,0 +1,120 @@
+package server
+
+import (
+	"fmt"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// opLabels is one more than the largest op with a label of its own; the last
+// one is for extensions.
+const opLabels = int(codec.OpGroup) + 2
+
+// counters are a loop's figures. Plain fields: only the loop touches them, and
+// whoever wants to read them asks the loop for a copy.
+type counters struct {
+	opened      uint64
+	closed      [numReasons]uint64
+	goaways     uint64
+	panics      uint64
+	averted     [numAverted]uint64
+	framesIn    [opLabels]uint64
+	framesOut   [opLabels]uint64
+	bytesIn     uint64 // of complete frames
+	bytesOut    uint64 // of frames handed over for sending
+	outboxBytes int64
+	lateness    histogram // of idle expiries, after T
+	lag         histogram // from asking the loop to run until it did
+	stalls      uint64    // filled in by the copy
+	stalled     time.Duration
+	sessions    int // armed deadlines
+}
+
+func opLabel(op codec.Op) int {
+	if int(op) < opLabels-1 {
+		return int(op)
+	}
+	return opLabels - 1
+}
+
+func opName(i int) string {
+	if i == opLabels-1 {
+		return "ext"
+	}
+	return codec.Op(i).String()
+}
+
+func (s *counters) received(op codec.Op, n int) {
+	s.framesIn[opLabel(op)]++
+	s.bytesIn += uint64(n)
+}
+
+func (s *counters) sent(op codec.Op, n int) {
+	s.framesOut[opLabel(op)]++
+	s.bytesOut += uint64(n)
+}
+
+func (s *counters) totalClosed() (n uint64) {
+	for _, c := range s.closed {
+		n += c
+	}
+	return n
+}
+
+// bounds are the upper edges of the histograms' buckets, in ns. 200 ms, two
+// ticks, is the promised limit of lateness.
+var bounds = [...]int64{1e5, 1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6, 150e6, 200e6, 300e6, 500e6, 1e9, 2e9, 5e9, 10e9}
+
+// A histogram counts durations by bucket.
+type histogram struct {
+	counts [len(bounds) + 1]uint64
+	sum    int64
+}
+
+func (h *histogram) observe(ns int64) {
+	i := 0
+	for i < len(bounds) && ns > bounds[i] {
+		i++
+	}
+	h.counts[i]++
+	h.sum += ns
+}
+
+func (h *histogram) add(o *histogram) {
+	for i := range h.counts {
+		h.counts[i] += o.counts[i]
+	}
+	h.sum += o.sum
+}
+
+// snapshot completes a copy of the figures on the loop.
+func (l *loop) snapshot() counters {
+	s := l.stats
+	s.stalls, s.stalled = l.wheel.Stalls()
+	s.sessions = l.wheel.Len()
+	return s
+}
+
+// check re-derives what must hold on this loop at any time between callbacks.
+func (l *loop) check() error {
+	if err := l.wheel.Check(); err != nil {
+		return err
+	}
+	live := l.stats.opened - l.stats.totalClosed()
+	if n := uint64(l.wheel.Len()); n != live {
+		return fmt.Errorf("%d deadlines are armed, but opened − closed = %d", n, live)
+	}
+	var waiting int64
+	for t := range l.wheel.All {
+		c := timerConn(t)
+		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
+			return fmt.Errorf("connection %s is armed in state %d", c.ID(), c.state)
+		}
+		waiting += int64(c.pending())
+	}
+	if waiting != l.stats.outboxBytes {
+		return fmt.Errorf("outboxes hold %d bytes, but %d are counted", waiting, l.stats.outboxBytes)
+	}
+	return nil
+}
