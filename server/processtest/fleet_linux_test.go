@@ -1,0 +1,437 @@
+package processtest
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// fleetWait is the longest that a fleet waits for events at a time, and so
+	// the usual width of the bracket around a close that it sees.
+	fleetWait = 2 * time.Millisecond
+
+	// unanswered is how many connections may wait for the answer to their first
+	// beat: fewer than any backlog has room for.
+	unanswered = 256
+)
+
+// monotonic reads the clock that all processes of a machine share and that
+// nobody can set, in ns.
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(err) // every Linux has it
+	}
+	return ts.Nano()
+}
+
+// A fleetSpec says what a fleet does. Times are in ns when written as JSON.
+type fleetSpec struct {
+	Addr  string
+	Conns int
+	Beat  time.Duration
+
+	// Stops is when silent connections stop beating, one each, counted from
+	// Epoch (monotonic), or from the moment when all are connected if that is 0.
+	// Which connections these are is drawn by lot.
+	Stops  []time.Duration
+	Epoch  int64
+	GiveUp time.Duration // how long after the last stop it waits for the closes
+	Seed   uint64
+}
+
+// A silence is what came of one silent connection. Times are monotonic.
+type silence struct {
+	LastBeat int64  // before its last beat was written
+	Answered int64  // after the answer to that was read; 0: it never came
+	Before   int64  // it was not closed yet, as far as the kernel knew
+	Seen     int64  // it was seen to be closed; 0: never
+	How      string // "reset", or anything else that ended it
+}
+
+// A fleetReport is what came of all.
+type fleetReport struct {
+	Connected int64 // when the last one's first beat was answered
+	Silent    []silence
+	Live      int      // connections that beat to the end
+	Wrong     []string // what should not have happened; the first few
+	WrongN    int      // how often that was
+	Beats     int      // written, first ones included
+	Answers   int      // read
+	Slowest   time.Duration
+	LongPass  time.Duration // the longest that the fleet was away from its sockets
+	Latest    time.Duration // the most that a beat was written after its time
+}
+
+// A fleet is many connections that beat, served by one goroutine with epoll.
+type fleet struct {
+	// Static after newFleet.
+	spec      fleetSpec
+	target    unix.SockaddrInet4
+	connected chan struct{} // closed when all are
+	settled   chan struct{} // closed when each silent one is closed, or given up
+
+	// Owned by run.
+	ep       int
+	members  []*member
+	byFD     map[int32]*member
+	due      dueHeap
+	epoch    int64
+	open     int // silent ones not closed yet
+	waiting  int // connections whose first beat was not answered yet
+	rnd      *rand.Rand
+	buf      []byte
+	events   []unix.EpollEvent
+	before   int64 // see silence.Before
+	finished bool  // no more beats
+	report   fleetReport
+}
+
+// A member is one connection of a fleet.
+type member struct {
+	fd       int
+	next     int64 // when to beat
+	stop     time.Duration
+	silent   bool
+	closed   bool
+	owed     int // bytes of answers that have not come
+	greeted  bool
+	lastBeat int64
+	seen     silence
+}
+
+// dueHeap is members by the time of their next beat.
+type dueHeap []*member
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].next < h[j].next }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(*member)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	m := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return m
+}
+
+func newFleet(spec fleetSpec) (*fleet, error) {
+	ap, err := netip.ParseAddrPort(spec.Addr)
+	if err != nil {
+		return nil, err
+	}
+	f := &fleet{
+		spec: spec, target: unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()},
+		connected: make(chan struct{}), settled: make(chan struct{}),
+		byFD: map[int32]*member{}, epoch: spec.Epoch, open: len(spec.Stops),
+		rnd: rand.New(rand.NewPCG(spec.Seed, 1)), buf: make([]byte, 4096), events: make([]unix.EpollEvent, 1024),
+	}
+	for range spec.Conns {
+		f.members = append(f.members, &member{fd: -1})
+	}
+	for i, k := range f.rnd.Perm(spec.Conns)[:len(spec.Stops)] {
+		f.members[k].silent, f.members[k].stop = true, spec.Stops[i]
+	}
+	if f.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// run connects all and beats until ctx ends, then waits for the answers that
+// are still to come and returns the report. The connections stay open: see
+// close.
+func (f *fleet) run(ctx context.Context) (*fleetReport, error) {
+	dialed := 0
+	isSettled := false
+	var patience int64 // when to stop waiting for answers
+	for {
+		start := monotonic()
+		for dialed < len(f.members) && f.waiting < unanswered && monotonic()-start < int64(fleetWait) {
+			if err := f.dial(dialed); err != nil {
+				return nil, fmt.Errorf("connection %d: %w", dialed, err)
+			}
+			dialed++
+		}
+		if !f.finished {
+			f.beat()
+		}
+		if err := f.poll(); err != nil {
+			return nil, err
+		}
+		if dialed == len(f.members) && f.waiting == 0 && f.report.Connected == 0 {
+			f.report.Connected = monotonic()
+			if f.epoch == 0 {
+				f.epoch = f.report.Connected
+			}
+			close(f.connected)
+		}
+		if !isSettled && f.report.Connected != 0 && (f.open == 0 || f.hopeless()) {
+			isSettled = true
+			close(f.settled)
+		}
+		f.report.LongPass = max(f.report.LongPass, time.Duration(monotonic()-start))
+
+		if !f.finished && ctx.Err() != nil {
+			f.finished = true
+			patience = monotonic() + int64(limit/2)
+		}
+		if f.finished && (f.allAnswered() || monotonic() > patience) {
+			return f.conclude(), nil
+		}
+	}
+}
+
+// dial makes connection i, and sends its first beat.
+func (f *fleet) dial(i int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	// Sources of their own, so that ports never run short.
+	source := unix.SockaddrInet4{Addr: [4]byte{127, 77, byte(i / 250), byte(1 + i%250)}}
+	m := f.members[i]
+	m.fd = fd
+	f.byFD[int32(fd)] = m
+	for _, step := range []func() error{
+		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) },
+		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) },
+		func() error {
+			return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		},
+		func() error { return unix.Bind(fd, &source) },
+		func() error { return unix.Connect(fd, &f.target) },
+		func() error { return unix.SetNonblock(fd, true) },
+		func() error {
+			return unix.EpollCtl(f.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+		},
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	f.waiting++
+	f.write(m)
+	m.next = m.lastBeat + int64(f.rnd.Float64()*float64(f.spec.Beat))
+	heap.Push(&f.due, m)
+	return nil
+}
+
+// beat writes the beats that are due.
+func (f *fleet) beat() {
+	for len(f.due) > 0 {
+		m := f.due[0]
+		if m.next > monotonic() {
+			return
+		}
+		if m.closed || m.silent && f.epoch != 0 && m.next >= f.epoch+int64(m.stop) {
+			heap.Pop(&f.due)
+			continue
+		}
+		f.write(m)
+		f.report.Latest = max(f.report.Latest, time.Duration(m.lastBeat-m.next))
+		m.next += int64(f.spec.Beat)
+		heap.Fix(&f.due, 0)
+	}
+}
+
+func (f *fleet) write(m *member) {
+	m.lastBeat = monotonic()
+	m.seen.Answered = 0
+	if _, err := unix.Write(m.fd, beat); err != nil {
+		// Reading tells what has become of it.
+		if err != unix.ECONNRESET && err != unix.EPIPE {
+			f.wrong("beat: %v", err)
+		}
+		return
+	}
+	m.owed += len(beat)
+	f.report.Beats++
+}
+
+// poll waits for events, until the next beat is due or fleetWait is over, and
+// reads what has come.
+func (f *fleet) poll() error {
+	start := monotonic()
+	wait := int64(fleetWait)
+	if len(f.due) > 0 && !f.finished {
+		wait = min(wait, f.due[0].next-start)
+	}
+	n, err := unix.EpollWait(f.ep, f.events, int(max(wait, 0)/1e6))
+	if err == unix.EINTR {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range f.events[:n] {
+		f.read(f.byFD[e.Fd])
+	}
+	if n < len(f.events) {
+		// What was not reported had not happened when this wait began.
+		f.before = start
+	}
+	return nil
+}
+
+// read takes what has come for m.
+func (f *fleet) read(m *member) {
+	for !m.closed {
+		n, err := unix.Read(m.fd, f.buf)
+		now := monotonic()
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET:
+			f.closed(m, now, "reset")
+		case err != nil:
+			f.closed(m, now, err.Error())
+		case n == 0:
+			f.closed(m, now, "end of stream")
+		default:
+			f.answers(m, now, f.buf[:n])
+			if n < len(f.buf) {
+				return // level-triggered: there would be an event
+			}
+		}
+	}
+}
+
+func (f *fleet) answers(m *member, now int64, b []byte) {
+	for _, v := range b {
+		if v != 0 {
+			f.wrong("got % x instead of beats", b)
+			break
+		}
+	}
+	if m.owed -= len(b); m.owed < 0 {
+		f.wrong("more answers than beats")
+		m.owed = 0
+	}
+	f.report.Answers += len(b) / len(beat)
+	if m.owed > 0 {
+		return
+	}
+	m.seen.Answered = now
+	f.report.Slowest = max(f.report.Slowest, time.Duration(now-m.lastBeat))
+	if !m.greeted {
+		m.greeted = true
+		f.waiting--
+	}
+}
+
+func (f *fleet) closed(m *member, now int64, how string) {
+	m.closed = true
+	_ = unix.EpollCtl(f.ep, unix.EPOLL_CTL_DEL, m.fd, nil)
+	if !m.greeted {
+		m.greeted = true
+		f.waiting--
+	}
+	if !m.silent || f.epoch == 0 || m.next < f.epoch+int64(m.stop) {
+		f.wrong("a connection that beat was closed %.3f s after its last beat: %s", float64(now-m.lastBeat)/1e9, how)
+	}
+	if m.silent {
+		m.seen.Before, m.seen.Seen, m.seen.How = f.before, now, how
+		f.open--
+	}
+}
+
+func (f *fleet) wrong(format string, args ...any) {
+	if f.report.WrongN++; f.report.WrongN <= 10 {
+		f.report.Wrong = append(f.report.Wrong, fmt.Sprintf(format, args...))
+	}
+}
+
+// hopeless reports whether the silent ones have had their time.
+func (f *fleet) hopeless() bool {
+	last := time.Duration(0)
+	for _, stop := range f.spec.Stops {
+		last = max(last, stop)
+	}
+	return monotonic() > f.epoch+int64(last+f.spec.GiveUp)
+}
+
+func (f *fleet) allAnswered() bool {
+	for _, m := range f.members {
+		if m.fd >= 0 && !m.closed && m.owed > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *fleet) conclude() *fleetReport {
+	for _, m := range f.members {
+		switch {
+		case m.silent:
+			m.seen.LastBeat = m.lastBeat
+			f.report.Silent = append(f.report.Silent, m.seen)
+		case !m.closed:
+			f.report.Live++
+			if m.owed > 0 {
+				f.wrong("a beat was not answered")
+			}
+		}
+	}
+	return &f.report
+}
+
+// close resets what is open. Only after run.
+func (f *fleet) close() {
+	for _, m := range f.members {
+		if m.fd >= 0 {
+			_ = unix.Close(m.fd)
+		}
+	}
+	_ = unix.Close(f.ep)
+}
+
+// A runningFleet is a fleet on a goroutine of this process.
+type runningFleet struct {
+	*fleet
+	cancel context.CancelFunc
+	done   chan struct{}
+	result *fleetReport // with err, read after done
+	err    error
+}
+
+func startFleet(spec fleetSpec) (*runningFleet, error) {
+	f, err := newFleet(spec)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &runningFleet{fleet: f, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.result, r.err = f.run(ctx)
+	}()
+	return r, nil
+}
+
+// wait waits for connected or settled.
+func (r *runningFleet) wait(event <-chan struct{}, within time.Duration) error {
+	select {
+	case <-event:
+		return nil
+	case <-r.done:
+		return errors.Join(errors.New("the fleet has ended"), r.err)
+	case <-time.After(within):
+		return fmt.Errorf("the fleet is not ready within %s", within)
+	}
+}
+
+// finish ends the beating and returns the report.
+func (r *runningFleet) finish() (*fleetReport, error) {
+	r.cancel()
+	<-r.done
+	return r.result, r.err
+}

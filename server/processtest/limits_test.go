@@ -1,0 +1,185 @@
+package processtest
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A crowd is connections that were made at once and of which a server may have
+// admitted only some.
+type crowd struct{ admitted []*conn }
+
+// dialCrowd makes n connections. All but room of them have to be turned away,
+// with GOAWAY and the end of the stream without having said anything; the
+// others have to be served.
+func dialCrowd(t *testing.T, addr string, n, room int) *crowd {
+	t.Helper()
+	cr := &crowd{}
+	type first struct {
+		c   *conn
+		f   codec.Frame
+		err error
+	}
+	got := make(chan first, n)
+	rest := map[*conn]bool{}
+	for range n {
+		c := dial(t, addr)
+		rest[c] = true
+		go func() {
+			f, err := c.frameErr()
+			got <- first{c, f, err}
+		}()
+	}
+	for range n - room {
+		g := <-got
+		goaway, err := codec.ParseGoaway(g.f.Payload)
+		if g.err != nil || g.f.Op != codec.OpGoaway || err != nil || goaway.Code != codec.CodeOverloaded {
+			t.Fatalf("got %s %q %v, not goaway %d", g.f.Op, g.f.Payload, g.err, codec.CodeOverloaded)
+		}
+		g.c.wantEnd()
+		delete(rest, g.c)
+	}
+	for c := range rest {
+		c.send(beat)
+	}
+	for range room {
+		if g := <-got; g.err != nil || g.f.Op != codec.OpBeat {
+			t.Fatalf("got %s %q %v, not the answer to a beat", g.f.Op, g.f.Payload, g.err)
+		}
+	}
+	for c := range rest {
+		c.echo()
+		cr.admitted = append(cr.admitted, c)
+	}
+	return cr
+}
+
+// echoAll wants everybody to be served.
+func (cr *crowd) echoAll(t *testing.T) {
+	t.Helper()
+	for i, c := range cr.admitted {
+		if err := c.echoErr(); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// leave closes the first n.
+func (cr *crowd) leave(n int) {
+	for _, c := range cr.admitted[:n] {
+		c.reset()
+	}
+	cr.admitted = cr.admitted[n:]
+}
+
+// TestConnectionCap: connections above --max-connections are told so and
+// closed, and one that leaves makes room for one.
+func TestConnectionCap(t *testing.T) {
+	t.Parallel()
+	const room, dials = 50, 55
+	s := startServer(t, binary(t), "--timeout", "10m", "--max-connections", fmt.Sprint(room))
+	cr := dialCrowd(t, s.addr, dials, room)
+	check := func(refused int) {
+		t.Helper()
+		m := s.await("the server is full", func(m metrics) bool { return m.value("heartwheel_connections") == room })
+		if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(refused) {
+			t.Errorf("the server refused %v, not just %d as overloaded", got, refused)
+		}
+		if got := m.value("heartwheel_accepted_total") - m.sum("heartwheel_closed_total"); got != room {
+			t.Errorf("accepted less closed is %v, not %d", got, room)
+		}
+		s.check()
+	}
+	check(dials - room)
+	cr.echoAll(t)
+
+	cr.leave(1)
+	s.await("one has left", func(m metrics) bool { return m.value("heartwheel_connections") == room-1 })
+	c := dial(t, s.addr)
+	c.echo()
+	check(dials - room)
+	dial(t, s.addr).wantGoaway(codec.CodeOverloaded)
+	check(dials - room + 1)
+	cr.echoAll(t)
+	c.echo()
+}
+
+// TestDescriptorsRunOut starts the command where it may open few files, and
+// takes all of them: first by more connections than there is room for, then by
+// what no connection cap can count. Nobody who is there loses anything, and
+// there is room again as soon as some have left.
+func TestDescriptorsRunOut(t *testing.T) {
+	t.Parallel()
+	const files, dials = 200, 400
+	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)}, serverArgs("--timeout", "10m", "--drain", "1s")...)...)
+	s := startCommand(t, cmd)
+	room := int(s.metrics().value("heartwheel_connections_max"))
+	if room < files/2 || room >= files {
+		t.Fatalf("with %d files there is room for %d connections", files, room)
+	}
+	cr := dialCrowd(t, s.addr, dials, room)
+	m := s.metrics()
+	if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(dials-room) {
+		t.Errorf("the server refused %v, not just %d as overloaded", got, dials-room)
+	}
+	cr.echoAll(t)
+	const leaving = 20
+	cr.leave(leaving)
+	s.await("some have left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-leaving) })
+
+	// A client of ops that sends nothing is no connection of the server's, but
+	// takes a descriptor too. Metrics come over a connection that is there.
+	var flood []net.Conn
+	defer func() {
+		for _, c := range flood {
+			c.Close()
+		}
+	}()
+	var waiting *conn // the kernel has taken it, the server cannot
+	for end := time.Now().Add(limit); ; waiting.reset() {
+		for range files - room {
+			c, err := net.DialTimeout("tcp", s.ops, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flood = append(flood, c)
+		}
+		waiting = dial(t, s.addr)
+		cr.echoAll(t)
+		if m = s.metrics(); m.value("heartwheel_accept_errors_total") > 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the server still has files to open, and there are %d clients of ops", len(flood))
+		}
+	}
+	cr.echoAll(t)
+	t.Logf("%d connections served with no file left to open; %v accepts have failed, %d silent clients of ops",
+		len(cr.admitted), m.value("heartwheel_accept_errors_total"), len(flood))
+	for _, c := range flood {
+		c.Close()
+	}
+	waiting.echo()
+	cr.admitted = append(cr.admitted, waiting)
+	for len(cr.admitted) < room {
+		c := dial(t, s.addr)
+		c.echo()
+		cr.admitted = append(cr.admitted, c)
+	}
+	s.await("the server is full again", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) })
+	dial(t, s.addr).wantGoaway(codec.CodeOverloaded)
+	cr.echoAll(t)
+	s.check()
+	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] != s.metrics().sum("heartwheel_closed_total") {
+		t.Errorf("the server closed %v, not only who reset", closed)
+	}
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
+	}
+}

@@ -1,0 +1,86 @@
+package processtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// tick is the precision of the server's deadlines, and lateTicks how many
+	// of them a peer may be declared dead late (PROTOCOL.md, heartbeat rules).
+	tick      = 100 * time.Millisecond
+	lateTicks = 2
+
+	// limit is how long a test waits for something that has to happen. It is
+	// only ever waited for in full when a test fails.
+	limit = 90 * time.Second
+
+	fleetEnv = "PROCESSTEST_FLEET" // makes the test binary a client process: see fleetMain
+	stepEnv  = "PROCESSTEST_CLOCK_STEP"
+)
+
+// scratch holds what is built; TestMain makes and removes it.
+var scratch string
+
+// fleetMain is what the test binary does as a client process. It is nil where
+// there are no fleets.
+var fleetMain func(spec string) (exitCode int)
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	if spec := os.Getenv(fleetEnv); spec != "" && fleetMain != nil {
+		return fleetMain(spec)
+	}
+	var err error
+	if scratch, err = os.MkdirTemp("", "heartwheel-processtest-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(scratch)
+	return m.Run()
+}
+
+// goTool runs the go command in the root of the module and returns what it prints.
+func goTool(args ...string) (string, error) {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = filepath.Join("..", "..")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// build builds the command from the module's root, once for all tests.
+var build = sync.OnceValues(func() (string, error) {
+	root, err := goTool("list", "-m", "-f", "{{.Path}}")
+	if err != nil {
+		return "", err
+	}
+	if root != "heartwheel" {
+		return "", errors.New("these tests are not in the module heartwheel, but in " + root)
+	}
+	path := filepath.Join(scratch, "heartwheel")
+	_, err = goTool("build", "-o", path, ".")
+	return path, err
+})
+
+// binary returns the path of the built command.
+func binary(t *testing.T) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

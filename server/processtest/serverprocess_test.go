@@ -1,0 +1,218 @@
+package processtest
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A serverProcess is a running heartwheel serve.
+type serverProcess struct {
+	// Static after start.
+	t         testing.TB
+	cmd       *exec.Cmd
+	addr, ops string
+	started   time.Time // just before the process was
+	listening time.Time // when its first line was read
+
+	mu  sync.Mutex
+	log []logLine // guarded by mu
+
+	exited chan struct{} // closed when the process has ended and its log is read
+}
+
+// A logLine is one line of its log, and when it was read here.
+type logLine struct {
+	text string
+	msg  string
+	addr string
+	time time.Time // by the server's clock; zero if the line is not JSON
+	read time.Time // by ours
+}
+
+// ordinaryEnv is our environment without what would change a server.
+func ordinaryEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "HEARTWHEEL_") || strings.HasPrefix(kv, "PROCESSTEST_")
+	})
+}
+
+// serverArgs are the arguments of a server that takes free ports.
+func serverArgs(args ...string) []string {
+	return append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"}, args...)
+}
+
+// startServer starts the built command as a server on free ports.
+func startServer(t testing.TB, binary string, args ...string) *serverProcess {
+	t.Helper()
+	return startCommand(t, exec.Command(binary, serverArgs(args...)...))
+}
+
+// startCommand starts a command that becomes a server, and returns when that
+// listens. The test's end kills it.
+func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
+	t.Helper()
+	s := &serverProcess{t: t, cmd: cmd, exited: make(chan struct{})}
+	cmd.Env = append(ordinaryEnv(), cmd.Env...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	s.started = time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go s.follow(stderr, ready)
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-s.exited
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", strings.Join(cmd.Args, " "), s.logText())
+		}
+	})
+	select {
+	case <-ready:
+	case <-s.exited:
+		t.Fatalf("the server ended at once: %s", cmd.ProcessState)
+	case <-time.After(limit):
+		t.Fatal("the server does not listen")
+	}
+	return s
+}
+
+// follow reads the log until the process has ended, and closes ready once both
+// addresses are known.
+func (s *serverProcess) follow(stderr io.Reader, ready chan struct{}) {
+	defer close(s.exited)
+	lines := bufio.NewScanner(stderr)
+	lines.Buffer(nil, 1<<20)
+	known := false
+	for lines.Scan() {
+		line := logLine{text: lines.Text(), read: time.Now()}
+		var fields struct {
+			Time time.Time
+			Msg  string
+			Addr string
+		}
+		if json.Unmarshal(lines.Bytes(), &fields) == nil {
+			line.time, line.msg, line.addr = fields.Time, fields.Msg, fields.Addr
+		}
+		s.mu.Lock()
+		s.log = append(s.log, line)
+		s.mu.Unlock()
+		if known {
+			continue
+		}
+		if s.listening.IsZero() {
+			s.listening = line.read
+		}
+		switch line.msg {
+		case "listening":
+			s.addr = line.addr
+		case "ops listening":
+			s.ops = line.addr
+		}
+		if known = s.addr != "" && s.ops != ""; known {
+			close(ready)
+		}
+	}
+	_, _ = io.Copy(io.Discard, stderr) // after a line that is too long
+	_ = s.cmd.Wait()                   // the state says what came of it
+}
+
+func (s *serverProcess) logLines() []logLine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.log)
+}
+
+// logText is the end of the log.
+func (s *serverProcess) logText() string {
+	lines := s.logLines()
+	var b strings.Builder
+	for _, line := range lines[max(0, len(lines)-50):] {
+		fmt.Fprintln(&b, line.text)
+	}
+	return b.String()
+}
+
+func (s *serverProcess) pid() int { return s.cmd.Process.Pid }
+
+// stop sends a signal and returns the exit code, -1 if a signal ended it.
+func (s *serverProcess) stop(sig syscall.Signal) int {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(limit):
+		s.t.Fatalf("the server has not ended %s after %s", limit, sig)
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+var opsClient = &http.Client{Timeout: limit}
+
+// get asks the ops address. The body is read whole.
+func (s *serverProcess) get(path string) (status int, body string, err error) {
+	resp, err := opsClient.Get("http://" + s.ops + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// metrics reads /metrics.
+func (s *serverProcess) metrics() metrics {
+	s.t.Helper()
+	status, body, err := s.get("/metrics")
+	if err == nil && status != http.StatusOK {
+		err = errors.New(http.StatusText(status))
+	}
+	var m metrics
+	if err == nil {
+		m, err = parseMetrics(body)
+	}
+	if err != nil {
+		s.t.Fatalf("/metrics: %v", err)
+	}
+	return m
+}
+
+// await reads /metrics until ok. It fails the test when that does not come.
+func (s *serverProcess) await(what string, ok func(m metrics) bool) metrics {
+	s.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		m := s.metrics()
+		if ok(m) {
+			return m
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%s: not within %s; the server says\n%s", what, limit, m.ours())
+		}
+	}
+}
+
+// check has the server re-derive its invariants.
+func (s *serverProcess) check() {
+	s.t.Helper()
+	status, body, err := s.get("/debug/check")
+	if err != nil || status != http.StatusOK {
+		s.t.Errorf("/debug/check: %d %v %s", status, err, body)
+	}
+}
