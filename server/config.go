@@ -187,7 +187,7 @@ func (c Config) Validate() error {
 	if c.Beats > ServerBeats {
 		wrong("beats", uint8(c.Beats), "must be client or server")
 	}
-	if c.BeatFloor < 0 || c.BeatFloor > c.BeatMin {
+	if c.BeatFloor < 0 || c.BeatFloor > max(c.BeatMin, 0) {
 		wrong("beat-floor", c.BeatFloor, "must lie between 0s (no floor) and beat-min = %s", c.BeatMin)
 	}
 	if c.MaxConnections < 0 {

@@ -143,7 +143,7 @@ func (c *Conn) Send(op codec.Op, payload []byte) error {
 }
 
 // Write sends frames made by the codec package: one or more, whole. They are
-// copied. Loop only.
+// copied. It panics if they are not whole. Loop only.
 func (c *Conn) Write(frames []byte) error {
 	if c.state != stateOpen {
 		return ErrClosed

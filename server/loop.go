@@ -88,11 +88,9 @@ func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 // it after each wake-up.
 func (l *loop) run() {
 	now := l.clock()
+	l.stats.lag.observe(l.mono() - l.mail.answer())
 	if l.next == len(l.tasks) {
-		var since int64
-		l.tasks, since = l.mail.take(l.tasks)
-		l.next = 0
-		l.stats.lag.observe(l.mono() - since)
+		l.tasks, l.next = l.mail.take(l.tasks), 0
 	}
 	for n := 0; n < tasksPerRun && l.next < len(l.tasks); n++ {
 		t := l.tasks[l.next]
@@ -103,9 +101,7 @@ func (l *loop) run() {
 	more := l.wheel.Advance(now, closesPerRun, l.due)
 	telling := l.pace()
 	l.settle()
-	if more || telling || l.next < len(l.tasks) {
-		l.mail.wake()
-	}
+	l.mail.wakeIf(more || telling || l.next < len(l.tasks))
 }
 
 func (l *loop) do(t task) {
@@ -228,14 +224,14 @@ func (l *loop) finish(c *Conn) {
 		}
 		c.ext.out = outbox{}
 	}
-	l.io.close(c, c.has(flagAbort))
 	l.stats.closed[c.reason]++
+	if c.has(flagOpened) {
+		l.closeEvent(c) // while the peer's address is still known
+	}
+	l.io.close(c, c.has(flagAbort))
+	c.sock = nil
 	l.assigned.Add(-1)
 	l.onGone()
-	if c.has(flagOpened) {
-		l.closeEvent(c)
-	}
-	c.sock = nil
 }
 
 func (l *loop) closeEvent(c *Conn) {

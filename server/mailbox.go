@@ -39,10 +39,15 @@ func (m *mailbox) post(t task) error {
 }
 
 // wake asks the loop to run soon.
-func (m *mailbox) wake() {
+func (m *mailbox) wake() { m.wakeIf(true) }
+
+// wakeIf asks the loop to run soon if it must or if tasks wait.
+func (m *mailbox) wakeIf(must bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.wakeLocked()
+	if must || len(m.tasks) > 0 {
+		m.wakeLocked()
+	}
 }
 
 func (m *mailbox) wakeLocked() {
@@ -66,12 +71,20 @@ func (m *mailbox) close() {
 	m.signal, m.tasks = nil, nil
 }
 
-// take hands over the waiting tasks for spare's memory, and says when the
-// wake-up was sent.
-func (m *mailbox) take(spare []task) (tasks []task, since int64) {
+// answer takes note that the loop runs, so that the next wake is a new one, and
+// says when it was woken.
+func (m *mailbox) answer() (since int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	tasks, since = m.tasks, m.since
-	m.tasks, m.awake = spare[:0], false
-	return tasks, since
+	m.awake = false
+	return m.since
+}
+
+// take hands over the waiting tasks for spare's memory.
+func (m *mailbox) take(spare []task) []task {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	tasks := m.tasks
+	m.tasks = spare[:0]
+	return tasks
 }

@@ -32,11 +32,27 @@ func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
 	return l.sent(c, start)
 }
 
-// write sends whole frames, which are copied.
+// write sends whole frames, which are copied. It panics if they are not whole:
+// behind part of a frame nothing on the connection could be told apart.
 func (l *loop) write(c *Conn, frames []byte) error {
+	if !whole(frames) {
+		panic("server: Write of bytes that are not whole frames")
+	}
 	start := len(l.out)
 	l.out = append(l.out, frames...)
 	return l.sent(c, start)
+}
+
+// whole reports whether b is frames and nothing else.
+func whole(b []byte) bool {
+	for len(b) > 0 {
+		n, err := codec.FrameSize(b, codec.MaxFrameLimit)
+		if err != nil || n == 0 || n > len(b) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 // sent takes the frames that were just appended to out for c. Those of the
@@ -61,10 +77,13 @@ func (l *loop) sent(c *Conn, start int) error {
 		l.push(c, frames)
 		l.out = l.out[:start]
 	}
-	if c.state == stateDoomed {
+	switch {
+	case c.state != stateDoomed:
+		return nil
+	case c.reason == SlowConsumer:
 		return ErrSlowConsumer
 	}
-	return nil
+	return ErrClosed // the write failed
 }
 
 // flush writes what the current connection's callback has collected.

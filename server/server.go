@@ -48,6 +48,9 @@ type Server struct {
 
 	quit     chan struct{} // closed when accepting ends
 	quitOnce sync.Once
+
+	closeOnce sync.Once
+	closeErr  error // set by closeOnce
 }
 
 // New checks the settings, opens the listeners and starts the event loops.
@@ -184,6 +187,11 @@ func (s *Server) stopAccepting() {
 // it at its end. It is idempotent and safe for concurrent use with everything
 // but Run.
 func (s *Server) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Server) close() error {
 	s.ready.Store(false)
 	s.stopAccepting()
 	for _, l := range s.loops {
@@ -196,7 +204,6 @@ func (s *Server) Close() error {
 	if s.wheel != nil {
 		s.wheel.Close()
 	}
-	s.engines = nil
 	return errors.Join(errs...)
 }
 

@@ -231,7 +231,9 @@ func (l *loop) onConfig(c *Conn, body []byte) {
 		l.refuse(c, err)
 		return
 	}
-	l.setBeat(c, time.Duration(wish.BeatMS)*time.Millisecond)
+	if wish.BeatMS != 0 { // none: it only asks which values are in force
+		l.setBeat(c, time.Duration(wish.BeatMS)*time.Millisecond)
+	}
 	start := len(l.out)
 	l.out = codec.AppendConfig(l.out, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
 	_ = l.sent(c, start)

@@ -1,0 +1,333 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"heartwheel/codec"
+)
+
+func TestConfigDefaults(t *testing.T) {
+	c := Config{}.WithDefaults()
+	want := Config{
+		Listen: []string{"tcp://127.0.0.1:9000"},
+		Beat:   15 * time.Second, BeatMin: time.Second, BeatMax: time.Minute,
+		MaxFrame: 65536, Outbox: 256 << 10, WriteStall: 8 * time.Second,
+		Drain: 30 * time.Second, Spread: 5 * time.Second,
+		Loops: runtime.GOMAXPROCS(0), Logger: slog.Default(),
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("defaults\n%+v, want\n%+v", c, want)
+	}
+	if err := (Config{}).Validate(); err != nil {
+		t.Errorf("the zero value is refused: %v", err)
+	}
+	if again := c.WithDefaults(); !reflect.DeepEqual(again, c) {
+		t.Errorf("defaults of the defaults\n%+v, want\n%+v", again, c)
+	}
+	if c := (Config{Timeout: 10 * time.Second}).WithDefaults(); c.Beat != 4*time.Second {
+		t.Errorf("a timeout of 10s alone gives the beat %s, want 4s", c.Beat)
+	}
+	if c := (Config{Beat: 200 * time.Millisecond}).WithDefaults(); c.BeatMin != c.Beat || c.BeatMax != time.Minute {
+		t.Errorf("a beat of 200ms gives the range %s to %s", c.BeatMin, c.BeatMax)
+	}
+	if c := (Config{Beat: 5 * time.Minute}).WithDefaults(); c.BeatMin != time.Second || c.BeatMax != c.Beat {
+		t.Errorf("a beat of 5m gives the range %s to %s", c.BeatMin, c.BeatMax)
+	}
+	if c := (Config{MaxFrame: 1 << 20}).WithDefaults(); c.Outbox != 2<<20 {
+		t.Errorf("a max-frame of 1 MiB gives an outbox of %d", c.Outbox)
+	}
+}
+
+// wrongKeys lists the settings that an error of Validate names.
+func wrongKeys(t *testing.T, err error) (keys []string) {
+	t.Helper()
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrConfig) {
+		t.Errorf("%v is not an ErrConfig", err)
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		t.Fatalf("%T is not a joined error", err)
+	}
+	for _, e := range joined.Unwrap() {
+		var f *FieldError
+		if !errors.As(e, &f) {
+			t.Fatalf("%T is not a FieldError", e)
+		}
+		if f.Want == "" {
+			t.Errorf("%s: it does not say what to write instead", f.Key)
+		}
+		keys = append(keys, f.Key)
+	}
+	return keys
+}
+
+func TestConfigValidate(t *testing.T) {
+	const sec = time.Second
+	for _, test := range []struct {
+		name string
+		c    Config
+		want string // wrong settings, in order
+	}{
+		{"zero", Config{}, ""},
+		{"port 0 twice", Config{Listen: []string{"tcp://:0", "tcp://:0"}}, ""},
+		{"address twice", Config{Listen: []string{"tcp://:9", "tcp://:9"}}, "listen"},
+		{"two bad addresses", Config{Listen: []string{"nonsense", "udp://:9"}}, "listen listen"},
+		{"beat at its least", Config{Beat: MinBeat}, ""},
+		{"beat too short", Config{Beat: MinBeat - 1}, "beat beat-min"},
+		{"beat at its most", Config{Beat: MaxBeat}, ""},
+		{"beat too long", Config{Beat: MaxBeat + 1}, "beat beat-max"},
+		{"negative beat", Config{Beat: -sec}, "beat beat-min"},
+		{"timeout of 1.5 beats", Config{Beat: 2 * sec, Timeout: 3 * sec}, ""},
+		{"timeout below 1.5 beats", Config{Beat: 2 * sec, Timeout: 3*sec - 1}, "timeout"},
+		{"timeout below 1.5 of the default beat", Config{Beat: 15 * sec, Timeout: 22 * sec}, "timeout"},
+		{"timeout at its most", Config{Timeout: MaxTimeout, Beat: time.Hour}, ""},
+		{"timeout for ever", Config{Timeout: MaxTimeout + 1, Beat: time.Hour}, "timeout"},
+		{"negative timeout", Config{Beat: sec, Timeout: -sec}, "timeout"},
+		{"beat-min above beat", Config{BeatMin: 16 * sec}, "beat-min"},
+		{"beat-max below beat", Config{BeatMax: 14 * sec}, "beat-max"},
+		{"beats", Config{Beats: 2}, "beats"},
+		{"beat-floor", Config{BeatFloor: 2 * sec}, "beat-floor"},
+		{"max-connections", Config{MaxConnections: -1}, "max-connections"},
+		{"max-frame at its least", Config{MaxFrame: 256}, ""},
+		{"max-frame too small", Config{MaxFrame: 255}, "max-frame"},
+		{"max-frame at its most", Config{MaxFrame: codec.MaxFrameLimit}, ""},
+		{"max-frame too large", Config{MaxFrame: codec.MaxFrameLimit + 1}, "max-frame"},
+		{"outbox just enough", Config{MaxFrame: 1000, Outbox: 2024}, ""},
+		{"outbox too small", Config{MaxFrame: 1000, Outbox: 2023}, "outbox"},
+		{"write-stall", Config{WriteStall: sec/10 - 1}, "write-stall"},
+		{"drain", Config{Drain: -1}, "drain"},
+		{"spread", Config{Spread: time.Hour + 1}, "spread"},
+		{"loops", Config{Loops: 257}, "loops"},
+		{"everything at once", Config{
+			Listen: []string{"x"}, Beat: 2 * time.Hour, Timeout: sec, BeatMin: 1, BeatMax: 2, Beats: 9, BeatFloor: -1, MaxConnections: -1,
+			MaxFrame: 1, WriteStall: 1, Drain: 2 * time.Hour, Spread: -1, Loops: -1,
+		}, "listen beat timeout beat-min beat-max beats beat-floor max-connections max-frame write-stall drain spread loops"},
+	} {
+		if got := strings.Join(wrongKeys(t, test.c.Validate()), " "); got != test.want {
+			t.Errorf("%s: wrong are %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// A server is not started with wrong settings.
+func TestNewRefuses(t *testing.T) {
+	if _, err := New(Config{Beat: 2 * time.Second, Timeout: 2 * time.Second}, Echo{}); !errors.Is(err, ErrConfig) {
+		t.Errorf("T below 1.5 H: %v, want ErrConfig", err)
+	}
+	if _, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}}, nil); err == nil {
+		t.Error("a server without a handler was made")
+	}
+}
+
+func TestParseListen(t *testing.T) {
+	for _, test := range []struct {
+		in, out, complaint string
+	}{
+		{"tcp://127.0.0.1:9000", "127.0.0.1:9000", ""},
+		{"tcp://:9000", ":9000", ""},
+		{"tcp://0.0.0.0:0", "0.0.0.0:0", ""},
+		{"tcp://[::1]:9000", "[::1]:9000", ""},
+		{"tcp://localhost:http", "", "is not an address"},
+		{"tcp://host.example:65535", "host.example:65535", ""},
+		{"tcp://:65536", "", "which is not a number"},
+		{"tcp://127.0.0.1", "", "has no port"},
+		{"tcp://127.0.0.1:", "", "has no port"},
+		{"127.0.0.1:9000", "", "is not an address"},
+		{"localhost:9000", "", "is not an address"},
+		{":9000", "", "is not an address"},
+		{"9000", "", "is not an address"},
+		{"", "", "is not an address"},
+		{"tls://:9000", "", `has the scheme "tls"`},
+		{"tcp://:9000/path", "", "more than a host and a port"},
+		{"tcp://:9000?a=b", "", "more than a host and a port"},
+		{"tcp://me@:9000", "", "more than a host and a port"},
+	} {
+		got, err := parseListen(test.in)
+		if got != test.out || (err == nil) != (test.complaint == "") {
+			t.Errorf("%q: %q, %v", test.in, got, err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), test.complaint) || !strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
+			t.Errorf("%q: %v, want %q and what to write instead", test.in, err, test.complaint)
+		}
+	}
+}
+
+func TestProfiles(t *testing.T) {
+	for name, want := range map[string][2]time.Duration{ // PROTOCOL.md
+		"standard": {15 * time.Second, 37500 * time.Millisecond},
+		"fast":     {3 * time.Second, 7500 * time.Millisecond},
+		"iot":      {time.Minute, 150 * time.Second},
+	} {
+		p, ok := ProfileByName(name)
+		if !ok || p.Name != name || p.Beat != want[0] || p.Timeout != want[1] {
+			t.Errorf("profile %s: %+v, %v", name, p, ok)
+		}
+		for _, timeout := range []time.Duration{0, p.Timeout} {
+			c := Config{Beat: p.Beat, Timeout: timeout, BeatMin: p.BeatMin, BeatMax: p.BeatMax}
+			if err := c.Validate(); err != nil {
+				t.Errorf("profile %s: %v", name, err)
+			}
+			c = c.WithDefaults()
+			if h, to := c.decide(0); h != p.Beat || to != p.Timeout {
+				t.Errorf("profile %s: decides %s and %s", name, h, to)
+			}
+		}
+	}
+	if _, ok := ProfileByName("slow"); ok {
+		t.Error("a profile that does not exist was found")
+	}
+	if Profiles[0].Name != "standard" {
+		t.Errorf("the default profile is %s", Profiles[0].Name)
+	}
+}
+
+func TestDecide(t *testing.T) {
+	const ms = time.Millisecond
+	open := Config{Beat: 15000 * ms, BeatMin: 1000 * ms, BeatMax: 60000 * ms}
+	fixed := open
+	fixed.Timeout = 30000 * ms
+	for _, test := range []struct {
+		name                string
+		c                   Config
+		wish, beat, timeout time.Duration
+	}{
+		{"no wish", open, 0, 15000 * ms, 37500 * ms},
+		{"a wish", open, 20000 * ms, 20000 * ms, 50000 * ms},
+		{"too short", open, 1 * ms, 1000 * ms, 2500 * ms},
+		{"too long", open, time.Hour, 60000 * ms, 150000 * ms},
+		{"the least", open, 1000 * ms, 1000 * ms, 2500 * ms},
+		{"the most", open, 60000 * ms, 60000 * ms, 150000 * ms},
+		{"negative is none", open, -1, 15000 * ms, 37500 * ms},
+		{"odd", open, 1001 * ms, 1001 * ms, 2502500 * time.Microsecond},
+		{"fixed timeout, no wish", fixed, 0, 15000 * ms, 30000 * ms},
+		{"fixed timeout, shorter beat", fixed, 2000 * ms, 2000 * ms, 30000 * ms},
+		{"fixed timeout, a beat that it would not outlast", fixed, 60000 * ms, 20000 * ms, 30000 * ms},
+	} {
+		beat, timeout := test.c.decide(test.wish)
+		if beat != test.beat || timeout != test.timeout {
+			t.Errorf("%s: %s and %s, want %s and %s", test.name, beat, timeout, test.beat, test.timeout)
+		}
+	}
+}
+
+func TestBeatsWords(t *testing.T) {
+	for _, b := range []Beats{ClientBeats, ServerBeats} {
+		if got, err := ParseBeats(b.String()); err != nil || got != b {
+			t.Errorf("%s: %v, %v", b, got, err)
+		}
+	}
+	if _, err := ParseBeats("nobody"); err == nil {
+		t.Error("nobody beats")
+	}
+}
+
+// get asks the ops handler as a client at addr would.
+func get(h http.Handler, path, addr string) (int, string) {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.RemoteAddr = addr
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, w.Body.String()
+}
+
+func TestOpsHandler(t *testing.T) {
+	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := s.OpsHandler()
+	const here, elsewhere = "127.0.0.1:1234", "192.0.2.1:1234"
+	if code, _ := get(h, "/readyz", here); code != http.StatusServiceUnavailable {
+		t.Errorf("/readyz before Run: %d, want 503", code)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for { // Run says that it is ready soon after it is called
+		if code, _ := get(h, "/readyz", here); code == http.StatusOK {
+			break
+		}
+		runtime.Gosched()
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/check", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap"} {
+		if code, body := get(h, path, here); code != http.StatusOK || body == "" {
+			t.Errorf("%s: %d %q", path, code, body)
+		}
+		want := http.StatusOK
+		if strings.HasPrefix(path, "/debug/") {
+			want = http.StatusForbidden
+		}
+		if code, _ := get(h, path, elsewhere); code != want {
+			t.Errorf("%s from elsewhere: %d, want %d", path, code, want)
+		}
+	}
+	if code, _ := get(h, "/debug/check", "[::1]:1234"); code != http.StatusOK {
+		t.Errorf("/debug/check from [::1]: %d", code)
+	}
+	for _, addr := range []string{"", "@", "[2001:db8::1]:1"} {
+		if code, _ := get(h, "/debug/check", addr); code != http.StatusForbidden {
+			t.Errorf("/debug/check from %q: %d, want 403", addr, code)
+		}
+	}
+	if _, body := get(h, "/debug/check", here); !strings.Contains(body, `"ok": true`) {
+		t.Errorf("/debug/check: %s", body)
+	}
+	checkMetrics(t, h)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if code, _ := get(h, "/readyz", here); code != http.StatusServiceUnavailable {
+		t.Errorf("/readyz after the end: %d, want 503", code)
+	}
+	if code, _ := get(h, "/healthz", here); code != http.StatusServiceUnavailable {
+		t.Errorf("/healthz after the end: %d, want 503", code)
+	}
+}
+
+// checkMetrics sees that every promised metric is there, with every label.
+func checkMetrics(t *testing.T, h http.Handler) {
+	t.Helper()
+	_, body := get(h, "/metrics", "127.0.0.1:1")
+	have := map[string]bool{}
+	for line := range strings.Lines(body) {
+		have[strings.TrimSpace(line[:strings.LastIndexByte(strings.TrimSpace(line), ' ')+1])] = true
+	}
+	want := []string{
+		"heartwheel_connections", "heartwheel_connections_max", "heartwheel_ready", "heartwheel_accepted_total",
+		`heartwheel_bytes_total{direction="in"}`, `heartwheel_bytes_total{direction="out"}`,
+		`heartwheel_expiry_error_seconds_bucket{le="0.2"}`, `heartwheel_expiry_error_seconds_bucket{le="+Inf"}`,
+		"heartwheel_expiry_error_seconds_sum", "heartwheel_expiry_error_seconds_count",
+		`heartwheel_loop_lag_seconds_count{loop="0"}`, `heartwheel_loop_lag_seconds_count{loop="1"}`,
+		`heartwheel_expiry_averted_total{why="unread"}`,
+		"heartwheel_wheel_rebuilds_total", "heartwheel_outbox_bytes", "heartwheel_handler_panics_total",
+		`heartwheel_frames_total{direction="in",op="ext"}`, `heartwheel_frames_total{direction="out",op="ext"}`,
+	}
+	for r := range numReasons {
+		want = append(want, `heartwheel_closed_total{reason="`+r.String()+`"}`)
+	}
+	for _, word := range refusals {
+		want = append(want, `heartwheel_refused_total{reason="`+word+`"}`)
+	}
+	for op := codec.OpBeat; op <= codec.OpGroup; op++ {
+		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`, `heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
+	}
+	for _, name := range want {
+		if !have[name] {
+			t.Errorf("/metrics lacks %s", name)
+		}
+	}
+}

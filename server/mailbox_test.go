@@ -1,0 +1,182 @@
+package server
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// testMailbox returns an open mailbox, its clock and a count of its signals.
+func testMailbox() (m *mailbox, now *int64, signals *int) {
+	m, now, signals = new(mailbox), new(int64), new(int)
+	m.now = func() int64 { return *now }
+	m.open(func() { *signals++ })
+	return m, now, signals
+}
+
+func TestMailboxKeepsOrderAndSignalsOnce(t *testing.T) {
+	m, now, signals := testMailbox()
+	var ran []int
+	for i := range 100 {
+		*now = int64(1000 + i)
+		if err := m.post(task{g: func() { ran = append(ran, i) }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.wake()
+	if *signals != 1 {
+		t.Fatalf("%d signals for posts that nobody had looked at, want 1", *signals)
+	}
+	if since := m.answer(); since != 1000 {
+		t.Fatalf("the wake-up was sent at %d, not 1000", since)
+	}
+	tasks := m.take(nil)
+	for _, k := range tasks {
+		k.g()
+	}
+	for i, n := range ran {
+		if i != n {
+			t.Fatalf("task %d ran as number %d", n, i)
+		}
+	}
+	if len(ran) != 100 {
+		t.Fatalf("%d of 100 tasks came out", len(ran))
+	}
+	m.wake()
+	if *signals != 2 {
+		t.Fatalf("%d signals, want another one after the loop has looked", *signals)
+	}
+	if tasks = m.take(tasks); len(tasks) != 0 {
+		t.Fatalf("%d tasks came out twice", len(tasks))
+	}
+}
+
+func TestMailboxBusy(t *testing.T) {
+	m, _, _ := testMailbox()
+	for i := range 65536 {
+		if err := m.post(task{}); err != nil {
+			t.Fatalf("post %d: %v", i, err)
+		}
+	}
+	if err := m.post(task{}); !errors.Is(err, ErrBusy) {
+		t.Fatalf("post 65537: %v, want ErrBusy", err)
+	}
+	m.answer()
+	m.take(nil)
+	if err := m.post(task{}); err != nil {
+		t.Fatalf("post after the loop took what waited: %v", err)
+	}
+}
+
+func TestMailboxClosed(t *testing.T) {
+	var never mailbox
+	if err := never.post(task{}); !errors.Is(err, ErrClosed) {
+		t.Fatalf("post before the loop runs: %v, want ErrClosed", err)
+	}
+	m, _, signals := testMailbox()
+	_ = m.post(task{})
+	m.close()
+	if err := m.post(task{}); !errors.Is(err, ErrClosed) {
+		t.Fatalf("post after close: %v, want ErrClosed", err)
+	}
+	m.wake()
+	if *signals != 1 {
+		t.Fatalf("%d signals, want none after close", *signals)
+	}
+	if tasks := m.take(nil); len(tasks) != 0 {
+		t.Fatalf("%d tasks outlived close", len(tasks))
+	}
+}
+
+// Several goroutines post while one takes: nothing is lost, each poster's
+// tasks come in its order, and whatever is posted is followed by a signal.
+func TestMailboxConcurrent(t *testing.T) {
+	const posters, each = 8, 2000
+	var m mailbox
+	m.now = func() int64 { return 1 }
+	signal := make(chan struct{}, 1) // one deep: the mailbox promises no second one before answer
+	m.open(func() { signal <- struct{}{} })
+	var wg sync.WaitGroup
+	var last [posters]int // taker only
+	for p := range posters {
+		wg.Go(func() {
+			for i := range each {
+				if err := m.post(task{g: func() {
+					if last[p] != i {
+						t.Errorf("poster %d: task %d came as number %d", p, i, last[p])
+					}
+					last[p]++
+				}}); err != nil {
+					t.Errorf("post: %v", err)
+				}
+			}
+		})
+	}
+	var spare []task
+	for n := 0; n < posters*each; {
+		<-signal
+		m.answer()
+		spare = m.take(spare)
+		for _, k := range spare {
+			k.g()
+		}
+		n += len(spare)
+	}
+	wg.Wait()
+}
+
+// A loop that cannot take all that waits in one turn is woken until it has.
+func TestMailboxWakesWhileTasksWait(t *testing.T) {
+	m, _, signals := testMailbox()
+	_ = m.post(task{})
+	m.answer() // the loop runs, and still has earlier tasks to do
+	m.wakeIf(false)
+	if *signals != 2 {
+		t.Fatalf("%d signals; want a second one, as a task waits", *signals)
+	}
+	m.answer()
+	m.take(nil)
+	m.wakeIf(false)
+	if *signals != 2 {
+		t.Fatalf("%d signals; want no third one, as nothing waits", *signals)
+	}
+}
+
+// A wake-up runs only so many tasks: the rest runs all the same, without anybody
+// waking the loop again, and so does what is posted meanwhile.
+func TestMailboxMoreThanOneRun(t *testing.T) {
+	for _, meanwhile := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 3*tasksPerRun + 5
+			r := newRig(t, Config{}, nil)
+			c, gone := r.open(), r.open()
+			var ran []int
+			post := func(i int, also func()) {
+				if err := c.Post(func(*Conn) { ran = append(ran, i); also() }); err != nil {
+					t.Error(err)
+				}
+			}
+			r.do(func() { // the loop does not look before all are there
+				for i := range n {
+					post(i, func() {
+						if i < meanwhile {
+							post(n, func() {})
+						}
+					})
+				}
+				_ = gone.Post(func(*Conn) { t.Error("a task ran for a connection that had closed") })
+				r.loop.lost(gone, PeerReset)
+			})
+			r.wait(0)
+			for i, k := range ran {
+				if i != k {
+					t.Fatalf("task %d ran as number %d", k, i)
+				}
+			}
+			if len(ran) != n+meanwhile {
+				t.Fatalf("%d tasks ran, want %d", len(ran), n+meanwhile)
+			}
+		})
+	}
+}

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// breakPoller makes the loop's next epoll_wait fail, by putting /dev/null in
+// the place of its epoll descriptor.
+func breakPoller(t *testing.T, e *engine) {
+	t.Helper()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	infos, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watches := fmt.Sprintf("tfd: %8d ", e.control.Fd())
+	for _, name := range infos {
+		info, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(info), watches) {
+			continue
+		}
+		fd, err := strconv.Atoi(filepath.Base(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Dup3(int(null.Fd()), fd, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("no epoll descriptor watches %d", e.control.Fd())
+}
+
+// wantPlainTCP fails if the socket is a multipath one.
+func wantPlainTCP(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	if err := control(c, func(fd int) error {
+		proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if err == nil && proto != unix.IPPROTO_TCP {
+			err = fmt.Errorf("protocol %d, want %d", proto, unix.IPPROTO_TCP)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
