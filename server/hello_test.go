@@ -295,7 +295,7 @@ func TestRequireHello(t *testing.T) {
 					r.feed(c, b[i:i+1])
 				}
 				r.alive(c, "within 10 s")
-				r.wait(from.Add(11 * time.Second).Sub(time.Now()))
+				r.wait(time.Until(from.Add(11 * time.Second)))
 				within(t, "closed", from, r.wantClose(c, Incomplete, codec.CodeIncomplete).at, 10*time.Second)
 				if h.opens[c] != 0 || h.closes[c] != 0 {
 					t.Error("the handler heard of it")

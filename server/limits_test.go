@@ -72,7 +72,7 @@ func TestConnectionCap(t *testing.T) {
 
 func TestAdmission(t *testing.T) {
 	a := admission{cap: 2}
-	if !a.admit() || !a.admit() || a.admit() {
+	if first, second, third := a.admit(), a.admit(), a.admit(); !first || !second || third {
 		t.Fatal("the cap of 2 does not hold")
 	}
 	if n := a.refused[refusedOverloaded].Load(); n != 1 {

@@ -67,13 +67,14 @@ func (l *loop) heard(c *Conn, part bool) {
 
 // heardPart takes note of bytes that complete no frame.
 func (l *loop) heardPart(c *Conn) {
-	if c.has(flagAverted) && l.io.unread(c) == 0 {
-		// What was unread at the deadline has been read and was no frame.
-		c.flags = c.flags&^flagAverted | flagDrained
-	}
 	if c.partialAt == 0 {
 		c.partialAt = l.nowMS()
 		l.recheck(c)
+	}
+	if c.has(flagAverted) && l.io.unread(c) == 0 {
+		// What was unread at the deadline has been read and was no frame.
+		c.flags = c.flags&^flagAverted | flagDrained
+		l.look(c)
 	}
 }
 
@@ -243,10 +244,11 @@ func (l *loop) onConfig(c *Conn, body []byte) {
 // settings allow, and the timeout that belongs to it.
 func (l *loop) setBeat(c *Conn, wish time.Duration) {
 	beat, timeout := l.cfg.decide(wish)
-	if c.timer.Armed() && timeout != c.Timeout() {
+	was := c.timeout
+	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
+	if c.timer.Armed() && c.timeout != was {
 		l.io.setTimeout(c, timeout)
 	}
-	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
 	l.recheck(c)
 }
 
@@ -303,6 +305,12 @@ func (l *loop) sinceMS(stamp uint32) int64 {
 func (l *loop) due(t *wheel.Timer) {
 	c := timerConn(t)
 	defer l.enter(c).leave()
+	l.look(c)
+}
+
+// look does what the time asks for, and arms the deadline of what stays.
+func (l *loop) look(c *Conn) {
+	t := &c.timer
 	switch silence := time.Duration(l.now - t.Last()); {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
 		l.doom(c, c.reason, true)
