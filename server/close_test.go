@@ -116,7 +116,7 @@ func TestSlowConsumerStall(t *testing.T) {
 					noBytesWait(t, r)
 					return
 				}
-				r.wait(start.Add(test.ends - time.Millisecond).Sub(time.Now()))
+				r.wait(time.Until(start.Add(test.ends - time.Millisecond)))
 				r.alive(c, "just before its time")
 				r.wait(slack)
 				endedIn(t, r.wantEnd(c, SlowConsumer, true), start, test.ends)

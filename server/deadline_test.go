@@ -192,7 +192,6 @@ func TestServerBeats(t *testing.T) {
 					t.Fatalf("round %d: %d beats after H of silence", i, n)
 				}
 				r.feed(c, beat)
-				last = time.Now()
 				if n := count(r, c); n != 0 {
 					t.Fatalf("round %d: the answer was answered", i)
 				}
@@ -254,7 +253,7 @@ func TestPartialFrame(t *testing.T) {
 					}
 					r.alive(c, "within the 10 s")
 				}
-				r.wait(from.Add(11 * time.Second).Sub(time.Now()))
+				r.wait(time.Until(from.Add(11 * time.Second)))
 				e := r.wantClose(c, Incomplete, codec.CodeIncomplete)
 				within(t, "closed", from, e.at, 10*time.Second)
 			})

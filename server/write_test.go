@@ -71,3 +71,48 @@ func TestWriteOfMany(t *testing.T) {
 		r.alive(c, "after the frames")
 	})
 }
+
+// However much one read asks for, the answers collect to a bounded size, and a
+// loop that had a large one to send does not keep the memory.
+func TestAnswersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, n = 16 << 10, 64
+		r := newRig(t, Config{MaxFrame: 2 << 20}, Echo{})
+		c := r.open()
+		most := 0
+		r.sock(c).onWrite = func(b []byte) { most = max(most, len(b)) }
+		in := slices.Repeat(codec.AppendFrame(nil, codec.OpData, make([]byte, size)), n)
+		r.feed(c, in)
+		if got := len(r.frames(c)); got != n {
+			t.Errorf("%d answers, want %d", got, n)
+		}
+		if most > flushLimit+size+5 {
+			t.Errorf("one write of %d bytes", most)
+		}
+		r.feed(c, codec.AppendFrame(nil, codec.OpData, make([]byte, 1<<20)))
+		r.do(func() {
+			if most < 1<<20 || cap(r.loop.out) > 4*flushLimit {
+				t.Errorf("wrote %d bytes at once, and keeps %d", most, cap(r.loop.out))
+			}
+		})
+	})
+}
+
+// A connection that WELCOME does not fit into any more is never opened.
+func TestNoOpenWhenWelcomeDoesNotFit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &helloRecorder{recorder: newRecorder()}
+		r := newRig(t, Config{RequireHello: true, MaxFrame: 65000}, h)
+		r.cfg.Outbox = flushLimit + 100
+		h.onHello = func(c *Conn, _ codec.Hello) error {
+			return c.Send(codec.OpData, make([]byte, flushLimit-5)) // full at once
+		}
+		c := r.open()
+		r.do(func() { r.sock(c).room = 0 })
+		r.feed(c, hello(codec.Hello{}))
+		r.wantEnd(c, SlowConsumer, true)
+		if h.opens[c] != 0 || h.closes[c] != 0 {
+			t.Errorf("%d Open and %d Close events", h.opens[c], h.closes[c])
+		}
+	})
+}
