@@ -340,3 +340,34 @@ func TestFrameCounters(t *testing.T) {
 		}
 	})
 }
+
+// Beats that a stall has held up come all at once. They were sent in time, and
+// their sender is not closed for it.
+func TestBeatFloorForgivesWhatWasHeldUp(t *testing.T) {
+	for _, ours := range []bool{false, true} {
+		name := map[bool]string{false: "in the network", true: "by this process"}[ours]
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{BeatFloor: time.Second}, Echo{})
+				c := r.open()
+				for range 5 {
+					r.wait(1100 * time.Millisecond)
+					r.feed(c, beat)
+				}
+				if ours {
+					r.do(func() { time.Sleep(5500 * time.Millisecond) })
+				} else {
+					r.wait(5500 * time.Millisecond)
+				}
+				for range 5 {
+					r.feed(c, beat)
+				}
+				r.alive(c, "five beats that had waited together")
+				for n := 0; n < 5 && !r.end(c).closed; n++ { // one more is due, three are early
+					r.feed(c, beat)
+				}
+				r.wantEnd(c, BeatTooOften, false)
+			})
+		})
+	}
+}

@@ -324,7 +324,7 @@ func TestRequireHello(t *testing.T) {
 			from := time.Now()
 			c := r.open()
 			r.wait(11 * time.Second)
-			within(t, "expired", from, r.wantEnd(c, IdleTimeout, true).at, 7500*time.Millisecond)
+			within(t, "closed", from, r.wantClose(c, Incomplete, codec.CodeIncomplete).at, 10*time.Second)
 		})
 	})
 	for name, b := range map[string][]byte{

@@ -149,18 +149,26 @@ func (l *loop) handle(c *Conn, f codec.Frame) {
 }
 
 // mayBeat counts beats that come too early in a row, and closes at the third.
+//
+// lastBeat is not when the last beat came, but the time up to which beats are
+// spent, one floor each (the generic cell rate algorithm, ITU-T I.371). So what
+// a stall of the network or of this process has held up may come at once. It is
+// read on the monotonic clock, as the loop's stands still in a stall, and lags
+// by no more than the idle timeout.
 func (l *loop) mayBeat(c *Conn) bool {
-	floor := l.cfg.BeatFloor
-	if floor == 0 {
+	if l.cfg.BeatFloor == 0 {
 		return true
 	}
-	now := l.nowMS()
-	early := c.lastBeat != 0 && time.Duration(now-c.lastBeat)*time.Millisecond < floor
+	floor, now := uint32(l.cfg.BeatFloor.Milliseconds()), uint32(l.mono()/1e6)|1
+	if behind := now - c.lastBeat; c.lastBeat == 0 || behind >= floor {
+		slack := uint32(0)
+		if c.lastBeat != 0 {
+			slack = min(behind-floor, c.timeout)
+		}
+		c.strikes, c.lastBeat = 0, (now-slack)|1
+		return true
+	}
 	c.lastBeat = now
-	if !early {
-		c.strikes = 0
-		return true
-	}
 	if c.strikes++; c.strikes < strikesAllowed {
 		return true
 	}
@@ -279,6 +287,9 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		last = l.now
 	}
 	at := last + int64(c.Timeout())
+	if c.has(flagAwaitHello) {
+		at = math.MaxInt64 // partialAt holds its 10 s
+	}
 	if c.has(flagServerBeats) && c.state == stateOpen && c.polls < math.MaxUint16 {
 		at = min(at, last+int64(c.polls+1)*int64(c.Beat()))
 	}
@@ -322,7 +333,7 @@ func (l *loop) look(c *Conn) {
 			return
 		}
 		l.expirePartial(c)
-	case silence >= c.Timeout():
+	case silence >= c.Timeout() && !c.has(flagAwaitHello):
 		if !c.has(flagDrained) && l.avert(c) {
 			return
 		}
