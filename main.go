@@ -35,10 +35,13 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	var (
 		usage  *usageError
 		failed *failure
+		judged *verdict
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &judged):
+		return judged.code
 	case errors.As(err, &failed):
 		if !failed.logged {
 			fmt.Fprintf(stderr, "heartwheel: %s\n", failed.err)
@@ -89,7 +92,7 @@ when a peer is dead.`,
 	root.SetVersionTemplate("heartwheel {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newServe(environ), newConfig(environ))
+	root.AddCommand(newServe(environ), newConfig(environ), newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's own answers an unknown shell with its help and exit 0

@@ -1,0 +1,9 @@
+//go:build !unix
+
+package doctor
+
+import "errors"
+
+func descriptorLimit() reading {
+	return reading{err: errors.New("this system has no limit that is known")}
+}

@@ -1,0 +1,122 @@
+package loadtest
+
+import "slices"
+
+// figures has what is compared, in the order of the table.
+var figures = slices.Concat(
+	[]figureOf{
+		count("connections established", func(s *Summary) int { return s.Connections.Established }),
+		count("connections failed", func(s *Summary) int { return s.Connections.Failed }),
+		count("connections refused", func(s *Summary) int { return s.Connections.Refused }),
+		{"connects a second", "per_s", func(s *Summary) *float64 { return some(s.Connections.RateReal) }},
+	},
+	percentiles("connect time", "us", func(s *Summary) *Distribution { return s.Connections.TimeUS }),
+	[]figureOf{
+		{"frames answered a second", "per_s", func(s *Summary) *float64 { return some(s.Frames.PerSecond) }},
+		count("wrong answers", func(s *Summary) int { return int(s.Frames.Wrong) }),
+		count("frames without an answer", func(s *Summary) int { return int(s.Frames.Unanswered) }),
+	},
+	percentiles(ResponseName, "us", func(s *Summary) *Distribution { return s.Response.distribution() }),
+	percentiles(ServiceName, "us", func(s *Summary) *Distribution { return s.Service.distribution() }),
+	[]figureOf{
+		detected("dead peers injected", func(d *Detection) int { return d.Injected }),
+		detected("dead peers noticed", func(d *Detection) int { return d.Detected }),
+		detected("dead peers not noticed", func(d *Detection) int { return d.Undetected }),
+		detected("dead peers noticed early", func(d *Detection) int { return d.Early }),
+		detected("dead peers noticed late", func(d *Detection) int { return d.Late }),
+	},
+	percentiles("detection error", "ms", func(s *Summary) *Distribution {
+		if s.Detection == nil {
+			return nil
+		}
+		return s.Detection.ErrorMS
+	}),
+	[]figureOf{
+		count("false kills", func(s *Summary) int { return s.FalseKills.Count }),
+		count("unexplained closes", func(s *Summary) int { return s.Unexplained.Count }),
+		ofTheServer("server: processor", "percent", func(v *Server) float64 { return v.CPUPercent }),
+		ofTheServer("server: processor, at most", "percent", func(v *Server) float64 { return v.CPUPercentMax }),
+		ofTheServer("server: resident at the end of hold", "bytes", func(v *Server) float64 { return float64(v.RSSAfterBytes) }),
+		ofTheServer("server: user memory, a connection", "bytes", func(v *Server) float64 { return v.UserBytesPerConnection }),
+		ofTheServer("kernel: memory, a socket", "bytes", func(v *Server) float64 { return v.KernelBytesPerSocket }),
+		ofTheServer("server: loop lag p99, at most", "us", func(v *Server) float64 { return v.LoopLagP99US }),
+	},
+	percentiles("generator: frames later than due", "us", func(s *Summary) *Distribution { return s.Generator.LagUS }),
+	[]figureOf{
+		{"generator: processor", "percent", func(s *Summary) *float64 {
+			total := 0.0
+			for _, p := range s.Generator.CPU {
+				total += p.CPUPercent
+			}
+			return some(round3(total))
+		}},
+		{"generator: user memory, a connection", "bytes", func(s *Summary) *float64 { return some(s.Generator.HeapPerConn) }},
+	},
+)
+
+type figureOf struct {
+	name, unit string
+	of         func(*Summary) *float64
+}
+
+// some is v, or null if it is 0, which then means that it was not measured.
+func some(v float64) *float64 {
+	if v == 0 {
+		return nil
+	}
+	return &v
+}
+
+func count(name string, value func(*Summary) int) figureOf {
+	return figureOf{name, "", func(s *Summary) *float64 {
+		v := float64(value(s))
+		return &v
+	}}
+}
+
+func detected(name string, value func(*Detection) int) figureOf {
+	return figureOf{name, "", func(s *Summary) *float64 {
+		if s.Detection == nil {
+			return nil
+		}
+		v := float64(value(s.Detection))
+		return &v
+	}}
+}
+
+func ofTheServer(name, unit string, value func(*Server) float64) figureOf {
+	return figureOf{name, unit, func(s *Summary) *float64 {
+		if s.Server == nil {
+			return nil
+		}
+		return some(value(s.Server))
+	}}
+}
+
+func (l *Latency) distribution() *Distribution {
+	if l == nil {
+		return nil
+	}
+	return &l.US
+}
+
+func percentiles(name, unit string, of func(*Summary) *Distribution) []figureOf {
+	var list []figureOf
+	for _, p := range []struct {
+		name  string
+		value func(*Distribution) float64
+	}{
+		{"p50", p50}, {"p90", func(d *Distribution) float64 { return d.P90 }}, {"p99", p99},
+		{"p99.9", func(d *Distribution) float64 { return d.P999 }}, {"max", func(d *Distribution) float64 { return d.Max }},
+	} {
+		list = append(list, figureOf{name + " " + p.name, unit, func(s *Summary) *float64 {
+			d := of(s)
+			if d == nil {
+				return nil
+			}
+			v := p.value(d)
+			return &v
+		}})
+	}
+	return list
+}

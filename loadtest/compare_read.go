@@ -1,0 +1,126 @@
+package loadtest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// A StoredRun is a run as its files have it.
+type StoredRun struct {
+	Summary *Summary
+	Samples []Sample // of timeseries.ndjson; none if it is missing
+	Events  []Event  // of events.ndjson; none if it is missing
+}
+
+// maxStored bounds what is read of each file.
+const maxStored = 1 << 30
+
+// ReadSummary reads the summary of a run: path is the directory that --out
+// named, or the file itself. The error says what to do.
+func ReadSummary(path string) (*Summary, error) {
+	file := path
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		file = filepath.Join(path, "summary.json")
+	}
+	text, err := readStored(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w; give the directory that heartwheel loadtest --out wrote, or its summary.json", file, plainCause(err))
+	}
+	var head struct {
+		Schema string `json:"schema"`
+	}
+	s := &Summary{}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return nil, fmt.Errorf("%s is not the summary of a load test: %w", file, err)
+	}
+	if head.Schema != Schema {
+		return nil, fmt.Errorf("%s is of the form %q, and this heartwheel reads %q; use the heartwheel that wrote it", file, head.Schema, Schema)
+	}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("%s is not the summary of a load test: %w", file, err)
+	}
+	return s, nil
+}
+
+func readStored(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxStored+1))
+	if err == nil && len(text) > maxStored {
+		err = errors.New("it is larger than any that a load test writes")
+	}
+	return text, err
+}
+
+// ReadRun reads all files of a run from the directory that --out named.
+func ReadRun(dir string) (*StoredRun, error) {
+	s, err := ReadSummary(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &StoredRun{Summary: s}
+	if r.Samples, err = readLines[Sample](filepath.Join(dir, "timeseries.ndjson")); err != nil {
+		return nil, err
+	}
+	r.Events, err = readLines[Event](filepath.Join(dir, "events.ndjson"))
+	return r, err
+}
+
+// readLines reads one JSON object a line; no file is no lines.
+func readLines[T any](file string) ([]T, error) {
+	text, err := readStored(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file, plainCause(err))
+	}
+	var list []T
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, 16<<20)
+	for n := 1; lines.Scan(); n++ {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
+		var v T
+		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
+			return nil, fmt.Errorf("line %d of %s is not of the form that a load test writes: %w", n, file, err)
+		}
+		list = append(list, v)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file, err)
+	}
+	return list, nil
+}
+
+// ShortReport is the report that a run ends with.
+func ShortReport(s *Summary) string { return s.text() }
+
+// RewriteHTML writes report.html of the run in dir anew from its files, and
+// returns its path.
+func RewriteHTML(dir string) (path string, err error) {
+	r, err := ReadRun(dir)
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := WriteHTML(&b, r.Summary, r.Samples, r.Events); err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "report.html")
+	if err := os.WriteFile(path, b.Bytes(), 0o666); err != nil {
+		return "", fmt.Errorf("cannot write %s: %w; make room, or let this user write there", path, plainCause(err))
+	}
+	return path, nil
+}

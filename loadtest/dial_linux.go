@@ -1,0 +1,311 @@
+package loadtest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A peer is where connections go to and come from.
+type peer struct {
+	domain  int
+	target  unix.Sockaddr
+	sources []unix.Sockaddr // used in turn; none: the kernel's choice
+}
+
+func newPeer(target netip.AddrPort, sources []netip.Addr) peer {
+	p := peer{domain: unix.AF_INET, target: sockaddr(target)}
+	if target.Addr().Unmap().Is6() {
+		p.domain = unix.AF_INET6
+	}
+	for _, a := range sources {
+		p.sources = append(p.sources, sockaddr(netip.AddrPortFrom(a, 0)))
+	}
+	return p
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if ip := a.Addr().Unmap(); ip.Is4() {
+		return &unix.SockaddrInet4{Addr: ip.As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+// A queue holds the connections under way in the order in which their time is
+// over: it is the same for all, so the order is that of their beginnings.
+type queue struct {
+	entries []opening
+	head    int
+}
+
+type opening struct {
+	conn int32
+	gen  uint32
+	at   int64 // when it has failed
+}
+
+func (q *queue) push(o opening) {
+	if q.head > 1024 && q.head > len(q.entries)/2 {
+		q.entries = q.entries[:copy(q.entries, q.entries[q.head:])]
+		q.head = 0
+	}
+	q.entries = append(q.entries, o)
+}
+
+// connectDue begins the connects that are due, and returns when the next is.
+func (l *loop) connectDue(now int64) (next int64) {
+	churn := l.plan.Mode == modeChurn
+	for range maxConnects {
+		if !churn && l.asked == int64(len(l.conns)) {
+			return now + idle
+		}
+		due := l.start + int64(l.connect.due(l.asked*int64(l.of)+int64(l.index)))
+		if due > now {
+			return due
+		}
+		i := int32(l.asked)
+		l.asked++
+		l.tallies.Attempts++
+		if l.result.FirstConnect == 0 {
+			l.result.FirstConnect = l.clock.now()
+		}
+		if churn {
+			if len(l.free) == 0 {
+				l.failure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", plural(l.plan.Connections, "connection")))
+				continue
+			}
+			i = l.free[len(l.free)-1]
+			l.free = l.free[:len(l.free)-1]
+		}
+		l.dial(i, due)
+		now = l.clock.now()
+		l.result.LastConnect = now
+	}
+	return now // there may be more
+}
+
+// dial begins to connect. due is when it should have; 0: it is not paced.
+func (l *loop) dial(i int32, due int64) {
+	c, now := &l.conns[i], l.clock.now()
+	if due != 0 {
+		l.result.ConnectLag.record(now - due)
+		l.tickLag.record(now - due)
+	}
+	*c = conn{gen: c.gen + 1, victim: -1, state: stateConnecting, flags: c.flags & flagAgain, again: c.again, began: now, lastFrame: now}
+	c.sendNo = firstNumber(l.number(i))
+	c.takeNo = c.sendNo
+	l.tallies.Connecting++
+	fd, err := l.connectSocket(l.number(i))
+	c.fd = int32(fd)
+	if err != nil {
+		l.fail(i, now, err.Error())
+		return
+	}
+	if err := l.watch(unix.EPOLL_CTL_ADD, i, c); err != nil {
+		l.fail(i, now, "epoll: "+err.Error())
+		return
+	}
+	l.opening.push(opening{i, c.gen, now + int64(l.plan.ConnectTimeout)})
+}
+
+// watch has every change of the connection reported, with its generation.
+func (l *loop) watch(op int, i int32, c *conn) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: i, Pad: int32(c.gen)}
+	return unix.EpollCtl(l.ep, op, int(c.fd), &ev)
+}
+
+// connectSocket makes a socket and begins to connect it. If a source address
+// has no port left it goes on to the next. Without a socket fd is −1.
+func (l *loop) connectSocket(number int) (fd int, err error) {
+	for try := range max(1, min(len(l.peer.sources), 8)) {
+		fd, err = unix.Socket(l.peer.domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		switch {
+		case errors.Is(err, unix.EMFILE):
+			return -1, errors.New("this process may not open more files; spread the connections over more --processes")
+		case err != nil:
+			return -1, fmt.Errorf("socket: %w", err)
+		}
+		// What fails here shows in connect, or does not matter.
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // close is a reset: no TIME_WAIT
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if n := len(l.peer.sources); n > 0 {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+			if err = unix.Bind(fd, l.peer.sources[(number+try)%n]); err != nil {
+				unix.Close(fd)
+				return -1, fmt.Errorf("the source address cannot be used: %w; give --source addresses of this machine", err)
+			}
+		}
+		err = unix.Connect(fd, l.peer.target)
+		switch {
+		case err == nil, errors.Is(err, unix.EINPROGRESS):
+			return fd, nil
+		case !errors.Is(err, unix.EADDRNOTAVAIL):
+			unix.Close(fd)
+			return -1, err
+		}
+		unix.Close(fd)
+	}
+	return -1, errors.New("the source addresses have no free port left; give more of them with --source")
+}
+
+// opened goes on when the connect has ended. It returns false if the
+// connection is gone.
+func (l *loop) opened(i int32, c *conn, at int64) bool {
+	errno, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	if err != nil {
+		l.fail(i, at, err.Error())
+		return false
+	}
+	if !l.plan.Hello {
+		l.up(i, c, at)
+		return c.state != stateClosed
+	}
+	c.state = stateHello
+	hello := l.hello
+	if hello == nil {
+		hello = appendHello(nil, l.plan, l.number(i))
+	}
+	l.write(i, c, hello, l.clock.now())
+	return true
+}
+
+// up makes the connection one that beats.
+func (l *loop) up(i int32, c *conn, at int64) {
+	c.state = stateUp
+	l.tallies.Connecting--
+	l.tallies.Open++
+	took := at - c.began
+	c.began = at
+	switch {
+	case c.flags&flagAgain != 0:
+		l.tallies.Reconnects++
+		l.back(c.again, at).Back++
+		l.result.Faults[c.again].BackTime.record(took)
+	default:
+		l.tallies.Established++
+		l.result.Connect.record(took)
+	}
+	switch {
+	case l.plan.Mode == modeChurn:
+		l.sendBeat(i, c, at)
+	case l.plan.Mode == modeEcho && l.inHold(at):
+		l.sendEcho(i, l.plan.Inflight, at)
+	}
+}
+
+// notUp takes back what up has counted: the connection turned out to be of no use.
+func (l *loop) notUp(c *conn) {
+	if c.flags&flagAgain != 0 {
+		l.tallies.Reconnects--
+		l.result.Faults[c.again].Back--
+	} else {
+		l.tallies.Established--
+	}
+}
+
+// back is the tally of a reconnect that has come to an end.
+func (l *loop) back(fault uint8, at int64) *faultTally {
+	t := &l.result.Faults[fault]
+	t.LastBack = at
+	t.End = max(t.End, at)
+	if t.BackTime.h == nil {
+		t.BackTime = newHist(runDigits)
+	}
+	return t
+}
+
+func (l *loop) inHold(t int64) bool { return l.hold != 0 && t >= l.hold }
+
+// expire fails the connects that took too long, and returns when the next one does.
+func (l *loop) expire(now int64) (next int64) {
+	q := &l.opening
+	for ; q.head < len(q.entries); q.head++ {
+		o := q.entries[q.head]
+		c := &l.conns[o.conn]
+		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.plan.Mode != modeChurn || c.state == stateClosed {
+			continue
+		}
+		if o.at > now {
+			return o.at
+		}
+		limit := formatDuration(l.plan.ConnectTimeout)
+		switch c.state {
+		case stateHello:
+			l.fail(o.conn, now, "no WELCOME within "+limit)
+		case stateUp:
+			l.fail(o.conn, now, "no answer to the beat within "+limit)
+		default:
+			l.fail(o.conn, now, "not connected within "+limit)
+		}
+	}
+	q.entries, q.head = q.entries[:0], 0
+	if l.connected { // most of them: the rest are few
+		q.entries = nil
+	}
+	return now + int64(time.Second)
+}
+
+// fail ends a connection that never was of use.
+func (l *loop) fail(i int32, at int64, text string) {
+	c := &l.conns[i]
+	again, fault := c.flags&flagAgain != 0, c.again
+	if c.state == stateUp {
+		l.notUp(c)
+	}
+	l.closeConn(i)
+	if again {
+		l.back(fault, at).BackFailed++
+		l.note(&l.result.Faults[fault], fmt.Sprintf("connection %d did not come back: %s", l.number(i), text))
+		return
+	}
+	l.failure(i, at, text)
+}
+
+// failure counts a failed connect; i is −1 if it was not even begun.
+func (l *loop) failure(i int32, at int64, text string) {
+	l.tallies.Failed++
+	f := l.result.Failures[text]
+	if f == nil {
+		f = &failure{}
+		if i >= 0 {
+			f.Example = fmt.Sprintf("at %.3f s connection %d", since(l.start, at), l.number(i))
+			l.event(at, EventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
+		}
+		l.result.Failures[text] = f
+	}
+	f.Count++
+}
+
+// closeConn resets the connection and forgets what belongs to it. Its counts
+// as a conn that is open are taken back.
+func (l *loop) closeConn(i int32) {
+	c := &l.conns[i]
+	switch c.state {
+	case stateConnecting, stateHello:
+		l.tallies.Connecting--
+	case stateUp:
+		l.tallies.Open--
+	}
+	if c.fd >= 0 {
+		unix.Close(int(c.fd))
+	}
+	if c.flags&flagRest != 0 {
+		delete(l.rest, i)
+	}
+	if c.flags&flagPending != 0 {
+		delete(l.pending, i)
+	}
+	if c.flags&flagTold != 0 {
+		delete(l.told, i)
+	}
+	c.state, c.fd, c.flags = stateClosed, -1, 0
+	if l.plan.Mode == modeChurn {
+		l.free = append(l.free, i)
+	}
+}

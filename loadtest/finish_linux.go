@@ -1,0 +1,79 @@
+package loadtest
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// finish takes the last measures, and resets every connection.
+func (l *loop) finish() {
+	now := l.clock.now()
+	r := &l.result
+	if l.inHold(now) && l.holdCPU.wall != 0 {
+		used := readUsage(now)
+		if wall := float64(now - l.holdCPU.wall); wall > 0 {
+			r.LoopCPU = round3(100 * float64(used.thread-l.holdCPU.thread) / wall)
+			r.ProcCPU = round3(100 * float64(used.process-l.holdCPU.process) / wall)
+		}
+		r.HoldEnd = now
+	}
+	l.judgeRest(now)
+	r.Tallies = l.tallies // with what is open now
+	runtime.GC()
+	r.Heap, r.RSS = liveMemory(), maxRSS()
+	l.closeAll()
+	r.Closed = l.clock.now()
+}
+
+// judgeRest says of what is still open at the end what it is.
+func (l *loop) judgeRest(now int64) {
+	r := &l.result
+	for k := range l.victims {
+		v := &l.victims[k]
+		if v.over || now <= v.expect+int64(l.plan.Bound) {
+			continue // noticed, or its time was not over
+		}
+		t := &r.Faults[v.fault]
+		t.Undetected++
+		t.End = max(t.End, now)
+		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), msText(ms64(now-v.expect)))
+		if len(t.Examples) < examples {
+			l.event(now, EventUndetected, l.plan.Faults[v.fault].Text, 1, text)
+		}
+		l.note(t, text)
+	}
+	for i := range l.conns {
+		c := &l.conns[i]
+		if c.state != stateUp || c.victim >= 0 {
+			continue
+		}
+		if c.beatsOut > 0 {
+			r.Unanswered += int64(c.beatsOut)
+			r.OldestUnanswered = max(r.OldestUnanswered, now-c.oldestSent)
+		}
+		if c.sendNo != c.takeNo {
+			r.Unanswered += int64(c.sendNo - c.takeNo)
+			r.OldestUnanswered = max(r.OldestUnanswered, now-c.lastFrame)
+		}
+	}
+}
+
+// closeAll closes every socket by a reset.
+func (l *loop) closeAll() {
+	for i := range l.conns {
+		if c := &l.conns[i]; c.state != stateClosed {
+			l.closeConn(int32(i))
+		}
+	}
+}
+
+// maxRSS is the largest resident size that the process had, in bytes.
+func maxRSS() int64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return int64(u.Maxrss) * 1024
+}

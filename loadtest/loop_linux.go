@@ -1,0 +1,338 @@
+package loadtest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"runtime/metrics"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A loop drives its share of the connections: one thread, one epoll. Loop only,
+// all of it, but for the channels. Times are in ns of clock.
+type loop struct {
+	// static after construction
+	plan    *Plan
+	index   int // of this loop among all
+	of      int // loops there are, over all processes
+	peer    peer
+	timeout int64 // T; 0: unknown
+	clock   clock
+	in      <-chan order
+	out     chan<- report
+	connect ramp  // paces the connects of all loops
+	beats   pacer // paces the beats of all loops; nil: no beats
+	rand    *rand.Rand
+	beat    []byte // the empty frame
+	filler  []byte // what follows the stamp in an echoed frame
+	hello   []byte // the HELLO frame if it is the same for all; nil: none, or with a device
+
+	ep      int
+	events  [maxEvents]unix.EpollEvent
+	buf     []byte // what was read
+	frame   []byte // what is written
+	stamp   [stampSize]byte
+	conns   []conn
+	free    []int32 // churn: conns without a socket
+	rest    map[int32][]byte
+	pending map[int32][]byte
+	told    map[int32]told
+	opening queue // connecting, by the time when they have failed
+	victims []victim
+	drips   []int32 // victims that drip
+	faults  []faultRun
+
+	start, hold, end int64 // of the phases; 0: not yet
+	holdCPU          usage // when hold began
+	asked            int64 // connects that were begun
+	beatRound        int64 // the next beat is of conn beatNext in this round
+	beatNext         int
+	ticks            int
+	connected        bool  // has been said
+	drained          int64 // every event that had happened by then was handled
+	over             bool
+
+	tallies                   tallies
+	result                    result
+	tickResponse, tickService hist
+	tickLag                   hist
+}
+
+// maxEvents is how many events are taken at a time, and how many frames are
+// sent between looking for events: few, so that a frame that has come waits
+// little for others.
+const (
+	maxEvents   = 128
+	maxSends    = 128
+	maxConnects = 32
+)
+
+// The longest that a loop sleeps: idle is how soon it sees an order, watchful
+// bounds what it does not know of the time of a close (see closing.slack).
+const (
+	idle     = int64(20 * time.Millisecond)
+	watchful = int64(4 * time.Millisecond)
+)
+
+type told struct {
+	code   int
+	reason string
+}
+
+// newLoop makes loop index of of. The loop ends in a report on out with Result
+// or Error.
+func newLoop(p *Plan, index, of int, target peer, timeout time.Duration, in <-chan order, out chan<- report) *loop {
+	l := &loop{
+		plan: p, index: index, of: of, peer: target, timeout: int64(timeout), clock: newClock(), in: in, out: out,
+		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
+		buf: make([]byte, 64<<10), rest: map[int32][]byte{}, pending: map[int32][]byte{}, told: map[int32]told{},
+		faults:       make([]faultRun, len(p.Faults)),
+		tickResponse: newHist(tickDigits), tickService: newHist(tickDigits), tickLag: newHist(tickDigits),
+	}
+	l.conns = make([]conn, (p.Connections-index+of-1)/of)
+	for i := range l.conns {
+		l.conns[i].victim = -1
+	}
+	if p.Mode == modeChurn {
+		for i := len(l.conns) - 1; i >= 0; i-- {
+			l.free = append(l.free, int32(i))
+		}
+	} else if !p.serverBeats() {
+		l.beats = p.beats()
+	}
+	if p.Mode == modeEcho {
+		l.filler = make([]byte, p.Payload-stampSize)
+		for i := range l.filler {
+			l.filler[i] = byte(i)
+		}
+	}
+	if p.Hello && p.HelloDevice == "" {
+		l.hello = appendHello(nil, p, 0)
+	}
+	l.result = result{
+		Loop:     index,
+		Response: newHist(runDigits), Service: newHist(runDigits), Lag: newHist(runDigits),
+		Connect: newHist(runDigits), ConnectLag: newHist(runDigits),
+		Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, len(p.Faults)),
+	}
+	return l
+}
+
+// number is the connection's number in the plan.
+func (l *loop) number(i int32) int { return int(i)*l.of + l.index }
+
+// run is the loop. It returns when the phases are over or it was stopped, with
+// every socket closed.
+func (l *loop) run() {
+	runtime.LockOSThread() // its own thread, whose processor time is measured; it ends with the goroutine
+	// The kernel may round sleeps up by so many ns; 50,000 is usual.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	var err error
+	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		l.out <- report{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+		return
+	}
+	defer unix.Close(l.ep)
+	l.drained = l.clock.now()
+	for !l.over {
+		l.takeOrders()
+		next := l.work()
+		if err := l.poll(next); err != nil {
+			l.closeAll()
+			l.out <- report{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+			return
+		}
+	}
+	l.finish()
+	l.out <- report{Loop: l.index, Result: &l.result}
+}
+
+func (l *loop) takeOrders() {
+	for {
+		select {
+		case o, ok := <-l.in:
+			if !ok || o.Stop {
+				l.over = true
+				return
+			}
+			if o.Start != 0 {
+				l.start = o.Start
+			}
+			if o.Hold != 0 {
+				l.hold, l.end = o.Hold, o.Hold+int64(l.plan.Duration)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// work does what is due and returns when something is due again.
+func (l *loop) work() (next int64) {
+	now := l.clock.now()
+	next = now + idle
+	if len(l.victims) > 0 {
+		next = now + watchful
+	}
+	if l.start == 0 || now < l.start {
+		if l.start != 0 {
+			next = min(next, l.start)
+		}
+		return next
+	}
+	if l.hold != 0 && now >= l.hold {
+		if l.holdCPU.wall == 0 {
+			l.beginHold(now)
+		}
+		if now >= l.end {
+			l.over = true
+			return now
+		}
+		next = min(next, l.end, l.fault(now))
+	} else if l.hold != 0 {
+		next = min(next, l.hold)
+	}
+	next = min(next, l.connectDue(now), l.beatDue(now), l.expire(now))
+	if tick := l.start + int64(l.ticks+1)*int64(time.Second); now >= tick {
+		l.ticks++
+		l.sendTick()
+		next = min(next, tick+int64(time.Second))
+	} else {
+		next = min(next, tick)
+	}
+	if !l.connected && l.plan.Mode != modeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
+		l.connected = true
+		counts := l.tallies
+		l.out <- report{Loop: l.index, Connected: &counts}
+	}
+	return next
+}
+
+// beginHold takes the first measures of the phase, and starts the echo.
+func (l *loop) beginHold(now int64) {
+	l.holdCPU = readUsage(now)
+	if l.plan.Mode == modeEcho {
+		for i := range l.conns {
+			if l.conns[i].state == stateUp {
+				l.sendEcho(int32(i), l.plan.Inflight, now)
+			}
+		}
+	}
+}
+
+// poll waits for events until next, and handles them.
+func (l *loop) poll(next int64) error {
+	before := l.clock.now()
+	n, err := epollWait(l.ep, l.events[:], max(0, next-before))
+	if err != nil && err != unix.EINTR {
+		return err
+	}
+	at := l.clock.now()
+	slack := at - l.drained
+	switch {
+	case n == 0:
+		l.drained = max(before, min(next, at)) // the kernel looks again when the time is over
+	case n < maxEvents:
+		l.drained = before // what had happened by then is among these
+	}
+	for k := range n {
+		ev := &l.events[k]
+		if c := &l.conns[ev.Fd]; c.state != stateClosed && c.gen == uint32(ev.Pad) {
+			l.handle(ev.Fd, c, ev.Events, at, slack)
+		}
+	}
+	return nil
+}
+
+// handle does what events ask for. at is when they were seen.
+func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
+	if c.state == stateConnecting && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if !l.opened(i, c, at) {
+			return
+		}
+	}
+	const gone = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	switch {
+	case c.flags&flagFrozen != 0:
+		if events&gone != 0 {
+			l.ended(i, c, endText(events, c.fd), at, slack)
+		}
+		return
+	case events&(unix.EPOLLIN|gone) != 0:
+		if !l.receive(i, c, events&gone != 0, at, slack) {
+			return
+		}
+	}
+	if events&unix.EPOLLOUT != 0 && c.flags&flagPending != 0 {
+		l.flush(i, c)
+	}
+}
+
+// sendTick reports the second that has ended.
+func (l *loop) sendTick() {
+	l.out <- report{Loop: l.index, Tick: &tick{
+		N: l.ticks, Tallies: l.tallies,
+		Response: l.tickResponse.take(), Service: l.tickService.take(), Lag: l.tickLag.take(),
+		ProcCPU: processCPU(),
+	}}
+}
+
+// event reports what a person may want to know of.
+func (l *loop) event(at int64, kind, fault string, count int, text string) {
+	l.out <- report{Loop: l.index, Event: &Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+}
+
+// usage is the processor time used until a moment.
+type usage struct {
+	wall, thread, process int64 // ns
+}
+
+func readUsage(now int64) usage {
+	var r unix.Rusage
+	u := usage{wall: now, process: processCPU()}
+	if unix.Getrusage(unix.RUSAGE_THREAD, &r) == nil {
+		u.thread = r.Utime.Nano() + r.Stime.Nano()
+	}
+	return u
+}
+
+func processCPU() int64 {
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
+		return 0
+	}
+	return r.Utime.Nano() + r.Stime.Nano()
+}
+
+// liveMemory is the bytes of live heap objects and of stacks.
+func liveMemory() int64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() + s[1].Value.Uint64())
+}
+
+// epollWait waits for timeout ns. Old kernels and filters without epoll_pwait2
+// get whole milliseconds, rounded down: late is worse than a turn for nothing.
+func epollWait(ep int, events []unix.EpollEvent, timeout int64) (int, error) {
+	if !noPwait2 {
+		ts := [2]int64{timeout / 1e9, timeout % 1e9}
+		n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != unix.ENOSYS && errno != unix.EPERM {
+			return 0, errno
+		}
+	}
+	return unix.EpollWait(ep, events, int(timeout/1e6))
+}
+
+// noPwait2 is whether this kernel lacks epoll_pwait2.
+var noPwait2 = func() bool {
+	_, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, ^uintptr(0), 0, 0, 0, 0, 0)
+	return errno == unix.ENOSYS || errno == unix.EPERM
+}()

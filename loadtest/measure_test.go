@@ -1,0 +1,125 @@
+package loadtest
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+)
+
+// Merged halves are the whole, also after a journey as JSON.
+func TestMergedHistogramsAreTheWhole(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	whole := newHist(runDigits)
+	var merged hist
+	for range 3 {
+		part := newHist(runDigits)
+		for range 10000 {
+			v := int64(r.ExpFloat64() * 1e6)
+			whole.record(v)
+			part.record(v)
+		}
+		b, err := json.Marshal(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back hist
+		if err := json.Unmarshal(b, &back); err != nil {
+			t.Fatal(err)
+		}
+		merged.merge(back)
+	}
+	merged.merge(hist{})
+	if !reflect.DeepEqual(merged.latency("x"), whole.latency("x")) {
+		t.Errorf("%+v, want %+v", merged.us(), whole.us())
+	}
+	if merged.count() != 30000 {
+		t.Errorf("%d values", merged.count())
+	}
+}
+
+func TestEmptyHistogram(t *testing.T) {
+	var h hist
+	b, err := json.Marshal(tick{Response: h, Service: newHist(tickDigits)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back tick
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+	if back.Response.us() != nil || back.Service.latency("x") != nil || h.count() != 0 {
+		t.Error("nothing became something")
+	}
+}
+
+func TestHistogramLimits(t *testing.T) {
+	h := newHist(runDigits)
+	for _, v := range []int64{-5, 0, 1, 1e15} {
+		h.record(v)
+	}
+	if d := h.us(); d.Count != 4 || d.Max < histHigh/1e3 || d.Max > 1.01*histHigh/1e3 {
+		t.Errorf("%+v", d)
+	}
+	taken := h.take()
+	if taken.count() != 4 || h.count() != 0 {
+		t.Errorf("%d taken, %d left", taken.count(), h.count())
+	}
+}
+
+func TestSpectrumEnds(t *testing.T) {
+	h := newHist(runDigits)
+	for v := range int64(100000) {
+		h.record(v * 1000)
+	}
+	l := h.latency(ServiceName)
+	last := l.Spectrum[len(l.Spectrum)-1]
+	if last.Percentile != 100 || last.Count != 100000 || l.Name != ServiceName {
+		t.Errorf("%+v", last)
+	}
+	for i := 1; i < len(l.Spectrum); i++ {
+		if a, b := l.Spectrum[i-1], l.Spectrum[i]; b.ValueUS <= a.ValueUS || b.Percentile < a.Percentile || b.Count < a.Count {
+			t.Fatalf("%+v after %+v", b, a)
+		}
+	}
+}
+
+func TestDetectionErrors(t *testing.T) {
+	if errorsMS(nil) != nil || buckets(nil, 200) != nil {
+		t.Error("nothing became something")
+	}
+	var us []int32
+	for i := range int32(1000) {
+		us = append(us, (999-i)*100) // 99.9 ms down to 0
+	}
+	want := &Distribution{Count: 1000, Min: 0, Mean: 49.95, P50: 49.9, P90: 89.9, P99: 98.9, P999: 99.8, Max: 99.9}
+	if got := errorsMS(us); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for _, c := range []struct {
+		us          []int32
+		bound       float64
+		first, last Bucket
+		n           int
+	}{
+		{us, 200, Bucket{0, 5, 50}, Bucket{195, 200, 0}, 40},
+		{[]int32{-1, 0, 199_999, 200_000}, 200, Bucket{-5, 0, 1}, Bucket{200, 205, 1}, 42},
+		{[]int32{5000}, 10, Bucket{0, 1, 0}, Bucket{9, 10, 0}, 10},
+		{[]int32{-900_000, 3_000_000}, 200, Bucket{-900, -800, 1}, Bucket{3000, 3100, 1}, 40},
+	} {
+		got := buckets(c.us, c.bound)
+		if len(got) != c.n || got[0] != c.first || got[len(got)-1] != c.last {
+			t.Errorf("%d buckets, %+v to %+v; want %d, %+v to %+v", len(got), got[0], got[len(got)-1], c.n, c.first, c.last)
+		}
+		sum := 0
+		for i, b := range got {
+			sum += b.Count
+			if i > 0 && b.LowMS != got[i-1].HighMS {
+				t.Errorf("a gap before %+v", b)
+			}
+		}
+		if sum != len(c.us) {
+			t.Errorf("%d of %d values are in a bucket", sum, len(c.us))
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package loadtest
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Rate is events a second, constant or rising evenly from the one value to
+// the other.
+type Rate struct {
+	From, To float64 // a second; equal for a constant rate
+}
+
+// parseRate reads 500, 20k or 1k:20k.
+func parseRate(text string) (Rate, error) {
+	first, second, ramp := strings.Cut(text, ":")
+	if !ramp {
+		second = first
+	}
+	var r Rate
+	for i, part := range []string{first, second} {
+		v, err := parsePerSecond(part)
+		if err != nil {
+			return r, errors.New("is not a rate; write connects a second such as 500 or 20k, or a ramp such as 1k:20k")
+		}
+		*[]*float64{&r.From, &r.To}[i] = v
+	}
+	return r, nil
+}
+
+func parsePerSecond(text string) (float64, error) {
+	factor := 1.0
+	switch text = strings.ToLower(text); {
+	case strings.HasSuffix(text, "k"):
+		text, factor = strings.TrimSuffix(text, "k"), 1e3
+	case strings.HasSuffix(text, "m"):
+		text, factor = strings.TrimSuffix(text, "m"), 1e6
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+		err = strconv.ErrRange
+	}
+	return v * factor, err
+}
+
+// String is the rate as a user would write it.
+func (r Rate) String() string {
+	if r.From == r.To {
+		return formatRate(r.From)
+	}
+	return formatRate(r.From) + ":" + formatRate(r.To)
+}
+
+func formatRate(v float64) string {
+	if v >= 1000 && math.Mod(v, 100) == 0 {
+		return strconv.FormatFloat(v/1000, 'f', -1, 64) + "k"
+	}
+	return strconv.FormatFloat(v, 'f', -1, 64)
+}
+
+// A pacer says when each of a series of events is due. Pacers are pure: they
+// know no clock. due rises with k, and due(0) is 0.
+type pacer interface {
+	// due is when event k, counted from 0, is due after the start.
+	due(k int64) time.Duration
+}
+
+// never is later than any run lasts.
+const never = time.Duration(math.MaxInt64 / 4)
+
+// A ramp paces connects: its rate rises evenly from From to To within over and
+// stays there.
+type ramp struct {
+	Rate
+	over time.Duration
+}
+
+// rampOf lets the rate rise for just so long that n events are due by the end.
+func rampOf(r Rate, n int) ramp {
+	return ramp{r, time.Duration(2 * float64(n) / (r.From + r.To) * 1e9)}
+}
+
+// With N(t) = from·t + (to − from)·t²/(2·over) events due by t, event k is due
+// at the t with N(t) = k: the positive root, in the form that is exact for
+// from = to and for from = 0 too.
+func (r ramp) due(k int64) time.Duration {
+	if k <= 0 {
+		return 0
+	}
+	n, over := float64(k), r.over.Seconds()
+	slope := 0.0 // of the rate
+	if over > 0 {
+		slope = (r.To - r.From) / over
+	}
+	if inRamp := (r.From + r.To) / 2 * over; n > inRamp {
+		return r.over + seconds((n-inRamp)/r.To)
+	}
+	return seconds(2 * n / (r.From + math.Sqrt(r.From*r.From+2*slope*n)))
+}
+
+func seconds(s float64) time.Duration {
+	if s >= never.Seconds() {
+		return never
+	}
+	return time.Duration(s * 1e9)
+}
+
+// uniform paces the beats of n connections in an open loop: connection k mod n
+// beats at event k, and all connections' beats are spread evenly over the
+// interval.
+type uniform struct {
+	n        int64
+	interval time.Duration
+}
+
+func (u uniform) due(k int64) time.Duration {
+	round, i := k/u.n, k%u.n
+	// i × interval may be beyond 64 bits for hours and millions.
+	return time.Duration(round)*u.interval + time.Duration(float64(u.interval)*(float64(i)/float64(u.n)))
+}
+
+// together is uniform with all connections' beats at one instant.
+type together struct {
+	n        int64
+	interval time.Duration
+}
+
+func (t together) due(k int64) time.Duration { return time.Duration(k/t.n) * t.interval }

@@ -1,0 +1,269 @@
+package loadtest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A Plan is a whole run. Build makes one from what a user wrote; Validate
+// reports everything that is wrong with it at once.
+type Plan struct {
+	Target      string // tcp://HOST:PORT; empty: a server process of its own
+	Serve       string // flags for that server, separated by spaces; empty: those that fit Interval
+	Connections int
+	Processes   int           // of the generator, 1 or more
+	Loops       int           // event loops of each process, 1 or more
+	Duration    time.Duration // of the hold phase, which begins when every connection was tried
+
+	ConnectRate    Rate
+	ConnectTimeout time.Duration // for the connection, and for WELCOME with Hello
+	Sources        []netip.Prefix
+
+	Mode     string        // modeBeat, modeEcho or modeChurn
+	Interval time.Duration // beat: every connection beats so often
+	Phase    string        // beat: phaseUniform or phaseSync
+	Frame    string        // beat, churn: frameEmpty or framePing
+	Inflight int           // echo: frames on their way on each connection
+	Payload  int           // echo: bytes in a frame after the op
+
+	Hello       bool // every connection begins with HELLO
+	HelloBeat   time.Duration
+	HelloBeats  string // "client", "server" or empty: no wish
+	HelloDevice string // each connection's number is added
+	HelloToken  string
+
+	Timeout        time.Duration // T of the server; 0: what the server says
+	Bound          time.Duration // how late a dead peer may be noticed
+	PartialTimeout time.Duration // how long part of a frame may stay incomplete
+	Faults         []Fault
+
+	Ops    string // URL of the server's metrics; empty: none
+	SLO    []Gate
+	MaxLag time.Duration // bound of the p99 of the generator's schedule lag
+	Seed   uint64        // of the choice of connections for faults
+	Out    string        // directory for the result; empty: none
+}
+
+// The words of Mode, Phase and Frame.
+const (
+	modeBeat  = "beat"
+	modeEcho  = "echo"
+	modeChurn = "churn"
+
+	phaseUniform = "uniform"
+	phaseSync    = "sync"
+
+	frameEmpty = "empty"
+	framePing  = "ping"
+)
+
+// Limits of what one process of the generator is asked to do: far above what
+// was ever measured, so what is beyond them is a mistake.
+const (
+	maxConnectsPerProcess = 200_000
+	maxFramesPerProcess   = 1_000_000
+	maxProcesses          = 256
+	maxLoops              = 64
+	maxConnections        = 10_000_000
+	maxConnectPhase       = time.Hour
+)
+
+// A PlanError is everything that is wrong with a plan, one line each.
+type PlanError struct{ Lines []string }
+
+func (e *PlanError) Error() string { return strings.Join(e.Lines, "\n") }
+
+// Validate reports everything that is wrong with p at once: a *PlanError, or
+// nil. It does not look at the machine or at the target.
+func (p *Plan) Validate() error {
+	var lines []string
+	wrong := func(key, format string, args ...any) {
+		lines = append(lines, key+" "+fmt.Sprintf(format, args...))
+	}
+	p.validateTarget(wrong)
+	p.validateLoad(wrong)
+	p.validateFaults(wrong)
+	if len(lines) > 0 {
+		return &PlanError{lines}
+	}
+	return nil
+}
+
+type wrongFunc func(key, format string, args ...any)
+
+func (p *Plan) validateTarget(wrong wrongFunc) {
+	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
+	if p.Target != "" {
+		u, err := url.Parse(p.Target)
+		switch {
+		case err != nil || u.Scheme == "" || u.Host == "":
+			wrong("target", "%q: is not an address; %s", p.Target, form)
+		case u.Scheme != "tcp":
+			wrong("target", "%q: has the scheme %q, which this tool does not speak; %s", p.Target, u.Scheme, form)
+		case u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "":
+			wrong("target", "%q: has more than a host and a port; %s", p.Target, form)
+		default:
+			host, port, err := net.SplitHostPort(u.Host)
+			if err != nil || port == "" || port == "0" || host == "" {
+				wrong("target", "%q: lacks a host or a port; %s", p.Target, form)
+			}
+		}
+	}
+	if p.Target != "" && p.Serve != "" {
+		wrong("serve", "%q: is for a server that the run starts itself; leave it out, or leave out the target", p.Serve)
+	}
+	if p.Ops != "" {
+		u, err := url.Parse(p.Ops)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			wrong("ops", "%q: is not a URL; write one such as http://127.0.0.1:9090", p.Ops)
+		}
+	}
+}
+
+func (p *Plan) validateLoad(wrong wrongFunc) {
+	positive := func(key string, n, most int) bool {
+		if n < 1 || n > most {
+			wrong(key, "%d: must lie between 1 and %s", n, grouped(most))
+		}
+		return n >= 1 && n <= most
+	}
+	sized := positive("connections", p.Connections, maxConnections)
+	sized = positive("processes", p.Processes, maxProcesses) && sized
+	sized = positive("loops", p.Loops, maxLoops) && sized
+	if sized && p.Connections < p.Processes*p.Loops {
+		wrong("connections", "%d: is less than one for each of %d event loops; write more connections, or fewer processes", p.Connections, p.Processes*p.Loops)
+	}
+	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
+		wrong("duration", "%s: must be more than zero and at most 720h", p.Duration)
+	}
+	if p.ConnectTimeout < 100*time.Millisecond || p.ConnectTimeout > time.Hour {
+		wrong("connect-timeout", "%s: must lie between 100ms and 1h", p.ConnectTimeout)
+	}
+	if r := p.ConnectRate; r.From < 0 || r.To <= 0 || r.From == 0 && r.To == 0 {
+		wrong("connect-rate", "%s: is impossible: nothing would ever be connected; write connects a second such as 5k", r)
+	} else if sized {
+		p.validateRate(wrong)
+	}
+	if p.Mode == modeBeat {
+		switch {
+		case p.Interval < time.Millisecond || p.Interval > 24*time.Hour:
+			wrong("interval", "%s: must lie between 1ms and 24h", p.Interval)
+		case sized && float64(p.Connections)/p.Interval.Seconds() > float64(maxFramesPerProcess*p.Processes):
+			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; write a longer interval or more processes",
+				p.Interval, grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))), grouped(maxFramesPerProcess))
+		}
+	}
+	if p.Mode == modeEcho {
+		positive("inflight", p.Inflight, 1024)
+		if p.Payload < stampSize || p.Payload > codec.MaxFrameLimit-1 {
+			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, stampSize, codec.MaxFrameLimit-1)
+		}
+	}
+	if p.MaxLag <= 0 {
+		wrong("max-lag", "%s: must be more than zero", p.MaxLag)
+	}
+}
+
+func (p *Plan) validateRate(wrong wrongFunc) {
+	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
+		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; write a lower rate or more processes",
+			p.ConnectRate, plural(p.Processes, "process"), grouped(maxConnectsPerProcess))
+	}
+	if p.Mode == modeChurn {
+		return
+	}
+	if over := rampOf(p.ConnectRate, p.Connections).over; over > maxConnectPhase {
+		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
+			p.ConnectRate, plural(p.Connections, "connection"), over.Round(time.Second), formatDuration(maxConnectPhase))
+	}
+}
+
+func (p *Plan) validateFaults(wrong wrongFunc) {
+	if p.Timeout < 0 || p.Timeout > 0 && p.Timeout < 10*time.Millisecond {
+		wrong("timeout", "%s: must be at least 10ms; leave it out to ask the server", p.Timeout)
+	}
+	if p.Bound <= 0 {
+		wrong("bound", "%s: must be more than zero", p.Bound)
+	}
+	if p.PartialTimeout <= 0 {
+		wrong("partial-timeout", "%s: must be more than zero", p.PartialTimeout)
+	}
+	for i := range p.Faults {
+		f := &p.Faults[i]
+		switch {
+		case p.Mode == modeChurn && f.Kind != stallServer:
+			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
+		case f.At >= p.Duration:
+			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, formatDuration(p.Duration))
+		case f.Count > p.Connections:
+			wrong("fault", "%q: is more than the %s that there are", f.Text, plural(p.Connections, "connection"))
+		}
+	}
+	if p.HelloBeat < 0 {
+		wrong("hello-beat", "%s: must not be negative", p.HelloBeat)
+	}
+}
+
+// ValidateTimeout reports what is wrong with p for a server with the idle
+// timeout t, as Validate does; 0 is unknown.
+func (p *Plan) ValidateTimeout(t time.Duration) error {
+	var lines []string
+	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && p.Interval*10 > t*9 {
+		lines = append(lines, fmt.Sprintf("interval %s: is too long: the server declares a peer dead after T = %s of silence; write %s or less",
+			p.Interval, formatDuration(t), formatDuration((t*2/3).Truncate(time.Millisecond))))
+	}
+	for i := range p.Faults {
+		f := &p.Faults[i]
+		if f.At >= p.Duration {
+			continue // Validate has said so
+		}
+		if f.needsTimeout() && t == 0 {
+			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged, because the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
+			continue
+		}
+		if need := f.At + f.latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
+			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, which lasts %s; write --duration %s or longer",
+				f.Text, formatDuration(need), formatDuration(p.Duration), formatDuration((need+time.Second-1).Truncate(time.Second))))
+		}
+	}
+	if len(lines) > 0 {
+		return &PlanError{lines}
+	}
+	return nil
+}
+
+// stalls says whether the plan stops the server's process for a time.
+func (p *Plan) stalls() bool {
+	for _, f := range p.Faults {
+		if f.Kind == stallServer {
+			return true
+		}
+	}
+	return false
+}
+
+// pacer is how connects are paced. In mode churn the ramp takes the whole hold
+// phase.
+func (p *Plan) connects() ramp {
+	if p.Mode == modeChurn {
+		return ramp{p.ConnectRate, p.Duration}
+	}
+	return rampOf(p.ConnectRate, p.Connections)
+}
+
+// beats is how beats are paced.
+func (p *Plan) beats() pacer {
+	if p.Phase == phaseSync {
+		return together{int64(p.Connections), p.Interval}
+	}
+	return uniform{int64(p.Connections), p.Interval}
+}
+
+// serverBeats says whether the server is the side that beats.
+func (p *Plan) serverBeats() bool { return p.HelloBeats == "server" }

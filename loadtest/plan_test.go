@@ -1,0 +1,217 @@
+package loadtest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// flags is a layer as a command line gives it.
+func flags(pairs ...string) Layer {
+	l := Layer{From: "flag", Values: map[string][]string{}}
+	for i := 0; i < len(pairs); i += 2 {
+		l.Values[pairs[i]] = append(l.Values[pairs[i]], pairs[i+1])
+	}
+	return l
+}
+
+func testPlan(t testing.TB, pairs ...string) *Plan {
+	t.Helper()
+	p, _, err := Build(flags(pairs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestDefaultsAreAPlan(t *testing.T) {
+	p, settings, err := Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Connections != 1000 || p.Interval != 3*time.Second || p.Bound != 200*time.Millisecond || p.MaxLag != 5*time.Millisecond {
+		t.Errorf("%+v", p)
+	}
+	for i, k := range Keys {
+		s := settings[i]
+		if s.Key != k.Name || s.From != "default" || s.Value != k.Default {
+			t.Errorf("%+v, want %s with %q", s, k.Name, k.Default)
+		}
+		if k.Default == "" && k.Unset == "" {
+			t.Errorf("%s does not say what holds without it", k.Name)
+		}
+	}
+}
+
+func TestLaterLayersWin(t *testing.T) {
+	scenario := Layer{From: "scenario x", Values: map[string][]string{
+		"connections": {"5k"}, "fault": {"silent:10%@1s", "reset:1@2s"}, "slo": {"false_kills==0"}, "interval": {"5s"},
+	}}
+	p, settings, err := Build(scenario, flags("connections", "7k", "fault", "herd:100%@3s", "hello-token", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Connections != 7000 || len(p.Faults) != 1 || p.Faults[0].Kind != "herd" || len(p.SLO) != 1 || p.Interval != 5*time.Second || !p.Hello {
+		t.Errorf("%+v", p)
+	}
+	want := map[string][2]string{
+		"connections": {"7k", "flag"}, "fault": {"herd:100%@3s", "flag"}, "slo": {"false_kills==0", "scenario x"},
+		"interval": {"5s", "scenario x"}, "duration": {"30s", "default"}, "hello-token": {"(given)", "flag"},
+	}
+	for _, s := range settings {
+		if w, ok := want[s.Key]; ok && w != [2]string{s.Value, s.From} {
+			t.Errorf("%+v, want %v", s, w)
+		}
+	}
+}
+
+func TestWrongPlans(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		pairs []string
+		want  []string // one for each line
+	}{
+		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast", "fault", "silnt:1@1s", "slo", "x<1",
+			"source", "nowhere", "hello", "yes", "seed", "-1", "target", "a", "target", "b"}, []string{
+			`connect-rate "fast" (flag): is not a rate`, `connections "many" (flag): is not a whole number`, `fault "silnt:1@1s" (flag): "silnt" is not a fault`,
+			`hello "yes" (flag): must be true or false`, `interval "3" (flag): has no unit; write 3s`, `mode "bea" (flag): must be beat, echo or churn`,
+			`seed "-1" (flag): is not a whole number`, `slo "x<1" (flag): "x" is not a metric`, `source "nowhere" (flag): is not an address`, `target (flag): has 2 values`}},
+		{"unknown", []string{"conections", "5"}, []string{`conections (flag): is not a setting; the nearest is connections`}},
+		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout", "0s", "connect-rate", "0", "interval", "0s",
+			"max-lag", "0s", "bound", "0s", "partial-timeout", "0s"}, []string{
+			"connections 0: must lie between 1", "processes 0: must", "loops 0: must", "duration 0s: must", "connect-timeout 0s: must", "connect-rate 0: is impossible",
+			"interval 0s: must", "max-lag 0s: must", "bound 0s: must", "partial-timeout 0s: must"}},
+		{"negative", []string{"connections", "-5", "connect-rate", "-5:10", "timeout", "-1s", "hello-beat", "-1s"}, []string{
+			"connections -5: must", "connect-rate -5:10: is impossible", "timeout -1s: must", "hello-beat -1s: must"}},
+		{"impossible rates", []string{"connections", "1m", "connect-rate", "1m", "interval", "100ms"}, []string{
+			"connect-rate 1000k: is impossible for 1 process: none can begin more than 200,000", "interval 100ms: is impossible: 10,000,000 beats a second"}},
+		{"too slow", []string{"connections", "1m", "connect-rate", "10"}, []string{"connect-rate 10: 1,000,000 connections would take 27h46m40s to connect"}},
+		{"target", []string{"target", "127.0.0.1:9000"}, []string{`target "127.0.0.1:9000": is not an address; write tcp://HOST:PORT`}},
+		{"target scheme", []string{"target", "ws://127.0.0.1:9000"}, []string{`has the scheme "ws"`}},
+		{"target port", []string{"target", "tcp://127.0.0.1"}, []string{`lacks a host or a port`}},
+		{"target path", []string{"target", "tcp://127.0.0.1:1/x"}, []string{`more than a host and a port`}},
+		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"}, []string{`serve "--profile iot": is for a server that the run starts itself`}},
+		{"ops", []string{"ops", "ftp://x"}, []string{`ops "ftp://x": is not a URL`}},
+		{"echo", []string{"mode", "echo", "inflight", "0", "payload", "15"}, []string{"inflight 0: must", "payload 15: must lie between 16"}},
+		{"churn with faults", []string{"mode", "churn", "fault", "silent:10%@1s"}, []string{"in mode churn"}},
+		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"}, []string{"is after the end of the hold phase", "is more than the 1,000 connections"}},
+		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"}, []string{"is less than one for each of 4 event loops"}},
+	} {
+		_, _, err := Build(flags(c.pairs...))
+		var plan *PlanError
+		if !errors.As(err, &plan) {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if len(plan.Lines) != len(c.want) {
+			t.Errorf("%s: %d lines, want %d:\n%s", c.name, len(plan.Lines), len(c.want), err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: nothing says %q:\n%s", c.name, want, err)
+			}
+		}
+	}
+}
+
+func TestPlansThatNeedTheTimeout(t *testing.T) {
+	second := time.Second
+	for _, c := range []struct {
+		pairs   []string
+		timeout time.Duration
+		want    string // empty: nothing is wrong
+	}{
+		{[]string{"interval", "5s"}, 7500 * time.Millisecond, ""},
+		{[]string{"interval", "7s"}, 7500 * time.Millisecond, "write 5s or less"},
+		{[]string{"interval", "7s"}, 0, ""},
+		{[]string{"interval", "1h", "hello-beats", "server"}, 7 * second, ""},
+		{[]string{"interval", "1h", "mode", "echo"}, 7 * second, ""},
+		{[]string{"fault", "silent:10%@1s"}, 0, "write it, such as --timeout 30s"},
+		{[]string{"fault", "drip:10%@1s"}, 0, "does not say its idle timeout"},
+		{[]string{"fault", "garbage:10%@1s", "fault", "herd:10%@1s"}, 0, ""},
+		{[]string{"fault", "silent:10%@20s"}, 7500 * time.Millisecond, ""},
+		{[]string{"fault", "silent:10%@25s"}, 7500 * time.Millisecond, "is over only 32.7s after the hold phase began, which lasts 30s; write --duration 33s"},
+		{[]string{"fault", "silent:10%@20s,+over=5s"}, 7500 * time.Millisecond, "is over only 32.7s"},
+		{[]string{"fault", "partial:10%@19s"}, time.Minute, ""}, // the limit for part of a frame is shorter
+		{[]string{"fault", "stall-server:10s@25s"}, 0, "is over only 35s"},
+	} {
+		err := testPlan(t, c.pairs...).ValidateTimeout(c.timeout)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v with T = %s: %v, want %q", c.pairs, c.timeout, err, c.want)
+		}
+	}
+}
+
+func TestShippedScenarios(t *testing.T) {
+	if got, want := ScenarioNames(), []string{"dead-wave", "herd", "million"}; !slices.Equal(got, want) {
+		t.Errorf("there are %q, want %q", got, want)
+	}
+	for _, name := range ScenarioNames() {
+		l, err := ReadScenario(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		p, settings, err := Build(l)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if settings[1].From != "scenario "+name {
+			t.Errorf("%s: %+v", name, settings[1])
+		}
+		// For the server that the run starts, or the standard profile.
+		for _, timeout := range []time.Duration{7500 * time.Millisecond, 150 * time.Second} {
+			if p.Interval > 5*time.Second == (timeout > time.Minute) {
+				if err := p.ValidateTimeout(timeout); err != nil {
+					t.Errorf("%s with T = %s: %v", name, timeout, err)
+				}
+			}
+		}
+	}
+}
+
+func TestScenarioFiles(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]string{ // empty: nothing is wrong
+		"connections: 5k\nfault: [\"silent:10%@1s\", \"reset:5@2s\"]\nhello: true\ninterval: 2s\nseed: 7\n": "",
+		"":                         "",
+		"connections: [1, [2]]":    "is a list of lists",
+		"connections:":             "has no value",
+		"fault: []":                "is an empty list",
+		"connections: {a: b}":      "is not a plain value",
+		"just words":               "is not YAML",
+		"a: b: c":                  "is not YAML",
+		"conections: 5":            "conections (scenario F): is not a setting; the nearest is connections",
+		"connections: 5.5":         `connections "5.5" (scenario F): is not a whole number`,
+		"connections: [1, 2]":      "has 2 values",
+		"interval: 5\nmode: chrun": `mode "chrun" (scenario F): must be`,
+	} {
+		path := filepath.Join(dir, "f.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		l, err := ReadScenario(path)
+		if err == nil {
+			_, _, err = Build(l)
+		}
+		want = strings.ReplaceAll(want, "F)", path+")")
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "or one of dead-wave, herd or million") {
+		t.Errorf("a missing file: %v", err)
+	}
+	big := filepath.Join(dir, "big")
+	if err := os.WriteFile(big, make([]byte, maxScenario+1), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadScenario(big); err == nil || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("a large file: %v", err)
+	}
+}

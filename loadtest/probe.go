@@ -1,0 +1,127 @@
+package loadtest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// probeTime is how long the target may take for each step of the probe.
+const probeTime = 3 * time.Second
+
+// A probed is what one connection has learned of the target.
+type probed struct {
+	timeout time.Duration // T; 0: unknown
+	from    string        // who said T
+}
+
+// resolveTarget finds the address behind tcp://HOST:PORT.
+func resolveTarget(target string) (netip.AddrPort, error) {
+	hostPort := target[len("tcp://"):]
+	addr, err := net.ResolveTCPAddr("tcp", hostPort)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("cannot find the target %s: %w; write an address, or a name that this machine can look up", target, err)
+	}
+	a := addr.AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
+}
+
+// probe connects once, as the connections of the plan will, and learns T. The
+// error says why there is no sense in going on, and what to do.
+func probe(target netip.AddrPort, p *Plan) (probed, error) {
+	got := probed{timeout: p.Timeout, from: "--timeout"}
+	first := codec.AppendBeat(nil)
+	if p.Hello {
+		first = appendHello(nil, p, 0)
+	}
+	welcome, err := ask(target, first)
+	if err != nil {
+		return got, err
+	}
+	if p.Timeout != 0 {
+		return got, nil
+	}
+	if !p.Hello {
+		// Whatever is wrong with HELLO is no reason not to go on without it.
+		welcome, _ = ask(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
+	}
+	got.timeout, got.from = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
+	if got.timeout == 0 {
+		got.from = "nobody"
+	}
+	return got, nil
+}
+
+// ask sends one frame on a connection of its own and waits for the answer, a
+// WELCOME or any other. A target that does not answer is not an error: the run
+// will count that.
+func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
+	c, err := net.DialTimeout("tcp", target.String(), probeTime)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return welcome, fmt.Errorf("cannot reach the target tcp://%s: %w; is the server running there?", target, err)
+	}
+	defer func() {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}()
+	_ = c.SetDeadline(time.Now().Add(probeTime))
+	_, err = c.Write(frame)
+	var buf []byte
+	for err == nil {
+		f, n, decodeErr := codec.Decode(buf, codec.MaxFrameLimit)
+		if decodeErr != nil {
+			return welcome, nil // the run counts what is wrong
+		}
+		if n > 0 {
+			switch f.Op {
+			case codec.OpWelcome:
+				welcome, _ = codec.ParseWelcome(f.Payload)
+				return welcome, nil
+			case codec.OpClose:
+				code, reason, _ := codec.ParseClose(f.Payload)
+				return welcome, refusal(target, code, reason)
+			case codec.OpGoaway:
+				g, _ := codec.ParseGoaway(f.Payload)
+				return welcome, refusal(target, codec.Code(g.Code), g.Reason)
+			}
+			return welcome, nil
+		}
+		more := make([]byte, 4096)
+		n, err = c.Read(more)
+		buf = append(buf, more[:n]...)
+	}
+	var netErr net.Error
+	if errors.As(err, &netErr) && netErr.Timeout() {
+		return welcome, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("end of stream")
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return welcome, fmt.Errorf("the target tcp://%s closes a connection at once, without an answer (%w): is it a server of frames with a length of 4 bytes?", target, err)
+}
+
+func refusal(target netip.AddrPort, code codec.Code, reason string) error {
+	what := "look into its log"
+	switch code {
+	case codec.CodeOverloaded:
+		what = "it is at its connection limit: stop other clients, or give it a higher one"
+	case codec.CodeBadToken:
+		what = "give --hello-token"
+	case codec.CodeIncomplete:
+		what = "it may require --hello"
+	}
+	return fmt.Errorf("the target tcp://%s closes a connection at once with %d %q; %s", target, code, reason, what)
+}

@@ -1,0 +1,159 @@
+package loadtest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// isLocal says whether the address is one of this machine.
+func isLocal(a netip.Addr) bool {
+	if a.IsLoopback() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(addrs, func(n net.Addr) bool {
+		p, err := netip.ParsePrefix(n.String())
+		return err == nil && p.Addr().Unmap() == a
+	})
+}
+
+// listenerPIDs finds the processes of this machine that hold a listening socket
+// for the port. The processes of other users cannot be seen without privilege.
+func listenerPIDs(port uint16) []int {
+	inodes := map[string]bool{}
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		f, err := os.Open(file)
+		if err != nil {
+			continue
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			// sl local_address rem_address st … inode; 0A is LISTEN
+			fields := strings.Fields(lines.Text())
+			if len(fields) < 10 || fields[3] != "0A" {
+				continue
+			}
+			_, hex, _ := strings.Cut(fields[1], ":")
+			if p, err := strconv.ParseUint(hex, 16, 16); err == nil && uint16(p) == port {
+				inodes["socket:["+fields[9]+"]"] = true
+			}
+		}
+		f.Close()
+	}
+	if len(inodes) == 0 {
+		return nil
+	}
+	var pids []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if holdsSocket(dir, inodes) {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+func holdsSocket(dir string, inodes map[string]bool) bool {
+	d, err := os.Open(dir + "/fd")
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	return slices.ContainsFunc(names, func(name string) bool {
+		link, err := os.Readlink(dir + "/fd/" + name)
+		return err == nil && inodes[link]
+	})
+}
+
+// A procSample is the processor time and the resident size of processes.
+type procSample struct {
+	cpuSeconds float64
+	rss        int64
+}
+
+// readProcs adds up what the processes use. It is an error if one is gone.
+func readProcs(pids []int) (procSample, error) {
+	var s procSample
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return s, err
+		}
+		one, err := parseStat(text)
+		if err != nil {
+			return s, err
+		}
+		s.cpuSeconds += one.cpuSeconds
+		s.rss += one.rss
+	}
+	return s, nil
+}
+
+// parseStat reads /proc/PID/stat. The name, second and in brackets, may hold
+// anything.
+func parseStat(text []byte) (procSample, error) {
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 22 {
+		return procSample{}, errors.New("/proc/PID/stat has too few fields")
+	}
+	user, err1 := strconv.ParseFloat(fields[11], 64)
+	system, err2 := strconv.ParseFloat(fields[12], 64)
+	pages, err3 := strconv.ParseInt(fields[21], 10, 64)
+	const ticks = 100 // a second, whatever the kernel's own are
+	return procSample{(user + system) / ticks, pages * int64(os.Getpagesize())}, errors.Join(err1, err2, err3)
+}
+
+// slabBytes is the memory in the kernel's slabs: exactly, from slabinfo, with
+// privilege; else from meminfo, which counts what is kept in reserve too.
+func slabBytes() (bytes int64, exact bool, err error) {
+	if text, err := os.ReadFile("/proc/slabinfo"); err == nil {
+		return parseSlabinfo(string(text)), true, nil
+	}
+	n, err := meminfo("Slab")
+	return n, false, err
+}
+
+// parseSlabinfo adds up active objects × their size.
+func parseSlabinfo(text string) (total int64) {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		active, err1 := strconv.ParseInt(f[1], 10, 64)
+		size, err2 := strconv.ParseInt(f[3], 10, 64)
+		if err1 == nil && err2 == nil {
+			total += active * size
+		}
+	}
+	return total
+}
+
+// meminfo is one of the values of /proc/meminfo, in bytes.
+func meminfo(name string) (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/meminfo has no %s", name)
+}

@@ -1,0 +1,217 @@
+package loadtest
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// WorkerCommand is the hidden subcommand that a generator of several processes
+// starts itself with.
+const WorkerCommand = "loadtest-worker"
+
+// Worker is a process of the generator: it takes a job and orders as JSON from
+// in, and writes reports to out, until the job is done or in ends. Signals from
+// the terminal have to be ignored: the orders say when to stop.
+func Worker(in io.Reader, out io.Writer) error {
+	dec := json.NewDecoder(bufio.NewReader(in))
+	var j job
+	if err := dec.Decode(&j); err != nil {
+		return fmt.Errorf("loadtest: no job on standard input: %w; this command is for heartwheel loadtest to start", err)
+	}
+	reports := make(chan report, reportsKept)
+	orders, done, err := startLoops(&j, reports)
+	if err != nil {
+		return err
+	}
+	go func() { // ends with in, which the run closes
+		for {
+			var o order
+			if err := dec.Decode(&o); err != nil {
+				o = order{Stop: true}
+			}
+			for _, in := range orders {
+				select {
+				case in <- o:
+				case <-done:
+				}
+			}
+			if o.Stop {
+				return
+			}
+		}
+	}()
+	go func() { <-done; close(reports) }()
+	w := bufio.NewWriter(out)
+	enc := json.NewEncoder(w)
+	var failed error
+	for r := range reports { // all of them even after an error: the loops must end
+		if failed == nil {
+			if failed = enc.Encode(r); failed == nil {
+				failed = w.Flush()
+			}
+			if failed != nil {
+				for _, in := range orders {
+					in <- order{Stop: true}
+				}
+			}
+		}
+	}
+	return failed
+}
+
+// A workerProcess is one process of the crew.
+type workerProcess struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	enc    *json.Encoder
+	stderr *tail
+	mu     sync.Mutex // guards enc
+	done   chan struct{}
+	err    error // valid after done
+}
+
+// processCrew starts a worker for every process of the plan. command makes the
+// command of a worker.
+func processCrew(j *job, command func() *exec.Cmd) (*crew, error) {
+	c := &crew{loops: j.Of, reports: make(chan report, reportsKept)}
+	var workers []*workerProcess
+	c.kill = func() {
+		for _, w := range workers {
+			_ = w.cmd.Process.Kill()
+		}
+	}
+	c.wait = func() error {
+		for _, w := range workers {
+			<-w.done
+		}
+		return nil
+	}
+	for n := range j.Plan.Processes {
+		share := *j
+		share.First = n * j.Plan.Loops
+		w, err := startWorker(command(), &share, c.reports, n)
+		if err != nil {
+			c.kill()
+			_ = c.wait()
+			return nil, fmt.Errorf("worker process %d: %w", n, err)
+		}
+		workers = append(workers, w)
+	}
+	c.order = func(o order) {
+		for _, w := range workers {
+			w.mu.Lock()
+			_ = w.enc.Encode(o) // a worker that is gone has said so
+			w.mu.Unlock()
+		}
+	}
+	return c, nil
+}
+
+func startWorker(cmd *exec.Cmd, j *job, reports chan<- report, n int) (*workerProcess, error) {
+	w := &workerProcess{cmd: cmd, stderr: &tail{}, done: make(chan struct{})}
+	cmd.Stderr = w.stderr
+	// A group of its own: what the terminal sends is for the run to handle.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	if w.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.enc = json.NewEncoder(w.stdin)
+	go w.read(stdout, j.First, j.Plan.Loops, reports, n)
+	if err := w.enc.Encode(j); err != nil {
+		_ = cmd.Process.Kill()
+		<-w.done
+		return nil, err
+	}
+	return w, nil
+}
+
+// read passes on what the worker reports until it ends. Loops that have not
+// had their last report by then are lost.
+func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- report, n int) {
+	defer close(w.done)
+	ended := map[int]bool{}
+	dec := json.NewDecoder(bufio.NewReader(stdout))
+	for {
+		var r report
+		if err := dec.Decode(&r); err != nil {
+			break
+		}
+		if r.Result != nil || r.Error != "" {
+			ended[r.Loop] = true
+		}
+		reports <- r
+	}
+	w.stdin.Close()
+	w.err = w.cmd.Wait()
+	if w.err == nil && len(ended) < loops {
+		w.err = errors.New("ended without a result")
+	}
+	text := ""
+	if w.err != nil {
+		text = fmt.Sprintf("worker process %d: %s", n, w.err)
+		if said := w.stderr.last(); said != "" {
+			text += ": " + said
+		}
+	}
+	for k := first; k < first+loops; k++ {
+		if !ended[k] {
+			reports <- report{Loop: k, Lost: true, Error: text}
+			text = "" // once for the process
+		}
+	}
+}
+
+// A tail keeps the end of what is written to it. Safe for concurrent use.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const tailKept = 4096
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, b...)
+	if over := len(t.text) - tailKept; over > 0 {
+		t.text = append(t.text[:0], t.text[over:]...)
+	}
+	return len(b), nil
+}
+
+// last is the last line that says something: not the hint at the help.
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	said := ""
+	for line := range strings.Lines(string(t.text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "run heartwheel ") {
+			said = strings.TrimPrefix(line, "heartwheel: ")
+		}
+	}
+	return said
+}
+
+// lead is how long before the event the loops are told when something begins.
+func (p *Plan) lead() time.Duration {
+	if p.Processes > 1 {
+		return 200 * time.Millisecond
+	}
+	return 30 * time.Millisecond
+}

@@ -1,0 +1,197 @@
+package loadtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// text is the short report for a person, the verdict first. Pure.
+func (s *Summary) text() string {
+	b := &strings.Builder{}
+	v := &s.Verdict
+	title := v.Word
+	if v.Word == Invalid {
+		title += ": generator-limited"
+	}
+	fmt.Fprintf(b, "%s\n", title)
+	for i, reason := range v.Reasons {
+		if v.Word == Invalid && i == 0 {
+			continue // the title has said so
+		}
+		fmt.Fprintf(b, "  %s\n", reason)
+	}
+	b.WriteByte('\n')
+	s.writeConnections(b)
+	s.writeLatency(b)
+	s.writeDead(b)
+	s.writeServer(b)
+	s.writeGenerator(b)
+	for i, g := range s.SLO {
+		word := "ok"
+		if !g.OK {
+			word = "BROKEN"
+		}
+		measured := "nothing measured"
+		if g.Known {
+			measured = "measured " + g.text()
+		}
+		item(b, pick(i == 0, "gates"), "%-7s %s: %s", word, g.Gate, measured)
+	}
+	return b.String()
+}
+
+// item writes one line of the report.
+func item(b *strings.Builder, name, format string, args ...any) {
+	fmt.Fprintf(b, "%-13s "+format+"\n", append([]any{name}, args...)...)
+}
+
+// pick is the text, or nothing.
+func pick(yes bool, text string) string {
+	if yes {
+		return text
+	}
+	return ""
+}
+
+func (s *Summary) writeConnections(b *strings.Builder) {
+	target := s.Environment.Target
+	if s.Environment.OwnServer {
+		target += ", a server of its own"
+	}
+	item(b, "target", "%s", target)
+	c := &s.Connections
+	item(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
+		grouped(c.Established), grouped(c.Asked), grouped(int64(c.RateReal+0.5)), c.RateAsked, grouped(c.Failed), grouped(c.Refused), grouped(c.AtEnd))
+	if c.TimeUS != nil {
+		item(b, "", "connect time %s", distText(c.TimeUS, usText))
+	}
+	for _, f := range c.Failures {
+		item(b, "", "failed %s × %s%s", grouped(f.Count), f.Error, pick(f.Example != "", ": "+f.Example))
+	}
+	for _, t := range c.Told {
+		item(b, "", "told %d (%s) × %s", t.Code, t.Meaning, grouped(t.Count))
+	}
+	f := &s.Frames
+	item(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s without an answer at the end%s",
+		grouped(f.Sent), grouped(f.Answered), grouped(int64(f.PerSecond+0.5)), grouped(f.Wrong), grouped(f.Unanswered),
+		pick(f.ServerBeats > 0, ", "+grouped(f.ServerBeats)+" of the server's beats answered"))
+	if f.Wrong > 0 {
+		item(b, "", "the first wrong one: %s", f.WrongExample)
+	}
+}
+
+func (s *Summary) writeLatency(b *strings.Builder) {
+	switch {
+	case s.Generator.Limited:
+		item(b, "latency", "not shown: the generator was limited, so it would say nothing about the server")
+	case s.Response == nil || s.Service == nil:
+		item(b, "latency", "nothing was measured")
+	default:
+		item(b, "latency", "%-25s %s", s.Response.Name, distText(&s.Response.US, usText))
+		item(b, "", "%-25s %s", s.Service.Name, distText(&s.Service.US, usText))
+	}
+}
+
+func distText(d *Distribution, unit func(float64) string) string {
+	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", unit(d.P50), unit(d.P90), unit(d.P99), unit(d.P999), unit(d.Max))
+}
+
+func (s *Summary) writeDead(b *strings.Builder) {
+	if d := s.Detection; d != nil {
+		known := "T is not known"
+		if d.TimeoutMS > 0 {
+			known = fmt.Sprintf("T %s (from %s)", msText(d.TimeoutMS), d.TimeoutFrom)
+		}
+		item(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
+			known, msText(d.BoundMS), grouped(d.Injected), grouped(d.Detected), grouped(d.Undetected), grouped(d.Early), grouped(d.Late))
+		for i := range d.Faults {
+			d.Faults[i].write(b)
+		}
+	}
+	item(b, "false kills", "%s, and %s", grouped(s.FalseKills.Count), plural(s.Unexplained.Count, "unexplained close"))
+	for _, e := range slices.Concat(s.FalseKills.Examples, s.Unexplained.Examples) {
+		item(b, "", "%s", e.Text)
+	}
+}
+
+func (f *FaultResult) write(b *strings.Builder) {
+	text := f.Fault
+	switch {
+	case !f.Observable:
+		text += fmt.Sprintf(": %s injected", grouped(f.Injected))
+	case f.Injected > 0:
+		text += fmt.Sprintf(": %s injected, %s noticed", grouped(f.Injected), grouped(f.Detected))
+	}
+	if f.ErrorMS != nil {
+		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", msText(f.ErrorMS.P50), msText(f.ErrorMS.P99), msText(f.ErrorMS.Max))
+	}
+	if r := f.Reconnect; r != nil {
+		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", grouped(r.Established), grouped(r.Asked), msText(r.TookMS), grouped(r.Refused), grouped(r.Failed))
+	}
+	item(b, "", "%s%s", text, pick(f.Note != "", "; "+f.Note))
+	for _, e := range f.Examples {
+		item(b, "", "  %s", e)
+	}
+}
+
+func (s *Summary) writeServer(b *strings.Builder) {
+	v := s.Server
+	if v == nil {
+		return
+	}
+	item(b, "server", "%s%s of a core (most %s), %s resident (before %s, most %s)",
+		pick(v.ConnectionsMax > 0, "at most "+plural(v.ConnectionsMax, "connection")+", "),
+		percentText(v.CPUPercent), percentText(v.CPUPercentMax), bytesText(float64(v.RSSAfterBytes)), bytesText(float64(v.RSSBeforeBytes)), bytesText(float64(v.RSSPeakBytes)))
+	var parts []string
+	if v.UserBytesPerConnection != 0 {
+		parts = append(parts, grouped(int64(v.UserBytesPerConnection))+" B of user memory a connection")
+	}
+	if v.KernelBytesPerSocket != 0 {
+		parts = append(parts, grouped(int64(v.KernelBytesPerSocket))+" B of kernel memory a socket")
+	}
+	if v.LoopLagP99US != 0 {
+		parts = append(parts, "loop lag p99 at most "+usText(v.LoopLagP99US))
+	}
+	for _, reason := range sortedKeys(v.ClosedByReason) {
+		parts = append(parts, reason+" "+grouped(v.ClosedByReason[reason]))
+	}
+	if len(parts) > 0 {
+		item(b, "", "%s", strings.Join(parts, ", "))
+	}
+	for _, note := range v.Notes {
+		item(b, "", "%s", note)
+	}
+}
+
+func (s *Summary) writeGenerator(b *strings.Builder) {
+	g := &s.Generator
+	var parts []string
+	if g.LagUS != nil {
+		parts = append(parts, fmt.Sprintf("frames late by p99 %s, max %s", usText(g.LagUS.P99), usText(g.LagUS.Max)))
+	}
+	if g.ConnectLagUS != nil {
+		parts = append(parts, fmt.Sprintf("connects late by p99 %s, max %s", usText(g.ConnectLagUS.P99), usText(g.ConnectLagUS.Max)))
+	}
+	total, busiest := 0.0, 0.0
+	for _, p := range g.CPU {
+		total += p.CPUPercent
+		busiest = max(busiest, p.LoopPercent)
+	}
+	parts = append(parts, fmt.Sprintf("%s of a core in %s, busiest loop %s", percentText(total), plural(len(g.CPU), "process"), percentText(busiest)))
+	word := "within its bounds"
+	if g.Limited {
+		word = "LIMITED"
+	}
+	item(b, "generator", "%s: %s", word, strings.Join(parts, ", "))
+	if s.Environment.Started != "" {
+		env := &s.Environment
+		length := 0.0
+		if n := len(s.Phases); n > 0 {
+			length = s.Phases[n-1].EndS
+		}
+		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, plural(env.CPUs, "core"),
+			formatDuration(time.Duration(length*1e9).Round(100*time.Millisecond)))
+	}
+}

@@ -1,0 +1,402 @@
+package loadtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options is what a run needs beside the plan. All of it is required, but for
+// Signals.
+type Options struct {
+	Plan     *Plan
+	Settings []Setting
+	Version  string // of heartwheel, for the report
+
+	// Command makes the command line of heartwheel with the arguments: for a
+	// server of its own and for more processes of the generator.
+	Command func(args ...string) *exec.Cmd
+
+	Stdout   io.Writer // the report
+	Progress io.Writer // the live view, or one line a second
+	Terminal bool      // Progress is a terminal: the view is redrawn in place
+	Color    bool
+	Width    int // of the terminal, in characters
+
+	// Signals asks the run to end early; a second one ends it without a report.
+	// nil: never.
+	Signals <-chan os.Signal
+}
+
+// A run is a run under way. Its fields belong to the goroutine of Run.
+type run struct {
+	Options
+	plan    *Plan
+	target  netip.AddrPort
+	own     *ownServer // nil: the target was given
+	probed  probed
+	crew    *crew
+	sampler *sampler
+	view    *view
+
+	started     time.Time
+	start       int64 // when the first connect is due, on the machine's monotonic clock
+	hold        int64 // when hold begins; 0: not yet known
+	interrupted bool
+	stopped     bool // the loops were told to stop
+	connected   int  // loops whose connections were all tried
+	ended       int  // loops that have had their last report
+	results     []*result
+	latest      []tallies // by loop
+	procCPU     []int64   // by process
+	lastCPU     int64
+	ticks       int // the last second of which there are ticks
+	second      second
+	samples     []Sample
+	events      []Event
+	errors      []string
+}
+
+// A second is what the ticks since the last sample add up to.
+type second struct{ response, service, lag hist }
+
+// Run does what the plan says, shows it, and reports. An error is of the time
+// before the first connection: a *PlanError for a plan that cannot be carried
+// out, any other for a target that cannot be tested. Afterwards everything is
+// in the Summary, with its verdict. Run waits for all that it has started.
+func Run(o Options) (*Summary, error) {
+	r := &run{Options: o, plan: o.Plan}
+	if err := prepareOut(r.plan.Out); err != nil {
+		return nil, err
+	}
+	if err := r.prepareTarget(); err != nil {
+		return nil, err
+	}
+	if r.own != nil {
+		defer r.own.stop()
+	}
+	sources, err := r.prepareSources()
+	if err != nil {
+		return nil, err
+	}
+	ops := r.plan.Ops
+	pid := 0
+	if r.own != nil {
+		pid = r.own.cmd.Process.Pid
+		if ops == "" && r.own.ops != "" {
+			ops = "http://" + r.own.ops
+		}
+	}
+	r.sampler = newSampler(r.target, ops, pid)
+	if r.plan.stalls() {
+		if err := stallable(r.sampler.pids); err != nil {
+			return nil, err
+		}
+	}
+	if r.crew, err = r.hire(sources); err != nil {
+		return nil, err
+	}
+	r.view = newView(r)
+	r.conduct()
+	out := r.outcome()
+	r.view.end()
+	fmt.Fprint(o.Stdout, out.summary.text())
+	if r.plan.Out != "" {
+		files, err := out.write(r.plan.Out)
+		if err != nil {
+			out.summary.Errors = append(out.summary.Errors, err.Error())
+			out.summary.Verdict = decide(out.summary, r.plan.SLO, r.interrupted)
+			return out.summary, nil
+		}
+		fmt.Fprintf(o.Stdout, "\nwritten to %s: %s\n", r.plan.Out, strings.Join(files, ", "))
+	}
+	return out.summary, nil
+}
+
+// prepareTarget starts a server if no target is given, and connects once.
+func (r *run) prepareTarget() error {
+	target := r.plan.Target
+	if target == "" {
+		own, err := startServer(r.plan.serveFlags(), r.Command)
+		if err != nil {
+			return err
+		}
+		r.own, target = own, "tcp://"+own.addr
+	}
+	err := func() (err error) {
+		if r.target, err = resolveTarget(target); err != nil {
+			return err
+		}
+		if r.probed, err = probe(r.target, r.plan); err != nil {
+			return err
+		}
+		return r.plan.ValidateTimeout(r.probed.timeout)
+	}()
+	if err != nil && r.own != nil {
+		r.own.stop()
+	}
+	return err
+}
+
+// prepareSources lists the source addresses, and refuses a plan for which they
+// have too few ports.
+func (r *run) prepareSources() ([]netip.Addr, error) {
+	prefixes := r.plan.Sources
+	if len(prefixes) == 0 {
+		prefixes = defaultSources(r.target.Addr(), r.plan.Connections)
+	}
+	for _, p := range prefixes {
+		if p.Addr().Unmap().Is4() != r.target.Addr().Is4() {
+			return nil, &PlanError{[]string{fmt.Sprintf("source %s: is of another address family than the target %s", p, r.target.Addr())}}
+		}
+	}
+	addrs := sourceAddrs(prefixes, r.plan.Connections)
+	if n, ports := max(1, len(addrs)), portRange(); r.plan.Connections > n*ports {
+		return nil, &PlanError{[]string{fmt.Sprintf(
+			"connections %s: are more than the %s × %d ports of the source addresses allow; write --source with at least %d addresses of this machine",
+			formatCount(r.plan.Connections), plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
+	}
+	return addrs, nil
+}
+
+// hire starts the event loops.
+func (r *run) hire(sources []netip.Addr) (*crew, error) {
+	j := &job{Plan: *r.plan, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
+	r.latest, r.procCPU = make([]tallies, j.Of), make([]int64, r.plan.Processes)
+	if r.plan.Processes == 1 {
+		return localCrew(j)
+	}
+	return processCrew(j, func() *exec.Cmd { return r.Command(WorkerCommand) })
+}
+
+// conduct runs the phases until every loop has had its last report.
+func (r *run) conduct() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	r.sampler.begin()
+	wg.Go(func() { r.sampler.run(ctx) })
+
+	r.started = time.Now()
+	r.start = monotonic() + int64(r.plan.lead())
+	o := order{Start: r.start}
+	if r.plan.Mode == modeChurn {
+		r.beginHold(ctx, &wg, r.start)
+		o.Hold = r.hold
+	} else {
+		r.event(0, EventPhase, "connect")
+	}
+	r.crew.order(o)
+	r.follow(ctx, &wg)
+	// The reports are in: what has ended has nobody left to wait for.
+	_ = r.crew.wait()
+}
+
+// follow takes the reports and gives the orders.
+func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
+	const collect = 150 * time.Millisecond // for the ticks of all loops to come in
+	sample := time.NewTimer(time.Until(r.started) + r.plan.lead() + time.Second + collect)
+	defer sample.Stop()
+	var ownEnded <-chan struct{}
+	if r.own != nil {
+		ownEnded = r.own.ended
+	}
+	n := 1
+	defer func() { // the last second, if it was whole
+		for ; n <= r.ticks; n++ {
+			r.sample(n)
+		}
+	}()
+	for r.ended < r.crew.loops {
+		select {
+		case rep := <-r.crew.reports:
+			r.take(rep)
+			if r.connected+r.ended >= r.crew.loops && r.hold == 0 && !r.stopped {
+				r.endConnect(ctx, wg)
+			}
+		case <-sample.C:
+			r.sample(n)
+			n++
+			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - monotonic()))
+		case <-ownEnded:
+			ownEnded = nil
+			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.last()))
+			r.stop()
+		case <-r.Signals:
+			if r.interrupted {
+				r.errors = append(r.errors, "a second signal: ended without waiting for the figures")
+				r.crew.kill()
+				return
+			}
+			r.interrupted = true
+			r.stop()
+		}
+	}
+}
+
+func (r *run) stop() {
+	if !r.stopped {
+		r.stopped = true
+		if r.hold != 0 && monotonic() > r.hold {
+			r.sampler.hold(false)
+		}
+		r.crew.order(order{Stop: true})
+	}
+}
+
+// endConnect begins the hold phase, unless nothing is connected.
+func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
+	t := r.total()
+	if r.plan.Mode != modeChurn && t.Established == 0 {
+		r.errors = append(r.errors, fmt.Sprintf("none of %s was established", plural(r.plan.Connections, "connection")))
+		r.stop()
+		return
+	}
+	r.beginHold(ctx, wg, monotonic()+int64(r.plan.lead()))
+	r.crew.order(order{Hold: r.hold})
+}
+
+// beginHold sets when the hold phase begins, and what happens in it that is
+// not the loops' to do.
+func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
+	r.hold = at
+	r.event(at, EventPhase, "hold")
+	for i := range r.plan.Faults {
+		f := &r.plan.Faults[i]
+		k, _ := faultKindByName(f.Kind)
+		r.events = append(r.events, Event{T: since(r.start, at+int64(f.At)), Kind: EventFault, Fault: f.Text, Text: f.Kind + ": " + k.does})
+		if f.Kind == stallServer {
+			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
+		}
+	}
+	wg.Go(func() {
+		if sleepUntil(ctx, at) {
+			r.sampler.hold(true)
+		}
+	})
+	// The end is looked at a moment before it comes: then all is still open.
+	early := min(r.plan.Duration/4, 200*time.Millisecond)
+	wg.Go(func() {
+		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
+			r.sampler.hold(false)
+		}
+	})
+}
+
+// take handles one report.
+func (r *run) take(rep report) {
+	switch {
+	case rep.Tick != nil:
+		t := rep.Tick
+		r.ticks = max(r.ticks, t.N)
+		r.latest[rep.Loop] = t.Tallies
+		r.procCPU[rep.Loop/r.plan.Loops] = t.ProcCPU
+		r.second.response.merge(t.Response)
+		r.second.service.merge(t.Service)
+		r.second.lag.merge(t.Lag)
+		r.sampler.setOpen(r.total().Open)
+	case rep.Event != nil:
+		r.events = append(r.events, *rep.Event)
+	case rep.Connected != nil:
+		r.latest[rep.Loop] = *rep.Connected
+		r.connected++
+	}
+	if rep.Result != nil {
+		r.results = append(r.results, rep.Result)
+		r.latest[rep.Loop] = rep.Result.Tallies
+		r.ended++
+		return
+	}
+	if rep.Error != "" {
+		r.errors = append(r.errors, rep.Error)
+		r.event(monotonic(), EventError, rep.Error)
+	}
+	if rep.Error != "" || rep.Lost {
+		r.latest[rep.Loop].Open, r.latest[rep.Loop].Connecting = 0, 0
+		r.ended++
+	}
+}
+
+func (r *run) total() tallies {
+	var t tallies
+	for i := range r.latest {
+		t.add(&r.latest[i])
+	}
+	return t
+}
+
+// event adds an event of the run; at is 0 for its start.
+func (r *run) event(at int64, kind, text string) {
+	t := 0.0
+	if at != 0 {
+		t = since(r.start, at)
+	}
+	r.events = append(r.events, Event{T: t, Kind: kind, Text: text})
+}
+
+// sample makes the sample of second n, and shows it.
+func (r *run) sample(n int) {
+	t := r.total()
+	var cpu int64
+	for _, ns := range r.procCPU {
+		cpu += ns
+	}
+	s := Sample{
+		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
+		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
+		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
+		CPUPercent: round3(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
+		tallies: t,
+	}
+	if len(r.samples) > 0 {
+		last := &r.samples[len(r.samples)-1].tallies
+		s.Connects = float64(t.Attempts - last.Attempts)
+		s.Sent, s.Answered = float64(t.Sent-last.Sent), float64(t.Answered-last.Answered)
+	} else {
+		s.Connects, s.Sent, s.Answered, s.CPUPercent = float64(t.Attempts), float64(t.Sent), float64(t.Answered), 0
+	}
+	r.lastCPU = cpu
+	r.second = second{}
+	r.samples = append(r.samples, s)
+	r.view.show(&s)
+}
+
+// phase is the phase at a time.
+func (r *run) phase(at int64) string {
+	switch {
+	case r.hold == 0 || at < r.hold:
+		return "connect"
+	case at < r.hold+int64(r.plan.Duration):
+		return "hold"
+	}
+	return "close"
+}
+
+// environment is where the run takes place.
+func (r *run) environment() Environment {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	memory, _ := meminfo("MemTotal")
+	return Environment{
+		Version: r.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+		Kernel: strings.TrimSpace(string(kernel)), CPUs: runtime.NumCPU(), MemoryBytes: memory,
+		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: "tcp://" + r.target.String(), OwnServer: r.own != nil,
+		Started: r.started.Format(time.RFC3339),
+	}
+}
+
+// outcome puts everything together.
+func (r *run) outcome() *outcome {
+	return summarize(&material{
+		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
+		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),
+		samples: r.samples, events: r.events, errors: r.errors,
+	})
+}

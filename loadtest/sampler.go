@@ -1,0 +1,212 @@
+package loadtest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A sampler looks at the server from outside the protocol every second: at its
+// metrics, and at its processes if they are local.
+type sampler struct {
+	ops   string // URL; empty: none
+	pids  []int  // none: not local, or not to be seen
+	local bool   // the server runs on this machine
+
+	client *http.Client
+	mu     sync.Mutex // guards what follows
+
+	before, latest *serverState
+	cpuMax         float64
+	connMax        int
+	rssPeak        int64
+	samples        int
+	failed         string // why the metrics could not be read, the last time
+	slabBefore     int64
+	slabExact      bool
+	slabAfter      int64 // 0: not measured
+	slabSockets    int   // sockets of both ends when slabAfter was
+	openNow        int   // connections of the generator
+	holdFrom       *serverState
+	holdTo         *serverState
+}
+
+// enough is how many connections are needed to tell the memory of one.
+const enough = 1000
+
+// A serverState is one look at the server.
+type serverState struct {
+	at          time.Time
+	ops         *opsSample // nil: not seen
+	connections int        // −1: not seen
+	cpuSeconds  float64
+	cpuPercent  float64 // since the look before
+	rss         int64
+	closed      int64 // since the start of the run
+}
+
+// newSampler prepares to look at the server behind target. own is the process
+// of a server that the run has started, or 0.
+func newSampler(target netip.AddrPort, ops string, own int) *sampler {
+	s := &sampler{ops: ops, local: isLocal(target.Addr()), client: newOpsClient()}
+	if s.local {
+		if s.pids = listenerPIDs(target.Port()); len(s.pids) == 0 && own != 0 {
+			s.pids = []int{own}
+		}
+	}
+	return s
+}
+
+// begin takes the measures before the first connection.
+func (s *sampler) begin() {
+	s.look()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.samples, s.cpuMax = s.latest, 0, 0
+	if s.local {
+		s.slabBefore, s.slabExact, _ = slabBytes()
+	}
+}
+
+// run looks at the server every second until ctx is done.
+func (s *sampler) run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.client.CloseIdleConnections()
+			return
+		case <-tick.C:
+			s.look()
+		}
+	}
+}
+
+// look takes a sample. Safe for concurrent use.
+func (s *sampler) look() {
+	state := &serverState{at: time.Now(), connections: -1}
+	seen := false
+	failed := ""
+	if s.ops != "" {
+		ops, err := fetchOps(s.client, s.ops)
+		if err != nil {
+			failed = err.Error()
+		} else {
+			seen = true
+			state.ops, state.connections = ops, int(ops.connections)
+			state.cpuSeconds, state.rss = ops.cpuSeconds, int64(ops.rss)
+		}
+	}
+	if p, err := readProcs(s.pids); err == nil && len(s.pids) > 0 {
+		seen = true
+		state.cpuSeconds, state.rss = p.cpuSeconds, p.rss
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = failed
+	if !seen {
+		return
+	}
+	if last := s.latest; last != nil {
+		if wall := state.at.Sub(last.at).Seconds(); wall > 0 && state.cpuSeconds >= last.cpuSeconds {
+			state.cpuPercent = round3(100 * (state.cpuSeconds - last.cpuSeconds) / wall)
+			if wall > 0.5 { // shorter spans say too little, the clock of processor time being coarse
+				s.cpuMax = max(s.cpuMax, state.cpuPercent)
+			}
+		}
+	}
+	if s.before != nil && s.before.ops != nil && state.ops != nil {
+		for _, n := range grown(s.before.ops.closed, state.ops.closed) {
+			state.closed += n
+		}
+	}
+	s.samples++
+	s.connMax = max(s.connMax, state.connections)
+	s.rssPeak = max(s.rssPeak, state.rss)
+	s.latest = state
+}
+
+// setOpen says how many connections the generator holds. Safe for concurrent use.
+func (s *sampler) setOpen(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openNow = n
+}
+
+// hold marks the beginning of the hold phase, and its end. Safe for concurrent
+// use.
+func (s *sampler) hold(begin bool) {
+	s.look()
+	var slab int64
+	if !begin && s.local {
+		slab, _, _ = slabBytes()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if begin {
+		s.holdFrom = s.latest
+		return
+	}
+	s.holdTo, s.slabAfter, s.slabSockets = s.latest, slab, 2*s.openNow
+}
+
+// sample is the latest look as part of a Sample; nil if there was none.
+func (s *sampler) sample() *ServerSample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest == nil {
+		return nil
+	}
+	l := s.latest
+	return &ServerSample{Connections: l.connections, CPUPercent: l.cpuPercent, RSSBytes: l.rss, Closed: l.closed}
+}
+
+// summary is what was seen; nil if that is nothing. open is the number of
+// connections at the end of hold.
+func (s *sampler) summary() *Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ops == "" && len(s.pids) == 0 {
+		return nil
+	}
+	sum := &Server{Ops: s.ops, PIDs: s.pids, Samples: s.samples, ConnectionsMax: s.connMax, CPUPercentMax: s.cpuMax, RSSPeakBytes: s.rssPeak}
+	if s.failed != "" {
+		sum.Notes = append(sum.Notes, "the metrics could not be read: "+s.failed)
+	}
+	if s.before != nil {
+		sum.RSSBeforeBytes = s.before.rss
+	}
+	if from, to := s.holdFrom, s.holdTo; from != nil && to != nil {
+		if wall := to.at.Sub(from.at).Seconds(); wall > 0 {
+			sum.CPUPercent = round3(100 * (to.cpuSeconds - from.cpuSeconds) / wall)
+		}
+		sum.RSSAfterBytes = to.rss
+		open := s.slabSockets / 2
+		if open < enough {
+			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one", plural(open, "connection")))
+		} else if s.before != nil {
+			sum.UserBytesPerConnection = math.Round(float64(to.rss-s.before.rss) / float64(open))
+			if s.slabAfter > 0 && s.slabBefore > 0 {
+				sum.KernelBytesPerSocket = math.Round(float64(s.slabAfter-s.slabBefore) / float64(s.slabSockets))
+				if !s.slabExact {
+					sum.Notes = append(sum.Notes, "kernel bytes a socket are from /proc/meminfo, which counts the kernel's reserve too; run as root for exact ones")
+				}
+			}
+		}
+	}
+	last := s.holdTo // not later: then the connections are reset by the run itself
+	if last == nil {
+		last = s.latest
+	}
+	if s.before != nil && s.before.ops != nil && last.ops != nil {
+		a, b := s.before.ops, last.ops
+		sum.ClosedByReason, sum.RefusedByReason = grown(a.closed, b.closed), grown(a.refused, b.refused)
+		sum.LoopLagMeanUS, sum.LoopLagP99US = lagBetween(a, b)
+	}
+	return sum
+}

@@ -1,0 +1,118 @@
+package loadtest
+
+import (
+	"math"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
+)
+
+// beatDue sends the beats that are due, and returns when the next one is.
+func (l *loop) beatDue(now int64) (next int64) {
+	if l.beats == nil || l.plan.Mode == modeEcho && l.inHold(now) {
+		return now + idle
+	}
+	for range maxSends {
+		k := l.beatRound*int64(l.plan.Connections) + int64(l.number(int32(l.beatNext)))
+		due := l.start + int64(l.beats.due(k))
+		if due > now {
+			return due
+		}
+		i := int32(l.beatNext)
+		if l.beatNext++; l.beatNext == len(l.conns) {
+			l.beatNext = 0
+			l.beatRound++
+		}
+		if c := &l.conns[i]; c.state == stateUp && c.victim < 0 && c.began <= due {
+			l.sendBeat(i, c, due)
+		}
+	}
+	return now // there may be more
+}
+
+// sendBeat sends a beat that was due then.
+func (l *loop) sendBeat(i int32, c *conn, due int64) {
+	now := l.clock.now()
+	if l.inHold(due) {
+		l.result.Lag.record(now - due)
+	}
+	l.tickLag.record(now - due)
+	if l.plan.Frame == framePing {
+		l.frame = codec.AppendPing(l.frame[:0], appendStamp(l.stamp[:0], l.nextStamp(c, now, due)))
+		l.write(i, c, l.frame, now)
+		return
+	}
+	if c.beatsOut == 0 {
+		c.oldestDue, c.oldestSent = due, now
+	}
+	c.newestSent = now
+	c.beatsOut++
+	l.tallies.Sent++
+	l.write(i, c, l.beat, now)
+}
+
+func (l *loop) nextStamp(c *conn, now, due int64) stamp {
+	s := stamp{sent: now, lag: uint32(min(max(0, now-due)/1000, math.MaxUint32)), number: c.sendNo}
+	c.sendNo++
+	l.tallies.Sent++
+	return s
+}
+
+// sendEcho sends n DATA frames for which there is room since due.
+func (l *loop) sendEcho(i int32, n int, due int64) {
+	c := &l.conns[i]
+	if c.victim >= 0 || c.state != stateUp {
+		return
+	}
+	now := l.clock.now()
+	l.frame = l.frame[:0]
+	for range n {
+		if l.inHold(due) {
+			l.result.Lag.record(now - due)
+		}
+		l.tickLag.record(now - due)
+		at := len(l.frame)
+		// Op, stamp and filler are written in place: AppendData would copy twice.
+		l.frame = append(l.frame, 0, 0, 0, 0, byte(codec.OpData))
+		l.frame = append(appendStamp(l.frame, l.nextStamp(c, now, due)), l.filler...)
+		size := len(l.frame) - at - codec.HeaderSize
+		l.frame[at+1], l.frame[at+2], l.frame[at+3] = byte(size>>16), byte(size>>8), byte(size)
+	}
+	l.write(i, c, l.frame, now)
+}
+
+// write sends whole frames. now is before the call. What the socket does not
+// take waits until it does: at most what the plan keeps on its way, and a few
+// beats.
+func (l *loop) write(i int32, c *conn, b []byte, now int64) {
+	if c.flags&flagPending != 0 {
+		l.pending[i] = append(l.pending[i], b...)
+		return
+	}
+	n, err := unix.Write(int(c.fd), b)
+	switch {
+	case n == len(b):
+		c.lastFrame = now
+	case err == nil || err == unix.EAGAIN:
+		l.pending[i] = slices.Clone(b[max(0, n):])
+		c.flags |= flagPending
+	}
+	// Any other error is that of a connection which is closed: the event comes.
+}
+
+// flush sends what waits.
+func (l *loop) flush(i int32, c *conn) {
+	now := l.clock.now()
+	b := l.pending[i]
+	n, err := unix.Write(int(c.fd), b)
+	switch {
+	case n == len(b):
+		delete(l.pending, i)
+		c.flags &^= flagPending
+		c.lastFrame = now
+	case err == nil || err == unix.EAGAIN:
+		l.pending[i] = b[max(0, n):]
+	}
+}

@@ -1,0 +1,48 @@
+package loadtest
+
+import (
+	"context"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// stallable says whether these processes can be stopped.
+func stallable(pids []int) error {
+	switch {
+	case len(pids) == 0:
+		return &PlanError{[]string{"fault " + stallServer + ": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
+	case slices.Contains(pids, os.Getpid()):
+		return &PlanError{[]string{"fault " + stallServer + ": what listens at the target is this process itself; test a server of another process"}}
+	}
+	return nil
+}
+
+// stall stops the processes at the time at, of the monotonic clock, for so
+// long. Whatever happens they go on when it returns.
+func stall(ctx context.Context, pids []int, at int64, length time.Duration) {
+	if !sleepUntil(ctx, at) {
+		return
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	sleepUntil(ctx, at+int64(length))
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+}
+
+// sleepUntil sleeps until a time of the monotonic clock. It returns false if
+// ctx was done first.
+func sleepUntil(ctx context.Context, at int64) bool {
+	timer := time.NewTimer(time.Duration(at - monotonic()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

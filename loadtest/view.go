@@ -1,0 +1,182 @@
+package loadtest
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// A view shows a run while it lasts: a few lines that are redrawn in place on
+// a terminal, else one line a second.
+type view struct {
+	w        io.Writer
+	terminal bool
+	color    bool
+	width    int // characters in a line
+	target   string
+	plan     *Plan
+	drawn    int       // lines on the screen
+	history  []float64 // p99 of the response of each second, in µs
+}
+
+// historyKept is how many seconds the sparkline shows.
+const historyKept = 30
+
+func newView(r *run) *view {
+	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width, target: "tcp://" + r.target.String(), plan: r.plan}
+}
+
+// show shows the second that has ended.
+func (v *view) show(s *Sample) {
+	p99 := 0.0
+	if s.ResponseUS != nil {
+		p99 = s.ResponseUS.P99
+	}
+	v.history = append(v.history, p99)
+	if len(v.history) > historyKept {
+		v.history = v.history[1:]
+	}
+	if !v.terminal {
+		fmt.Fprintln(v.w, v.line(s))
+		return
+	}
+	b := &strings.Builder{}
+	if v.drawn > 0 {
+		fmt.Fprintf(b, "\x1b[%dA", v.drawn) // up, to the first line
+	}
+	lines := v.lines(s)
+	for _, l := range lines {
+		// \x1b[K clears what the line before was longer by.
+		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(clip(l, v.width)))
+	}
+	v.drawn = len(lines)
+	io.WriteString(v.w, b.String())
+}
+
+// end leaves what was shown and begins a new paragraph.
+func (v *view) end() {
+	if v.terminal && v.drawn > 0 {
+		fmt.Fprintln(v.w)
+	}
+}
+
+// lines is the live view. Pure.
+func (v *view) lines(s *Sample) []string {
+	t := func(sec float64) string { return formatDuration(time.Duration(sec) * time.Second) }
+	lines := []string{
+		row(s.Phase, "%s, %s to %s", t(s.T), plural(v.plan.Connections, "connection"), v.target),
+		row("connections", "%s open, %s on their way, %s failed, %s a second", grouped(s.Connections), grouped(s.Connecting), grouped(s.Failed), grouped(int64(s.Connects))),
+		row("frames", "%s sent, %s answered a second, %s wrong", grouped(int64(s.Sent)), grouped(int64(s.Answered)), grouped(s.Wrong)),
+		row("latency", "%-24s %s  %s", ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
+		row("", "%-24s %s", ServiceName, threeText(s.ServiceUS)),
+	}
+	if len(v.plan.Faults) > 0 {
+		lines = append(lines, row("dead peers", "%s injected, %s noticed", grouped(s.Injected), grouped(s.Detected)))
+	}
+	lines = append(lines, row("kills", "%s false, %s unexplained", grouped(s.FalseKills), grouped(s.Unexplained)))
+	if s.Server != nil {
+		lines = append(lines, row("server", "%s", serverText(s.Server)))
+	}
+	lag := "on time"
+	if s.LagUS != nil {
+		lag = "late by p99 " + usText(s.LagUS.P99)
+	}
+	return append(lines, row("generator", "%s of a core, %s", percentText(s.CPUPercent), lag))
+}
+
+func row(name, format string, args ...any) string {
+	return fmt.Sprintf("%-12s "+format, append([]any{name}, args...)...)
+}
+
+func threeText(d *Distribution) string {
+	if d == nil {
+		return "-"
+	}
+	return fmt.Sprintf("p50 %s  p99 %s  max %s", usText(d.P50), usText(d.P99), usText(d.Max))
+}
+
+func serverText(s *ServerSample) string {
+	text := percentText(s.CPUPercent) + " of a core, " + bytesText(float64(s.RSSBytes))
+	if s.Connections >= 0 {
+		text = plural(s.Connections, "connection") + ", " + text
+	}
+	return text
+}
+
+// line is the same in one line, for a log. Pure.
+func (v *view) line(s *Sample) string {
+	b := &strings.Builder{}
+	fmt.Fprintf(b, "%.0fs %s: %d connections", s.T, s.Phase, s.Connections)
+	if s.Connecting > 0 {
+		fmt.Fprintf(b, ", %d on their way", s.Connecting)
+	}
+	if s.Failed > 0 {
+		fmt.Fprintf(b, ", %d failed", s.Failed)
+	}
+	fmt.Fprintf(b, ", %.0f sent, %.0f answered", s.Sent, s.Answered)
+	if s.ResponseUS != nil && s.ServiceUS != nil {
+		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", ResponseName, usText(s.ResponseUS.P99), ServiceName, usText(s.ServiceUS.P99))
+	}
+	if s.Wrong > 0 {
+		fmt.Fprintf(b, ", %d wrong", s.Wrong)
+	}
+	if s.Injected > 0 {
+		fmt.Fprintf(b, ", %d dead, %d noticed", s.Injected, s.Detected)
+	}
+	fmt.Fprintf(b, ", %s", plural(s.FalseKills, "false kill"))
+	if s.Unexplained > 0 {
+		fmt.Fprintf(b, ", %d unexplained", s.Unexplained)
+	}
+	if s.Server != nil {
+		fmt.Fprintf(b, ", server %s", percentText(s.Server.CPUPercent))
+	}
+	if s.LagUS != nil {
+		fmt.Fprintf(b, ", generator late p99 %s", usText(s.LagUS.P99))
+	}
+	return b.String()
+}
+
+// sparkline draws the values from 0 to their largest.
+func sparkline(values []float64) string {
+	const bars = "▁▂▃▄▅▆▇█"
+	most := 0.0
+	for _, v := range values {
+		most = max(most, v)
+	}
+	b := &strings.Builder{}
+	for _, v := range values {
+		i := 0
+		if most > 0 {
+			i = int(v / most * 7)
+		}
+		b.WriteString(string([]rune(bars)[i]))
+	}
+	return b.String()
+}
+
+// clip cuts a line to the width of the terminal, for a line that wraps could
+// not be redrawn in place.
+func clip(line string, width int) string {
+	r := []rune(line)
+	if width > 1 && len(r) >= width {
+		return string(r[:width-1])
+	}
+	return line
+}
+
+// style makes the name of a line stand out, and alarms red, if colours are
+// wanted.
+func (v *view) style(line string) string {
+	if !v.color {
+		return line
+	}
+	name, rest := line, ""
+	if r := []rune(line); len(r) > 12 {
+		name, rest = string(r[:12]), string(r[12:])
+	}
+	if strings.HasPrefix(name, "kills") && !strings.HasPrefix(rest, " 0 false, 0 ") {
+		return "\x1b[31m" + line + "\x1b[0m"
+	}
+	return "\x1b[1m" + name + "\x1b[0m" + rest
+}
