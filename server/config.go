@@ -79,7 +79,7 @@ type Config struct {
 
 	Beat             time.Duration // beat interval H that a client gets without asking; 0: 15 s
 	Timeout          time.Duration // idle timeout T for every connection; 0: 2.5 × the connection's beat interval. At least 1.5 × Beat
-	BeatMin, BeatMax time.Duration // range that a client's wish is clamped to; 0: 1 s and 60 s, widened to hold Beat
+	BeatMin, BeatMax time.Duration // range that a client's wish is clamped to; 0: 1 s and 60 s, widened to hold Beat. A Timeout caps it at two thirds of itself
 	Beats            Beats         // which side beats unless the client's HELLO asks for the other
 	BeatFloor        time.Duration // three beats in a row closer together than this end in GOAWAY 3021; 0: no floor
 
@@ -175,7 +175,7 @@ func (c Config) Validate() error {
 		wrong("beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
 	}
 	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
-		wrong("timeout", c.Timeout, "must lie between 1.5 × beat = %s and %s; leave it out for 2.5 × beat = %s",
+		wrong("timeout", c.Timeout, "must lie between 1.5 × beat = %s and %s; leave it out for 2.5 × beat = %s, or choose a beat of at most two thirds of it",
 			c.Beat*3/2, MaxTimeout, c.Beat*5/2)
 	}
 	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
@@ -203,10 +203,10 @@ func (c Config) Validate() error {
 		wrong("write-stall", c.WriteStall, "must be at least 100ms")
 	}
 	if c.Drain < 0 || c.Drain > time.Hour {
-		wrong("drain", c.Drain, "must lie between 1ns and 1h")
+		wrong("drain", c.Drain, "must be more than 0 and at most 1h")
 	}
 	if c.Spread < 0 || c.Spread > time.Hour {
-		wrong("spread", c.Spread, "must lie between 1ns and 1h")
+		wrong("spread", c.Spread, "must be more than 0 and at most 1h")
 	}
 	if c.Loops < 0 || c.Loops > 256 {
 		wrong("loops", c.Loops, "must lie between 1 and 256; leave it out for one per processor")
