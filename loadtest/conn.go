@@ -40,6 +40,7 @@ type conn struct {
 	oldestDue  int64 // of the empty beats that have no answer yet the oldest: when it was due
 	oldestSent int64 // and when it was sent;
 	newestSent int64 // when the newest was sent
+	waiting    int64 // of stamped frames without an answer: since when none of them was answered
 }
 
 // A victim is a connection with a fault. Loop only.

@@ -2,8 +2,9 @@ package loadtest
 
 import (
 	"bytes"
-	"encoding/binary"
+	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -184,12 +186,13 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 
 func TestEcho(t *testing.T) {
 	t.Parallel()
-	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"4", "300000"}} {
-		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight", c[0], "payload", c[1], "timeout", "1h")
+	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"8", "60000"}, {"4", "300000"}} {
+		// Longer than a frame may be without an answer: what stands still is found.
+		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "1500ms", "inflight", c[0], "payload", c[1], "timeout", "1h")
 		if r.Verdict.Word != Pass && r.Verdict.Word != Invalid { // a busy loop is what it is here
 			t.Errorf("%v: %+v", c, r.Verdict)
 		}
-		if f := r.Frames; f.Answered < 1 || f.Wrong != 0 || f.Answered+f.Unanswered != f.Sent {
+		if f := r.Frames; f.Answered < 10 || f.Wrong != 0 || f.Answered+f.Unanswered != f.Sent || f.OldestUnansweredMS > 900 {
 			t.Errorf("%v: %+v", c, f)
 		}
 	}
@@ -199,7 +202,7 @@ func TestChurn(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "target", plain(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400", "duration", "1s")
 	r.want(t, Pass)
-	if c := r.Connections; c.Asked < 1 || c.RateReal > 440 || c.Established > c.Asked || r.Frames.Answered == 0 || r.Frames.Answered > int64(c.Established) {
+	if c := r.Connections; c.Asked < 100 || c.Asked > 400 || c.Established != c.Asked || r.Frames.Answered != int64(c.Asked-c.AtEnd) {
 		t.Errorf("%+v %+v", c, r.Frames)
 	}
 	// A server that never answers fills all places.
@@ -210,27 +213,19 @@ func TestChurn(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 	}), "mode", "churn", "connections", "20", "connect-rate", "100", "duration", "1s", "connect-timeout", "300ms")
 	r.want(t, Failed, "established")
-	var failures string
-	for _, f := range r.Connections.Failures {
-		failures += f.Error + "\n"
-	}
-	if f := failures; !strings.Contains(f, "no answer to the beat within 300ms") || !strings.Contains(f, "all 20 connections of the plan were still open") {
-		t.Errorf("failures: %s", f)
+	if f := r.Connections.Failures; len(f) != 2 || !strings.Contains(f[0].Error+f[1].Error, "no answer to the beat within 300ms") || !strings.Contains(f[0].Error+f[1].Error, "all 20 connections of the plan were still open") {
+		t.Errorf("%+v", f)
 	}
 }
 
-// answering is a plain server that answers each frame with what answer makes
+// answering is a plain server that answers what it reads with what answer makes
 // of it; nothing ends the connection.
 func answering(t testing.TB, answer func(n int, b []byte) []byte) string {
 	return plain(t, func(n int, c *net.TCPConn) {
 		b := make([]byte, 64<<10)
 		for {
-			// One frame at a time, however the bytes arrive.
-			if _, err := io.ReadFull(c, b[:codec.HeaderSize]); err != nil {
-				return
-			}
-			k := codec.HeaderSize + int(binary.BigEndian.Uint32(b))
-			if _, err := io.ReadFull(c, b[codec.HeaderSize:k]); err != nil {
+			k, err := c.Read(b)
+			if err != nil {
 				return
 			}
 			text := answer(n, b[:k:k])
@@ -425,7 +420,7 @@ func TestCloses(t *testing.T) {
 }
 
 // Every kind of fault against a real server in a process of its own, with
-// T = 600 ms.
+// T = 1.5 s.
 func TestFaultsAreNoticed(t *testing.T) {
 	t.Parallel()
 	var pairs []string
@@ -433,10 +428,10 @@ func TestFaultsAreNoticed(t *testing.T) {
 		pairs = append(pairs, "fault", kind+":5@200ms")
 	}
 	// The bound lets every run end well in time; what is asked of the errors is below.
-	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "3s", "bound", "2s", "loops", "2")
+	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2")
 	r := doRun(t, nil, pairs...)
 	r.want(t, Pass)
-	if r.Detection.TimeoutMS != 600 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
+	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
 		t.Errorf("%+v", r.Detection)
 	}
 	lag := r.Generator.LagUS.Max / 1000
@@ -501,7 +496,7 @@ func TestFaultsThatAreNoticedWrongly(t *testing.T) {
 
 func TestHerdAndReconnect(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "connections", "60", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2",
+	r := doRun(t, nil, "connections", "60", "interval", "200ms", "duration", "5s", "bound", "2s", "loops", "2",
 		"fault", "herd:50%@100ms", "fault", "silent:10@300ms,+over=200ms,+reconnect", "fault", "reset:6@400ms,+reconnect")
 	r.want(t, Pass)
 	for i, n := range []int{30, 10, 6} {
@@ -519,12 +514,12 @@ func TestHerdAndReconnect(t *testing.T) {
 // for what it could not notice.
 func TestStalledServer(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "4s", "bound", "500ms", "fault", "stall-server:1s@300ms", "fault", "silent:5@200ms")
+	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault", "stall-server:2s@300ms", "fault", "silent:5@200ms")
 	r.want(t, Pass)
-	if f := r.Detection.Faults[0]; !strings.Contains(f.Note, "stopped for 1s") || f.EndS-f.StartS != 1 {
+	if f := r.Detection.Faults[0]; !strings.Contains(f.Note, "stopped for 2s") || math.Abs(f.EndS-f.StartS-2) > 1e-6 {
 		t.Errorf("%+v", f)
 	}
-	if r.Response.US.Max < 700e3 {
+	if r.Response.US.Max < 1.5e6 {
 		t.Errorf("nobody waited for the server: %+v", r.Response.US)
 	}
 	_, err := Run(Options{Plan: testPlan(t, "target", plain(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"), Command: command, Stdout: io.Discard, Progress: io.Discard})
@@ -537,13 +532,13 @@ func TestHello(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "20", "hello-beat", "400ms", "hello-device", "d", "interval", "300ms", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms")
 	r.want(t, Pass)
-	if d := r.Detection; d.TimeoutMS != 600 || d.Detected != 3 {
+	if d := r.Detection; d.TimeoutMS != 1500 || d.Detected != 3 {
 		t.Errorf("%+v", d)
 	}
 	// The server beats: its beats are answered, but not by those who are silent.
 	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms", "fault", "freeze:3@100ms")
 	r.want(t, Pass)
-	if r.Frames.ServerBeats < 20*10/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 || r.Connections.AtEnd != 14 {
+	if r.Frames.ServerBeats < 20*5/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 || r.Connections.AtEnd != 14 {
 		t.Errorf("%+v %+v", r.Frames, r.Detection)
 	}
 }
@@ -571,7 +566,7 @@ func TestServerThatEnds(t *testing.T) {
 
 func TestProcesses(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "processes", "3", "loops", "2", "connections", "100", "interval", "200ms", "duration", "2s", "bound", "1s", "fault", "silent:10%@100ms")
+	r := doRun(t, nil, "processes", "3", "loops", "2", "connections", "100", "interval", "200ms", "duration", "3s", "bound", "1s", "fault", "silent:10%@100ms")
 	r.want(t, Pass)
 	if c := r.Connections; c.Established != 100 || c.TimeUS.Count != 100 || r.Detection.Detected != 10 || len(r.Generator.CPU) != 3 || r.Generator.RSSBytes < 3e6 {
 		t.Errorf("%+v %+v %+v", c, r.Detection, r.Generator)
@@ -614,6 +609,115 @@ func TestWorkerThatDies(t *testing.T) {
 	}
 	if s.Verdict.ExitCode != 1 || len(s.Errors) != 1 || s.Errors[0] != "worker process 1: signal: killed" || s.Frames.Answered == 0 {
 		t.Errorf("%+v\n%s", s.Verdict, out.String())
+	}
+}
+
+// The addresses are used in turn, and every connection ends by a reset, which
+// leaves nothing in TIME_WAIT.
+func TestSourcesAndResets(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	from := map[string]int{}
+	resets := 0
+	done := make(chan struct{}, 100)
+	target := plain(t, func(n int, c *net.TCPConn) {
+		if n == 0 { // the probe
+			echo(n, c)
+			return
+		}
+		_, err := io.Copy(c, c)
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		mu.Lock()
+		from[host]++
+		if errors.Is(err, unix.ECONNRESET) {
+			resets++
+		}
+		mu.Unlock()
+		done <- struct{}{}
+	})
+	doRun(t, nil, "target", target, "timeout", "1h", "connections", "60", "duration", "300ms", "source", "127.0.3.0/29", "source", "127.0.4.1").want(t, Pass)
+	for range 60 {
+		<-done
+	}
+	if len(from) != 7 || from["127.0.4.1"] != 8 || from["127.0.3.1"] != 9 || from["127.0.3.0"] != 0 || resets != 60 {
+		t.Errorf("%v, %d resets", from, resets)
+	}
+}
+
+// What each kind of fault does to its connection, as a server sees it.
+func TestWhatFaultsDo(t *testing.T) {
+	t.Parallel()
+	type seen struct {
+		bytes []byte // after the fault: the beats before are answered and left out
+		err   error
+		took  time.Duration // until the writes of a server that answers without being asked are stuck; 0: never
+	}
+	for kind, want := range map[string]func(s seen) bool{
+		"silent":  func(s seen) bool { return len(s.bytes) == 0 && s.took == 0 },
+		"freeze":  func(s seen) bool { return len(s.bytes) == 0 && s.took > 0 },
+		"partial": func(s seen) bool { return bytes.Equal(s.bytes, half) && s.took == 0 },
+		"drip": func(s seen) bool {
+			return len(s.bytes) >= 2 && len(s.bytes) <= 4 && bytes.HasPrefix(dripped, s.bytes[:2])
+		},
+		"reset":     func(s seen) bool { return errors.Is(s.err, unix.ECONNRESET) },
+		"halfclose": func(s seen) bool { return len(s.bytes) == 0 && s.err == io.EOF && s.took == 0 },
+		"garbage":   func(s seen) bool { return bytes.Equal(s.bytes, garbage) },
+		"oversize":  func(s seen) bool { return bytes.Equal(s.bytes, large) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan seen, 1)
+			target := plain(t, func(n int, c *net.TCPConn) {
+				if n == 0 {
+					echo(n, c)
+					return
+				}
+				var s seen
+				// A connection that is up sends a beat every 100 ms. Without any for 1 s it has the fault.
+				b := make([]byte, 64)
+				begun := time.Now()
+				for s.err == nil && time.Since(begun) < 3*time.Second {
+					_ = c.SetReadDeadline(begun.Add(3 * time.Second))
+					var k int
+					k, s.err = c.Read(b)
+					if k%4 == 0 && bytes.Count(b[:k], []byte{0}) == k {
+						_, _ = c.Write(b[:k])
+					} else {
+						s.bytes = append(s.bytes, b[:k]...)
+					}
+				}
+				// Does it still read? PONGs that nobody asked for fill the buffers if not.
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				flood := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 1000)), 100)
+				for range 100 {
+					if _, err := c.Write(flood); errors.Is(err, os.ErrDeadlineExceeded) {
+						s.took = time.Second
+						break
+					}
+				}
+				got <- s
+				_, _ = io.Copy(io.Discard, c)
+			})
+			doRun(t, nil, "target", target, "timeout", "5s", "connections", "1", "interval", "100ms", "duration", "6s", "bound", "500ms", "fault", kind+":1@200ms")
+			if s := <-got; !want(s) {
+				t.Errorf("the server has seen % x, %v, stuck %v", s.bytes, s.err, s.took)
+			}
+		})
+	}
+}
+
+func TestNoAnswerAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, frame := range []string{"empty", "ping"} {
+		var n atomic.Int64
+		target := answering(t, func(_ int, b []byte) []byte {
+			if n.Add(1) > 10 {
+				return []byte{}
+			}
+			return b
+		})
+		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms", "frame", frame)
+		r.want(t, Failed, "frames had no answer at the end; the oldest waited for")
 	}
 }
 

@@ -55,7 +55,7 @@ func (l *loop) judgeRest(now int64) {
 		}
 		if c.sendNo != c.takeNo {
 			r.Unanswered += int64(c.sendNo - c.takeNo)
-			r.OldestUnanswered = max(r.OldestUnanswered, now-c.lastFrame)
+			r.OldestUnanswered = max(r.OldestUnanswered, now-c.waiting)
 		}
 	}
 }

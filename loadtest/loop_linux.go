@@ -196,7 +196,10 @@ func (l *loop) work() (next int64) {
 		next = min(next, l.hold)
 	}
 	next = min(next, l.connectDue(now), l.beatDue(now), l.expire(now))
-	if tick := l.start + int64(l.ticks+1)*int64(time.Second); now >= tick {
+	// The loops do not report all at one instant: on few cores that would make
+	// each other's frames late.
+	stagger := int64(tickStagger) * int64(l.index) / int64(l.of)
+	if tick := l.start + int64(l.ticks+1)*int64(time.Second) + stagger; now >= tick {
 		l.ticks++
 		l.sendTick()
 		next = min(next, tick+int64(time.Second))

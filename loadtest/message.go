@@ -70,6 +70,9 @@ type tick struct {
 	ProcCPU  int64   `json:"proc_cpu"` // ns of processor time of the process since the start
 }
 
+// tickStagger is the time over which the loops' ticks of one second are spread.
+const tickStagger = 150 * time.Millisecond
+
 // A result is all that a loop has measured.
 type result struct {
 	Loop    int     `json:"loop"`

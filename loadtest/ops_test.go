@@ -67,6 +67,11 @@ func TestParseProc(t *testing.T) {
 	if _, err := parseStat([]byte("42 (a) S 1")); err == nil {
 		t.Error("a short line is taken")
 	}
+	// What is in /proc does not count, with its names.
+	proc := "proc_inode_cache 3 4 696 1 1\ndentry 10 12 192 1 1\nlsm_inode_cache 5 6 32 1 1\n"
+	if got := parseSlabinfo(proc); got != 7*192+2*32 {
+		t.Errorf("%d bytes", got)
+	}
 	slab := "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\nTCP 10 20 2368 13 8 : tunables\nfilp 5 8 192 16 1\n"
 	if got := parseSlabinfo(slab); got != 10*2368+5*192 {
 		t.Errorf("%d bytes", got)

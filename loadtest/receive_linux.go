@@ -187,6 +187,7 @@ func (l *loop) takeStamped(i int32, c *conn, f codec.Frame, at int64) (echoed in
 		return 1
 	}
 	c.takeNo++
+	c.waiting = at
 	service := at - s.sent
 	l.answered(c, s.sent, service+int64(s.lag)*1000, service)
 	l.churned(i)

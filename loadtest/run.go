@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -202,7 +201,7 @@ func (r *run) conduct() {
 
 // follow takes the reports and gives the orders.
 func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
-	const collect = 150 * time.Millisecond // for the ticks of all loops to come in
+	const collect = tickStagger + 100*time.Millisecond // for the ticks of all loops to come in
 	sample := time.NewTimer(time.Until(r.started) + r.plan.lead() + time.Second + collect)
 	defer sample.Stop()
 	var ownEnded <-chan struct{}
@@ -378,18 +377,6 @@ func (r *run) phase(at int64) string {
 		return "hold"
 	}
 	return "close"
-}
-
-// environment is where the run takes place.
-func (r *run) environment() Environment {
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	memory, _ := meminfo("MemTotal")
-	return Environment{
-		Version: r.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
-		Kernel: strings.TrimSpace(string(kernel)), CPUs: runtime.NumCPU(), MemoryBytes: memory,
-		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: "tcp://" + r.target.String(), OwnServer: r.own != nil,
-		Started: r.started.Format(time.RFC3339),
-	}
 }
 
 // outcome puts everything together.

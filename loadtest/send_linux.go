@@ -54,6 +54,9 @@ func (l *loop) sendBeat(i int32, c *conn, due int64) {
 }
 
 func (l *loop) nextStamp(c *conn, now, due int64) stamp {
+	if c.sendNo == c.takeNo {
+		c.waiting = now
+	}
 	s := stamp{sent: now, lag: uint32(min(max(0, now-due)/1000, math.MaxUint32)), number: c.sendNo}
 	c.sendNo++
 	l.tallies.Sent++

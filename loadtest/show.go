@@ -25,6 +25,9 @@ func msText(ms float64) string {
 	return digits(ms/1e3) + " s"
 }
 
+// ms64 is ns in ms.
+func ms64(ns int64) float64 { return float64(ns) / 1e6 }
+
 // digits writes three of them, or all before the point.
 func digits(v float64) string {
 	abs, places := max(v, -v), 0

@@ -339,5 +339,3 @@ func faultOver(d *Detection) []Event {
 	}
 	return list
 }
-
-func ms64(ns int64) float64 { return float64(ns) / 1e6 }

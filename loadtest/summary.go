@@ -111,14 +111,14 @@ type Told struct {
 
 // Frames counts whole frames of the entire run.
 type Frames struct {
-	Sent               int64   `json:"sent"`       // that ask for an answer
-	Answered           int64   `json:"answered"`   // rightly
-	Unanswered         int64   `json:"unanswered"` // at the end, on connections that were open and without a fault
-	OldestUnansweredMS float64 `json:"oldest_unanswered_ms"`
-	Wrong              int64   `json:"wrong"`         // answers that are not what they should be
-	WrongExample       string  `json:"wrong_example"` // the first; empty if none
-	ServerBeats        int64   `json:"server_beats"`  // beats of the server that were answered
-	PerSecond          float64 `json:"per_second"`    // answered a second in the hold phase
+	Sent               int64   `json:"sent"`                 // that ask for an answer
+	Answered           int64   `json:"answered"`             // rightly
+	Unanswered         int64   `json:"unanswered"`           // at the end, on connections that were open and without a fault
+	OldestUnansweredMS float64 `json:"oldest_unanswered_ms"` // at least so long
+	Wrong              int64   `json:"wrong"`                // answers that are not what they should be
+	WrongExample       string  `json:"wrong_example"`        // the first; empty if none
+	ServerBeats        int64   `json:"server_beats"`         // beats of the server that were answered
+	PerSecond          float64 `json:"per_second"`           // answered a second in the hold phase
 }
 
 // A Distribution is a few percentiles. Its unit is in the name of the member

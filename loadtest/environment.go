@@ -1,0 +1,20 @@
+package loadtest
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// environment is where the run takes place.
+func (r *run) environment() Environment {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	memory, _ := meminfo("MemTotal")
+	return Environment{
+		Version: r.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+		Kernel: strings.TrimSpace(string(kernel)), CPUs: runtime.NumCPU(), MemoryBytes: memory,
+		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: "tcp://" + r.target.String(), OwnServer: r.own != nil,
+		Started: r.started.Format(time.RFC3339),
+	}
+}
