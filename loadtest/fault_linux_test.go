@@ -1,0 +1,203 @@
+package loadtest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
+)
+
+// Every kind of fault against a real server in a process of its own, with
+// T = 1.5 s.
+func TestFaultsAreNoticed(t *testing.T) {
+	t.Parallel()
+	var pairs []string
+	for _, kind := range []string{"silent", "freeze", "partial", "drip", "reset", "halfclose", "garbage", "oversize"} {
+		pairs = append(pairs, "fault", kind+":5@200ms")
+	}
+	// The bound lets every run end well in time; what is asked of the errors is below.
+	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2")
+	r := doRun(t, nil, pairs...)
+	r.want(t, Pass)
+	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
+		t.Errorf("%+v", r.Detection)
+	}
+	lag := r.Generator.LagUS.Max / 1000
+	for _, f := range r.Detection.Faults {
+		if f.Kind == "reset" {
+			if f.Observable || f.Injected != 5 || f.Detected != 0 || !strings.Contains(f.Note, "as peer_reset") {
+				t.Errorf("%+v", f)
+			}
+			continue
+		}
+		// Two ticks of the server, and as much more as this machine was busy.
+		if f.Injected != 5 || f.Detected != 5 || f.ErrorMS.Min < 0 || f.ErrorMS.P50 > 200+2*lag {
+			t.Errorf("%+v %+v", f, f.ErrorMS)
+		}
+	}
+	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 || s.ConnectionsMax < 90 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Ground truth against servers that get it wrong.
+func TestFaultsThatAreNoticedWrongly(t *testing.T) {
+	t.Parallel()
+	against := func(target, timeout string, more ...string) runs {
+		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval", "100ms", "duration", "1300ms", "bound", "100ms",
+			"fault", "silent:4@100ms"}, more...)...)
+	}
+	// after is a server that closes after so much silence.
+	after := func(d time.Duration) string {
+		return plain(t, func(_ int, c *net.TCPConn) {
+			b := make([]byte, 64)
+			for {
+				_ = c.SetReadDeadline(time.Now().Add(d))
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(b[:n]); err != nil {
+					return
+				}
+			}
+		})
+	}
+	r := against(plain(t, echo), "300ms")
+	r.want(t, Failed, "4 dead peers not noticed")
+	if d := r.Detection; d.Undetected != 4 || len(d.Faults[0].Examples) != 4 || d.ErrorMS != nil {
+		t.Errorf("%+v", d)
+	}
+	r = against(after(400*time.Millisecond), "1s")
+	r.want(t, Failed, "4 dead peers noticed too early")
+	if d := r.Detection; d.Early != 4 || d.ErrorMS.P50 > -100 || d.ErrorMS.P50 < -610 {
+		t.Errorf("%+v %+v", d, d.ErrorMS)
+	}
+	r = against(after(600*time.Millisecond), "300ms")
+	r.want(t, Failed, "4 dead peers noticed later than the bound of 100 ms")
+	if d := r.Detection; d.Late != 4 || d.ErrorMS.P50 < 280 {
+		t.Errorf("%+v %+v", d, d.ErrorMS)
+	}
+	r = against(after(350*time.Millisecond), "300ms", "slo", "detect.max<=timeout+1ms")
+	r.want(t, Breached, "gate detect.max<=timeout+1ms: measured")
+}
+
+func TestHerdAndReconnect(t *testing.T) {
+	t.Parallel()
+	r := doRun(t, nil, "connections", "60", "interval", "200ms", "duration", "5s", "bound", "2s", "loops", "2",
+		"fault", "herd:50%@100ms", "fault", "silent:10@300ms,+over=200ms,+reconnect", "fault", "reset:6@400ms,+reconnect")
+	r.want(t, Pass)
+	for i, n := range []int{30, 10, 6} {
+		f := r.Detection.Faults[i]
+		if b := f.Reconnect; b == nil || b.Asked != n || b.Established != n || b.TimeUS.Count != int64(n) {
+			t.Errorf("%+v %+v", f, b)
+		}
+	}
+	if c := r.Connections; c.Established != 60 || c.Reconnects != 46 || c.AtEnd != 60 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// A server that is stopped for longer than T kills nobody, and is not blamed
+// for what it could not notice.
+func TestStalledServer(t *testing.T) {
+	t.Parallel()
+	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault", "stall-server:2s@300ms", "fault", "silent:5@200ms")
+	r.want(t, Pass)
+	if f := r.Detection.Faults[0]; !strings.Contains(f.Note, "stopped for 2s") || math.Abs(f.EndS-f.StartS-2) > 1e-6 {
+		t.Errorf("%+v", f)
+	}
+	if r.Response.US.Max < 1.5e6 {
+		t.Errorf("nobody waited for the server: %+v", r.Response.US)
+	}
+	_, err := Run(Options{Plan: testPlan(t, "target", plain(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"), Command: command, Stdout: io.Discard, Progress: io.Discard})
+	if err == nil || !strings.Contains(err.Error(), "is this process itself") {
+		t.Errorf("a server in this process is stopped: %v", err)
+	}
+}
+
+func TestHello(t *testing.T) {
+	t.Parallel()
+	r := doRun(t, nil, "connections", "20", "hello-beat", "400ms", "hello-device", "d", "interval", "300ms", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms")
+	r.want(t, Pass)
+	if d := r.Detection; d.TimeoutMS != 1500 || d.Detected != 3 {
+		t.Errorf("%+v", d)
+	}
+	// The server beats: its beats are answered, but not by those who are silent.
+	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms", "fault", "freeze:3@100ms")
+	r.want(t, Pass)
+	if r.Frames.ServerBeats < 20*5/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 || r.Connections.AtEnd != 14 {
+		t.Errorf("%+v %+v", r.Frames, r.Detection)
+	}
+}
+
+// What each kind of fault does to its connection, as a server sees it.
+func TestWhatFaultsDo(t *testing.T) {
+	t.Parallel()
+	type seen struct {
+		bytes []byte // after the fault: the beats before are answered and left out
+		err   error
+		took  time.Duration // until the writes of a server that answers without being asked are stuck; 0: never
+	}
+	for kind, want := range map[string]func(s seen) bool{
+		"silent":  func(s seen) bool { return len(s.bytes) == 0 && s.took == 0 },
+		"freeze":  func(s seen) bool { return len(s.bytes) == 0 && s.took > 0 },
+		"partial": func(s seen) bool { return bytes.Equal(s.bytes, half) && s.took == 0 },
+		"drip": func(s seen) bool {
+			return len(s.bytes) >= 2 && len(s.bytes) <= 4 && bytes.HasPrefix(dripped, s.bytes[:2])
+		},
+		"reset":     func(s seen) bool { return errors.Is(s.err, unix.ECONNRESET) },
+		"halfclose": func(s seen) bool { return len(s.bytes) == 0 && s.err == io.EOF && s.took == 0 },
+		"garbage":   func(s seen) bool { return bytes.Equal(s.bytes, garbage) },
+		"oversize":  func(s seen) bool { return bytes.Equal(s.bytes, large) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan seen, 1)
+			target := plain(t, func(n int, c *net.TCPConn) {
+				if n == 0 {
+					echo(n, c)
+					return
+				}
+				var s seen
+				// A connection that is up sends a beat every 100 ms. Without any for 1 s it has the fault.
+				b := make([]byte, 64)
+				begun := time.Now()
+				for s.err == nil && time.Since(begun) < 3*time.Second {
+					_ = c.SetReadDeadline(begun.Add(3 * time.Second))
+					var k int
+					k, s.err = c.Read(b)
+					if k%4 == 0 && bytes.Count(b[:k], []byte{0}) == k {
+						_, _ = c.Write(b[:k])
+					} else {
+						s.bytes = append(s.bytes, b[:k]...)
+					}
+				}
+				// Does it still read? PONGs that nobody asked for fill the buffers if not.
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				flood := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 1000)), 100)
+				for range 100 {
+					if _, err := c.Write(flood); errors.Is(err, os.ErrDeadlineExceeded) {
+						s.took = time.Second
+						break
+					}
+				}
+				got <- s
+				_, _ = io.Copy(io.Discard, c)
+			})
+			doRun(t, nil, "target", target, "timeout", "5s", "connections", "1", "interval", "100ms", "duration", "6s", "bound", "500ms", "fault", kind+":1@200ms")
+			if s := <-got; !want(s) {
+				t.Errorf("the server has seen % x, %v, stuck %v", s.bytes, s.err, s.took)
+			}
+		})
+	}
+}

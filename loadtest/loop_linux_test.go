@@ -1,0 +1,154 @@
+package loadtest
+
+import (
+	"bytes"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
+)
+
+// pairLoop is a loop with one connection that is up: one end of a pair of
+// sockets. The other end is returned.
+func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
+	t.Helper()
+	p := testPlan(t, append([]string{"connections", "1"}, pairs...)...)
+	l = newLoop(p, 0, 1, peer{}, 0, nil, make(chan report, 100))
+	var err error
+	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, fd := range append(fds[:], l.ep) {
+			unix.Close(fd)
+		}
+	})
+	l.start = l.clock.now()
+	l.conns[0] = conn{fd: int32(fds[0]), victim: -1, state: stateUp}
+	if err := l.watch(unix.EPOLL_CTL_ADD, 0, &l.conns[0]); err != nil {
+		t.Fatal(err)
+	}
+	return l, fds[1]
+}
+
+// More than one turn reads is read in the next ones, without more coming.
+func TestManyReads(t *testing.T) {
+	l, other := pairLoop(t)
+	b := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 995)), 1024)
+	size := 4 * maxReads * len(l.buf)
+	_ = unix.SetsockoptInt(other, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
+	sent := 0
+	for sent < len(b) {
+		n, err := unix.Write(other, b[sent:])
+		if err != nil {
+			break
+		}
+		sent += n
+	}
+	l.buf = l.buf[:sent/(maxReads*2)] // as if so much more had come
+	for range 4 {
+		if err := l.poll(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := unix.Read(int(l.conns[0].fd), l.buf); err != unix.EAGAIN {
+		t.Errorf("%d of %d bytes were not read (%v)", n, sent, err)
+	}
+	if l.tallies.Wrong != 0 {
+		t.Error(l.result.WrongExample)
+	}
+}
+
+// What the socket does not take at once is sent when it does, in order, and
+// counts as sent then.
+func TestPendingBytes(t *testing.T) {
+	l, other := pairLoop(t)
+	c := &l.conns[0]
+	_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4096)
+	var want, got []byte
+	for i := range 50 {
+		b := bytes.Repeat([]byte{byte(i)}, 4000)
+		want = append(want, b...)
+		l.write(0, c, b, int64(i+1))
+	}
+	if c.flags&flagPending == 0 || c.lastFrame > 10 {
+		t.Fatalf("flags %b, last frame %d: nothing waits", c.flags, c.lastFrame)
+	}
+	buf := make([]byte, 64<<10)
+	for range 1000 {
+		if n, err := unix.Read(other, buf); err == nil {
+			got = append(got, buf[:n]...)
+		}
+		if err := l.poll(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes came, %d were sent, or not in order", len(got), len(want))
+	}
+	if c.flags&flagPending != 0 || len(l.pending) != 0 || c.lastFrame < l.start {
+		t.Errorf("flags %b, %d wait, last frame %d", c.flags, len(l.pending), c.lastFrame)
+	}
+}
+
+// An event of a socket that the conn had before is not taken for one of now.
+func TestStaleEvent(t *testing.T) {
+	l, other := pairLoop(t)
+	l.conns[0].gen++
+	_, _ = unix.Write(other, []byte{1, 2, 3, 4}) // would be a wrong answer
+	if err := l.poll(0); err != nil {
+		t.Fatal(err)
+	}
+	if l.tallies.Wrong != 0 {
+		t.Errorf("%d", l.tallies.Wrong)
+	}
+}
+
+func TestQueueKeepsTheOrder(t *testing.T) {
+	var q queue
+	at := int64(0)
+	for i := range int64(100000) {
+		q.push(opening{at: i})
+		if i%3 != 0 { // two are taken for three that come
+			if got := q.entries[q.head].at; got != at {
+				t.Fatalf("%d, want %d", got, at)
+			}
+			q.head++
+			at++
+		}
+	}
+	if cap(q.entries) > 150000 {
+		t.Errorf("room for %d entries", cap(q.entries))
+	}
+}
+
+func TestStamp(t *testing.T) {
+	want := stamp{sent: 1 << 60, lag: 1 << 31, number: firstNumber(7)}
+	if b := appendStamp(nil, want); len(b) != stampSize || parseStamp(b) != want {
+		t.Errorf("% x is %+v", b, parseStamp(b))
+	}
+	seen := map[uint32]bool{}
+	for i := range 100000 {
+		seen[firstNumber(i)] = true
+	}
+	if len(seen) != 100000 {
+		t.Errorf("%d numbers for 100,000 connections", len(seen))
+	}
+}
+
+func TestHelloFrame(t *testing.T) {
+	p := testPlan(t, "hello-beat", "5s", "hello-beats", "server", "hello-device", "dev-", "hello-token", "s")
+	f, _, err := codec.Decode(appendHello(nil, p, 42), codec.DefaultMaxFrame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := codec.ParseHello(f.Payload)
+	if want := (codec.Hello{V: 1, Token: "s", Device: "dev-42", BeatMS: 5000, Beats: "server"}); err != nil || h != want {
+		t.Errorf("%+v (%v), want %+v", h, err, want)
+	}
+}
