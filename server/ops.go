@@ -25,7 +25,7 @@ import (
 // the handler is served on. Safe for concurrent use.
 func (s *Server) OpsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(s, collectors.NewGoCollector(), processMetrics{})
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
