@@ -41,8 +41,7 @@ const (
 	flagOpened                            // Handler.Open was called
 	flagServerBeats                       // this side beats
 	flagAwaitHello                        // HELLO is required and has not come
-	flagAverted                           // saved at its deadline by unread bytes, which were not read yet
-	flagDrained                           // … and were read since, without completing a frame
+	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
 )
 

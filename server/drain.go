@@ -55,7 +55,7 @@ func (l *loop) pace() (more bool) {
 	}
 	passed := l.now - d.from
 	for n := 0; n < closesPerRun && d.told < d.dueBy(passed); n++ {
-		l.tell(d.conns[d.told])
+		l.goAway(d.conns[d.told])
 		d.told++
 	}
 	shut := min(d.told, d.dueBy(passed-d.hold))
@@ -81,17 +81,14 @@ func (d *drainState) dueBy(passed int64) int {
 	return int(float64(len(d.conns)) * float64(passed) / float64(d.window))
 }
 
-// tell sends GOAWAY with a time of its own to each.
-func (l *loop) tell(c *Conn) {
+// goAway sends GOAWAY with a time of its own to each.
+func (l *loop) goAway(c *Conn) {
 	if c.state != stateOpen {
 		return
 	}
 	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)
-	start := len(l.out)
-	l.out = codec.AppendGoaway(l.out, codec.Goaway{
-		Code: codec.CodeDraining, Reason: "server is going away", AfterMS: time.Duration(after).Milliseconds(),
-	})
-	_ = l.sent(c, start)
+	g := codec.Goaway{Code: codec.CodeDraining, Reason: "server is going away", AfterMS: time.Duration(after).Milliseconds()}
+	l.tell(c, func(b []byte) []byte { return codec.AppendGoaway(b, g) })
 	l.stats.goaways++
 }
 

@@ -71,16 +71,18 @@ func (s *Server) Stats() Stats {
 type metric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
-	emit func(s *Server, loops []counters, add func(v float64, labels ...string))
+	emit emitter
 }
 
-func newMetric(name, help string, kind prometheus.ValueType, labels []string,
-	emit func(s *Server, loops []counters, add func(float64, ...string))) metric {
+// An emitter adds a metric's values, with their labels.
+type emitter func(s *Server, loops []counters, add func(v float64, labels ...string))
+
+func newMetric(name, help string, kind prometheus.ValueType, labels []string, emit emitter) metric {
 	return metric{prometheus.NewDesc("heartwheel_"+name, help, labels, nil), kind, emit}
 }
 
 // perLoop emits one value for each loop, labelled with its index.
-func perLoop(f func(c *counters) float64) func(*Server, []counters, func(float64, ...string)) {
+func perLoop(f func(c *counters) float64) emitter {
 	return func(_ *Server, loops []counters, add func(float64, ...string)) {
 		for i := range loops {
 			add(f(&loops[i]), strconv.Itoa(i))
@@ -89,16 +91,30 @@ func perLoop(f func(c *counters) float64) func(*Server, []counters, func(float64
 }
 
 // byLabel emits the sum over the loops for each of n labels.
-func byLabel(n int, label func(int) string, f func(c *counters, i int) uint64) func(*Server, []counters, func(float64, ...string)) {
+func byLabel(n int, label func(int) string, f func(c *counters, i int) uint64) emitter {
 	return func(_ *Server, loops []counters, add func(float64, ...string)) {
 		for i := range n {
-			var sum uint64
-			for j := range loops {
-				sum += f(&loops[j], i)
-			}
-			add(float64(sum), label(i))
+			add(sum(loops, func(c *counters) uint64 { return f(c, i) }), label(i))
 		}
 	}
+}
+
+// total emits the sum over the loops.
+func total[N int64 | uint64](f func(c *counters) N) emitter {
+	return func(_ *Server, loops []counters, add func(float64, ...string)) { add(sum(loops, f)) }
+}
+
+// ofServer emits a value that is not a loop's.
+func ofServer(f func(s *Server) float64) emitter {
+	return func(s *Server, _ []counters, add func(float64, ...string)) { add(f(s)) }
+}
+
+func sum[N int64 | uint64](loops []counters, f func(c *counters) N) float64 {
+	var n N
+	for i := range loops {
+		n += f(&loops[i])
+	}
+	return float64(n)
 }
 
 const (
@@ -108,29 +124,22 @@ const (
 
 var metrics = []metric{
 	newMetric("connections", "Connections open now.", gauge, nil,
-		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.admission.live.Load())) }),
+		ofServer(func(s *Server) float64 { return float64(s.admission.live.Load()) })),
 	newMetric("connections_max", "The connection limit in force.", gauge, nil,
-		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.admission.cap)) }),
+		ofServer(func(s *Server) float64 { return float64(s.admission.cap) })),
 	newMetric("ready", "1 while new connections are taken.", gauge, nil,
-		func(s *Server, _ []counters, add func(float64, ...string)) {
-			v := 0.0
+		ofServer(func(s *Server) float64 {
 			if s.ready.Load() {
-				v = 1
+				return 1
 			}
-			add(v)
-		}),
+			return 0
+		})),
 	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
 	newMetric("accepted_total", "Connections that became sessions.", counter, nil,
-		func(_ *Server, loops []counters, add func(float64, ...string)) {
-			var n uint64
-			for i := range loops {
-				n += loops[i].opened
-			}
-			add(float64(n))
-		}),
+		total(func(c *counters) uint64 { return c.opened })),
 	newMetric("accept_errors_total", "Failed accepts; their connections wait in the backlog.", counter, nil,
-		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.acceptErrors.Load())) }),
+		ofServer(func(s *Server) float64 { return float64(s.acceptErrors.Load()) })),
 	newMetric("refused_total", "Connections turned away before they became sessions.", counter, []string{"reason"},
 		func(s *Server, _ []counters, add func(float64, ...string)) {
 			for why := range s.admission.refused {
@@ -143,58 +152,30 @@ var metrics = []metric{
 	newMetric("frames_total", "Frames, by op.", counter, []string{"direction", "op"},
 		func(_ *Server, loops []counters, add func(float64, ...string)) {
 			for op := range opLabels {
-				var in, out uint64
-				for i := range loops {
-					in += loops[i].framesIn[op]
-					out += loops[i].framesOut[op]
-				}
-				add(float64(in), "in", opName(op))
-				add(float64(out), "out", opName(op))
+				add(sum(loops, func(c *counters) uint64 { return c.framesIn[op] }), "in", opName(op))
+				add(sum(loops, func(c *counters) uint64 { return c.framesOut[op] }), "out", opName(op))
 			}
 		}),
 	newMetric("bytes_total", "Bytes of whole frames, headers included.", counter, []string{"direction"},
 		func(_ *Server, loops []counters, add func(float64, ...string)) {
-			var in, out uint64
-			for i := range loops {
-				in += loops[i].bytesIn
-				out += loops[i].bytesOut
-			}
-			add(float64(in), "in")
-			add(float64(out), "out")
+			add(sum(loops, func(c *counters) uint64 { return c.bytesIn }), "in")
+			add(sum(loops, func(c *counters) uint64 { return c.bytesOut }), "out")
 		}),
 	newMetric("expiry_averted_total", "Deadlines that passed without a close, by what saved the peer.", counter, []string{"why"},
 		byLabel(int(numAverted), func(i int) string { return averteds[i] },
 			func(c *counters, i int) uint64 { return c.averted[i] })),
 	newMetric("goaways_total", "Clients told to reconnect by a drain.", counter, nil,
-		func(_ *Server, loops []counters, add func(float64, ...string)) {
-			var n uint64
-			for i := range loops {
-				n += loops[i].goaways
-			}
-			add(float64(n))
-		}),
+		total(func(c *counters) uint64 { return c.goaways })),
 	newMetric("handler_panics_total", "Panics in the handler; each cost one connection.", counter, nil,
-		func(_ *Server, loops []counters, add func(float64, ...string)) {
-			var n uint64
-			for i := range loops {
-				n += loops[i].panics
-			}
-			add(float64(n))
-		}),
+		total(func(c *counters) uint64 { return c.panics })),
 	newMetric("outbox_bytes", "Bytes that wait for slow peers.", gauge, nil,
-		func(_ *Server, loops []counters, add func(float64, ...string)) {
-			var n int64
-			for i := range loops {
-				n += loops[i].outboxBytes
-			}
-			add(float64(n))
-		}),
+		total(func(c *counters) int64 { return c.outboxBytes })),
 	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.stalls) })),
 	newMetric("stalled_seconds_total", "Time that event loops could not run; credited to the peers.", counter, []string{"loop"},
 		perLoop(func(c *counters) float64 { return c.stalled.Seconds() })),
 	newMetric("wheel_rebuilds_total", "Timing wheels replaced by the watchdog.", counter, nil,
-		func(s *Server, _ []counters, add func(float64, ...string)) { add(float64(s.wheel.Rebuilds())) }),
+		ofServer(func(s *Server) float64 { return float64(s.wheel.Rebuilds()) })),
 }
 
 var (

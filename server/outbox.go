@@ -1,6 +1,10 @@
 package server
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"heartwheel/codec"
+)
 
 // An outbox holds the frames that a peer's socket did not take. Control frames
 // overtake data, but never a frame that is half on the wire. Loop only.
@@ -71,9 +75,22 @@ func (o *outbox) wrote(n int) {
 func unsent(frames []byte, n int) int {
 	end := 0
 	for end < n {
-		end += 4 + int(binary.BigEndian.Uint32(frames[end:]))
+		end += frameLen(frames[end:])
 	}
 	return end - n
+}
+
+// frameLen returns the length of the first of whole frames, header included.
+func frameLen(frames []byte) int {
+	return codec.HeaderSize + int(binary.BigEndian.Uint32(frames))
+}
+
+// frameOp returns the op of the first of whole frames.
+func frameOp(frames []byte) codec.Op {
+	if frameLen(frames) == codec.HeaderSize {
+		return codec.OpBeat
+	}
+	return codec.Op(frames[codec.HeaderSize])
 }
 
 // A queue is bytes that come at one end and go at the other.

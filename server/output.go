@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/binary"
 	"errors"
 	"time"
 
@@ -30,6 +29,14 @@ func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
 	start := len(l.out)
 	l.out = codec.AppendFrame(l.out, op, payload)
 	return l.sent(c, start)
+}
+
+// tell sends one frame of the session's own, which appendTo makes. If that
+// fails, c is doomed and has its reason.
+func (l *loop) tell(c *Conn, appendTo func([]byte) []byte) {
+	start := len(l.out)
+	l.out = appendTo(l.out)
+	_ = l.sent(c, start)
 }
 
 // write sends whole frames, which are copied. It panics if they are not whole:
@@ -61,12 +68,8 @@ func whole(b []byte) bool {
 func (l *loop) sent(c *Conn, start int) error {
 	frames := l.out[start:]
 	for rest := frames; len(rest) > 0; {
-		n := 4 + int(binary.BigEndian.Uint32(rest))
-		op := codec.OpBeat
-		if n > 4 {
-			op = codec.Op(rest[4])
-		}
-		l.stats.sent(op, n)
+		n := frameLen(rest)
+		l.stats.sent(frameOp(rest), n)
 		rest = rest[n:]
 	}
 	if c == l.cur && c.pending() == 0 {
@@ -137,8 +140,8 @@ func (l *loop) enqueue(c *Conn, frames []byte, left int) {
 	for len(frames) > 0 {
 		n, control := left, false
 		if left == 0 {
-			n = 4 + int(binary.BigEndian.Uint32(frames))
-			control = n == 4 || overtakes(codec.Op(frames[4]))
+			n = frameLen(frames)
+			control = overtakes(frameOp(frames))
 		}
 		if !o.add(frames[:n], control, left, limit) {
 			l.doom(c, SlowConsumer, true)
@@ -212,9 +215,7 @@ func (l *loop) endWith(c *Conn, why Reason, last func([]byte) []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	start := len(l.out)
-	l.out = last(l.out)
-	_ = l.sent(c, start) // a doomed connection has its reason already
+	l.tell(c, last)
 	if c.state != stateOpen {
 		return
 	}

@@ -51,16 +51,14 @@ func (l *loop) input(c *Conn, b []byte) (used int) {
 // heard takes note of at least one complete frame, and whether part of
 // another follows.
 func (l *loop) heard(c *Conn, part bool) {
-	if c.polls == 0 && c.partialAt == 0 && !part && c.flags&(flagAverted|flagDrained) == 0 && c.ext == nil {
+	if c.polls == 0 && c.partialAt == 0 && !part && !c.has(flagAverted) && c.ext == nil {
 		return // a beat, as nearly always: its deadline was moved by Touch
 	}
 	c.polls = 0
-	c.flags &^= flagAverted | flagDrained
-	if !c.has(flagAwaitHello) {
-		c.partialAt = 0
-		if part {
-			c.partialAt = l.nowMS()
-		}
+	c.flags &^= flagAverted
+	c.partialAt = 0
+	if part {
+		c.partialAt = l.nowMS()
 	}
 	l.recheck(c)
 }
@@ -72,9 +70,7 @@ func (l *loop) heardPart(c *Conn) {
 		l.recheck(c)
 	}
 	if c.has(flagAverted) && l.io.unread(c) == 0 {
-		// What was unread at the deadline has been read and was no frame.
-		c.flags = c.flags&^flagAverted | flagDrained
-		l.look(c)
+		l.look(c) // what was unread at the deadline has been read and was no frame
 	}
 }
 
@@ -139,9 +135,7 @@ func (l *loop) handle(c *Conn, f codec.Frame) {
 	}
 	var e *codec.Error
 	if errors.As(err, &e) && e.Code >= 4000 && e.Code < 4500 {
-		start := len(l.out)
-		l.out = codec.AppendError(l.out, e.Code, e.Text)
-		_ = l.sent(c, start)
+		l.tell(c, func(b []byte) []byte { return codec.AppendError(b, e.Code, e.Text) })
 		return
 	}
 	l.log.Error("handler failed; its connection is closed", "conn", c.ID(), "op", f.Op.String(), "error", err)
@@ -214,19 +208,17 @@ func (l *loop) onHello(c *Conn, body []byte) {
 		}
 	}
 	c.flags &^= flagAwaitHello
-	c.partialAt = 0
 	l.setBeat(c, time.Duration(h.BeatMS)*time.Millisecond)
 	beats := ClientBeats
 	if c.has(flagServerBeats) {
 		beats = ServerBeats
 	}
-	start := len(l.out)
-	l.out = codec.AppendWelcome(l.out, codec.Welcome{
+	w := codec.Welcome{
 		V: codec.Version, Session: c.ID(), BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout), Beats: beats.String(),
 		MaxFrame: l.cfg.MaxFrame, MinBeatMS: l.cfg.BeatFloor.Milliseconds(), SpreadMS: l.cfg.Spread.Milliseconds(),
 		Time: time.Now().UTC().Format(time.RFC3339),
-	})
-	_ = l.sent(c, start)
+	}
+	l.tell(c, func(b []byte) []byte { return codec.AppendWelcome(b, w) })
 	if !c.has(flagOpened) && c.state == stateOpen {
 		c.flags |= flagOpened
 		l.h.Open(c)
@@ -243,9 +235,9 @@ func (l *loop) onConfig(c *Conn, body []byte) {
 	if wish.BeatMS != 0 { // none: it only asks which values are in force
 		l.setBeat(c, time.Duration(wish.BeatMS)*time.Millisecond)
 	}
-	start := len(l.out)
-	l.out = codec.AppendConfig(l.out, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
-	_ = l.sent(c, start)
+	l.tell(c, func(b []byte) []byte {
+		return codec.AppendConfig(b, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
+	})
 }
 
 // setBeat gives c the beat interval it wishes, 0 for none, within what the
@@ -329,12 +321,12 @@ func (l *loop) look(c *Conn) {
 		l.doom(c, SlowConsumer, true)
 	case c.state != stateOpen: // it has closeAt
 	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
-		if !c.has(flagAverted|flagDrained) && l.avert(c) {
+		if !c.has(flagAverted) && l.avert(c) {
 			return
 		}
 		l.expirePartial(c)
 	case silence >= c.Timeout() && !c.has(flagAwaitHello):
-		if !c.has(flagDrained) && l.avert(c) {
+		if l.avert(c) {
 			return
 		}
 		l.stats.lateness.observe(int64(silence - c.Timeout()))
