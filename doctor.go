@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"heartwheel/doctor"
+	"heartwheel/internal/wording"
 )
 
 func newDoctor() *cobra.Command {
@@ -38,7 +39,7 @@ known counts as not wrong.`,
 	f := doctorFlags{set: cmd.Flags()}
 	f.set.SortFlags = false
 	f.add("connections", "c", "number", "10k", "connections at one time")
-	f.add("role", "", "word", doctor.Both, "what of them is on this machine; "+choice(doctor.Roles)+" ends")
+	f.add("role", "", "word", doctor.Both, "what of them is on this machine; "+wording.Choice(doctor.Roles)+" ends")
 	f.add("processes", "", "number", "1", "processes that share them, on each side")
 	f.sources = f.set.StringArray("source", nil, "source address of clients or `range` of them; may be given several times (default: ranges of 127.0.0.0/8 for a target on loopback, else one address)")
 	f.add("target", "", "address", "", "HOST:PORT that clients connect to (default: on loopback with --role both, else on another machine)")
@@ -83,7 +84,7 @@ func nearestFlag(cmd *cobra.Command, err error) error {
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s", name, cmd.CommandPath(), nearest(name, names))
+	return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s", name, cmd.CommandPath(), wording.Nearest(name, names))
 }
 
 // doctorFlags are the flags of doctor as they were written.

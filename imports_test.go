@@ -39,8 +39,10 @@ var packageRules = map[string]packageRule{
 	"server":   {own: []string{"codec", "wheel"}, thirdParty: true},
 	"client":   {own: []string{"codec"}},
 	"gateway":  {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest": {own: []string{"codec"}, thirdParty: true},
-	"doctor":   {thirdParty: true},
+	"loadtest": {own: []string{"codec", "internal/wording"}, thirdParty: true},
+	"doctor":   {own: []string{"internal/wording"}, thirdParty: true},
+
+	"internal/wording": {},
 
 	"server/processtest": {},
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 
+	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
@@ -294,7 +295,7 @@ func (j *judge) unknown(l layer) {
 		}
 		inner := key[strings.LastIndex(key, ".")+1:]
 		j.lines = append(j.lines, fmt.Sprintf("%s (%s): is not a setting; the nearest is %s",
-			l.spell(key), l.origin(key), nearest(l.spell(inner), names)))
+			l.spell(key), l.origin(key), wording.Nearest(l.spell(inner), names)))
 	}
 }
 
@@ -339,30 +340,4 @@ func unjoin(err error) []error {
 		return []error{err}
 	}
 	return nil
-}
-
-// nearest returns the name with the smallest edit distance to word.
-func nearest(word string, names []string) string {
-	return slices.MinFunc(names, func(a, b string) int { return distance(word, a) - distance(word, b) })
-}
-
-// distance is Levenshtein's: single characters added, removed or replaced.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for i := range row {
-		row[i] = i
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"heartwheel/internal/wording"
 )
 
 func TestNearest(t *testing.T) {
@@ -16,18 +18,11 @@ func TestNearest(t *testing.T) {
 		"max_connections": "max-connections", "maxframe": "max-frame", "lisen": "listen", "Beat": "beat",
 		"beat-mix": "beat-min", "outbox": "outbox", "": "ops",
 	} {
-		if got := nearest(word, keys); got != want {
+		if got := wording.Nearest(word, keys); got != want {
 			t.Errorf("nearest to %q is %q, want %q", word, got, want)
 		}
 	}
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"kitten", "sitting", 3}, {"ab", "ba", 2}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("distance of %q and %q is %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
+
 }
 
 func TestDocuments(t *testing.T) {

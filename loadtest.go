@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/doctor"
+	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
 )
 
@@ -120,7 +121,7 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, er
 		}
 		help := k.Help
 		if len(k.Words) > 0 {
-			help += "; " + choice(k.Words)
+			help += "; " + wording.Choice(k.Words)
 		}
 		if k.Default == "" {
 			help += " (default: " + k.Unset + ")"
@@ -142,7 +143,7 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, er
 		}
 		given[k.Name] = v
 	}
-	scenario := fs.StringP("scenario", "f", "", "YAML `file` with any of these flags, or one of "+choice(loadtest.ScenarioNames()))
+	scenario := fs.StringP("scenario", "f", "", "YAML `file` with any of these flags, or one of "+wording.Choice(loadtest.ScenarioNames()))
 	cmd.SetFlagErrorFunc(nearestFlag)
 	return func(args []string) ([]loadtest.Layer, error) {
 		var layers []loadtest.Layer

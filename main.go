@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"heartwheel/internal/wording"
 )
 
 // Exit codes.
@@ -139,7 +141,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return noArgs(cmd, args)
 	}
 	return &usageError{help: cmd.CommandPath(), lines: []string{fmt.Sprintf(
-		"%q is not a command of %s; the nearest is %s", args[0], cmd.CommandPath(), nearest(args[0], names))}}
+		"%q is not a command of %s; the nearest is %s", args[0], cmd.CommandPath(), wording.Nearest(args[0], names))}}
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -159,7 +161,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 		if len(names) > 0 {
 			return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s",
-				name, cmd.CommandPath(), nearest(name, names))
+				name, cmd.CommandPath(), wording.Nearest(name, names))
 		}
 	}
 	return err

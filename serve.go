@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
@@ -63,7 +64,7 @@ func addFlags(cmd *cobra.Command) func() layer {
 	for _, s := range settings {
 		help := s.help
 		if s.kind == wordKind {
-			help += "; " + choice(s.words)
+			help += "; " + wording.Choice(s.words)
 		}
 		if s.def == "" {
 			help += " (default: " + s.unset + ")"
@@ -146,7 +147,7 @@ func serve(r *resolved, log *slog.Logger, signals <-chan os.Signal) error {
 
 	timeout, _ := r.show(settingByKey("timeout"))
 	for _, addr := range s.Addrs() {
-		log.Info("listening", "addr", addr.String(), "profile", r.profile, "beat", format(r.Beat),
+		log.Info("listening", "addr", addr.String(), "profile", r.profile, "beat", wording.Duration(r.Beat),
 			"timeout", timeout, "beats", r.beats, "handler", r.handler)
 	}
 
@@ -163,7 +164,7 @@ func serve(r *resolved, log *slog.Logger, signals <-chan os.Signal) error {
 				return &failure{err: errors.New("ended by a second signal"), logged: true}
 			}
 			asked = time.Now()
-			log.Info("draining; a second signal ends at once", "signal", sig.String(), "at_most", format(r.Drain))
+			log.Info("draining; a second signal ends at once", "signal", sig.String(), "at_most", wording.Duration(r.Drain))
 			cancel()
 		case err := <-done:
 			ops.close()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
@@ -69,7 +70,7 @@ var settings = []*setting{
 		field: func(o *options) any { return &o.Beat },
 		help:  "beat interval of a client that does not ask for another"},
 	{key: "timeout", kind: durationKind, unset: "2.5 × the connection's beat", group: "beat",
-		derive: func(o *options) string { return format(o.Beat * 5 / 2) },
+		derive: func(o *options) string { return wording.Duration(o.Beat * 5 / 2) },
 		field:  func(o *options) any { return &o.Timeout },
 		help:   "silence after which a peer is dead, for every connection; at least 1.5 × beat"},
 	{key: "beat-min", kind: durationKind, unset: "from the profile", group: "beat",
@@ -205,7 +206,7 @@ func (s *setting) checkText(text string) error {
 	switch s.kind {
 	case wordKind:
 		if !slices.Contains(s.words, text) {
-			return errors.New("must be " + choice(s.words))
+			return errors.New("must be " + wording.Choice(s.words))
 		}
 	case addressKind:
 		if text == "off" {
@@ -238,40 +239,13 @@ func (s *setting) notPositive() error {
 }
 
 // plain turns what a source holds into the texts that a user could have
-// written: one, or several of a list. YAML delivers numbers, truth values and
-// lists beside strings.
+// written: one, or several of a list.
 func plain(raw any) ([]string, error) {
-	switch v := raw.(type) {
-	case nil:
-		return nil, errors.New("has no value; write one or leave it out")
-	case string:
-		return []string{v}, nil
-	case []string:
-		return v, nil
-	case []any:
-		if len(v) == 0 {
-			return nil, errors.New("is an empty list; write at least one value or leave it out")
-		}
-		var texts []string
-		for _, element := range v {
-			if _, ok := element.([]any); ok {
-				return nil, errors.New("is a list of lists; write a plain list")
-			}
-			more, err := plain(element)
-			if err != nil {
-				return nil, err
-			}
-			texts = append(texts, more...)
-		}
-		return texts, nil
-	case float64:
-		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
-	case bool, int, int64, uint64:
-		return []string{fmt.Sprint(v)}, nil
-	case time.Time:
-		return nil, errors.New("is a date; no setting takes one")
+	texts, err := wording.Texts(raw)
+	if errors.Is(err, wording.ErrNotPlain) {
+		err = errors.New("holds further keys; the file is flat, one `key: value` a line")
 	}
-	return nil, errors.New("holds further keys; the file is flat, one `key: value` a line")
+	return texts, err
 }
 
 func parseDuration(text string) (time.Duration, error) {
@@ -317,7 +291,7 @@ func parseInt(text string, k kind) (int, error) {
 func (s *setting) value(o *options) string {
 	switch field := s.field(o).(type) {
 	case *time.Duration:
-		return format(*field)
+		return wording.Duration(*field)
 	case *int:
 		if s.kind == sizeKind {
 			return formatSize(*field)
@@ -333,18 +307,6 @@ func (s *setting) value(o *options) string {
 	return ""
 }
 
-// format writes a duration without the zeros that time.Duration.String ends in.
-func format(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
 func formatSize(n int) string {
 	switch {
 	case n > 0 && n%(1<<20) == 0:
@@ -353,13 +315,4 @@ func formatSize(n int) string {
 		return strconv.Itoa(n>>10) + "KiB"
 	}
 	return strconv.Itoa(n)
-}
-
-// choice lists words as a sentence does: a, b or c.
-func choice(words []string) string {
-	if len(words) == 1 {
-		return words[0]
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
@@ -42,7 +43,7 @@ func TestProfilesNeedNoTimeout(t *testing.T) {
 		if r.Beat != p.Beat || r.BeatMin != p.BeatMin || r.BeatMax != p.BeatMax || r.Timeout != 0 {
 			t.Errorf("profile %s comes to beat %s, %s to %s, timeout %s", p.Name, r.Beat, r.BeatMin, r.BeatMax, r.Timeout)
 		}
-		if shown, _ := r.show(settingByKey("timeout")); shown != format(p.Timeout) {
+		if shown, _ := r.show(settingByKey("timeout")); shown != wording.Duration(p.Timeout) {
 			t.Errorf("profile %s: 2.5 × beat is %s, its timeout is %s", p.Name, shown, p.Timeout)
 		}
 	}
@@ -140,15 +141,7 @@ func TestParseInt(t *testing.T) {
 	}
 }
 
-func TestFormat(t *testing.T) {
-	for want, d := range map[string]time.Duration{
-		"0s": 0, "37.5s": 37500 * time.Millisecond, "1m": time.Minute, "1m30s": 90 * time.Second, "10m": 10 * time.Minute,
-		"1h": time.Hour, "1h10m": 70 * time.Minute, "2h30m": 150 * time.Minute, "1h0m5s": time.Hour + 5*time.Second,
-	} {
-		if got := format(d); got != want {
-			t.Errorf("%s is written %s, want %s", d, got, want)
-		}
-	}
+func TestFormatSize(t *testing.T) {
 	for want, n := range map[string]int{"0": 0, "77": 77, "1KiB": 1024, "1025": 1025, "64KiB": 65536, "1MiB": 1 << 20, "1536KiB": 3 << 19} {
 		if got := formatSize(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
@@ -187,7 +180,7 @@ what is wrong with a file.
 	b.WriteString("\n| profile | beat | timeout | beat-min | beat-max |\n|---|---|---|---|---|\n")
 	for _, p := range server.Profiles {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", p.Name,
-			format(p.Beat), format(p.Timeout), format(p.BeatMin), format(p.BeatMax))
+			wording.Duration(p.Beat), wording.Duration(p.Timeout), wording.Duration(p.BeatMin), wording.Duration(p.BeatMax))
 	}
 	b.WriteString(`
 How values are written:

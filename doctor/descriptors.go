@@ -1,6 +1,10 @@
 package doctor
 
-import "fmt"
+import (
+	"fmt"
+
+	"heartwheel/internal/wording"
+)
 
 // reserve is what heartwheel serve keeps of a limit for other things than
 // connections: see reserve in package server.
@@ -47,9 +51,9 @@ func enough(have, need int64) string {
 
 func descriptors(m *machine, p *Plan) Finding {
 	need := limitFor(p.perProcess())
-	f := Finding{Have: m.descriptors.String(), Need: grouped(need) + " a process",
+	f := Finding{Have: m.descriptors.String(), Need: wording.Grouped(need) + " a process",
 		Why: fmt.Sprintf("Every connection takes a descriptor, and a process here has to hold %s of them, beside a reserve of 2 %% and at least 64. This is the hard limit; heartwheel raises the soft one itself. A unit of systemd has a limit of its own.",
-			grouped(p.perProcess()))}
+			wording.Grouped(p.perProcess()))}
 	if m.descriptors.err != nil {
 		return unknown(m.descriptors.err, f.Need, f.Why)
 	}
@@ -74,7 +78,7 @@ func descriptors(m *machine, p *Plan) Finding {
 
 func nrOpen(m *machine, p *Plan) Finding {
 	need := limitFor(p.perProcess())
-	f := Finding{Have: m.nrOpen.String(), Need: grouped(need), Why: "No process can be given a higher limit of descriptors than this."}
+	f := Finding{Have: m.nrOpen.String(), Need: wording.Grouped(need), Why: "No process can be given a higher limit of descriptors than this."}
 	if m.nrOpen.err != nil {
 		return unknown(m.nrOpen.err, f.Need, f.Why)
 	}
@@ -88,7 +92,7 @@ func nrOpen(m *machine, p *Plan) Finding {
 
 func fileMax(m *machine, p *Plan) Finding {
 	need := p.sockets() + m.filesOpen.n + reserve(0)*int64(p.Processes+p.ServerProcesses)
-	f := Finding{Have: m.fileMax.String(), Need: grouped(need),
+	f := Finding{Have: m.fileMax.String(), Need: wording.Grouped(need),
 		Why: fmt.Sprintf("All processes of the machine share this many open files; %s are open now, and %s come. Root is exempt.", m.filesOpen, sockets(p))}
 	if m.fileMax.err != nil {
 		return unknown(m.fileMax.err, f.Need, f.Why)
@@ -100,7 +104,7 @@ func fileMax(m *machine, p *Plan) Finding {
 
 func epollWatches(m *machine, p *Plan) Finding {
 	need := p.sockets()
-	f := Finding{Have: m.watches.String(), Need: grouped(need),
+	f := Finding{Have: m.watches.String(), Need: wording.Grouped(need),
 		Why: fmt.Sprintf("One user may wait for this many sockets with epoll, in all processes together; these are %s.", sockets(p))}
 	if m.watches.err != nil {
 		return unknown(m.watches.err, f.Need, f.Why)
@@ -112,7 +116,7 @@ func epollWatches(m *machine, p *Plan) Finding {
 
 // sockets says how many there are, and why.
 func sockets(p *Plan) string {
-	text := grouped(p.sockets()) + " sockets"
+	text := wording.Grouped(p.sockets()) + " sockets"
 	if p.pairs() {
 		text += " (both ends of each connection)"
 	}

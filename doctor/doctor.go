@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"heartwheel/internal/wording"
 )
 
 // Schema names the form of a Report as JSON. A change that a reader of the
@@ -60,7 +62,7 @@ func (p Plan) Validate() error {
 	var lines []string
 	between := func(name string, n, low, high int) {
 		if n < low || n > high {
-			lines = append(lines, fmt.Sprintf("%s %d: must lie between %d and %s", name, n, max(low, 1), grouped(int64(high))))
+			lines = append(lines, fmt.Sprintf("%s %d: must lie between %d and %s", name, n, max(low, 1), wording.Grouped(int64(high))))
 		}
 	}
 	between("connections", p.Connections, 1, MaxConnections)

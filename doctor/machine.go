@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"heartwheel/internal/wording"
 )
 
 // A reading is a number of the machine, or why it is not known.
@@ -28,7 +30,7 @@ func (r reading) String() string {
 	case r.n == unlimited:
 		return "unlimited"
 	}
-	return grouped(r.n)
+	return wording.Grouped(r.n)
 }
 
 // A machine is what the checks know. Static after read.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+
+	"heartwheel/internal/wording"
 )
 
 // perSource is how many connections heartwheel loadtest lets share a source
@@ -56,23 +58,23 @@ func loopbackFor(connections, each int64) netip.Prefix {
 
 func ports(m *machine, p *Plan) Finding {
 	need := int64(p.Connections)
-	f := Finding{Have: "?", Need: grouped(need)}
+	f := Finding{Have: "?", Need: wording.Grouped(need)}
 	const why = "One source address has one port for each connection to a server's address and port."
 	if err := cmp.Or(m.portLow.err, m.portHigh.err); err != nil {
 		return unknown(err, f.Need, why)
 	}
 	each := max(0, m.portHigh.n-m.portLow.n+1-m.portsKept)
 	n, text := p.addresses()
-	f.Have = fmt.Sprintf("%s × %s", grouped(n), grouped(each))
+	f.Have = fmt.Sprintf("%s × %s", wording.Grouped(n), wording.Grouped(each))
 	f.Status = enough(n*each, need)
 	kept := ""
 	if m.portsKept > 0 {
-		kept = fmt.Sprintf(", less %s reserved", grouped(m.portsKept))
+		kept = fmt.Sprintf(", less %s reserved", wording.Grouped(m.portsKept))
 	}
 	half := ceil(need, max(1, each/2))
-	f.Why = fmt.Sprintf("%s The range has %s ports (%d to %d%s), and the addresses are %s.", why, grouped(each), m.portLow.n, m.portHigh.n, kept, text)
+	f.Why = fmt.Sprintf("%s The range has %s ports (%d to %d%s), and the addresses are %s.", why, wording.Grouped(each), m.portLow.n, m.portHigh.n, kept, text)
 	if f.Status == OK && n < half {
-		f.Why += fmt.Sprintf(" That is more than half of the range: from there on the kernel has to search for a free port, and other programs find few; %s addresses would be better.", grouped(half))
+		f.Why += fmt.Sprintf(" That is more than half of the range: from there on the kernel has to search for a free port, and other programs find few; %s addresses would be better.", wording.Grouped(half))
 	}
 	f.fix(p.morePorts(n, half)...)
 	return f
@@ -87,7 +89,7 @@ func (p *Plan) morePorts(n, half int64) []string {
 		s := loopbackFor(half, 1)
 		fixes = append(fixes, command("--source "+s.String(), "of heartwheel loadtest"))
 	} else {
-		fixes = append(fixes, command("--source PREFIX", fmt.Sprintf("of heartwheel loadtest, with at least %s addresses of this machine", grouped(half))))
+		fixes = append(fixes, command("--source PREFIX", fmt.Sprintf("of heartwheel loadtest, with at least %s addresses of this machine", wording.Grouped(half))))
 	}
 	if n*wide >= int64(p.Connections) {
 		fixes = append(fixes, `sysctl -w net.ipv4.ip_local_port_range="1024 65535"`)
@@ -97,7 +99,7 @@ func (p *Plan) morePorts(n, half int64) []string {
 
 func conntrack(m *machine, p *Plan) Finding {
 	need := int64(p.Connections) + m.trackedNow.n
-	f := Finding{Have: m.tracked.String(), Need: grouped(need), Status: OK,
+	f := Finding{Have: m.tracked.String(), Need: wording.Grouped(need), Status: OK,
 		Why: fmt.Sprintf("A firewall or address translation on this machine may keep an entry for every connection; %s are kept now. When the table is full, packets are dropped.", m.trackedNow)}
 	switch {
 	case errors.Is(m.tracked.err, fs.ErrNotExist):
@@ -130,8 +132,8 @@ func (p *Plan) waiting() int64 {
 
 func somaxconn(m *machine, p *Plan) Finding {
 	need := p.waiting()
-	f := Finding{Have: m.somaxconn.String(), Need: grouped(need),
-		Why: fmt.Sprintf("New connections wait here until the server takes them; for what finds no place the client tries again after a second. Needed is room for those of 200 ms, at %s a second.", grouped(int64(p.ConnectRate)))}
+	f := Finding{Have: m.somaxconn.String(), Need: wording.Grouped(need),
+		Why: fmt.Sprintf("New connections wait here until the server takes them; for what finds no place the client tries again after a second. Needed is room for those of 200 ms, at %s a second.", wording.Grouped(int64(p.ConnectRate)))}
 	if m.somaxconn.err != nil {
 		return unknown(m.somaxconn.err, f.Need, f.Why)
 	}
@@ -142,8 +144,8 @@ func somaxconn(m *machine, p *Plan) Finding {
 
 func synBacklog(m *machine, p *Plan) Finding {
 	need := ceil(p.waiting()*4, 3) // the last quarter is for peers that are known
-	f := Finding{Have: m.synBacklog.String(), Need: grouped(need),
-		Why: fmt.Sprintf("Connects whose handshake is under way. SYN cookies are off, so the kernel drops what is beyond three quarters of this. Needed is room for those of 200 ms, at %s a second.", grouped(int64(p.ConnectRate)))}
+	f := Finding{Have: m.synBacklog.String(), Need: wording.Grouped(need),
+		Why: fmt.Sprintf("Connects whose handshake is under way. SYN cookies are off, so the kernel drops what is beyond three quarters of this. Needed is room for those of 200 ms, at %s a second.", wording.Grouped(int64(p.ConnectRate)))}
 	if m.synCookies.err == nil && m.synCookies.n > 0 {
 		f.Status, f.Need = OK, "any"
 		f.Why = "SYN cookies are on: the kernel drops no connect for this limit."

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"heartwheel/internal/wording"
 )
 
 // fix sets the ways to mend f, less empty ones.
@@ -46,14 +48,6 @@ func trimFile(text string) string {
 		return "is read from " + strings.Replace(text, " ", ", which ", 1)
 	}
 	return text
-}
-
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }
 
 func bytesText(n int64) string {
@@ -124,9 +118,9 @@ func (r *Report) verdict(b *strings.Builder) {
 	case p.Role == Client:
 		who = "as clients"
 	}
-	fmt.Fprintf(b, "%s\n%s connections, %s, in %s\n", word, grouped(int64(p.Connections)), who, processes(p))
+	fmt.Fprintf(b, "%s\n%s connections, %s, in %s\n", word, wording.Grouped(int64(p.Connections)), who, processes(p))
 	if r.Fits != nil {
-		fmt.Fprintf(b, "As it is, this machine carries %s in this way.\n", grouped(int64(*r.Fits)))
+		fmt.Fprintf(b, "As it is, this machine carries %s in this way.\n", wording.Grouped(int64(*r.Fits)))
 	}
 }
 
@@ -135,7 +129,7 @@ func processes(p *Plan) string {
 		if n == 1 {
 			return "1 process"
 		}
-		return grouped(int64(n)) + " processes"
+		return wording.Grouped(int64(n)) + " processes"
 	}
 	switch {
 	case p.Role != Both:

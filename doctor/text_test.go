@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"heartwheel/internal/wording"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -61,7 +63,7 @@ func TestWrite(t *testing.T) {
 
 func TestNumbers(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
+		if got := wording.Grouped(n); got != want {
 			t.Errorf("%d is %s", n, got)
 		}
 	}

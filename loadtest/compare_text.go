@@ -5,6 +5,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
+
+	"heartwheel/internal/wording"
 )
 
 // Text is the comparison for a person. Pure.
@@ -89,5 +91,5 @@ func (f *Figure) text(v *float64) string {
 	case "percent":
 		return percentText(*v)
 	}
-	return grouped(int64(*v + 0.5))
+	return wording.Grouped(int64(*v + 0.5))
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/wording"
 )
 
 // A peer is where connections go to and come from.
@@ -234,7 +236,7 @@ func (l *loop) expire(now int64) (next int64) {
 		if o.at > now {
 			return o.at
 		}
-		limit := formatDuration(l.plan.ConnectTimeout)
+		limit := wording.Duration(l.plan.ConnectTimeout)
 		switch c.state {
 		case stateHello:
 			l.fail(o.conn, now, "no WELCOME within "+limit)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // A Fault is one --fault: KIND:SHARE@WHEN[,+OPTION].
@@ -131,7 +133,7 @@ func parseFault(text string) (Fault, error) {
 	}
 	if _, known := faultKindByName(kind); !known {
 		return f, fmt.Errorf("%q is not a fault; the nearest is %s, and there are %s",
-			kind, nearest(kind, faultNames()), choice(faultNames()))
+			kind, wording.Nearest(kind, faultNames()), wording.Choice(faultNames()))
 	}
 	f.Kind = kind
 	share, when, hasWhen := strings.Cut(rest, "@")

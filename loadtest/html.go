@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // What report.html is made of. uPlot (MIT, its licence beside it and in every
@@ -47,7 +49,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"percent": func(v float64) string { return whole(percentText(v)) },
 	"seconds": func(v float64) string { return whole(fmt.Sprintf("%.1f s", v)) },
 	"bytes":   func(v int64) string { return whole(bytesText(float64(v))) },
-	"n":       func(v any) string { return grouped(int64(toFloat(v) + 0.5)) },
+	"n":       func(v any) string { return wording.Grouped(int64(toFloat(v) + 0.5)) },
 	"plural":  plural[int],
 	"one":     func(d Distribution) *Distribution { return &d },
 }).Parse(reportTemplate))
@@ -171,7 +173,7 @@ func (p *page) verdict() {
 	p.Subtitle = fmt.Sprintf("%s to %s", connections, p.Environment.Target)
 	for _, phase := range p.Phases {
 		if phase.Name == "hold" {
-			p.Subtitle += fmt.Sprintf(", held for %s", formatDuration(time.Duration((phase.EndS-phase.StartS)*1e9).Round(100*time.Millisecond)))
+			p.Subtitle += fmt.Sprintf(", held for %s", wording.Duration(time.Duration((phase.EndS-phase.StartS)*1e9).Round(100*time.Millisecond)))
 		}
 	}
 }
@@ -198,8 +200,8 @@ func (p *page) tiles() {
 	if c.Established < c.Asked || c.Failed > 0 || c.Refused > 0 {
 		tone = "bad"
 	}
-	p.Tiles = append(p.Tiles, tile{"connections", grouped(c.Established),
-		fmt.Sprintf("of %s established; %s failed, %s refused", grouped(c.Asked), grouped(c.Failed), grouped(c.Refused)), tone})
+	p.Tiles = append(p.Tiles, tile{"connections", wording.Grouped(c.Established),
+		fmt.Sprintf("of %s established; %s failed, %s refused", wording.Grouped(c.Asked), wording.Grouped(c.Failed), wording.Grouped(c.Refused)), tone})
 	for _, l := range []*Latency{p.Response, p.Service} {
 		if l != nil && !p.Generator.Limited {
 			p.Tiles = append(p.Tiles, tile{l.Name, usText(l.US.P99), fmt.Sprintf("p99; p50 %s, max %s", usText(l.US.P50), usText(l.US.Max)), ""})
@@ -212,7 +214,7 @@ func (p *page) tiles() {
 				visible += d.Faults[i].Injected
 			}
 		}
-		t := tile{"dead peers noticed", grouped(d.Detected), fmt.Sprintf("of %s", grouped(visible)), "good"}
+		t := tile{"dead peers noticed", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
 		if d.ErrorMS != nil {
 			t.Note += fmt.Sprintf("; the latest by %s, bound %s", msText(d.ErrorMS.Max), msText(d.BoundMS))
 		}
@@ -221,7 +223,7 @@ func (p *page) tiles() {
 		}
 		p.Tiles = append(p.Tiles, t)
 	}
-	kills := tile{"false kills", grouped(p.FalseKills.Count), "and " + plural(p.Unexplained.Count, "unexplained close"), "good"}
+	kills := tile{"false kills", wording.Grouped(p.FalseKills.Count), "and " + plural(p.Unexplained.Count, "unexplained close"), "good"}
 	if p.FalseKills.Count+p.Unexplained.Count > 0 {
 		kills.Tone = "bad"
 	}
@@ -269,7 +271,7 @@ func (p *page) server() {
 		p.NoServer = notLookedAt
 	}
 	add("generator: user memory, a connection", p.Generator.HeapPerConn)
-	p.Memory = bars(memory, func(v float64) string { return grouped(int64(v+0.5)) + " B" })
+	p.Memory = bars(memory, func(v float64) string { return wording.Grouped(int64(v+0.5)) + " B" })
 }
 
 const notLookedAt = "The server was not looked at: give its metrics with --ops URL, or run the load test on its machine."
@@ -303,7 +305,7 @@ func countBars(counts map[string]int64) []bar {
 		list = append(list, figure{reason, float64(counts[reason])})
 	}
 	slices.SortStableFunc(list, func(a, b figure) int { return int(b.value - a.value) })
-	return bars(list, func(v float64) string { return grouped(int64(v)) })
+	return bars(list, func(v float64) string { return wording.Grouped(int64(v)) })
 }
 
 func (p *page) generator() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/wording"
 )
 
 // A Plan is a whole run. Build makes one from what a user wrote; Validate
@@ -129,7 +130,7 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 func (p *Plan) validateLoad(wrong wrongFunc) {
 	positive := func(key string, n, most int) bool {
 		if n < 1 || n > most {
-			wrong(key, "%d: must lie between 1 and %s", n, grouped(most))
+			wrong(key, "%d: must lie between 1 and %s", n, wording.Grouped(most))
 		}
 		return n >= 1 && n <= most
 	}
@@ -156,7 +157,7 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 			wrong("interval", "%s: must lie between 1ms and 24h", p.Interval)
 		case sized && float64(p.Connections)/p.Interval.Seconds() > float64(maxFramesPerProcess*p.Processes):
 			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; write a longer interval or more processes",
-				p.Interval, grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))), grouped(maxFramesPerProcess))
+				p.Interval, wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))), wording.Grouped(maxFramesPerProcess))
 		}
 	}
 	if p.Mode == modeEcho {
@@ -173,14 +174,14 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 func (p *Plan) validateRate(wrong wrongFunc) {
 	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
 		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; write a lower rate or more processes",
-			p.ConnectRate, plural(p.Processes, "process"), grouped(maxConnectsPerProcess))
+			p.ConnectRate, plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
 	}
 	if p.Mode == modeChurn {
 		return
 	}
 	if over := rampOf(p.ConnectRate, p.Connections).over; over > maxConnectPhase {
 		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, plural(p.Connections, "connection"), over.Round(time.Second), formatDuration(maxConnectPhase))
+			p.ConnectRate, plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
 	}
 }
 
@@ -200,7 +201,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 		case p.Mode == modeChurn && f.Kind != stallServer:
 			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
 		case f.At >= p.Duration:
-			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, formatDuration(p.Duration))
+			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))
 		case f.Count > p.Connections:
 			wrong("fault", "%q: is more than the %s that there are", f.Text, plural(p.Connections, "connection"))
 		}
@@ -216,7 +217,7 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 	var lines []string
 	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && p.Interval*10 > t*9 {
 		lines = append(lines, fmt.Sprintf("interval %s: is too long: the server declares a peer dead after T = %s of silence; write %s or less",
-			p.Interval, formatDuration(t), formatDuration((t*2/3).Truncate(time.Millisecond))))
+			p.Interval, wording.Duration(t), wording.Duration((t*2/3).Truncate(time.Millisecond))))
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
@@ -229,7 +230,7 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 		}
 		if need := f.At + f.latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
 			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, which lasts %s; write --duration %s or longer",
-				f.Text, formatDuration(need), formatDuration(p.Duration), formatDuration((need+time.Second-1).Truncate(time.Second))))
+				f.Text, wording.Duration(need), wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
 	}
 	if len(lines) > 0 {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // text is the short report for a person, the verdict first. Pure.
@@ -63,20 +65,20 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	item(b, "target", "%s", target)
 	c := &s.Connections
 	item(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
-		grouped(c.Established), grouped(c.Asked), grouped(int64(c.RateReal+0.5)), c.RateAsked, grouped(c.Failed), grouped(c.Refused), grouped(c.AtEnd))
+		wording.Grouped(c.Established), wording.Grouped(c.Asked), wording.Grouped(int64(c.RateReal+0.5)), c.RateAsked, wording.Grouped(c.Failed), wording.Grouped(c.Refused), wording.Grouped(c.AtEnd))
 	if c.TimeUS != nil {
 		item(b, "", "connect time %s", distText(c.TimeUS, usText))
 	}
 	for _, f := range c.Failures {
-		item(b, "", "failed %s × %s%s", grouped(f.Count), f.Error, pick(f.Example != "", ": "+f.Example))
+		item(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, pick(f.Example != "", ": "+f.Example))
 	}
 	for _, t := range c.Told {
-		item(b, "", "told %d (%s) × %s", t.Code, t.Meaning, grouped(t.Count))
+		item(b, "", "told %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
 	}
 	f := &s.Frames
 	item(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s without an answer at the end%s",
-		grouped(f.Sent), grouped(f.Answered), grouped(int64(f.PerSecond+0.5)), grouped(f.Wrong), grouped(f.Unanswered),
-		pick(f.ServerBeats > 0, ", "+grouped(f.ServerBeats)+" of the server's beats answered"))
+		wording.Grouped(f.Sent), wording.Grouped(f.Answered), wording.Grouped(int64(f.PerSecond+0.5)), wording.Grouped(f.Wrong), wording.Grouped(f.Unanswered),
+		pick(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" of the server's beats answered"))
 	if f.Wrong > 0 {
 		item(b, "", "the first wrong one: %s", f.WrongExample)
 	}
@@ -105,12 +107,12 @@ func (s *Summary) writeDead(b *strings.Builder) {
 			known = fmt.Sprintf("T %s (from %s)", msText(d.TimeoutMS), d.TimeoutFrom)
 		}
 		item(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
-			known, msText(d.BoundMS), grouped(d.Injected), grouped(d.Detected), grouped(d.Undetected), grouped(d.Early), grouped(d.Late))
+			known, msText(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
 		for i := range d.Faults {
 			d.Faults[i].write(b)
 		}
 	}
-	item(b, "false kills", "%s, and %s", grouped(s.FalseKills.Count), plural(s.Unexplained.Count, "unexplained close"))
+	item(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), plural(s.Unexplained.Count, "unexplained close"))
 	for _, e := range slices.Concat(s.FalseKills.Examples, s.Unexplained.Examples) {
 		item(b, "", "%s", e.Text)
 	}
@@ -120,15 +122,15 @@ func (f *FaultResult) write(b *strings.Builder) {
 	text := f.Fault
 	switch {
 	case !f.Observable:
-		text += fmt.Sprintf(": %s injected", grouped(f.Injected))
+		text += fmt.Sprintf(": %s injected", wording.Grouped(f.Injected))
 	case f.Injected > 0:
-		text += fmt.Sprintf(": %s injected, %s noticed", grouped(f.Injected), grouped(f.Detected))
+		text += fmt.Sprintf(": %s injected, %s noticed", wording.Grouped(f.Injected), wording.Grouped(f.Detected))
 	}
 	if f.ErrorMS != nil {
 		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", msText(f.ErrorMS.P50), msText(f.ErrorMS.P99), msText(f.ErrorMS.Max))
 	}
 	if r := f.Reconnect; r != nil {
-		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", grouped(r.Established), grouped(r.Asked), msText(r.TookMS), grouped(r.Refused), grouped(r.Failed))
+		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established), wording.Grouped(r.Asked), msText(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
 	}
 	item(b, "", "%s%s", text, pick(f.Note != "", "; "+f.Note))
 	for _, e := range f.Examples {
@@ -146,16 +148,16 @@ func (s *Summary) writeServer(b *strings.Builder) {
 		percentText(v.CPUPercent), percentText(v.CPUPercentMax), bytesText(float64(v.RSSAfterBytes)), bytesText(float64(v.RSSBeforeBytes)), bytesText(float64(v.RSSPeakBytes)))
 	var parts []string
 	if v.UserBytesPerConnection != 0 {
-		parts = append(parts, grouped(int64(v.UserBytesPerConnection))+" B of user memory a connection")
+		parts = append(parts, wording.Grouped(int64(v.UserBytesPerConnection))+" B of user memory a connection")
 	}
 	if v.KernelBytesPerSocket != 0 {
-		parts = append(parts, grouped(int64(v.KernelBytesPerSocket))+" B of kernel memory a socket")
+		parts = append(parts, wording.Grouped(int64(v.KernelBytesPerSocket))+" B of kernel memory a socket")
 	}
 	if v.LoopLagP99US != 0 {
 		parts = append(parts, "loop lag p99 at most "+usText(v.LoopLagP99US))
 	}
 	for _, reason := range sortedKeys(v.ClosedByReason) {
-		parts = append(parts, reason+" "+grouped(v.ClosedByReason[reason]))
+		parts = append(parts, reason+" "+wording.Grouped(v.ClosedByReason[reason]))
 	}
 	if len(parts) > 0 {
 		item(b, "", "%s", strings.Join(parts, ", "))
@@ -192,6 +194,6 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 			length = s.Phases[n-1].EndS
 		}
 		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, plural(env.CPUs, "core"),
-			formatDuration(time.Duration(length*1e9).Round(100*time.Millisecond)))
+			wording.Duration(time.Duration(length*1e9).Round(100*time.Millisecond)))
 	}
 }

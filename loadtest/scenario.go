@@ -7,10 +7,11 @@ import (
 	"io"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
+
+	"heartwheel/internal/wording"
 )
 
 //go:embed scenarios/*.yaml
@@ -60,7 +61,7 @@ func ReadScenario(name string) (Layer, error) {
 }
 
 func readScenarioFile(name string) ([]byte, error) {
-	do := fmt.Sprintf("give the path of a YAML file, or one of %s", choice(ScenarioNames()))
+	do := fmt.Sprintf("give the path of a YAML file, or one of %s", wording.Choice(ScenarioNames()))
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w; %s", plainCause(err), do)
@@ -79,31 +80,9 @@ func readScenarioFile(name string) ([]byte, error) {
 // plainTexts turns a value of YAML into the texts that a user could have given
 // on the command line.
 func plainTexts(v any) ([]string, error) {
-	switch v := v.(type) {
-	case nil:
-		return nil, errors.New("has no value; write one or leave it out")
-	case string:
-		return []string{v}, nil
-	case float64:
-		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
-	case bool, int, int64, uint64:
-		return []string{fmt.Sprint(v)}, nil
-	case []any:
-		if len(v) == 0 {
-			return nil, errors.New("is an empty list; write at least one value or leave it out")
-		}
-		var texts []string
-		for _, element := range v {
-			if _, nested := element.([]any); nested {
-				return nil, errors.New("is a list of lists; write a plain list")
-			}
-			more, err := plainTexts(element)
-			if err != nil {
-				return nil, err
-			}
-			texts = append(texts, more...)
-		}
-		return texts, nil
+	texts, err := wording.Texts(v)
+	if errors.Is(err, wording.ErrNotPlain) {
+		err = fmt.Errorf("%w; write key: value", err)
 	}
-	return nil, errors.New("is not a plain value; write key: value")
+	return texts, err
 }

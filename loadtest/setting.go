@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // A Key is one setting of a plan: a flag, and a key of a scenario.
@@ -80,7 +82,7 @@ var Keys = []Key{
 		}},
 	{Name: "fault", Kind: "fault", List: true, Unset: "none",
 		Help: "KIND:SHARE@WHEN[,+over=DURATION][,+reconnect] after the hold phase began, such as silent:10%@30s; may be given several times; KIND is " +
-			choice(faultNames()),
+			wording.Choice(faultNames()),
 		set: func(p *Plan, text string) error {
 			f, err := parseFault(text)
 			p.Faults = append(p.Faults, f)
@@ -133,7 +135,7 @@ func word(name, def string, words []string, help string, field func(*Plan) *stri
 	return Key{Name: name, Kind: "word", Default: def, Unset: "no wish", Help: help, Words: words,
 		set: func(p *Plan, text string) error {
 			if !slices.Contains(words, text) {
-				return errors.New("must be " + choice(words))
+				return errors.New("must be " + wording.Choice(words))
 			}
 			*field(p) = text
 			return nil
@@ -152,7 +154,7 @@ func duration(name, short, def, help string, field func(*Plan) *time.Duration) K
 		set: func(p *Plan, text string) (err error) { *field(p), err = parseDuration(text); return err },
 		get: func(p *Plan) string {
 			if d := *field(p); d != 0 {
-				return formatDuration(d)
+				return wording.Duration(d)
 			}
 			return ""
 		}}
@@ -209,7 +211,7 @@ func Build(layers ...Layer) (*Plan, []Setting, error) {
 		for _, name := range sortedKeys(l.Values) {
 			k := keyByName(name)
 			if k == nil {
-				lines = append(lines, fmt.Sprintf("%s (%s): is not a setting; the nearest is %s", name, l.From, nearest(name, KeyNames())))
+				lines = append(lines, fmt.Sprintf("%s (%s): is not a setting; the nearest is %s", name, l.From, wording.Nearest(name, KeyNames())))
 				continue
 			}
 			lines = append(lines, k.apply(p, l, l.Values[name])...)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // A Gate is one --slo: METRIC OP LIMIT.
@@ -62,12 +64,12 @@ func parseGate(text string) (Gate, error) {
 		}
 	}
 	if g.Op == "" {
-		return g, fmt.Errorf("has no comparison; write one of %s", choice(gateOps))
+		return g, fmt.Errorf("has no comparison; write one of %s", wording.Choice(gateOps))
 	}
 	g.Metric = strings.TrimSpace(text[:at])
 	if !slices.Contains(metricNames(), g.Metric) {
 		return g, fmt.Errorf("%q is not a metric; the nearest is %s; there are %s",
-			g.Metric, nearest(g.Metric, metricNames()), metricHelp())
+			g.Metric, wording.Nearest(g.Metric, metricNames()), metricHelp())
 	}
 	limit := strings.ReplaceAll(text[at+len(g.Op):], " ", "")
 	if limit == "" {

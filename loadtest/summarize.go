@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"heartwheel/codec"
+	"heartwheel/internal/wording"
 )
 
 // material is all that a run has gathered. Times are of one monotonic clock,
@@ -300,7 +301,7 @@ func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
 	case f.Kind == stallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))
 		if m.server != nil {
-			fr.Note = fmt.Sprintf("stopped for %s: %s %v", formatDuration(f.For), "process", m.server.PIDs)
+			fr.Note = fmt.Sprintf("stopped for %s: %s %v", wording.Duration(f.For), "process", m.server.PIDs)
 		}
 	}
 	return fr
@@ -330,10 +331,10 @@ func faultOver(d *Detection) []Event {
 		}
 		text := f.Kind + " over"
 		if f.Injected > 0 && f.Observable {
-			text += fmt.Sprintf(": %s noticed, %s not", grouped(f.Detected), grouped(f.Undetected))
+			text += fmt.Sprintf(": %s noticed, %s not", wording.Grouped(f.Detected), wording.Grouped(f.Undetected))
 		}
 		if f.Reconnect != nil {
-			text += fmt.Sprintf("; %s of %s back", grouped(f.Reconnect.Established), grouped(f.Reconnect.Asked))
+			text += fmt.Sprintf("; %s of %s back", wording.Grouped(f.Reconnect.Established), wording.Grouped(f.Reconnect.Asked))
 		}
 		list = append(list, Event{T: f.EndS, Kind: EventFaultOver, Fault: f.Fault, Count: f.Injected, Text: text})
 	}

@@ -3,6 +3,8 @@ package loadtest
 import (
 	"fmt"
 	"slices"
+
+	"heartwheel/internal/wording"
 )
 
 // builtin are the gates that hold without being asked for: what breaks one is
@@ -18,7 +20,7 @@ var builtin = []struct {
 			return ""
 		}
 		text := fmt.Sprintf("%s of %s established: %s failed, %s refused",
-			grouped(c.Established), plural(c.Asked, "connection"), grouped(c.Failed), grouped(c.Refused))
+			wording.Grouped(c.Established), plural(c.Asked, "connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
 		if len(c.Failures) > 0 {
 			text += "; most often: " + c.Failures[0].Error
 		}
@@ -137,5 +139,5 @@ func (r SLOResult) text() string {
 	if r.Unit == "ms" {
 		return msText(r.Measured)
 	}
-	return grouped(int64(r.Measured))
+	return wording.Grouped(int64(r.Measured))
 }

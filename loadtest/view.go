@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // A view shows a run while it lasts: a few lines that are redrawn in place on
@@ -63,18 +65,18 @@ func (v *view) end() {
 
 // lines is the live view. Pure.
 func (v *view) lines(s *Sample) []string {
-	t := func(sec float64) string { return formatDuration(time.Duration(sec) * time.Second) }
+	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
 		row(s.Phase, "%s, %s to %s", t(s.T), plural(v.plan.Connections, "connection"), v.target),
-		row("connections", "%s open, %s on their way, %s failed, %s a second", grouped(s.Connections), grouped(s.Connecting), grouped(s.Failed), grouped(int64(s.Connects))),
-		row("frames", "%s sent, %s answered a second, %s wrong", grouped(int64(s.Sent)), grouped(int64(s.Answered)), grouped(s.Wrong)),
+		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
+		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
 		row("latency", "%-24s %s  %s", ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
 		row("", "%-24s %s", ServiceName, threeText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
-		lines = append(lines, row("dead peers", "%s injected, %s noticed", grouped(s.Injected), grouped(s.Detected)))
+		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected), wording.Grouped(s.Detected)))
 	}
-	lines = append(lines, row("kills", "%s false, %s unexplained", grouped(s.FalseKills), grouped(s.Unexplained)))
+	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills), wording.Grouped(s.Unexplained)))
 	if s.Server != nil {
 		lines = append(lines, row("server", "%s", serverText(s.Server)))
 	}
