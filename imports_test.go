@@ -44,7 +44,7 @@ var packageRules = map[string]packageRule{
 
 	"internal/wording": {},
 
-	"server/processtest": {},
+	"faults": {},
 }
 
 // moduleRules say where a module of others may be imported: by the path's

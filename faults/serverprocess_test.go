@@ -1,4 +1,4 @@
-package processtest
+package faults
 
 import (
 	"bufio"
@@ -44,7 +44,7 @@ type logLine struct {
 // ordinaryEnv is our environment without what would change a server.
 func ordinaryEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "HEARTWHEEL_") || strings.HasPrefix(kv, "PROCESSTEST_")
+		return strings.HasPrefix(kv, "HEARTWHEEL_") || strings.HasPrefix(kv, "FAULTS_")
 	})
 }
 

@@ -1,4 +1,4 @@
-package processtest
+package faults
 
 import (
 	"bytes"
@@ -23,8 +23,8 @@ const (
 	// only ever waited for in full when a test fails.
 	limit = 90 * time.Second
 
-	fleetEnv = "PROCESSTEST_FLEET" // makes the test binary a client process: see fleetMain
-	stepEnv  = "PROCESSTEST_CLOCK_STEP"
+	fleetEnv = "FAULTS_FLEET" // makes the test binary a client process: see fleetMain
+	stepEnv  = "FAULTS_CLOCK_STEP"
 )
 
 // scratch holds what is built; TestMain makes and removes it.
@@ -41,7 +41,7 @@ func testMain(m *testing.M) int {
 		return fleetMain(spec)
 	}
 	var err error
-	if scratch, err = os.MkdirTemp("", "heartwheel-processtest-"); err != nil {
+	if scratch, err = os.MkdirTemp("", "heartwheel-faults-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -52,7 +52,7 @@ func testMain(m *testing.M) int {
 // goTool runs the go command in the root of the module and returns what it prints.
 func goTool(args ...string) (string, error) {
 	cmd := exec.Command("go", args...)
-	cmd.Dir = filepath.Join("..", "..")
+	cmd.Dir = ".."
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// clockStep is what the environment asks for: PROCESSTEST_CLOCK_STEP=5s,+60s
+// clockStep is what the environment asks for: FAULTS_CLOCK_STEP=5s,+60s
 // is a step of 60 s ahead when the process is 5 s old, by the monotonic clock.
 var clockStep struct {
 	once    sync.Once
@@ -20,7 +20,7 @@ var clockStep struct {
 func stepSeconds(age int64) int64 {
 	s := &clockStep
 	s.once.Do(func() {
-		text, ok := syscall.Getenv("PROCESSTEST_CLOCK_STEP")
+		text, ok := syscall.Getenv("FAULTS_CLOCK_STEP")
 		if !ok {
 			return
 		}
@@ -35,7 +35,7 @@ func stepSeconds(age int64) int64 {
 				return
 			}
 		}
-		panic("time: PROCESSTEST_CLOCK_STEP must be like 5s,+60s, in whole seconds")
+		panic("time: FAULTS_CLOCK_STEP must be like 5s,+60s, in whole seconds")
 	})
 	if age < s.age {
 		return 0

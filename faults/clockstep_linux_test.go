@@ -1,4 +1,4 @@
-package processtest
+package faults
 
 import (
 	"encoding/json"
@@ -18,7 +18,7 @@ func TestClockSteps(t *testing.T) {
 		t.Skip("builds the standard library anew")
 	}
 	overlay := clockOverlay(t)
-	showStep(t, buildStepping(t, overlay, "./server/processtest/testdata/clockstep"))
+	showStep(t, buildStepping(t, overlay, "./faults/testdata/clockstep"))
 	server := buildStepping(t, overlay, ".")
 	// All at the same time, whatever -parallel says.
 	var runs []*stepRun
