@@ -19,6 +19,7 @@ const (
 	module      = "heartwheel"
 	gnet        = "github.com/panjf2000/gnet/"
 	timingwheel = "github.com/RussellLuo/timingwheel"
+	nftables    = "github.com/google/nftables"
 )
 
 // A packageRule says what a package may import beside the standard library.
@@ -42,6 +43,7 @@ var packageRules = map[string]packageRule{
 	"loadtest": {own: []string{"codec", "internal/wording"}, thirdParty: true},
 	"doctor":   {own: []string{"internal/wording"}, thirdParty: true},
 
+	"internal/netlab":  {thirdParty: true}, // for tests alone
 	"internal/wording": {},
 
 	"faults": {},
@@ -52,6 +54,7 @@ var packageRules = map[string]packageRule{
 var moduleRules = map[string][]string{
 	gnet:        {"server/gnet.go"},
 	timingwheel: {"wheel"},
+	nftables:    {"internal/netlab"},
 }
 
 // envReaders are the functions that read the environment.
