@@ -43,7 +43,10 @@ var packageRules = map[string]packageRule{
 	"loadtest": {own: []string{"codec", "internal/wording"}, thirdParty: true},
 	"doctor":   {own: []string{"internal/wording"}, thirdParty: true},
 
-	"internal/netlab":  {thirdParty: true}, // for tests alone
+	"internal/netlab":   {thirdParty: true}, // for tests alone
+	"examples":          {},
+	"examples/embedded": {own: []string{"server", "codec"}},
+
 	"internal/wording": {},
 
 	"faults": {},

@@ -1,0 +1,99 @@
+package examples
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A fakeServer is a listener of a test that answers by hand.
+type fakeServer struct {
+	*net.TCPListener
+	t *testing.T
+}
+
+func newFake(t *testing.T) *fakeServer {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return &fakeServer{ln.(*net.TCPListener), t}
+}
+
+// A peer is a connection of a client to a fakeServer.
+type peer struct {
+	net.Conn
+	t   *testing.T
+	buf []byte // received, not decoded yet
+}
+
+// accept takes a connection and its HELLO.
+func (s *fakeServer) accept() *peer {
+	s.t.Helper()
+	_ = s.SetDeadline(time.Now().Add(limit))
+	conn, err := s.Accept()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = conn.Close() })
+	p := &peer{Conn: conn, t: s.t}
+	hello := p.want(codec.OpHello)
+	if h, err := codec.ParseHello(hello.Payload); err != nil || h.V != codec.Version {
+		s.t.Fatalf("got HELLO %q: %v", hello.Payload, err)
+	}
+	return p
+}
+
+// welcome answers HELLO: who beats, H in ms, and the time to spread a
+// reconnect over is a millisecond.
+func (p *peer) welcome(beats string, beatMS int64) {
+	p.t.Helper()
+	p.write(codec.AppendWelcome(nil, codec.Welcome{Session: "s", BeatMS: beatMS, TimeoutMS: beatMS * 5 / 2, Beats: beats,
+		MaxFrame: 1000, SpreadMS: 1}))
+}
+
+func (p *peer) write(frames []byte) {
+	p.t.Helper()
+	if _, err := p.Write(frames); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// frame returns the next frame, or why there is none.
+func (p *peer) frame() (codec.Frame, error) {
+	for {
+		f, n, err := codec.Decode(p.buf, codec.DefaultMaxFrame)
+		if n > 0 || err != nil {
+			p.buf = p.buf[n:]
+			return f, err
+		}
+		_ = p.SetReadDeadline(time.Now().Add(limit))
+		chunk := make([]byte, 4096)
+		n, err = p.Read(chunk)
+		p.buf = append(p.buf[:len(p.buf):len(p.buf)], chunk[:n]...)
+		if err != nil {
+			return codec.Frame{}, err
+		}
+	}
+}
+
+// want returns the next frame that is not a beat, unless a beat is what it wants.
+func (p *peer) want(op codec.Op) codec.Frame {
+	p.t.Helper()
+	for {
+		f, err := p.frame()
+		if err != nil {
+			p.t.Fatalf("instead of %s: %v", op, err)
+		}
+		if f.Op == op {
+			return f
+		}
+		if f.Op != codec.OpBeat {
+			p.t.Fatalf("got %s %q instead of %s", f.Op, f.Payload, op)
+		}
+	}
+}
