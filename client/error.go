@@ -1,0 +1,151 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"heartwheel/codec"
+)
+
+var (
+	// ErrClosed is returned by calls after Close.
+	ErrClosed = errors.New("client: closed")
+	// ErrLost is matched by the error of a call whose connection ended while it
+	// was under way. Whether the server has seen the request is not known.
+	ErrLost = errors.New("client: the connection was lost")
+	// ErrSilent: no byte came for 10 s after a beat.
+	ErrSilent = errors.New("no byte came for 10 s after a beat: the server or the way to it is dead")
+	// ErrStalled: the kernel took none of the bytes to be sent for 10 s.
+	ErrStalled = errors.New("no byte could be sent for 10 s: the server does not read, or the way to it is dead")
+	// ErrTooLarge: the frame is larger than the server accepts.
+	ErrTooLarge = errors.New("client: the frame is larger than the server accepts")
+)
+
+// A CodeError is what the server said: when it ended the connection (CLOSE or
+// GOAWAY), or refused a frame (ERROR).
+type CodeError struct {
+	Code   codec.Code
+	Reason string
+}
+
+func (e *CodeError) Error() string {
+	text := fmt.Sprintf("the server said %d %s", uint16(e.Code), e.Code)
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// A StatusError is an answer to a request with a status that is not 0.
+type StatusError struct {
+	Status uint8
+	Body   []byte // of the answer; the caller's
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("client: the request was answered with status %d", e.Status)
+}
+
+// An Error is why there is no connection.
+type Error struct {
+	URL string // where to, as it was given
+	Err error  // what happened
+	// Final says that trying again would end the same way, so that the client
+	// does not: the address is wrong, another protocol is spoken there, or the
+	// server named a code that is final.
+	Final bool
+}
+
+func (e *Error) Error() string {
+	text := "client: " + e.URL + ": " + explain(e.Err)
+	if e.Final {
+		return text + " (trying again would not help)"
+	}
+	return text + " (may pass: trying again can help)"
+}
+
+// Unwrap returns what happened.
+func (e *Error) Unwrap() error { return e.Err }
+
+// A handshakeError is something wrong with what the server sent in place of a
+// WELCOME.
+type handshakeError struct {
+	text string
+	err  error
+}
+
+func (e *handshakeError) Error() string { return e.text }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+// final reports whether an attempt that failed with err would fail again.
+// welcomed: this address has been a heartwheel server before, so that anything
+// but a final code is a passing state of it.
+func final(err error, welcomed bool) bool {
+	var code *CodeError
+	if errors.As(err, &code) {
+		return !code.Code.Reconnect()
+	}
+	if welcomed {
+		return false
+	}
+	var hs *handshakeError
+	return errors.As(err, &hs) || isCertificateError(err)
+}
+
+func isCertificateError(err error) bool {
+	var (
+		header tls.RecordHeaderError
+		verify *tls.CertificateVerificationError
+		host   x509.HostnameError
+	)
+	return errors.As(err, &header) || errors.As(err, &verify) || errors.As(err, &host)
+}
+
+// explain says what happened and what to do.
+func explain(err error) string {
+	var (
+		dns    *net.DNSError
+		header tls.RecordHeaderError
+		op     *net.OpError
+	)
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fmt.Sprintf("the name %q has no address: check the spelling and the network", dns.Name)
+	case errors.As(err, &dns):
+		return fmt.Sprintf("the name %q could not be looked up: %s", dns.Name, dns.Err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused: nothing listens there; check the port, or start the server"
+	case errors.As(err, &header):
+		return "no TLS is spoken there; use tcp://"
+	case errors.Is(err, errNoWelcome):
+		return err.Error()
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
+		return "no connection in time: the host does not answer; check the address and firewalls"
+	case errors.Is(err, io.EOF):
+		return "the server closed the connection without a word; check that it speaks this protocol"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "the connection was reset; check that the server speaks this protocol and has room"
+	case errors.As(err, &op):
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// saidSo reports whether a connection ended because one side said so, and not
+// because of the network.
+func saidSo(err error) bool {
+	var code *CodeError
+	return errors.Is(err, ErrClosed) || errors.As(err, &code)
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

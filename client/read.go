@@ -1,0 +1,371 @@
+package client
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A connection reads into a small buffer of its own. While more comes than fits,
+// it borrows a large one.
+const (
+	smallBuffer = 512
+	largeBuffer = 32 << 10
+)
+
+var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// read reads and acts on frames until the connection ends. rest is what has come
+// already.
+func (c *Conn) read(rest []byte) {
+	b := newReadBuffer(rest, c.cfg.MaxFrame)
+	var end error // of the stream
+	for {
+		err := c.frames(&b)
+		if err == nil {
+			err = end
+		}
+		if err != nil {
+			b.giveBack()
+			c.mu.Lock()
+			c.fail(err)
+			c.mu.Unlock()
+			c.save()
+			c.mu.Lock()
+			c.leave()
+			return
+		}
+		c.wantMore()
+		var n int
+		n, end = c.nc.Read(b.free())
+		c.took(n)
+		c.save()
+		b.added(n)
+	}
+}
+
+// wantMore notes that the reader waits for the server.
+func (c *Conn) wantMore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = true
+	if c.pulse.held {
+		c.pulse.release(c.now())
+		c.arm()
+	}
+}
+
+// took notes that n bytes came, and that the reader is busy with them.
+func (c *Conn) took(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+	if n == 0 {
+		return
+	}
+	now := c.now()
+	if c.pulse.open {
+		c.answered(now - c.pulse.asked)
+	}
+	c.pulse.listened(now)
+	c.arm()
+}
+
+// frames acts on every whole frame in b.
+func (c *Conn) frames(b *readBuffer) error {
+	for {
+		f, n, err := codec.Decode(b.bytes(), c.cfg.MaxFrame)
+		if err != nil {
+			return fmt.Errorf("the server sent what is no frame: %w", err)
+		}
+		if n == 0 {
+			return b.makeRoom()
+		}
+		if err := c.frame(f); err != nil {
+			return err
+		}
+		b.used(n)
+	}
+}
+
+// frame acts on one frame. An error ends the connection.
+func (c *Conn) frame(f codec.Frame) error {
+	switch f.Op {
+	case codec.OpData:
+		if c.cfg.OnData != nil {
+			c.cfg.OnData(f.Payload)
+		} else {
+			c.in.put(f.Payload, c.hold, c.quit)
+		}
+	case codec.OpBeat:
+		c.onBeat()
+	case codec.OpPing:
+		c.reply(func(b []byte) []byte { return codec.AppendPong(b, f.Payload) })
+	case codec.OpPong:
+		if len(f.Payload) == 4 {
+			c.answer(pingKey(binary.BigEndian.Uint32(f.Payload)), 0, nil, nil)
+		}
+	case codec.OpRes:
+		id, status, body, err := codec.ParseRes(f.Payload)
+		if err != nil {
+			return err
+		}
+		c.answer(requestKey(id), status, body, nil)
+	case codec.OpReq:
+		id, _, _, err := codec.ParseReq(f.Payload)
+		if err != nil {
+			return err
+		}
+		c.reply(func(b []byte) []byte { return codec.AppendRes(b, id, statusUnhandled, nil) })
+	case codec.OpConfig:
+		return c.onConfig(f.Payload)
+	case codec.OpGoaway:
+		return c.onGoaway(f.Payload)
+	case codec.OpError:
+		return c.onError(f.Payload)
+	case codec.OpClose:
+		code, reason, err := codec.ParseClose(f.Payload)
+		if err != nil {
+			return err
+		}
+		return &CodeError{code, reason}
+	case codec.OpHello, codec.OpWelcome, codec.OpJoin, codec.OpLeave:
+		return fmt.Errorf("the server sent %s where it must not", f.Op)
+	}
+	return nil // GROUP and extensions: nobody here has asked for them
+}
+
+// statusUnhandled answers a request of the server: this client takes none.
+const statusUnhandled = 1
+
+// hold notes that the reader waits for the application.
+func (c *Conn) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pulse.hold()
+	c.quiet = 0
+	c.arm()
+}
+
+// reply queues an answer to the server. What the server asks is bounded by what
+// it reads: a server that asks and does not read is dead, see progressConn.
+func (c *Conn) reply(frame func([]byte) []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || len(c.out) > c.cfg.SendBuffer+maxReplies {
+		return
+	}
+	c.out = frame(c.out)
+	c.write()
+}
+
+// maxReplies is how many bytes of answers may wait beyond SendBuffer.
+const maxReplies = 64 << 10
+
+// onBeat acts on an empty frame.
+func (c *Conn) onBeat() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pulse.server {
+		if !c.closing && len(c.out) <= c.cfg.SendBuffer+maxReplies {
+			c.queueBeat()
+		}
+		return
+	}
+	c.beats.Answered++
+	c.answerLocked(beatKey(c.beats.Answered), 0, nil, nil)
+}
+
+// onConfig takes new times from the server.
+func (c *Conn) onConfig(payload []byte) error {
+	cfg, err := codec.ParseConfig(payload)
+	if err == nil {
+		err = checkTimes(cfg.BeatMS, cfg.TimeoutMS)
+	}
+	if err != nil {
+		return fmt.Errorf("the server's CONFIG: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setBeat(cfg.BeatMS, cfg.TimeoutMS)
+	c.arm()
+	return nil
+}
+
+// onGoaway ends the connection for good, or tells the owner when to leave.
+func (c *Conn) onGoaway(payload []byte) error {
+	g, err := codec.ParseGoaway(payload)
+	switch {
+	case err != nil:
+		return err
+	case !g.Code.Reconnect():
+		return &CodeError{g.Code, g.Reason}
+	case c.away != nil:
+		c.away(&g)
+	}
+	return nil
+}
+
+// onError gives an ERROR to the request that it belongs to, as far as that can
+// be known: it names none. Without a gateway every request fails; otherwise it
+// is the one that is under way.
+func (c *Conn) onError(payload []byte) error {
+	code, text, err := codec.ParseError(payload)
+	if err != nil {
+		return err
+	}
+	said := &CodeError{code, text}
+	c.mu.Lock()
+	var asked []uint64
+	for key := range c.calls {
+		if key < 1<<32 {
+			asked = append(asked, key)
+		}
+	}
+	mine := len(asked) == 1 || code == codec.CodeNoGateway && len(asked) > 0
+	if mine {
+		for _, key := range asked {
+			c.answerLocked(key, 0, nil, said)
+		}
+	}
+	c.mu.Unlock()
+	if !mine && c.cfg.OnError != nil {
+		c.cfg.OnError(said)
+	}
+	return nil
+}
+
+// answer ends a call.
+func (c *Conn) answer(key uint64, status uint8, body []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answerLocked(key, status, body, err)
+}
+
+func (c *Conn) answerLocked(key uint64, status uint8, body []byte, err error) {
+	w := c.calls[key]
+	if w == nil {
+		return // nobody waits any more
+	}
+	delete(c.calls, key)
+	w.took = c.now() - w.began
+	w.status, w.body, w.err = status, append([]byte(nil), body...), err
+	w.done <- struct{}{}
+}
+
+// answered notes that bytes came so long after a beat or question. Called with
+// mu held.
+func (c *Conn) answered(rtt time.Duration) {
+	c.beats.RTT = rtt
+	if c.adapt == nil {
+		return
+	}
+	waits := c.adapt.asked
+	c.unsaved = c.adapt.good(c.quiet, time.Now()) || c.unsaved
+	if c.adapt.asked && !waits {
+		c.out = codec.AppendConfig(c.out, codec.Config{BeatMS: c.adapt.interval().Milliseconds()})
+		c.write()
+	}
+}
+
+// save has the Adaptive save what was learned, if anything was.
+func (c *Conn) save() {
+	if c.adapt == nil {
+		return
+	}
+	c.mu.Lock()
+	unsaved := c.unsaved
+	c.unsaved = false
+	s := *c.adapt
+	c.mu.Unlock()
+	if unsaved {
+		s.save()
+	}
+}
+
+// A readBuffer holds what has come and is no whole frame yet.
+type readBuffer struct {
+	max   int // largest frame body
+	small []byte
+	large *[largeBuffer]byte // borrowed; nil: none
+	buf   []byte             // small, large, or one of its own for a larger frame
+	from  int                // what is before is used up
+	to    int                // what is behind is free
+	full  bool               // the last read filled it
+}
+
+// newReadBuffer begins with what has come already.
+func newReadBuffer(rest []byte, max int) readBuffer {
+	b := readBuffer{max: max, small: make([]byte, smallBuffer)}
+	b.buf = b.small
+	if len(rest) > len(b.buf) {
+		b.buf = make([]byte, len(rest))
+	}
+	b.added(copy(b.buf, rest))
+	return b
+}
+
+func (b *readBuffer) bytes() []byte { return b.buf[b.from:b.to] }
+func (b *readBuffer) free() []byte  { return b.buf[b.to:] }
+func (b *readBuffer) used(n int)    { b.from += n }
+
+func (b *readBuffer) added(n int) {
+	b.to += n
+	b.full = b.to == len(b.buf)
+}
+
+// makeRoom moves what has come to the front, and changes the buffer where that
+// pays: a read that filled it says that more is waiting. It grows by doubling,
+// so that a length alone costs nothing before its bytes are there.
+func (b *readBuffer) makeRoom() error {
+	have := b.bytes()
+	need, err := codec.FrameSize(have, b.max)
+	if err != nil {
+		return err
+	}
+	size := len(b.buf)
+	switch {
+	case b.full && size < largeBuffer:
+		size = largeBuffer
+	case b.full && need > size:
+		size = min(need, 2*size)
+	case !b.full && len(have) == 0:
+		size = smallBuffer
+	case size > largeBuffer && need <= largeBuffer && len(have) <= largeBuffer:
+		size = largeBuffer
+	}
+	b.move(size)
+	return nil
+}
+
+// move puts what has come at the beginning of a buffer of at least size bytes.
+func (b *readBuffer) move(size int) {
+	have := b.bytes()
+	old := b.large
+	switch {
+	case size == len(b.buf):
+	case size <= smallBuffer:
+		b.buf, b.large = b.small, nil
+	case size <= largeBuffer && old == nil:
+		b.large = largeBuffers.Get().(*[largeBuffer]byte)
+		b.buf = b.large[:]
+	case size <= largeBuffer:
+		b.buf = b.large[:]
+	default:
+		b.buf = make([]byte, size)
+		b.large = nil
+	}
+	b.from, b.to = 0, copy(b.buf, have)
+	if old != nil && b.large != old {
+		largeBuffers.Put(old)
+	}
+}
+
+func (b *readBuffer) giveBack() {
+	if b.large != nil {
+		largeBuffers.Put(b.large)
+	}
+}

@@ -1,0 +1,304 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"heartwheel/codec"
+)
+
+var refused = fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+
+// The first delay is spread over the server's window, then the window doubles
+// from 0.5 s to 30 s, and a connection that lasts for 30 s starts anew.
+func TestReconnectDelays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		time.Sleep(40 * time.Second)
+		r.setRefuse(refused)
+		r.peer().hangUp()
+		time.Sleep(200 * time.Second)
+		// Half of 4 s, and then of 1, 2, 4, 8, 16, 30, 30 s: the loss was the first.
+		want := []float64{0, 42, 42.5, 43.5, 45.5, 49.5, 57.5, 72.5, 87.5}
+		wantTimes(t, "dials", r.dialTimes()[:len(want)], want...)
+		r.setRefuse(nil)
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if c.State() != Connected {
+			t.Fatalf("%s at %s", c.State(), r.now())
+		}
+		lastDial := func() time.Duration { d := r.dialTimes(); return d[len(d)-1] }
+		// Not stable: the window stays at 30 s.
+		lost := r.now()
+		r.peer().hangUp()
+		time.Sleep(16 * time.Second)
+		if d := lastDial() - lost; d != 15*time.Second {
+			t.Errorf("after an unstable connection the delay was %s, want 15 s", d)
+		}
+		// Stable: as at the beginning.
+		time.Sleep(stable)
+		lost = r.now()
+		r.peer().hangUp()
+		time.Sleep(16 * time.Second)
+		if d := lastDial() - lost; d != 2*time.Second {
+			t.Errorf("after a stable connection the delay was %s, want 2 s", d)
+		}
+		c.Close()
+	})
+}
+
+// Jitter is full: the delays of any window are uniform over all of it.
+func TestBackoffWindows(t *testing.T) {
+	for _, test := range []struct {
+		failures       int
+		lasted, spread time.Duration
+		failed, lost   time.Duration // the windows
+	}{
+		{0, 0, 0, 500 * time.Millisecond, 500 * time.Millisecond},
+		{0, 0, 100 * time.Millisecond, 500 * time.Millisecond, 100 * time.Millisecond},
+		{0, time.Hour, 5 * time.Second, 500 * time.Millisecond, 5 * time.Second},
+		{1, 0, 5 * time.Second, time.Second, 5 * time.Second},
+		{5, 0, 5 * time.Second, 16 * time.Second, 16 * time.Second},
+		{5, stable - 1, 5 * time.Second, 16 * time.Second, 16 * time.Second},
+		{5, stable, 5 * time.Second, 16 * time.Second, 5 * time.Second},
+		{6, 0, 0, 30 * time.Second, 30 * time.Second},
+		{math.MaxInt, 0, time.Minute, 30 * time.Second, time.Minute},
+	} {
+		for _, draw := range []float64{0, 0.25, 1} {
+			b := backoff{failures: test.failures, rand: func() float64 { return draw }}
+			if got, want := b.failed(), time.Duration(draw*float64(test.failed)); got != want {
+				t.Errorf("%+v: failed %s, want %s", test, got, want)
+			}
+			b = backoff{failures: test.failures, rand: func() float64 { return draw }}
+			if got, want := b.lost(test.lasted, test.spread), time.Duration(draw*float64(test.lost)); got != want {
+				t.Errorf("%+v: lost %s, want %s", test, got, want)
+			}
+		}
+	}
+}
+
+// GOAWAY is obeyed: so long, to there; until then the connection is used.
+func TestGoaway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		time.Sleep(time.Second)
+		old := r.peer()
+		old.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, Reason: "bye", AfterMS: 1234, Addr: "other:2"}))
+		time.Sleep(time.Second)
+		if err := c.Send(t.Context(), []byte("still here")); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		wantTimes(t, "dials", r.dialTimes(), 0, 2.234)
+		if got := r.dialled(); !slices.Equal(got, []string{"server:1", "other:2"}) {
+			t.Errorf("dialled %v", got)
+		}
+		wantTimes(t, "CLOSE", old.times(codec.OpClose), 2.234)
+		if n := len(old.frames(codec.OpData)); n != 1 {
+			t.Errorf("%d DATA on the old connection", n)
+		}
+		waited := r.states()[2].what
+		if waited.State != Waiting || waited.In != 0 || waited.Addr != "other:2" || !strings.Contains(waited.String(), "3001 draining: bye") {
+			t.Errorf("told %q", waited)
+		}
+		// The other server's loss leads back to the address of Dial.
+		r.peer().hangUp()
+		time.Sleep(10 * time.Second)
+		if got := r.dialled(); got[len(got)-1] != "server:1" {
+			t.Errorf("dialled %v", got)
+		}
+		c.Close()
+	})
+}
+
+// A server that closes before its own after_ms is still obeyed.
+func TestGoawayThenClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		r.peer().write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 3000, Addr: "no port"}))
+		time.Sleep(time.Second)
+		r.peer().write(codec.AppendClose(nil, codec.CodeDraining, ""))
+		r.peer().hangUp()
+		time.Sleep(5 * time.Second)
+		wantTimes(t, "dials", r.dialTimes(), 0, 3)
+		if got := r.dialled(); got[1] != "server:1" {
+			t.Errorf("dialled %v", got)
+		}
+		c.Close()
+	})
+}
+
+// Without a time everybody would be back at once, so the server's window holds.
+func TestGoawayWithoutTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		r.peer().write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}))
+		time.Sleep(3 * time.Second)
+		wantTimes(t, "dials", r.dialTimes(), 0, 2)
+		c.Close()
+	})
+}
+
+// A server that sends everybody away again and again is not hammered.
+func TestGoawayForEver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.welcome.SpreadMS = 0
+		r.greet = func(p *peer) {
+			p.write(codec.AppendWelcome(nil, r.welcome))
+			p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 1}))
+		}
+		c := r.connect()
+		time.Sleep(time.Minute)
+		if n := len(r.dialTimes()); n > 10 {
+			t.Errorf("%d dials in a minute", n)
+		}
+		c.Close()
+	})
+}
+
+// A refusal with GOAWAY adds its time to the backed-off delay.
+func TestRefusedWithGoaway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.RetryDial = true
+		full := true
+		r.greet = func(p *peer) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if full {
+				full = false
+				p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, AfterMS: 5000, Addr: "spare:9"}))
+				p.hangUp()
+				return
+			}
+			p.write(codec.AppendWelcome(nil, r.welcome))
+		}
+		c := r.connect()
+		wantTimes(t, "dials", r.dialTimes(), 0, 5.25)
+		if got := r.dialled(); got[1] != "spare:9" {
+			t.Errorf("dialled %v", got)
+		}
+		c.Close()
+	})
+}
+
+// Codes that are final end the client, others do not.
+func TestFinalCodes(t *testing.T) {
+	for _, test := range []struct {
+		code  codec.Code
+		final bool
+	}{
+		{3000, false}, {3001, false}, {3499, false}, {3500, true}, {3510, true}, {3999, true},
+		{4000, false}, {4499, false}, {4500, true}, {4999, true}, {2999, true}, {5000, true},
+	} {
+		for name, frame := range map[string][]byte{
+			"CLOSE":  codec.AppendClose(nil, test.code, "so"),
+			"GOAWAY": codec.AppendGoaway(nil, codec.Goaway{Code: test.code, Reason: "so", AfterMS: 10}),
+		} {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t)
+				c := r.connect()
+				r.peer().write(frame)
+				time.Sleep(time.Minute)
+				if ended := c.State() == Ended; ended != test.final {
+					t.Fatalf("%s %d: %s", name, test.code, c.State())
+				}
+				if !test.final {
+					c.Close()
+					return
+				}
+				<-c.Done()
+				var code *CodeError
+				var why *Error
+				if err := c.Err(); !errors.As(err, &code) || code.Code != test.code || !errors.As(err, &why) || !why.Final {
+					t.Errorf("%s %d: %v", name, test.code, err)
+				}
+				if _, err := c.Receive(t.Context(), nil); !errors.As(err, &code) {
+					t.Errorf("Receive: %v", err)
+				}
+				if err := c.Send(t.Context(), nil); !errors.As(err, &code) {
+					t.Errorf("Send: %v", err)
+				}
+				if len(r.dialTimes()) != 1 {
+					t.Errorf("%s %d: dialled again", name, test.code)
+				}
+				c.Close()
+			})
+		}
+	}
+}
+
+// Each change of state is told once and in order, and the session is resumed.
+func TestStates(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		r.peer().hangUp()
+		time.Sleep(10 * time.Second)
+		c.Close()
+		var got []string
+		for _, e := range r.states() {
+			got = append(got, fmt.Sprintf("%s %s", e.time, e.what.State))
+		}
+		want := []string{"0s connecting", "0s connected", "0s waiting", "2s connecting", "2s connected", "10s ended"}
+		if !slices.Equal(got, want) {
+			t.Errorf("states %q, want %q", got, want)
+		}
+		h, err := codec.ParseHello(r.peer().frames(codec.OpHello)[0].Payload)
+		if err != nil || h.Resume != "s1" || h.V != 1 {
+			t.Errorf("HELLO %+v, %v", h, err)
+		}
+		wantTimes(t, "CLOSE", r.peer().times(codec.OpClose), 10)
+	})
+}
+
+// A herd of 10,000 that loses its server at once comes back evenly over the
+// server's window.
+func TestHerd(t *testing.T) {
+	const herd, tenths = 10_000, 10
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.OnState = nil
+		r.cfg.rand = nil // the real one
+		clients := make([]*Client, herd)
+		for i := range clients {
+			clients[i] = r.connect()
+		}
+		time.Sleep(time.Second)
+		for _, p := range r.peers[:herd] {
+			p.hangUp()
+		}
+		time.Sleep(5 * time.Second)
+		times := r.dialTimes()[herd:]
+		var histogram [tenths]int
+		window := time.Duration(welcomed.SpreadMS) * time.Millisecond
+		for _, at := range times {
+			histogram[min(int((at-time.Second)*tenths/window), tenths-1)]++
+		}
+		t.Logf("%d clients back within %s, by tenths of it: %v", len(times), window, histogram)
+		if len(times) != herd {
+			t.Errorf("%d dials", len(times))
+		}
+		for i, n := range histogram {
+			if n < 800 || n > 1200 { // more than six standard deviations of 30: once in 10^8 runs
+				t.Errorf("tenth %d: %d clients", i, n)
+			}
+		}
+		for _, c := range clients {
+			go c.Close()
+		}
+		synctest.Wait()
+	})
+}
