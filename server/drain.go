@@ -20,7 +20,7 @@ const (
 // drainState is a loop's part in a drain. Loop only.
 type drainState struct {
 	conns      []*Conn // everything that was open when it began; nil: no drain
-	from       int64   // loop clock
+	from       int64   // monotonic: a stall does not lengthen the drain
 	window     int64   // ns in which all are told
 	hold       int64   // ns from being told to being closed
 	told, shut int
@@ -31,7 +31,7 @@ func (l *loop) startDrain() {
 	d := &l.drain
 	d.conns = l.conns()
 	rand.Shuffle(len(d.conns), func(i, j int) { d.conns[i], d.conns[j] = d.conns[j], d.conns[i] })
-	d.from = l.now
+	d.from = l.mono()
 	d.window = int64(drainPace * float64(l.cfg.Drain))
 	d.hold = int64(drainHold * float64(l.cfg.Drain))
 }
@@ -53,7 +53,7 @@ func (l *loop) pace() (more bool) {
 	if d.shut == len(d.conns) {
 		return false
 	}
-	passed := l.now - d.from
+	passed := l.mono() - d.from
 	for n := 0; n < closesPerRun && d.told < d.dueBy(passed); n++ {
 		l.goAway(d.conns[d.told])
 		d.told++
@@ -70,7 +70,7 @@ func (l *loop) pace() (more bool) {
 }
 
 // dueBy returns how many connections have their turn within the first passed
-// ns of the drain.
+// ns of the drain: the first at once.
 func (d *drainState) dueBy(passed int64) int {
 	if passed < 0 {
 		return 0
@@ -78,7 +78,7 @@ func (d *drainState) dueBy(passed int64) int {
 	if passed >= d.window {
 		return len(d.conns)
 	}
-	return int(float64(len(d.conns)) * float64(passed) / float64(d.window))
+	return min(len(d.conns), 1+int(float64(len(d.conns))*float64(passed)/float64(d.window)))
 }
 
 // goAway sends GOAWAY with a time of its own to each.

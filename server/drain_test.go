@@ -147,6 +147,35 @@ func TestDrainFrames(t *testing.T) {
 	})
 }
 
+// A stall of our own does not lengthen a drain, and a lone connection is told at
+// once.
+func TestDrainStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Beat: time.Minute, Drain: 10 * time.Second}, nil)
+		c := r.open()
+		r.do(r.loop.startDrain)
+		r.wait(tick)
+		one(r, c, codec.OpGoaway)
+		r.alive(c, "right after it was told")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1000
+		r := newRig(t, Config{Beat: time.Minute, Drain: 10 * time.Second}, nil)
+		for range n {
+			r.open().quiet(r)
+		}
+		r.do(func() {
+			r.loop.startDrain()
+			time.Sleep(4 * time.Second) // in the loop: it cannot run
+		})
+		r.wait(5900 * time.Millisecond)
+		if s := r.stats(); s.goaways != n || s.closed[Draining] != n {
+			t.Errorf("told %d and closed %d of %d", s.goaways, s.closed[Draining], n)
+		}
+		r.check()
+	})
+}
+
 // Without connections a drain has nothing to do, and one that was begun does
 // not disturb who comes late.
 func TestDrainEmpty(t *testing.T) {
