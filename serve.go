@@ -31,7 +31,7 @@ Every flag can be set by the environment, --max-frame as HEARTWHEEL_MAX_FRAME,
 lists separated by commas, and in the file of --config, as a line "max-frame:
 64KiB". A flag counts more than the environment, which counts more than the
 file, which counts more than the profile. A duration needs a unit: 15s, 500ms,
-2m. A size is in bytes or has one: 65536, 64KiB, 1MiB. A number may end in k or
+2m. A size is in bytes or has one: 65536, 64KiB, 1MiB, 2GiB. A number may end in k or
 m: 20k. "heartwheel config show" shows what it all comes to.`,
 		Example: `  heartwheel serve
   heartwheel serve --profile fast --listen tcp://0.0.0.0:9000 --max-connections 500k

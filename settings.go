@@ -35,7 +35,7 @@ const (
 	addressKind  kind = "address"  // HOST:PORT or off
 	wordKind     kind = "word"     // one of setting.words
 	durationKind kind = "duration" // Go syntax, a unit is required
-	sizeKind     kind = "size"     // bytes, or KiB, MiB
+	sizeKind     kind = "size"     // bytes, or KiB, MiB, GiB
 	numberKind   kind = "number"   // whole number, or with k, m
 	boolKind     kind = "bool"
 	pathKind     kind = "path"
@@ -51,6 +51,7 @@ type setting struct {
 	unset  string                  // what holds while nothing sets it
 	derive func(o *options) string // the value that holds while nothing sets it; nil: decided when the server starts
 	zero   bool                    // zero may be written
+	off    bool                    // the word off may be written, for a number below zero
 	group  string                  // settings of a group are judged against each other
 	field  func(o *options) any    // pointer to the parsed value
 	help   string
@@ -101,6 +102,9 @@ var settings = []*setting{
 		derive: func(o *options) string { return formatSize(o.WithDefaults().Outbox) },
 		field:  func(o *options) any { return &o.Outbox },
 		help:   "bytes that may wait for a peer that reads too slowly; beyond, it is closed"},
+	{key: "memory-limit", kind: sizeKind, unset: "the cgroup's limit, if there is one", off: true,
+		field: func(o *options) any { return &o.MemoryLimit },
+		help:  "memory that the server and the kernel may take for it, the cgroup's limit kept too; from 85 % of it newcomers are refused; off: whatever the limit, nobody is"},
 	{key: "write-stall", kind: durationKind, def: "8s",
 		field: func(o *options) any { return &o.WriteStall },
 		help:  "a peer that takes none of the bytes waiting for it for so long is closed"},
@@ -179,9 +183,16 @@ func (s *setting) set(o *options, raw any) error {
 		}
 		*field = v
 	case *int:
+		if s.off && text == "off" {
+			*field = -1
+			return nil
+		}
 		v, err := parseInt(text, s.kind)
 		if err == nil && v <= 0 {
 			err = s.notPositive()
+		}
+		if err != nil && s.off {
+			err = fmt.Errorf("%w, or write off", err)
 		}
 		if err != nil {
 			return err
@@ -269,7 +280,7 @@ type unit struct {
 func parseInt(text string, k kind) (int, error) {
 	units, form := []unit{{"k", 1e3}, {"m", 1e6}}, "a whole number; write one such as 20000, 20k or 1m"
 	if k == sizeKind {
-		units, form = []unit{{"kib", 1 << 10}, {"mib", 1 << 20}}, "a size; write bytes, such as 65536, or 64KiB or 1MiB"
+		units, form = []unit{{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}}, "a size; write bytes, such as 65536, or 64KiB or 1MiB"
 	}
 	digits, factor := text, int64(1)
 	for _, u := range units {
@@ -293,6 +304,9 @@ func (s *setting) value(o *options) string {
 	case *time.Duration:
 		return wording.Duration(*field)
 	case *int:
+		if s.off && *field < 0 {
+			return "off"
+		}
 		if s.kind == sizeKind {
 			return formatSize(*field)
 		}
@@ -309,6 +323,8 @@ func (s *setting) value(o *options) string {
 
 func formatSize(n int) string {
 	switch {
+	case n > 0 && n%(1<<30) == 0:
+		return strconv.Itoa(n>>30) + "GiB"
 	case n > 0 && n%(1<<20) == 0:
 		return strconv.Itoa(n>>20) + "MiB"
 	case n > 0 && n%(1<<10) == 0:

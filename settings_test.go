@@ -116,7 +116,7 @@ func TestParseInt(t *testing.T) {
 		kind kind
 		want int
 	}{
-		{"65536", sizeKind, 65536}, {"64KiB", sizeKind, 65536}, {"64 kib", sizeKind, 65536}, {"1MiB", sizeKind, 1 << 20},
+		{"65536", sizeKind, 65536}, {"64KiB", sizeKind, 65536}, {"64 kib", sizeKind, 65536}, {"1MiB", sizeKind, 1 << 20}, {"1GiB", sizeKind, 1 << 30},
 		{"20000", numberKind, 20000}, {"20k", numberKind, 20000}, {"1m", numberKind, 1000000}, {"1M", numberKind, 1000000},
 		{"-5", numberKind, -5}, {"0", sizeKind, 0},
 	} {
@@ -142,7 +142,7 @@ func TestParseInt(t *testing.T) {
 }
 
 func TestFormatSize(t *testing.T) {
-	for want, n := range map[string]int{"0": 0, "77": 77, "1KiB": 1024, "1025": 1025, "64KiB": 65536, "1MiB": 1 << 20, "1536KiB": 3 << 19} {
+	for want, n := range map[string]int{"0": 0, "77": 77, "1KiB": 1024, "1025": 1025, "64KiB": 65536, "1MiB": 1 << 20, "1536KiB": 3 << 19, "1GiB": 1 << 30} {
 		if got := formatSize(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
@@ -186,7 +186,7 @@ what is wrong with a file.
 How values are written:
 
 - duration: a number and a unit, ` + "`15s`, `37.5s`, `500ms`, `2m`" + `.
-- size: bytes, or with a unit, ` + "`65536`, `64KiB`, `1MiB`" + `.
+- size: bytes, or with a unit, ` + "`65536`, `64KiB`, `1MiB`, `2GiB`" + `.
 - number: whole, or with k or m, ` + "`20000`, `20k`, `1m`" + `.
 - list: separated by commas; a flag may be given several times; in the file also a YAML list.
 - address: ` + "`HOST:PORT`, or `off`" + `.

@@ -72,6 +72,9 @@ const (
 	MaxTimeout = 3 * time.Hour
 )
 
+// minMemory is the least MemoryLimit.
+const minMemory = 32 << 20
+
 // Config configures a Server. The zero value of each field means the default
 // that its comment names. Validate reports everything that is wrong at once.
 type Config struct {
@@ -87,7 +90,14 @@ type Config struct {
 	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
 	MaxFrame       int  // largest frame body accepted, in bytes; 0: 65536. At most 16777215
 
-	Outbox     int           // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
+	Outbox int // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
+	// MemoryLimit is how much memory, in bytes, this process and what the kernel
+	// keeps for its connections may take. 0: what the cgroup allows; negative:
+	// not even that is watched. Whichever limit is nearest holds: from 85 % of it
+	// newcomers are refused. While a limit is watched, the server moves the
+	// runtime's own (debug.SetMemoryLimit), unless that is set already.
+	MemoryLimit int
+
 	WriteStall time.Duration // a peer that takes none of the waiting bytes for so long is closed as slow_consumer; 0: 8 s
 
 	Drain  time.Duration // how long a drain may take from start to end; 0: 30 s
@@ -198,6 +208,9 @@ func (c Config) Validate() error {
 	} else if c.Outbox < c.MaxFrame+1024 {
 		wrong("outbox", c.Outbox, "must hold one frame of max-frame = %d and 1024 bytes more; write at least %d",
 			c.MaxFrame, c.MaxFrame+1024)
+	}
+	if c.MemoryLimit > 0 && c.MemoryLimit < minMemory {
+		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", minMemory)
 	}
 	if c.WriteStall < 100*time.Millisecond {
 		wrong("write-stall", c.WriteStall, "must be at least 100ms")

@@ -86,8 +86,13 @@ func (ln *listener) accept() {
 
 // take is the way of an accepted socket: admit, options, enroll.
 func (s *Server) take(ln *listener, tc *net.TCPConn) {
+	if !s.memory.admit() {
+		s.admission.refused[refusedMemory].Add(1)
+		s.turnAway(tc, s.shortNotice)
+		return
+	}
 	if !s.admission.admit() {
-		s.turnAway(tc)
+		s.turnAway(tc, s.fullNotice)
 		return
 	}
 	err := setOptions(tc, s.tcpTimeout)
@@ -118,22 +123,20 @@ func (s *Server) refuse(why refusal, tc *net.TCPConn) {
 	_ = tc.Close()
 }
 
-// turnAway tells a peer that the server is full, without waiting for it.
-func (s *Server) turnAway(tc *net.TCPConn) {
+// turnAway tells a peer why there is no room for it, without waiting for it.
+func (s *Server) turnAway(tc *net.TCPConn, notice []byte) {
 	if raw, err := tc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_, _ = unix.Write(int(fd), s.fullNotice)
+			_, _ = unix.Write(int(fd), notice)
 			hangUp(int(fd), make([]byte, 4096))
 		})
 	}
 	_ = tc.Close()
 }
 
-// fullNotice is what a peer is told when the server is at its limit.
-func fullNotice(spread time.Duration) []byte {
-	return codec.AppendGoaway(nil, codec.Goaway{
-		Code: codec.CodeOverloaded, Reason: "server is at its connection limit", AfterMS: spread.Milliseconds(),
-	})
+// overloadNotice is what a peer is told when there is no room for it.
+func overloadNotice(reason string, spread time.Duration) []byte {
+	return codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: reason, AfterMS: spread.Milliseconds()})
 }
 
 // hangUp ends our half of the connection and reads away what has arrived, as

@@ -109,6 +109,15 @@ func ofServer(f func(s *Server) float64) emitter {
 	return func(s *Server, _ []counters, add func(float64, ...string)) { add(f(s)) }
 }
 
+// ofMemory emits a value of the watched memory limit, if there is one.
+func ofMemory(f func(m *memory) float64) emitter {
+	return func(s *Server, _ []counters, add func(float64, ...string)) {
+		if s.memory != nil {
+			add(f(s.memory))
+		}
+	}
+}
+
 func sum[N int64 | uint64](loops []counters, f func(c *counters) N) float64 {
 	var n N
 	for i := range loops {
@@ -129,11 +138,17 @@ var metrics = []metric{
 		ofServer(func(s *Server) float64 { return float64(s.admission.cap) })),
 	newMetric("ready", "1 while new connections are taken.", gauge, nil,
 		ofServer(func(s *Server) float64 {
-			if s.ready.Load() {
+			if s.noRoom() == "" {
 				return 1
 			}
 			return 0
 		})),
+	newMetric("memory_limit_bytes", "The memory limit that is nearest: of a cgroup, or memory-limit. Not there without a limit.", gauge, nil,
+		ofMemory(func(m *memory) float64 { return float64(m.limit.Load()) })),
+	newMetric("memory_used_bytes", "What counts against that limit.", gauge, nil,
+		ofMemory(func(m *memory) float64 { return float64(m.use.Load()) })),
+	newMetric("memory_rung", "1: every second newcomer is refused (from 85 % of the limit); 2: every one (90 %); 3: and memory is given back (95 %).", gauge, nil,
+		ofMemory(func(m *memory) float64 { return float64(m.rung.Load()) })),
 	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
 	newMetric("accepted_total", "Connections that became sessions.", counter, nil,

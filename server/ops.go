@@ -16,7 +16,7 @@ import (
 // OpsHandler serves what an operator asks for:
 //
 //	/healthz       200 while every event loop answers
-//	/readyz        200 while new connections are taken; 503 in a drain
+//	/readyz        200 while new connections are taken; 503 in a drain and while memory is short
 //	/metrics       Prometheus
 //	/debug/check   re-derives the invariants; 500 and the reason if one is broken
 //	/debug/pprof/  profiles
@@ -38,8 +38,8 @@ func (s *Server) OpsHandler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !s.ready.Load() {
-			http.Error(w, "not taking connections: starting or draining", http.StatusServiceUnavailable)
+		if why := s.noRoom(); why != "" {
+			http.Error(w, "not taking connections: "+why, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")

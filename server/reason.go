@@ -74,10 +74,11 @@ const (
 	refusedOverloaded refusal = iota // at the connection limit: told 3020
 	refusedEnroll                    // the event loop did not take the socket
 	refusedOptions                   // the socket was gone before its options were set
+	refusedMemory                    // memory is short: told 3020
 	numRefusals
 )
 
-var refusals = [numRefusals]string{"overloaded", "enroll_failed", "gone"}
+var refusals = [numRefusals]string{"overloaded", "enroll_failed", "gone", "memory"}
 
 // averted says what saved a connection at its deadline.
 type averted uint8

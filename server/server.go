@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,15 +27,17 @@ import (
 // A Server is a heartbeat server. New makes one, Run runs it once.
 type Server struct {
 	// Static after New.
-	cfg        Config
-	log        *slog.Logger
-	boot       string
-	wheel      *wheel.Wheel
-	loops      []*loop
-	engines    []*engine
-	listeners  []*listener
-	fullNotice []byte
-	tcpTimeout time.Duration // idle timeout of a connection that wishes nothing
+	cfg         Config
+	log         *slog.Logger
+	boot        string
+	wheel       *wheel.Wheel
+	loops       []*loop
+	engines     []*engine
+	listeners   []*listener
+	memory      *memory       // nil: no limit is known
+	fullNotice  []byte        // at the connection limit
+	shortNotice []byte        // memory is short
+	tcpTimeout  time.Duration // idle timeout of a connection that wishes nothing
 
 	// Safe for concurrent use.
 	admission    admission
@@ -67,7 +70,8 @@ func New(cfg Config, h Handler) (*Server, error) {
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
-	s.fullNotice = fullNotice(cfg.Spread)
+	s.fullNotice = overloadNotice("server is at its connection limit", cfg.Spread)
+	s.shortNotice = overloadNotice("server is short of memory", cfg.Spread)
 	_, s.tcpTimeout = cfg.decide(0)
 
 	limit, err := RaiseDescriptorLimit()
@@ -109,7 +113,42 @@ func (s *Server) open(h Handler) error {
 		s.loops = append(s.loops, l)
 		s.engines = append(s.engines, e)
 	}
+	s.watchMemory()
 	return nil
+}
+
+// watchMemory starts to watch the limits of memory, if there are any.
+func (s *Server) watchMemory() {
+	if s.cfg.MemoryLimit < 0 {
+		return
+	}
+	meters, err := memoryMeters(s.cfg.MemoryLimit, s.admission.live.Load)
+	if err != nil {
+		s.log.Warn("a limit of memory is not watched; near it nobody is refused, and the kernel may kill this process",
+			"error", err, "fix", "let this user read /sys/fs/cgroup, or write memory-limit: off")
+	}
+	if len(meters) > 0 {
+		s.memory = newMemory(meters, s.log, s.shed, debug.FreeOSMemory)
+		s.memory.start()
+	}
+}
+
+// shed has each loop close those who hold memory and read nothing.
+func (s *Server) shed() {
+	for _, l := range s.loops {
+		s.ask(l, l.shed)
+	}
+}
+
+// noRoom says why no newcomer is taken now; empty: they are.
+func (s *Server) noRoom() string {
+	switch {
+	case !s.ready.Load():
+		return "starting or draining"
+	case s.memory.full():
+		return "memory is short"
+	}
+	return ""
 }
 
 // fail keeps the first end of an engine that nobody asked for.
@@ -194,6 +233,7 @@ func (s *Server) Close() error {
 func (s *Server) close() error {
 	s.ready.Store(false)
 	s.stopAccepting()
+	s.memory.close()
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
 	}

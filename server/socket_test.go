@@ -49,10 +49,15 @@ func startUntil(t *testing.T, cfg Config, h Handler) (s *Server, stop func() err
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, run(s)
+}
+
+// run runs a server that was made; stop ends it and returns what Run returned.
+func run(s *Server) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	return s, func() error {
+	return func() error {
 		cancel()
 		return <-ended
 	}
