@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,6 +27,8 @@ const (
 	fleetEnv = "FAULTS_FLEET" // makes the test binary a client process: see fleetMain
 	stepEnv  = "FAULTS_CLOCK_STEP"
 )
+
+var long = flag.Bool("long", false, "run the long form of each case")
 
 // scratch holds what is built; TestMain makes and removes it.
 var scratch string

@@ -16,10 +16,10 @@ const (
 	// each costs a whole garbage collection.
 	reliefEvery = 5 * time.Second
 
-	// newcomerBytes is what a connection may take, kernel and collector's slack
-	// included, before it shows in the use of memory. An idle one takes less than
-	// half of it.
-	newcomerBytes = 16 << 10
+	// newcomerBytes is what a connection may take, the kernel's part and the
+	// collector's slack included, before it shows in the use of memory. An idle
+	// one takes some 5 kB.
+	newcomerBytes = 8 << 10
 
 	// noLimit is more than any limit; the kernel says max or some such number.
 	noLimit = 1 << 62

@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,7 +47,7 @@ func TestNewcomers(t *testing.T) {
 		use, limit uint64
 		want       int64
 	}{
-		{0, 100 << 20, 2880}, {50 << 20, 100 << 20, 1280}, {89 << 20, 100 << 20, 32},
+		{0, 100 << 20, 5760}, {50 << 20, 100 << 20, 2560}, {89 << 20, 100 << 20, 64},
 		{90 << 20, 100 << 20, 0}, {200 << 20, 100 << 20, 0}, {0, 0, 0},
 	} {
 		if got := newcomers(test.use, test.limit); got != test.want {
@@ -257,82 +256,6 @@ func TestMemoryTimes(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestGoLimit(t *testing.T) {
-	const mib = 1 << 20
-	for _, test := range []struct {
-		name       string
-		use, limit int64
-		go_        goMemory
-		want       int64
-	}{
-		{"alone", 20, 100, goMemory{20, 5}, 80},
-		{"the kernel has its part", 50, 100, goMemory{20, 5}, 50},
-		{"more garbage changes nothing", 70, 100, goMemory{40, 5}, 50},
-		{"Go's own count is ahead", 10, 100, goMemory{20, 5}, 80},
-		{"the live heap is too large", 90, 100, goMemory{60, 55}, 55},
-		{"the others have everything", 120, 100, goMemory{20, 15}, 15},
-	} {
-		got := goLimit(test.use*mib*100, test.limit*mib*100, goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
-		if got != test.want*mib*100 {
-			t.Errorf("%s: %d, want %d", test.name, got/mib/100, test.want)
-		}
-	}
-}
-
-// TestCollector: the runtime's limit follows while it is ours, and is put back.
-func TestCollector(t *testing.T) {
-	if was := debug.SetMemoryLimit(-1); was != math.MaxInt64 {
-		t.Skipf("GOMEMLIMIT is set to %d", was)
-	}
-	current := func() int64 { return debug.SetMemoryLimit(-1) }
-	meter := newFakeMeter(0, 64*gib)
-	m := fakeMemory(io.Discard, nothing, meter)
-	first := current()
-	if first != 64*gib/100*collectorAim {
-		t.Errorf("the limit is %d, want 80 %% of 64 GiB", first)
-	}
-	meter.use.Store(gib / 2) // what this test itself holds is in there
-	m.look()
-	if current() != first {
-		t.Errorf("half a GiB more moved the limit from %d to %d", first, current())
-	}
-	meter.use.Store(40 * gib)
-	m.look()
-	if moved := current(); moved < first-40*gib || moved > first-38*gib {
-		t.Errorf("40 GiB more moved the limit from %d to %d", first, moved)
-	}
-	meter.use.Store(80 * gib)
-	m.look()
-	if least := current(); least < 1<<20 || least > 2*gib {
-		t.Errorf("with nothing left the limit is %d", least)
-	}
-	// A second one leaves it alone.
-	other := fakeMemory(io.Discard, nothing, newFakeMeter(0, gib))
-	before := current()
-	other.look()
-	other.collector.restore()
-	if current() != before {
-		t.Error("a second server took the limit over")
-	}
-	m.start()
-	m.close()
-	if current() != math.MaxInt64 {
-		t.Errorf("the limit stays at %d", current())
-	}
-	if meter.closes.Load() != 1 {
-		t.Errorf("the meter was closed %d times", meter.closes.Load())
-	}
-
-	debug.SetMemoryLimit(7 * gib)
-	defer debug.SetMemoryLimit(math.MaxInt64)
-	m = fakeMemory(io.Discard, nothing, newFakeMeter(0, gib))
-	m.look()
-	m.collector.restore()
-	if current() != 7*gib {
-		t.Errorf("somebody else's limit became %d", current())
-	}
 }
 
 // TestShed: when memory is nearly gone, those who read nothing give it back,
