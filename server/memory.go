@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// memoryTick is the time between two looks at the use of memory. What may
-	// come in between is bounded by memory.room, not by this.
+	// memoryTick is the time between two looks at the use of memory. How many may
+	// come in between is bounded, and when most of them have come the next look
+	// is at once: see memory.room.
 	memoryTick = 100 * time.Millisecond
 
 	// reliefEvery is the least time between two attempts to give memory back:
@@ -93,6 +94,7 @@ type memory struct {
 	free func() // collects garbage and returns what is free to the kernel
 	quit chan struct{}
 	done chan struct{} // closed when run has ended
+	soon chan struct{} // asks for a look at once
 
 	// Owned by run.
 	meters    []memoryMeter // never empty at the start
@@ -109,7 +111,7 @@ type memory struct {
 
 // newMemory takes the first look. The caller must call start or close.
 func newMemory(meters []memoryMeter, log *slog.Logger, shed, free func()) *memory {
-	m := &memory{log: log, shed: shed, free: free, meters: meters, quit: make(chan struct{}), done: make(chan struct{})}
+	m := &memory{log: log, shed: shed, free: free, meters: meters, quit: make(chan struct{}), done: make(chan struct{}), soon: make(chan struct{}, 1)}
 	m.collector.init()
 	m.look()
 	return m
@@ -125,6 +127,8 @@ func (m *memory) run() {
 		select {
 		case <-m.quit:
 			return
+		case <-m.soon:
+			m.look()
 		case now := <-t.C:
 			m.look()
 			m.relieve(now)
@@ -218,7 +222,14 @@ func (m *memory) admit() bool {
 	if m == nil {
 		return true
 	}
-	if m.room.Add(-1) < 0 {
+	left := m.room.Add(-1)
+	if left == acceptors { // the others use these up meanwhile
+		select {
+		case m.soon <- struct{}{}:
+		default:
+		}
+	}
+	if left < 0 {
 		return false
 	}
 	return rung(m.rung.Load()) != rungSlow || m.turn.Add(1)%2 == 0

@@ -206,6 +206,51 @@ func TestMemoryLog(t *testing.T) {
 	}
 }
 
+// TestMemoryHurries: when most of those have come who may come between two
+// looks, the next look is at once; and when it grants next to nobody, the one
+// after that waits for its tick.
+func TestMemoryHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meter := newFakeMeter(0, gib)
+		m := fakeMemory(io.Discard, nothing, meter)
+		m.start()
+		defer m.close()
+		grant := newcomers(0, gib)
+		half := uint64(gib / 2)
+		for range grant - acceptors - 1 {
+			m.admit()
+		}
+		meter.use.Store(half)
+		synctest.Wait()
+		if left := m.room.Load(); left != acceptors+1 {
+			t.Errorf("room for %d before its time", left)
+		}
+		m.admit()
+		synctest.Wait()
+		if left := m.room.Load(); left != newcomers(half, gib) {
+			t.Errorf("room for %d at once, want %d", left, newcomers(half, gib))
+		}
+		full := uint64(gib / 100 * 90)
+		meter.use.Store(full - 2*newcomerBytes*acceptors)
+		time.Sleep(memoryTick)
+		synctest.Wait()
+		meter.use.Store(0)
+		// On rungSlow every second one of those who still have room.
+		if in := admitted(m, 100); in != acceptors/2 {
+			t.Errorf("%d are let in where %d have room", in, acceptors)
+		}
+		synctest.Wait()
+		if m.admit() {
+			t.Error("there is room again before the tick")
+		}
+		time.Sleep(memoryTick)
+		synctest.Wait()
+		if !m.admit() {
+			t.Error("there is no room after the tick")
+		}
+	})
+}
+
 // TestMemoryTimes: a change is seen at the next tick, and memory is given back
 // at once beyond 95 %, then every reliefEvery for as long as it stays so.
 func TestMemoryTimes(t *testing.T) {
