@@ -206,7 +206,7 @@ func TestMemoryLimit(t *testing.T) {
 // dialUntilFull dials until the server refuses everybody, and reports whether
 // it came to that.
 func dialUntilFull(th *throng, s *serverProcess, conns int) bool {
-	for end := time.Now().Add(limit / 2); time.Now().Before(end); {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		th.dial(conns/20, never)
 		if status, body, err := s.get("/readyz"); err == nil && status == http.StatusServiceUnavailable {
 			if !strings.Contains(body, "memory is short") {

@@ -66,11 +66,12 @@ func (r rung) next(use, limit uint64) rung {
 func percent(use, limit uint64) float64 { return 100 * float64(use) / float64(limit) }
 
 // newcomers returns how many connections may be taken until the next look:
-// those that fill half of what is left below rungFull. So however fast they
-// come, and however late the next look is, they do not reach the limit.
+// those that fill half of what is left up to the middle of rungFull. So however
+// fast they come, and however late the next look is, they reach rungFull, where
+// the server says that it is full, but not much more.
 func newcomers(use, limit uint64) int64 {
-	if full := limit / 100 * uint64(rungs[rungFull].begins); full > use {
-		return int64((full - use) / 2 / newcomerBytes)
+	if end := limit / 1000 * 925; end > use {
+		return int64((end - use) / 2 / newcomerBytes)
 	}
 	return 0
 }
@@ -109,7 +110,7 @@ type memory struct {
 	limit atomic.Uint64
 }
 
-// newMemory takes the first look. The caller must call start or close.
+// newMemory takes the first look. It is watched from start to close.
 func newMemory(meters []memoryMeter, log *slog.Logger, shed, free func()) *memory {
 	m := &memory{log: log, shed: shed, free: free, meters: meters, quit: make(chan struct{}), done: make(chan struct{}), soon: make(chan struct{}, 1)}
 	m.collector.init()
@@ -136,7 +137,7 @@ func (m *memory) run() {
 	}
 }
 
-// close ends run, and leaves the collector as it was.
+// close ends run, and leaves the collector as it was. Only after start.
 func (m *memory) close() {
 	if m == nil {
 		return

@@ -43,19 +43,16 @@ func TestRungs(t *testing.T) {
 }
 
 func TestNewcomers(t *testing.T) {
-	for _, test := range []struct {
-		use, limit uint64
-		want       int64
-	}{
-		{0, 100 << 20, 5760}, {50 << 20, 100 << 20, 2560}, {89 << 20, 100 << 20, 64},
-		{90 << 20, 100 << 20, 0}, {200 << 20, 100 << 20, 0}, {0, 0, 0},
+	const limit = 1000 * 2 * newcomerBytes
+	for _, test := range []struct{ use, want uint64 }{
+		{0, 925}, {limit / 2, 425}, {limit / 1000 * 899, 26}, {limit / 1000 * 924, 1}, {limit / 1000 * 925, 0}, {2 * limit, 0},
 	} {
-		if got := newcomers(test.use, test.limit); got != test.want {
-			t.Errorf("%d of %d in use: %d newcomers, want %d", test.use, test.limit, got, test.want)
+		if got := newcomers(test.use, limit); got != int64(test.want) {
+			t.Errorf("%d of %d in use: %d newcomers, want %d", test.use, limit, got, test.want)
 		}
 	}
-	if newcomers(0, noLimit) < math.MaxInt32 {
-		t.Error("without a limit there is one")
+	if newcomers(0, 0) != 0 || newcomers(0, noLimit) < math.MaxInt32 {
+		t.Error("newcomers with nothing, or without a limit")
 	}
 }
 
@@ -207,37 +204,32 @@ func TestMemoryLog(t *testing.T) {
 }
 
 // TestMemoryHurries: when most of those have come who may come between two
-// looks, the next look is at once; and when it grants next to nobody, the one
-// after that waits for its tick.
+// looks, the next look is at once. Those who are refused hurry nothing.
 func TestMemoryHurries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		meter := newFakeMeter(0, gib)
 		m := fakeMemory(io.Discard, nothing, meter)
 		m.start()
 		defer m.close()
-		grant := newcomers(0, gib)
-		half := uint64(gib / 2)
-		for range grant - acceptors - 1 {
+		for range newcomers(0, gib) - acceptors - 1 {
 			m.admit()
 		}
-		meter.use.Store(half)
+		meter.use.Store(gib / 2)
 		synctest.Wait()
 		if left := m.room.Load(); left != acceptors+1 {
 			t.Errorf("room for %d before its time", left)
 		}
 		m.admit()
 		synctest.Wait()
-		if left := m.room.Load(); left != newcomers(half, gib) {
-			t.Errorf("room for %d at once, want %d", left, newcomers(half, gib))
+		if left := m.room.Load(); left != newcomers(gib/2, gib) {
+			t.Errorf("room for %d at once, want %d", left, newcomers(gib/2, gib))
 		}
-		full := uint64(gib / 100 * 90)
-		meter.use.Store(full - 2*newcomerBytes*acceptors)
+		meter.use.Store(gib)
 		time.Sleep(memoryTick)
 		synctest.Wait()
 		meter.use.Store(0)
-		// On rungSlow every second one of those who still have room.
-		if in := admitted(m, 100); in != acceptors/2 {
-			t.Errorf("%d are let in where %d have room", in, acceptors)
+		if in := admitted(m, 100); in != 0 {
+			t.Errorf("%d are let in when it is full", in)
 		}
 		synctest.Wait()
 		if m.admit() {
