@@ -78,7 +78,8 @@ const minMemory = 32 << 20
 // Config configures a Server. The zero value of each field means the default
 // that its comment names. Validate reports everything that is wrong at once.
 type Config struct {
-	Listen []string // addresses as tcp://HOST:PORT; none: tcp://127.0.0.1:9000. Port 0 takes a free one
+	Listen  []string // addresses as tcp://HOST:PORT; none: tcp://127.0.0.1:9000. Port 0 takes a free one
+	Sockets []Socket // listening sockets that are open already: their addresses in Listen are not opened anew. New takes them over in any case, and closes those that no address asks for
 
 	Beat             time.Duration // beat interval H that a client gets without asking; 0: 15 s
 	Timeout          time.Duration // idle timeout T for every connection; 0: 2.5 × the connection's beat interval. At least 1.5 × Beat

@@ -30,6 +30,7 @@ const (
 // accepting can fail, pause and end without touching a connection.
 type listener struct {
 	*net.TCPListener
+	address string // as in Config.Listen
 	s       *Server
 	checked atomic.Bool // socket options were read back once
 	wg      sync.WaitGroup
@@ -37,7 +38,11 @@ type listener struct {
 
 // listen opens a listener. Multipath TCP is off, as TCP_USER_TIMEOUT is not
 // inherited there, and so are Go's own keep-alive settings: see setOptions.
-func listen(s *Server, hostport string) (*listener, error) {
+func listen(s *Server, address string) (*listener, error) {
+	hostport, err := parseListen(address)
+	if err != nil {
+		return nil, err
+	}
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(context.Background(), "tcp", hostport)
@@ -47,7 +52,7 @@ func listen(s *Server, hostport string) (*listener, error) {
 		}
 		return nil, fmt.Errorf("server: cannot listen on %s: %w", hostport, err)
 	}
-	return &listener{TCPListener: ln.(*net.TCPListener), s: s}, nil
+	return &listener{TCPListener: ln.(*net.TCPListener), address: address, s: s}, nil
 }
 
 // serve accepts until the listener is closed.

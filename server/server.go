@@ -44,7 +44,8 @@ type Server struct {
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
 	ready        atomic.Bool
-	failed       chan error // the first end of an engine that nobody asked for
+	accepting    chan struct{} // closed when Run has begun to accept
+	failed       chan error    // the first end of an engine that nobody asked for
 
 	lastMu sync.Mutex
 	last   []counters // guarded by lastMu: each loop's figures as last read
@@ -59,6 +60,14 @@ type Server struct {
 // New checks the settings, opens the listeners and starts the event loops.
 // Nothing is accepted before Run. The caller must call Run or Close.
 func New(cfg Config, h Handler) (*Server, error) {
+	s, err := newServer(cfg, h)
+	if err != nil {
+		closeSockets(cfg.Sockets)
+	}
+	return s, err
+}
+
+func newServer(cfg Config, h Handler) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -66,7 +75,7 @@ func New(cfg Config, h Handler) (*Server, error) {
 		return nil, errors.New("server: New needs a handler, such as Echo{}")
 	}
 	cfg = cfg.WithDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, failed: make(chan error, 1), quit: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1), quit: make(chan struct{})}
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
@@ -92,16 +101,8 @@ func New(cfg Config, h Handler) (*Server, error) {
 }
 
 func (s *Server) open(h Handler) error {
-	for _, a := range s.cfg.Listen {
-		hostport, err := parseListen(a)
-		if err != nil {
-			return err
-		}
-		ln, err := listen(s, hostport)
-		if err != nil {
-			return err
-		}
-		s.listeners = append(s.listeners, ln)
+	if err := s.openListeners(); err != nil {
+		return err
 	}
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
@@ -168,6 +169,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ln.serve()
 	}
 	s.ready.Store(true)
+	close(s.accepting)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -237,6 +239,7 @@ func (s *Server) close() error {
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
 	}
+	s.read() // what Stats goes on to return
 	var errs []error
 	for _, e := range s.engines {
 		errs = append(errs, e.stop())
@@ -286,6 +289,9 @@ func (s *Server) leastLoaded() (*loop, *engine) {
 	}
 	return s.loops[best], s.engines[best]
 }
+
+// Accepting is closed once Run accepts. Safe for concurrent use.
+func (s *Server) Accepting() <-chan struct{} { return s.accepting }
 
 // Addrs returns the addresses that are listened on, in the order of
 // Config.Listen. Safe for concurrent use.

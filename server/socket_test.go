@@ -305,11 +305,18 @@ func TestEngineEndEndsRun(t *testing.T) {
 }
 
 func TestSocketOptions(t *testing.T) {
-	ln, err := listen(&Server{}, "127.0.0.1:0")
+	ln, err := listen(&Server{}, "tcp://127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = ln.Close() }()
+	wantOptionsOf(t, ln)
+}
+
+// wantOptionsOf sets the options of a connection that ln accepts, and looks
+// what came of it.
+func wantOptionsOf(t *testing.T, ln *listener) {
+	t.Helper()
 	out, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -14,3 +14,6 @@ const fionread = 0x4004667f // _IOR('f', 127, int) on all of them
 func wantOptions(time.Duration) []option { return nil }
 
 func setTimeouts(int, time.Duration) error { return nil }
+
+// plainTCP is for Linux: nobody else's listeners can be multipath ones.
+func plainTCP(int) error { return nil }

@@ -35,3 +35,13 @@ func setTimeouts(fd int, timeout time.Duration) error {
 	}
 	return nil
 }
+
+// plainTCP is the error for a socket of another protocol, such as multipath
+// TCP: what that accepts does not get every option.
+func plainTCP(fd int) error {
+	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err == nil && proto != unix.IPPROTO_TCP {
+		err = fmt.Errorf("its protocol is %d, not plain TCP (%d)", proto, unix.IPPROTO_TCP)
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Socket is a TCP socket that listens, such as one that the process before
+// this one has left. What waits in its backlog is served.
+type Socket struct {
+	Address  string // the address of Config.Listen that it is for, written just so
+	Listener *net.TCPListener
+}
+
+// openListeners makes a listener for each address of Config.Listen, from a
+// socket of Config.Sockets where there is one. What is left of those is closed.
+func (s *Server) openListeners() error {
+	sockets := slices.Clone(s.cfg.Sockets)
+	for _, a := range s.cfg.Listen {
+		var ln *listener
+		var err error
+		if i := slices.IndexFunc(sockets, func(o Socket) bool { return o.Address == a }); i >= 0 {
+			ln, err = adopt(s, sockets[i])
+			sockets = slices.Delete(sockets, i, i+1)
+		} else {
+			ln, err = listen(s, a)
+		}
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, ln)
+	}
+	for _, o := range sockets {
+		s.log.Info("not listening any more: no listen address asks for it", "addr", o.Listener.Addr().String())
+	}
+	closeSockets(sockets)
+	return nil
+}
+
+func closeSockets(sockets []Socket) {
+	for _, o := range sockets {
+		_ = o.Listener.Close()
+	}
+}
+
+// adopt takes a socket that listens already. Go sets keep-alive times of its
+// own on what it accepts there; setOptions overwrites them where the system
+// has such times.
+func adopt(s *Server, o Socket) (*listener, error) {
+	err := control(o.Listener, func(fd int) error {
+		// Not every system can tell.
+		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 0 {
+			return errors.New("it does not listen")
+		}
+		return plainTCP(fd)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("server: cannot use the socket given for %s: %w", o.Address, err)
+	}
+	return &listener{TCPListener: o.Listener, address: o.Address, s: s}, nil
+}
+
+// Sockets returns what is listened on, in the order of Config.Listen, for
+// Config.Sockets of the server in the next process. They stay the server's:
+// hand on duplicates. Safe for concurrent use.
+func (s *Server) Sockets() []Socket {
+	var sockets []Socket
+	for _, ln := range s.listeners {
+		sockets = append(sockets, Socket{Address: ln.address, Listener: ln.TCPListener})
+	}
+	return sockets
+}
