@@ -50,6 +50,8 @@ var packageRules = map[string]packageRule{
 	"internal/wording": {},
 
 	"faults": {},
+
+	"examples/progress": {own: []string{"client", "server", "codec"}},
 }
 
 // moduleRules say where a module of others may be imported: by the path's

@@ -94,7 +94,9 @@ when a peer is dead.`,
 	root.SetVersionTemplate("heartwheel {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newServe(environ), newConfig(environ), newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
+	cobra.EnableCommandSorting = false // the help shows them in this order
+	root.AddCommand(newServe(environ), newConfig(environ), newPing(), newConnect(environ),
+		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's own answers an unknown shell with its help and exit 0

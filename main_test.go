@@ -44,6 +44,8 @@ func TestScript(t *testing.T) {
 			"echoes": cmdEchoes,
 			"hangup": cmdHangup,
 			"get":    cmdGet,
+			"type":   cmdType,
+			"puppet": cmdPuppet,
 		},
 	})
 }
@@ -57,12 +59,13 @@ type (
 	conns struct{}
 )
 
-// A proc is a started heartwheel. Its standard error goes to a file, so that
-// it can be read while it runs.
+// A proc is a started heartwheel. What it writes goes to a file, so that it can
+// be read while it runs.
 type proc struct {
-	cmd  *exec.Cmd
-	log  string
-	done chan struct{} // closed when it has ended
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	log   string
+	done  chan struct{} // closed when it has ended
 }
 
 func usage(ts *testscript.TestScript, neg, ok bool, form string) {
@@ -100,7 +103,9 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	p.cmd = exec.Command(path, args[1:]...)
 	p.cmd.Dir = ts.Getenv("WORK")
 	p.cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
-	p.cmd.Stderr = f
+	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.stdin, err = p.cmd.StdinPipe()
+	ts.Check(err)
 	ts.Check(p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait() // ends reads the state
