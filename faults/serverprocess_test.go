@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// A serverProcess is a running heartwheel serve.
+// A serverProcess is a running heartwheel serve, and after a hand-over those
+// that have taken over from it: they share its addresses and its log.
 type serverProcess struct {
 	// Static after start.
 	t         testing.TB
@@ -29,7 +30,8 @@ type serverProcess struct {
 	mu  sync.Mutex
 	log []logLine // guarded by mu
 
-	exited chan struct{} // closed when the process has ended and its log is read
+	ended  chan struct{} // closed when the process that was started has ended
+	exited chan struct{} // closed when its successors have too and the log is read
 }
 
 // A logLine is one line of its log, and when it was read here.
@@ -39,6 +41,11 @@ type logLine struct {
 	addr string
 	time time.Time // by the server's clock; zero if the line is not JSON
 	read time.Time // by ours
+
+	pid              int // who writes, where several do; else 0
+	successor        int
+	took             string
+	accepted, closed uint64
 }
 
 // ordinaryEnv is our environment without what would change a server.
@@ -63,19 +70,30 @@ func startServer(t testing.TB, binary string, args ...string) *serverProcess {
 // listens. The test's end kills it.
 func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
-	s := &serverProcess{t: t, cmd: cmd, exited: make(chan struct{})}
+	s := &serverProcess{t: t, cmd: cmd, ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Env = append(ordinaryEnv(), cmd.Env...)
-	stderr, err := cmd.StderrPipe()
+	stderr, w, err := os.Pipe() // not StderrPipe, which ends with the first process
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd.Stderr = w
 	ready := make(chan struct{})
 	s.started = time.Now()
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		stderr.Close()
 		t.Fatal(err)
 	}
+	go func() {
+		_ = cmd.Wait() // the state says what came of it
+		close(s.ended)
+	}()
 	go s.follow(stderr, ready)
 	t.Cleanup(func() {
+		if group := cmd.SysProcAttr; group != nil && group.Setpgid {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 		_ = cmd.Process.Kill()
 		<-s.exited
 		if t.Failed() {
@@ -92,22 +110,25 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	return s
 }
 
-// follow reads the log until the process has ended, and closes ready once both
-// addresses are known.
-func (s *serverProcess) follow(stderr io.Reader, ready chan struct{}) {
+// follow reads the log until every process has ended, and closes ready once
+// both addresses are known.
+func (s *serverProcess) follow(stderr io.ReadCloser, ready chan struct{}) {
 	defer close(s.exited)
+	defer stderr.Close()
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	known := false
 	for lines.Scan() {
 		line := logLine{text: lines.Text(), read: time.Now()}
 		var fields struct {
-			Time time.Time
-			Msg  string
-			Addr string
+			Time             time.Time
+			Msg, Addr, Took  string
+			PID, Successor   int
+			Accepted, Closed uint64
 		}
 		if json.Unmarshal(lines.Bytes(), &fields) == nil {
-			line.time, line.msg, line.addr = fields.Time, fields.Msg, fields.Addr
+			line.time, line.msg, line.addr, line.took = fields.Time, fields.Msg, fields.Addr, fields.Took
+			line.pid, line.successor, line.accepted, line.closed = fields.PID, fields.Successor, fields.Accepted, fields.Closed
 		}
 		s.mu.Lock()
 		s.log = append(s.log, line)
@@ -129,13 +150,27 @@ func (s *serverProcess) follow(stderr io.Reader, ready chan struct{}) {
 		}
 	}
 	_, _ = io.Copy(io.Discard, stderr) // after a line that is too long
-	_ = s.cmd.Wait()                   // the state says what came of it
+	<-s.ended
 }
 
 func (s *serverProcess) logLines() []logLine {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.log)
+}
+
+// awaitLine returns the first line after the first skip ones that is as wanted.
+func (s *serverProcess) awaitLine(what string, skip int, wanted func(logLine) bool) logLine {
+	s.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
+		all := s.logLines()
+		if i := slices.IndexFunc(all[skip:], wanted); i >= 0 {
+			return all[skip+i]
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("the log does not say within %s: %s", limit, what)
+		}
+	}
 }
 
 // logText is the end of the log.
