@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -164,5 +165,46 @@ func TestFailedNewClosesSockets(t *testing.T) {
 		if isOpen(cfg.Sockets[0].Listener) {
 			t.Errorf("%s: the socket is open", name)
 		}
+	}
+}
+
+// What the first server has accepted, but not given to a loop yet, when it
+// stops accepting is served by it; the rest of the backlog by the second.
+func TestNothingIsLostBetweenAcceptAndEnroll(t *testing.T) {
+	first, stopFirst := startUntil(t, Config{Loops: 1, Drain: 2 * time.Second}, Echo{})
+	<-first.Accepting()
+	given := Socket{"tcp://127.0.0.1:0", duplicate(t, first.Sockets()[0].Listener)}
+	second, err := New(Config{Listen: []string{given.Address}, Sockets: []Socket{given}, Logger: slog.New(slog.DiscardHandler)}, Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	if err := first.loops[0].mail.post(task{g: func() { <-release }}); err != nil {
+		t.Fatal(err)
+	}
+	var conns []net.Conn
+	for range acceptors + 4 {
+		c := dial(t, first)
+		_, _ = c.Write(codec.AppendBeat(nil))
+		conns = append(conns, c)
+	}
+	eventually(t, "every acceptor has one in its hands", func() bool { return first.admission.live.Load() == acceptors })
+	ended := make(chan error, 1)
+	go func() { ended <- stopFirst() }()
+	eventually(t, "the first does not accept", func() bool { return !isOpen(first.Sockets()[0].Listener) })
+	stopSecond := run(second)
+	eventually(t, "the second has the rest", func() bool { return second.Stats().Accepted == 4 })
+	close(release)
+	for i, c := range conns {
+		if f := readFrame(t, c); f.Op != codec.OpBeat {
+			t.Errorf("connection %d got %s, not its answer", i, f.Op)
+		}
+		_ = c.Close()
+	}
+	if err := errors.Join(<-ended, stopSecond()); err != nil {
+		t.Error(err)
+	}
+	if a, b := first.Stats().Accepted, second.Stats().Accepted; a != acceptors || b != 4 {
+		t.Errorf("the first served %d, the second %d; want %d and 4", a, b, acceptors)
 	}
 }
