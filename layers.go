@@ -98,11 +98,12 @@ func envLayer(environ []string) layer {
 // pod: a service called heartwheel or heartwheel-ops is met here.
 var kubernetes = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$`)
 
-// foreign reports whether a variable with our prefix is not one of ours to
-// judge: Kubernetes sets it, or the shell completion reads it.
+// foreign reports whether a variable with our prefix is not a setting to
+// judge: Kubernetes sets it, the shell completion reads it, or another process
+// of ours says in it what it has given to this one.
 func foreign(name, value string) bool {
 	switch name {
-	case envPrefix + "ACTIVE_HELP", envPrefix + "COMPLETION_DESCRIPTIONS":
+	case envPrefix + "ACTIVE_HELP", envPrefix + "COMPLETION_DESCRIPTIONS", inheritEnv:
 		return true
 	}
 	return kubernetes.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")

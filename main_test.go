@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +27,10 @@ func TestMain(m *testing.M) {
 // TestScript runs the real command in the way of testdata/script/*.txtar. The
 // commands that those scripts have beyond testscript's own are below.
 func TestScript(t *testing.T) {
+	// Ignored, as under nohup, it would be so for what is started here too.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -106,6 +112,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.stdin, err = p.cmd.StdinPipe()
 	ts.Check(err)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its successors are in its group
 	ts.Check(p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait() // ends reads the state
@@ -113,7 +120,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 	ts.Value(procs{}).(map[string]*proc)[args[0]] = p
 	ts.Defer(func() {
-		_ = p.cmd.Process.Kill()
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done
 	})
 }
@@ -140,8 +147,8 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		over := time.Now().After(end)
 		select {
-		case <-p.done:
-			over = true
+		case <-p.done: // unless a successor still writes
+			over = over || syscall.Kill(-p.cmd.Process.Pid, 0) != nil
 		default:
 		}
 		text := p.read(ts)
@@ -162,11 +169,22 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// signal NAME TERM|INT
+// signal NAME TERM|INT|HUP [PID] sends a signal to it, or to the successor of
+// that number.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	sigs := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}
-	usage(ts, neg, len(args) == 2 && sigs[args[1]] != nil, "signal NAME TERM|INT")
-	ts.Check(named(ts, args[0]).cmd.Process.Signal(sigs[args[1]]))
+	sigs := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}
+	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP [PID]")
+	p, pid := named(ts, args[0]), 0
+	if len(args) == 2 {
+		ts.Check(p.cmd.Process.Signal(sigs[args[1]]))
+		return
+	}
+	_, err := fmt.Sscan(args[2], &pid)
+	ts.Check(err)
+	if !strings.Contains(p.read(ts), fmt.Sprintf("successor=%d ", pid)) {
+		ts.Fatalf("%d is no successor of %s", pid, args[0])
+	}
+	ts.Check(syscall.Kill(pid, sigs[args[1]]))
 }
 
 // ends NAME CODE waits for the end, which has to come with just that code.

@@ -25,7 +25,10 @@ func newServe(environ []string) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the heartbeat server",
 		Long: `Runs the heartbeat server until SIGTERM or SIGINT, then drains and exits 0.
-A second signal ends it at once, with exit 1.
+A second signal ends it at once, with exit 1. SIGHUP replaces it by a new
+process of the binary that is then at its path, with the same arguments and the
+configuration file as it is then: no client is refused meanwhile, and a new
+process that does not get ready changes nothing.
 
 Every flag can be set by the environment, --max-frame as HEARTWHEEL_MAX_FRAME,
 lists separated by commas, and in the file of --config, as a line "max-frame:
@@ -44,12 +47,23 @@ m: 20k. "heartwheel config show" shows what it all comes to.`,
 		if err != nil {
 			return err
 		}
+		given, err := inherit(environ)
+		if err != nil {
+			return &failure{err: err}
+		}
+		v := &serving{manager: managerOf(environ), signals: make(chan os.Signal, 2), hangups: make(chan os.Signal, 1)}
+		if v.program, err = thisProgram(os.Args, environ, os.Stderr); err != nil {
+			return &failure{err: err}
+		}
 		// A log that nobody reads any more is no reason to drop every connection.
 		signal.Ignore(syscall.SIGPIPE)
-		signals := make(chan os.Signal, 2)
-		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(signals)
-		return serve(r, newLogger(cmd.ErrOrStderr(), r.logFormat, r.logLevel), signals)
+		signal.Notify(v.signals, syscall.SIGINT, syscall.SIGTERM)
+		defer signal.Stop(v.signals)
+		if !signal.Ignored(syscall.SIGHUP) { // as under nohup, which means to survive a terminal
+			signal.Notify(v.hangups, syscall.SIGHUP)
+			defer signal.Stop(v.hangups)
+		}
+		return serve(r, newLogger(cmd.ErrOrStderr(), r.logFormat, r.logLevel), given, v)
 	}
 	return cmd
 }
@@ -129,70 +143,50 @@ func newLogger(w io.Writer, format, level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
 }
 
-// serve runs the server until it ends by itself, which is a failure, or a
-// signal asks it to drain. After a second signal it returns while the server
-// still runs: the process has to end.
-func serve(r *resolved, log *slog.Logger, signals <-chan os.Signal) error {
+// serve runs the server until it ends by itself, which is a failure, or v is
+// asked to end it.
+func serve(r *resolved, log *slog.Logger, given *inheritance, v *serving) error {
+	if given.given() {
+		log = withPID(log)
+	}
 	r.Logger = log
-	ops, err := listenOps(r.ops, log)
+	ops, err := listenOps(r.ops, given.takeOps(r.ops), log)
 	if err != nil {
+		given.close()
 		return &failure{err: err}
 	}
+	r.Sockets = given.take(tcpScheme)
 	s, err := server.New(r.Config, server.Echo{})
 	if err != nil {
 		ops.close()
+		given.close()
 		return &failure{err: err}
 	}
-	ops.serve(s.OpsHandler())
-
-	timeout, _ := r.show(settingByKey("timeout"))
-	for _, addr := range s.Addrs() {
-		log.Info("listening", "addr", addr.String(), "profile", r.profile, "beat", wording.Duration(r.Beat),
-			"timeout", timeout, "beats", r.beats, "handler", r.handler)
-	}
-
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	var asked time.Time
-	for {
-		select {
-		case sig := <-signals:
-			if !asked.IsZero() {
-				log.Error("second signal: ended at once, the drain was not over", "signal", sig.String())
-				return &failure{err: errors.New("ended by a second signal"), logged: true}
-			}
-			asked = time.Now()
-			log.Info("draining; a second signal ends at once", "signal", sig.String(), "at_most", wording.Duration(r.Drain))
-			cancel()
-		case err := <-done:
-			ops.close()
-			if err == nil && asked.IsZero() {
-				err = errors.New("the server ended without being asked to")
-			}
-			if err != nil {
-				log.Error("ended", "error", err)
-				return &failure{err: err, logged: true}
-			}
-			log.Info("drained", "took", time.Since(asked).Round(time.Millisecond).String())
-			return nil
-		}
-	}
+	v.r, v.log, v.s, v.ops, v.given = r, log, s, ops, given
+	return v.run()
 }
+
+// withPID is for the time when two processes write to one log.
+func withPID(log *slog.Logger) *slog.Logger { return log.With("pid", os.Getpid()) }
 
 // An opsServer is the HTTP server for operators. The nil one does nothing.
 type opsServer struct {
 	http http.Server
-	ln   net.Listener
+	addr string // as in the settings
+	ln   *net.TCPListener
 	log  *slog.Logger
 	done chan struct{} // closed when serving has ended; nil before it began
+	left chan struct{} // closed when what leave began is over; nil without
 }
 
-// listenOps opens the address, or returns nil if it is off.
-func listenOps(addr string, log *slog.Logger) (*opsServer, error) {
+// listenOps opens the address, or returns nil if it is off. A socket that is
+// given listens there already.
+func listenOps(addr string, given *net.TCPListener, log *slog.Logger) (*opsServer, error) {
 	if addr == "off" {
 		return nil, nil
+	}
+	if given != nil {
+		return &opsServer{addr: addr, ln: given, log: log}, nil
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -206,7 +200,7 @@ func listenOps(addr string, log *slog.Logger) (*opsServer, error) {
 		}
 		return nil, fmt.Errorf("cannot listen on %s for ops: %w: %s", addr, err, do)
 	}
-	return &opsServer{ln: ln, log: log}, nil
+	return &opsServer{addr: addr, ln: ln.(*net.TCPListener), log: log}, nil
 }
 
 // serve answers requests until close.
@@ -234,6 +228,27 @@ func (o *opsServer) serve(h http.Handler) {
 	o.log.Info("ops listening", "addr", o.ln.Addr().String())
 }
 
+// sockets is what a successor needs to go on.
+func (o *opsServer) sockets() []server.Socket {
+	if o == nil {
+		return nil
+	}
+	return []server.Socket{{Address: opsScheme + o.addr, Listener: o.ln}}
+}
+
+// leave stops accepting, as another process does so on the same socket.
+// Requests under way go on until close.
+func (o *opsServer) leave() {
+	if o == nil {
+		return
+	}
+	o.left = make(chan struct{})
+	go func() {
+		defer close(o.left)
+		_ = o.http.Shutdown(context.Background()) // close ends what does not end
+	}()
+}
+
 // close ends serving: requests under way get a second.
 func (o *opsServer) close() {
 	if o == nil {
@@ -249,4 +264,7 @@ func (o *opsServer) close() {
 		o.http.Close()
 	}
 	<-o.done
+	if o.left != nil {
+		<-o.left
+	}
 }

@@ -69,7 +69,10 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 	log := make(lines, 1000)
 	signals := make(chan os.Signal, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- serve(testSettings(t, nil), slog.New(slog.NewTextHandler(log, nil)), signals) }()
+	go func() {
+		v := &serving{signals: signals}
+		ended <- serve(testSettings(t, nil), slog.New(slog.NewTextHandler(log, nil)), &inheritance{}, v)
+	}()
 
 	ops := addr(t, log.wait(t, `msg="ops listening"`))
 	listen := addr(t, log.wait(t, "msg=listening"))
@@ -129,7 +132,7 @@ func TestFailedStartClosesOps(t *testing.T) {
 	free.Close()
 
 	r := testSettings(t, map[string]any{"listen": "tcp://" + taken.Addr().String(), "ops": ops})
-	err = serve(r, slog.New(slog.DiscardHandler), nil)
+	err = serve(r, slog.New(slog.DiscardHandler), &inheritance{}, &serving{})
 	var failed *failure
 	if !errors.As(err, &failed) || failed.logged {
 		t.Fatalf("%v", err)
@@ -204,7 +207,7 @@ func TestLogReaderGone(t *testing.T) {
 func TestOpsLimits(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	defer http.DefaultClient.CloseIdleConnections()
-	o, err := listenOps("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	o, err := listenOps("127.0.0.1:0", nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
