@@ -176,7 +176,6 @@ type opsServer struct {
 	ln   *net.TCPListener
 	log  *slog.Logger
 	done chan struct{} // closed when serving has ended; nil before it began
-	left chan struct{} // closed when what leave began is over; nil without
 }
 
 // listenOps opens the address, or returns nil if it is off. A socket that is
@@ -236,17 +235,15 @@ func (o *opsServer) sockets() []server.Socket {
 	return []server.Socket{{Address: opsScheme + o.addr, Listener: o.ln}}
 }
 
-// leave stops accepting, as another process does so on the same socket.
-// Requests under way go on until close.
+// leave stops accepting, as another process does so on the same socket, and
+// waits for nothing: requests under way go on until close.
 func (o *opsServer) leave() {
 	if o == nil {
 		return
 	}
-	o.left = make(chan struct{})
-	go func() {
-		defer close(o.left)
-		_ = o.http.Shutdown(context.Background()) // close ends what does not end
-	}()
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = o.http.Shutdown(now) // the error is that it did not wait
 }
 
 // close ends serving: requests under way get a second.
@@ -264,7 +261,4 @@ func (o *opsServer) close() {
 		o.http.Close()
 	}
 	<-o.done
-	if o.left != nil {
-		<-o.left
-	}
 }
