@@ -16,7 +16,7 @@ import (
 
 // options is everything that can be set, parsed.
 type options struct {
-	server.Config // its Beats and Logger are filled in from the fields below
+	server.Config // its Beats and Logger are filled in from the fields below, its Sockets by serve
 
 	ops       string // HOST:PORT or off
 	profile   string
