@@ -98,8 +98,6 @@ func TestLookup(t *testing.T) {
 type given struct {
 	cmd   *exec.Cmd
 	early bytes.Buffer // its standard error before it was ready; valid when it has ended
-	late  string       // and since
-	ready string       // what came over the pipe
 }
 
 func startGiven(t *testing.T, environ []string, names []string, files []*os.File, args ...string) *given {

@@ -241,9 +241,9 @@ func (o *opsServer) leave() {
 	if o == nil {
 		return
 	}
-	now, cancel := context.WithCancel(context.Background())
+	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = o.http.Shutdown(now) // the error is that it did not wait
+	_ = o.http.Shutdown(ended) // the error is that it did not wait
 }
 
 // close ends serving: requests under way get a second.
