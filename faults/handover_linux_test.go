@@ -121,6 +121,11 @@ func (c *chain) stopAll(t *testing.T) {
 	case <-time.After(limit):
 		t.Fatalf("not all have ended %s after SIGTERM", limit)
 	}
+	for _, line := range c.logLines() {
+		if strings.Contains(line.text, "accepting has not ended") {
+			t.Errorf("the log says: %s", line.text)
+		}
+	}
 	if code := c.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the first ended with %s", c.cmd.ProcessState)
 	}

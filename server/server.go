@@ -221,6 +221,7 @@ func (s *Server) stopAccepting() {
 	select {
 	case <-gone:
 	case <-time.After(stopPatience): // one hangs on a loop that ended or is stuck
+		s.log.Warn("accepting has not ended; going on without waiting for it", "after", stopPatience.String())
 	}
 }
 
