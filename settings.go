@@ -95,6 +95,25 @@ var settings = []*setting{
 	{key: "max-connections", kind: numberKind, unset: "what the descriptor limit allows",
 		field: func(o *options) any { return &o.MaxConnections },
 		help:  "connections at one time; more are told to come back later"},
+	{key: "address-rate", kind: numberKind, def: "0", zero: true, group: "address",
+		field: func(o *options) any { return &o.AddressRate },
+		help:  "new connections a second from one address, an IPv4 address or an IPv6 /64; 0: no limit"},
+	{key: "address-burst", kind: numberKind, unset: "address-rate", group: "address",
+		derive: func(o *options) string { return strconv.Itoa(o.AddressRate) },
+		field:  func(o *options) any { return &o.AddressBurst },
+		help:   "how many of these may come at once"},
+	{key: "address-max", kind: numberKind, def: "0", zero: true,
+		field: func(o *options) any { return &o.AddressMax },
+		help:  "connections of one address at one time; 0: no limit"},
+	{key: "flap-limit", kind: numberKind, def: "0", zero: true,
+		field: func(o *options) any { return &o.FlapLimit },
+		help:  "an address that connects more often than this within a minute is banned for ban-time; 0: none is"},
+	{key: "ban-time", kind: durationKind, def: "5m",
+		field: func(o *options) any { return &o.BanTime },
+		help:  "how long an address that connects too often is banned"},
+	{key: "ban", kind: listKind, unset: "nobody",
+		field: func(o *options) any { return &o.Ban },
+		help:  "address or CIDR prefix that is never let in; may be given several times"},
 	{key: "max-frame", kind: sizeKind, def: "64KiB", group: "size",
 		field: func(o *options) any { return &o.MaxFrame },
 		help:  "largest frame body that is accepted"},
@@ -188,7 +207,7 @@ func (s *setting) set(o *options, raw any) error {
 			return nil
 		}
 		v, err := parseInt(text, s.kind)
-		if err == nil && v <= 0 {
+		if err == nil && (v < 0 || v == 0 && !s.zero) {
 			err = s.notPositive()
 		}
 		if err != nil && s.off {

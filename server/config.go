@@ -91,6 +91,13 @@ type Config struct {
 	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
 	MaxFrame       int  // largest frame body accepted, in bytes; 0: 65536. At most 16777215
 
+	AddressRate  int           // new connections a second from one address (an IPv4 address or an IPv6 /64); 0: no limit. More are refused as address_rate
+	AddressBurst int           // how many of these may come at once; 0: AddressRate
+	AddressMax   int           // connections of one address at one time; 0: no limit. More are refused as address_limit
+	FlapLimit    int           // an address that connects more often than this within a minute is banned; 0: none is
+	BanTime      time.Duration // for how long; 0: 5 min
+	Ban          []string      // addresses and CIDR prefixes that are never let in
+
 	Outbox int // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
 	// MemoryLimit is how much memory, in bytes, this process and what the kernel
 	// keeps for its connections may take. 0: what the cgroup allows; negative:
@@ -143,6 +150,12 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.MaxFrame == 0 {
 		c.MaxFrame = codec.DefaultMaxFrame
+	}
+	if c.AddressBurst == 0 {
+		c.AddressBurst = max(c.AddressRate, 0)
+	}
+	if c.BanTime == 0 {
+		c.BanTime = 5 * time.Minute
 	}
 	if c.Outbox == 0 {
 		c.Outbox = max(256<<10, 2*c.MaxFrame)
@@ -213,6 +226,7 @@ func (c Config) Validate() error {
 	if c.MemoryLimit > 0 && c.MemoryLimit < minMemory {
 		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", minMemory)
 	}
+	c.validateAddresses(wrong)
 	if c.WriteStall < 100*time.Millisecond {
 		wrong("write-stall", c.WriteStall, "must be at least 100ms")
 	}
@@ -226,6 +240,28 @@ func (c Config) Validate() error {
 		wrong("loops", c.Loops, "must lie between 1 and 256; leave it out for one per processor")
 	}
 	return errors.Join(errs...)
+}
+
+func (c *Config) validateAddresses(wrong func(key string, value any, want string, args ...any)) {
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"address-rate", c.AddressRate}, {"address-burst", c.AddressBurst}, {"address-max", c.AddressMax}, {"flap-limit", c.FlapLimit}} {
+		if n.value < 0 || n.value > 1e6 {
+			wrong(n.key, n.value, "must lie between 0 (no limit) and 1000000")
+		}
+	}
+	if c.AddressBurst > 0 && c.AddressRate == 0 {
+		wrong("address-burst", c.AddressBurst, "has no meaning without address-rate; give that too")
+	}
+	if c.BanTime < time.Second || c.BanTime > 30*24*time.Hour {
+		wrong("ban-time", c.BanTime, "must lie between 1s and 720h")
+	}
+	for _, text := range c.Ban {
+		if _, err := parseBan(text); err != nil {
+			wrong("ban", text, "%s", err)
+		}
+	}
 }
 
 // parseListen returns the host:port of a tcp:// address.

@@ -22,7 +22,7 @@ func TestConfigDefaults(t *testing.T) {
 		Listen: []string{"tcp://127.0.0.1:9000"},
 		Beat:   15 * time.Second, BeatMin: time.Second, BeatMax: time.Minute,
 		MaxFrame: 65536, Outbox: 256 << 10, WriteStall: 8 * time.Second,
-		Drain: 30 * time.Second, Spread: 5 * time.Second,
+		Drain: 30 * time.Second, Spread: 5 * time.Second, BanTime: 5 * time.Minute,
 		Loops: runtime.GOMAXPROCS(0), Logger: slog.Default(),
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -101,6 +101,13 @@ func TestConfigValidate(t *testing.T) {
 		{"beats", Config{Beats: 2}, "beats"},
 		{"beat-floor", Config{BeatFloor: 2 * sec}, "beat-floor"},
 		{"max-connections", Config{MaxConnections: -1}, "max-connections"},
+		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec, Ban: []string{"192.0.2.0/24", "::1"}}, ""},
+		{"negative address-rate", Config{AddressRate: -1}, "address-rate"},
+		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1, FlapLimit: 1e6 + 1},
+			"address-rate address-burst address-max flap-limit"},
+		{"address-burst alone", Config{AddressBurst: 5}, "address-burst"},
+		{"ban-time too short", Config{BanTime: sec - 1}, "ban-time"},
+		{"two bad bans", Config{Ban: []string{"192.0.2.1/24", "", "192.0.2.1"}}, "ban ban"},
 		{"max-frame at its least", Config{MaxFrame: 256}, ""},
 		{"max-frame too small", Config{MaxFrame: 255}, "max-frame"},
 		{"max-frame at its most", Config{MaxFrame: codec.MaxFrameLimit}, ""},

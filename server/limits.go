@@ -67,4 +67,7 @@ func (a *admission) admit() bool {
 	return true
 }
 
+// full reports whether admit would refuse now.
+func (a *admission) full() bool { return a.live.Load() >= a.cap }
+
 func (a *admission) leave() { a.live.Add(-1) }

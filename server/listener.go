@@ -91,13 +91,8 @@ func (ln *listener) accept() {
 
 // take is the way of an accepted socket: admit, options, enroll.
 func (s *Server) take(ln *listener, tc *net.TCPConn) {
-	if !s.memory.admit() {
-		s.admission.refused[refusedMemory].Add(1)
-		s.turnAway(tc, s.shortNotice)
-		return
-	}
-	if !s.admission.admit() {
-		s.turnAway(tc, s.fullNotice)
+	if v := s.admit(tc); !v.ok {
+		s.turnAway(tc, v)
 		return
 	}
 	err := setOptions(tc, s.tcpTimeout)
@@ -122,14 +117,57 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 	}
 }
 
+// admit decides on a connection before anything is paid for it. What it counts
+// is taken back by the loop when the connection ends, or by refuse.
+func (s *Server) admit(tc *net.TCPConn) verdict {
+	if s.addresses != nil {
+		if v := s.addresses.admit(ipOf(tc.RemoteAddr()), s.admission.full()); !v.ok {
+			s.admission.refused[v.why].Add(1)
+			return v
+		}
+	}
+	if !s.memory.admit() {
+		s.admission.refused[refusedMemory].Add(1)
+		s.leaveAddress(tc)
+		return verdict{why: refusedMemory, tell: true}
+	}
+	if !s.admission.admit() { // it counts the refusal
+		s.leaveAddress(tc)
+		return verdict{why: refusedOverloaded, tell: true}
+	}
+	return verdict{ok: true}
+}
+
+func (s *Server) leaveAddress(tc *net.TCPConn) {
+	if s.addresses != nil {
+		s.addresses.leave(ipOf(tc.RemoteAddr()))
+	}
+}
+
+// refuse ends a connection that was admitted and cannot be served.
 func (s *Server) refuse(why refusal, tc *net.TCPConn) {
+	s.leaveAddress(tc)
 	s.admission.leave()
 	s.admission.refused[why].Add(1)
 	_ = tc.Close()
 }
 
-// turnAway tells a peer why there is no room for it, without waiting for it.
-func (s *Server) turnAway(tc *net.TCPConn, notice []byte) {
+// turnAway ends a connection that was not admitted: it tells the peer, without
+// waiting for it, or resets.
+func (s *Server) turnAway(tc *net.TCPConn, v verdict) {
+	if v.made && s.banLog.allow() {
+		s.log.Warn("an address connects too often and is banned", "address", prefixOf(ipOf(tc.RemoteAddr())).String(),
+			"limit", s.cfg.FlapLimit, "for", s.cfg.BanTime.String())
+	}
+	if !v.tell {
+		_ = tc.SetLinger(0)
+		_ = tc.Close()
+		return
+	}
+	notice := s.notices[v.why]
+	if v.rest > 0 { // rounded up: who comes back just then is let in
+		notice = goaway(codec.CodeRateLimited, "this address connects too often", time.Duration(v.rest)+time.Millisecond-1)
+	}
 	if raw, err := tc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_, _ = unix.Write(int(fd), notice)
@@ -139,9 +177,22 @@ func (s *Server) turnAway(tc *net.TCPConn, notice []byte) {
 	_ = tc.Close()
 }
 
-// overloadNotice is what a peer is told when there is no room for it.
-func overloadNotice(reason string, spread time.Duration) []byte {
-	return codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: reason, AfterMS: spread.Milliseconds()})
+// newNotices makes what a peer is told when it is turned away. Who may come
+// back later is told so: 3013 and 3020 are codes after which clients do, while
+// 3513, and 3504 for too many of one identity, end them for good, and an
+// address may be that of many clients. Too many connections of one address are
+// 3020 like too many in all: it helps to wait until one has gone.
+func newNotices(spread time.Duration) (n [numRefusals][]byte) {
+	n[refusedOverloaded] = goaway(codec.CodeOverloaded, "server is at its connection limit", spread)
+	n[refusedAddressLimit] = goaway(codec.CodeOverloaded, "this address is at its connection limit", spread)
+	n[refusedAddressRate] = goaway(codec.CodeRateLimited, "this address connects too fast", spread)
+	n[refusedMemory] = goaway(codec.CodeOverloaded, "server is short of memory", spread)
+	n[refusedBanned] = goaway(codec.CodeBanned, "this address is banned", 0)
+	return n
+}
+
+func goaway(code codec.Code, reason string, after time.Duration) []byte {
+	return codec.AppendGoaway(nil, codec.Goaway{Code: code, Reason: reason, AfterMS: after.Milliseconds()})
 }
 
 // hangUp ends our half of the connection and reads away what has arrived, as

@@ -46,6 +46,8 @@ type loop struct {
 	index  int
 	onGone func() // tells the server that a connection has gone
 
+	addresses *addresses // safe for concurrent use; nil: connections are not counted by address
+
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
@@ -227,6 +229,9 @@ func (l *loop) finish(c *Conn) {
 	l.stats.closed[c.reason]++
 	if c.has(flagOpened) {
 		l.closeEvent(c) // while the peer's address is still known
+	}
+	if l.addresses != nil {
+		l.addresses.leave(ipOf(c.sock.RemoteAddr())) // while it is known
 	}
 	l.io.close(c, c.has(flagAbort))
 	c.sock = nil

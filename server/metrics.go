@@ -20,6 +20,9 @@ type Stats struct {
 	Stalls         uint64            // times that a loop could not run
 	StalledSeconds float64           // how long in all; credited to the peers
 	WheelRebuilds  uint64
+	Addresses      int    // that are tracked, connected or not
+	Banned         int    // flapping addresses, now
+	Bans           uint64 // of flapping addresses, ever
 }
 
 // read copies every loop's figures. A loop that does not answer within a
@@ -48,6 +51,8 @@ func (s *Server) Stats() Stats {
 		AcceptErrors: s.acceptErrors.Load(), WheelRebuilds: s.wheel.Rebuilds(),
 		Refused: map[string]uint64{}, Closed: map[string]uint64{}, Averted: map[string]uint64{},
 	}
+	f := s.addresses.figures()
+	st.Addresses, st.Banned, st.Bans = f.known, f.banned, f.bans
 	for why := range s.admission.refused {
 		st.Refused[refusals[why]] = s.admission.refused[why].Load()
 	}
@@ -161,6 +166,12 @@ var metrics = []metric{
 				add(float64(s.admission.refused[why].Load()), refusals[why])
 			}
 		}),
+	newMetric("addresses", "Addresses that are tracked for their limits.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().known) })),
+	newMetric("banned_addresses", "Addresses that are banned now because they connected too often.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().banned) })),
+	newMetric("bans_total", "Bans of addresses that connected too often.", counter, nil,
+		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().bans) })),
 	newMetric("closed_total", "Sessions that ended.", counter, []string{"reason"},
 		byLabel(int(numReasons), func(i int) string { return Reason(i).String() },
 			func(c *counters, i int) uint64 { return c.closed[i] })),

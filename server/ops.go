@@ -90,8 +90,8 @@ type Check struct {
 }
 
 // Check re-derives what must always hold: the connection gauge equals accepted
-// − closed equals the sessions that exist, and each session is in exactly one
-// slot of its wheel. It visits every session on its loop, about 10 ms for each
+// − closed equals the sessions that exist, each session is in exactly one slot
+// of its wheel, and the addresses have as many connections as there are. It visits every session on its loop, about 10 ms for each
 // 100,000. Safe for concurrent use.
 func (s *Server) Check() Check {
 	var c Check
@@ -127,10 +127,28 @@ func (s *Server) checkOnce() Check {
 	}
 	c.Connections = s.admission.live.Load()
 	c.Sessions = c.Accepted - c.Closed
+	c.Problems = append(c.Problems, s.checkAddresses()...)
 	if c.Connections == before && c.Connections != int64(c.Sessions)+c.Entering {
 		c.Problems = append(c.Problems, fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
 			c.Connections, c.Sessions, c.Entering))
 	}
 	c.OK = len(c.Problems) == 0
 	return c
+}
+
+// checkAddresses holds the table of addresses against itself, and against the
+// gauge if that stands still meanwhile.
+func (s *Server) checkAddresses() (problems []string) {
+	if s.addresses == nil {
+		return nil
+	}
+	if err := s.addresses.check(); err != nil {
+		problems = append(problems, err.Error())
+	}
+	before := s.admission.live.Load()
+	counted := s.addresses.figures().conns
+	if now := s.admission.live.Load(); s.addresses.counting && now == before && counted != now {
+		problems = append(problems, fmt.Sprintf("%d connections are counted, but %d by their addresses", now, counted))
+	}
+	return problems
 }

@@ -27,22 +27,23 @@ import (
 // A Server is a heartbeat server. New makes one, Run runs it once.
 type Server struct {
 	// Static after New.
-	cfg         Config
-	log         *slog.Logger
-	boot        string
-	wheel       *wheel.Wheel
-	loops       []*loop
-	engines     []*engine
-	listeners   []*listener
-	memory      *memory       // nil: no limit is known
-	fullNotice  []byte        // at the connection limit
-	shortNotice []byte        // memory is short
-	tcpTimeout  time.Duration // idle timeout of a connection that wishes nothing
+	cfg        Config
+	log        *slog.Logger
+	boot       string
+	wheel      *wheel.Wheel
+	loops      []*loop
+	engines    []*engine
+	listeners  []*listener
+	memory     *memory             // nil: no limit is known
+	notices    [numRefusals][]byte // what who is turned away is told
+	tcpTimeout time.Duration       // idle timeout of a connection that wishes nothing
 
 	// Safe for concurrent use.
 	admission    admission
+	addresses    *addresses // nil: no limits by address
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
+	banLog       logLimiter
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
 	failed       chan error    // the first end of an engine that nobody asked for
@@ -79,8 +80,8 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
-	s.fullNotice = overloadNotice("server is at its connection limit", cfg.Spread)
-	s.shortNotice = overloadNotice("server is short of memory", cfg.Spread)
+	s.notices = newNotices(cfg.Spread)
+	s.addresses = newAddresses(&cfg)
 	_, s.tcpTimeout = cfg.decide(0)
 
 	limit, err := RaiseDescriptorLimit()
@@ -107,6 +108,7 @@ func (s *Server) open(h Handler) error {
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
 		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.leave)
+		l.addresses = s.addresses
 		e, err := startEngine(l, s.fail)
 		if err != nil {
 			return err
