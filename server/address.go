@@ -51,6 +51,7 @@ type addresses struct {
 	absent addressList             // guarded by mu: those without a connection
 	conns  int                     // guarded by mu: sum of live
 	banned bans                    // guarded by mu
+	spare  *address                // guarded by mu: the last one forgotten, to be used again
 }
 
 // An address is what is known of one address.
@@ -225,7 +226,10 @@ func (a *addresses) entry(key addressKey, now int64) *address {
 	}
 	e := a.known[key]
 	if e == nil {
-		e = &address{key: key}
+		if e, a.spare = a.spare, nil; e == nil {
+			e = new(address)
+		}
+		*e = address{key: key}
 		a.known[key] = e
 		a.remember(e)
 	}
@@ -250,6 +254,7 @@ func (a *addresses) remember(e *address) {
 func (a *addresses) forget(e *address) {
 	a.absent.remove(e)
 	delete(a.known, e.key)
+	a.spare = e
 }
 
 // An addressList is a doubly linked list, the longest absent first.

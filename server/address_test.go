@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -451,41 +449,6 @@ func TestAddressesCheckFinds(t *testing.T) {
 			t.Errorf("%q is found as %v", name, err)
 		}
 	}
-}
-
-// A loop takes back what was counted for a connection when it ends, however it
-// ends, once.
-func TestLoopLeavesTheAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, Config{AddressMax: 10}, nil)
-		r.do(func() { r.loop.addresses = newAddresses(&r.cfg) })
-		a := r.loop.addresses
-		peer := netip.MustParseAddr("192.0.2.1") // of every fake socket
-		var conns []*Conn
-		for range 4 {
-			wantOutcome(t, a.admit(peer, false), "in")
-			conns = append(conns, r.open())
-		}
-		s := checked(r)
-		s.addresses = a
-		if c := s.Check(); !c.OK {
-			t.Errorf("%+v", c)
-		}
-		r.do(func() { r.loop.lost(conns[0], PeerReset) })
-		r.do(func() { r.loop.lost(conns[0], PeerReset); conns[0].Close(3000, "") })
-		r.do(func() { conns[1].Close(3000, ""); r.loop.settle() })
-		if n := a.figures().conns; n != 2 {
-			t.Errorf("%d connections are counted, want 2", n)
-		}
-		s.admission.live.Add(-1)
-		if c := s.Check(); c.OK || !strings.Contains(fmt.Sprint(c.Problems), "by their addresses") {
-			t.Errorf("one too few by the gauge: %+v", c)
-		}
-		r.wait(time.Hour) // the rest are silent
-		if n := a.figures().conns; n != 0 {
-			t.Errorf("%d connections are counted at the end", n)
-		}
-	})
 }
 
 func TestAdmitAllocatesNothing(t *testing.T) {
