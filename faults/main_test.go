@@ -25,6 +25,7 @@ const (
 	limit = 90 * time.Second
 
 	fleetEnv = "FAULTS_FLEET" // makes the test binary a client process: see fleetMain
+	floodEnv = "FAULTS_FLOOD" // makes it a process that floods, or is flooded: see floodMain
 	stepEnv  = "FAULTS_CLOCK_STEP"
 )
 
@@ -37,11 +38,17 @@ var scratch string
 // there are no fleets.
 var fleetMain func(spec string) (exitCode int)
 
+// floodMain is likewise what it does as a process that floods a server.
+var floodMain func(spec string) (exitCode int)
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	if spec := os.Getenv(fleetEnv); spec != "" && fleetMain != nil {
 		return fleetMain(spec)
+	}
+	if spec := os.Getenv(floodEnv); spec != "" && floodMain != nil {
+		return floodMain(spec)
 	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "heartwheel-faults-"); err != nil {
