@@ -88,6 +88,10 @@ func (a *arrivals) arrive(t testing.TB, addr string, perSecond int, during time.
 	wg.Wait()
 }
 
+func (a *arrivals) add(b arrivals) {
+	a.took, a.lag, a.failed = append(a.took, b.took...), append(a.lag, b.lag...), append(a.failed, b.failed...)
+}
+
 // quantile returns the value that a part p of all does not exceed.
 func quantile(all []time.Duration, p float64) time.Duration {
 	if len(all) == 0 {
@@ -101,6 +105,51 @@ func (a *arrivals) String() string {
 	return fmt.Sprintf("p50 %s, p99 %s", quantile(a.took, 0.5).Round(10*time.Microsecond), quantile(a.took, 0.99).Round(10*time.Microsecond))
 }
 
+// A floodTest is a server that is flooded, and what is measured meanwhile.
+type floodTest struct {
+	t        testing.TB
+	s        *serverProcess
+	sinkAddr string // of a process that accepts and resets
+	flood    *floodProcess
+	during   time.Duration // of one turn
+
+	quiet, beside, under arrivals // with no flood; with one against the sink; with one against the server
+	toSink, toServer     floodReport
+}
+
+const (
+	floodRate  = 10_000 // dials a second
+	othersRate = 250    // likewise
+)
+
+// turn floods the target, while others come to the server. It returns what they
+// met this time.
+func (f *floodTest) turn(target string, others *arrivals, sum *floodReport) arrivals {
+	f.t.Helper()
+	report := f.flood.start(floodOrder{Target: target, Source: [4]byte{127, 0, 0, 2}, Rate: floodRate, For: f.during})
+	var now arrivals
+	now.arrive(f.t, f.s.addr, othersRate, f.during)
+	r := report()
+	if r.Failed > 0 || r.Dials == 0 {
+		f.t.Fatalf("the flood itself failed: %+v", r)
+	}
+	sum.Dials += r.Dials
+	sum.Took += r.Took
+	others.add(now)
+	return now
+}
+
+// round has one turn of each kind, and reports whether the others did as well
+// as they have to.
+func (f *floodTest) round() (ok bool, figures string) {
+	f.t.Helper()
+	beside := f.turn(f.sinkAddr, &f.beside, &f.toSink)
+	under := f.turn(f.s.addr, &f.under, &f.toServer)
+	lag := quantile(under.lag, 0.99)
+	base, got := quantile(beside.took, 0.99), quantile(under.took, 0.99)
+	return got <= 2*base+lag, fmt.Sprintf("p99 %s, the bound is 2 × %s + %s", got, base, lag)
+}
+
 // TestAddressFlood is case 19: one address dials as fast as it can, others come
 // as ever. The one gets its rate and no more, the others are served, and their
 // connect and first echo take no longer than twice as long.
@@ -108,74 +157,68 @@ func (a *arrivals) String() string {
 // Twice as long as what: on a machine of few processors the flood itself takes
 // one, whatever the server does. So it is compared with the same flood against
 // another process, which does the least that is possible: it accepts and
-// resets. Both take turns, so that what else this machine does falls on both;
-// and the bound is widened by how late a sleep of the measuring process ended
-// while the server was flooded.
+// resets. Both take turns, and the bound is widened by how late a sleep of the
+// measuring process ended while the server was flooded. What else this machine
+// does may spoil a round, but a server that lets a flood hurt others spoils
+// each: one good round out of several is asked for.
 func TestAddressFlood(t *testing.T) {
-	const rate, burst, flooding, coming = 50, 100, 10_000, 250
-	rounds, during := 3, time.Second
+	const rate, burst = 50, 100
+	f := &floodTest{t: t, during: time.Second}
+	rounds, enough := 8, 1
 	if *long {
-		rounds, during = 10, 3*time.Second
+		rounds, enough, f.during = 20, 5, 3*time.Second
 	}
-	s := startServer(t, binary(t), "--address-rate", fmt.Sprint(rate), "--address-burst", fmt.Sprint(burst), "--flap-limit", "1m")
-	sinkAddr := startFlood(t, sinkWord).line()
-	flood := startFlood(t, floodWord)
-	order := floodOrder{Target: s.addr, Source: [4]byte{127, 0, 0, 2}, Rate: flooding, For: during}
+	f.s = startServer(t, binary(t), "--address-rate", fmt.Sprint(rate), "--address-burst", fmt.Sprint(burst), "--flap-limit", "1m")
+	f.sinkAddr, f.flood = startFlood(t, sinkWord).line(), startFlood(t, floodWord)
 
-	var quiet, beside, under arrivals
-	var toSink, toServer floodReport
-	quiet.arrive(t, s.addr, coming, during)
+	f.flood.start(floodOrder{Target: f.sinkAddr, Rate: 100, For: 100 * time.Millisecond})() // until all processes run
+	f.quiet.arrive(t, f.s.addr, othersRate, f.during)
 	began := time.Now()
-	for range rounds {
-		for _, turn := range []struct {
-			target string
-			others *arrivals
-			sum    *floodReport
-		}{{sinkAddr, &beside, &toSink}, {s.addr, &under, &toServer}} {
-			order.Target = turn.target
-			report := flood.start(order)
-			turn.others.arrive(t, s.addr, coming, during)
-			r := report()
-			if r.Failed > 0 || r.Dials == 0 {
-				t.Fatalf("the flood itself failed: %+v", r)
-			}
-			turn.sum.Dials += r.Dials
-			turn.sum.Took += r.Took
+	good, ran, last := 0, 0, ""
+	for good < enough && ran < rounds {
+		var ok bool
+		if ok, last = f.round(); ok {
+			good++
 		}
+		ran++
 	}
-	fine := len(quiet.took) + len(beside.took) + len(under.took)
-	m := s.await("all of the flood is dealt with", func(m metrics) bool {
-		return m.value("heartwheel_accepted_total")+m.sum("heartwheel_refused_total") == float64(fine+toServer.Dials) &&
-			m.value("heartwheel_connections") == 0
-	})
-	elapsed := time.Since(began)
-	s.check()
+	if good < enough {
+		t.Errorf("in %d of %d rounds the others were served in time; the last one: connect and echo %s", good, ran, last)
+	}
+	admitted, allowed := f.settle(began, rate, burst)
+	perSecond := func(r floodReport) float64 { return float64(r.Dials) / r.Took.Seconds() }
+	t.Logf("case 19: %.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d others a second: %s quiet; "+
+		"%s beside a flood of %.0f/s against another process; %s under the flood; in the last of %d rounds %s",
+		perSecond(f.toServer), admitted, f.toServer.Dials, allowed, othersRate, &f.quiet, &f.beside, perSecond(f.toSink), &f.under, ran, last)
+}
 
-	for _, a := range []*arrivals{&quiet, &beside, &under} {
+// settle waits until the server has dealt with all, and sees that it let in
+// what it had to and no more.
+func (f *floodTest) settle(began time.Time, rate, burst float64) (admitted, allowed float64) {
+	t, dials := f.t, float64(f.toServer.Dials)
+	t.Helper()
+	others := 0.0
+	for _, a := range []*arrivals{&f.quiet, &f.beside, &f.under} {
+		others += float64(len(a.took))
 		if len(a.failed) > 0 {
 			t.Errorf("%d of %d others were not served: %v", len(a.failed), len(a.took), a.failed[0])
 		}
 	}
-	admitted := m.value("heartwheel_accepted_total") - float64(fine)
-	allowed := burst + rate*elapsed.Seconds()
+	m := f.s.await("all of the flood is dealt with", func(m metrics) bool {
+		return m.value("heartwheel_accepted_total")+m.sum("heartwheel_refused_total") == others+dials && m.value("heartwheel_connections") == 0
+	})
+	f.s.check()
+	admitted, allowed = m.value("heartwheel_accepted_total")-others, burst+rate*time.Since(began).Seconds()
 	if admitted > allowed || admitted < burst {
-		t.Errorf("of the flood %v were let in, want %d to %.0f", admitted, burst, allowed)
+		t.Errorf("of the flood %v were let in, want %v to %.0f", admitted, burst, allowed)
 	}
-	if refused := m.by("heartwheel_refused_total"); refused["address_rate"] != float64(toServer.Dials)-admitted || len(refused) != 1 {
-		t.Errorf("of %d the server refused %v", toServer.Dials, refused)
+	if refused := m.by("heartwheel_refused_total"); refused["address_rate"] != dials-admitted || len(refused) != 1 {
+		t.Errorf("of %v the server refused %v", dials, refused)
 	}
 	if n := m.value("heartwheel_addresses"); n < 1 || n > 251 {
 		t.Errorf("%v addresses are tracked of 251", n)
 	}
-	lag := quantile(under.lag, 0.99)
-	bound := 2*quantile(beside.took, 0.99) + lag
-	if got := quantile(under.took, 0.99); got > bound {
-		t.Errorf("connect and echo of the others: p99 %s, the bound is 2 × %s + %s", got, quantile(beside.took, 0.99), lag)
-	}
-	perSecond := func(r floodReport) float64 { return float64(r.Dials) / r.Took.Seconds() }
-	t.Logf("case 19: %.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d others a second: %s quiet, "+
-		"%s beside a flood of %.0f/s against another process, %s under the flood (sleeps late by p99 %s)",
-		perSecond(toServer), admitted, toServer.Dials, allowed, coming, &quiet, &beside, perSecond(toSink), &under, lag.Round(10*time.Microsecond))
+	return admitted, allowed
 }
 
 // TestAddressTableIsBounded is the rest of case 19: more addresses than the
