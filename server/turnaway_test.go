@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -142,4 +144,46 @@ func TestMostAreReset(t *testing.T) {
 		}
 	}
 	in(t, dialFrom(t, s, "127.0.0.4"))
+}
+
+// Whatever becomes of a connection between its arrival and its loop, its
+// address is left as it was. The last place is fought for, so that some find
+// the server full only after their address was counted.
+func TestAdmitTakesBack(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tc := nc.(*net.TCPConn)
+	cfg := Config{AddressMax: 1000}.WithDefaults()
+	s := &Server{addresses: newAddresses(&cfg)}
+	s.admission.cap = 1
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100_000 {
+				if s.admit(tc).ok {
+					runtime.Gosched()
+					s.leaveAddress(tc)
+					s.admission.leave()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if f := s.addresses.figures(); f.conns != 0 || s.admission.live.Load() != 0 {
+		t.Errorf("%d connections are counted by address, %d in all, and there are none", f.conns, s.admission.live.Load())
+	}
+	if v := s.admit(tc); !v.ok {
+		t.Fatalf("refused as %s", v.outcome())
+	}
+	s.refuse(refusedEnroll, tc) // it closes tc
+	if f := s.addresses.figures(); f.conns != 0 || s.admission.live.Load() != 0 {
+		t.Errorf("after a refusal %d connections are counted by address, %d in all", f.conns, s.admission.live.Load())
+	}
 }
