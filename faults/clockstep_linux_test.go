@@ -62,10 +62,16 @@ const (
 	stepBeat    = time.Second
 	stepTimeout = 2500 * time.Millisecond
 	stepAge     = 5 * time.Second // of the server, at the step
-	stepLive    = 200
-	stepSilent  = 50
 	stepRebuild = 5 * tick // the watchdog's promise
 )
+
+// stepPeers is how many peers each of the servers has.
+func stepPeers() (live, silent int) {
+	if *long {
+		return 1800, 200
+	}
+	return 200, 50
+}
 
 // A stepRun is a server whose wall clock steps, and its peers.
 type stepRun struct {
@@ -91,8 +97,9 @@ func startStepRun(t *testing.T, binary string, seconds int) *stepRun {
 	r.to = monotonic() + int64(stepAge)
 
 	rnd := rand.New(rand.NewPCG(r.seed, 2))
-	spec := fleetSpec{Addr: r.s.addr, Conns: stepLive + stepSilent, Beat: stepBeat, Epoch: start, GiveUp: stepTimeout + 30*time.Second, Seed: r.seed}
-	for i := range stepSilent {
+	live, silent := stepPeers()
+	spec := fleetSpec{Addr: r.s.addr, Conns: live + silent, Beat: stepBeat, Epoch: start, GiveUp: stepTimeout + 30*time.Second, Seed: r.seed}
+	for i := range silent {
 		stop := time.Second + time.Duration(rnd.Int64N(int64(stepAge+2*time.Second)))
 		if i%2 == 0 { // the timeout runs out within 1.5 s of the step
 			stop = stepAge - stepTimeout - stepBeat/2 + time.Duration(rnd.Int64N(int64(3*time.Second)))
@@ -128,6 +135,7 @@ func (r *stepRun) judge(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	live, silent := stepPeers()
 	inRebuild, needed := 0, 0
 	ds := judge(t, report, r.w.stop(), stepBeat, stepTimeout, func(d *detection) time.Duration {
 		// What is due when the wheel has failed waits for the new one. What was
@@ -142,14 +150,14 @@ func (r *stepRun) judge(t *testing.T) {
 		}
 		return stepRebuild
 	})
-	if report.Live != stepLive {
-		t.Errorf("%d peers were alive to the end, not %d", report.Live, stepLive)
+	if report.Live != live {
+		t.Errorf("%d peers were alive to the end, not %d", report.Live, live)
 	}
-	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != stepSilent {
-		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, stepSilent)
+	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(silent) {
+		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, silent)
 	}
-	if n := m.value("heartwheel_connections"); n != stepLive {
-		t.Errorf("heartwheel_connections is %v, not %d", n, stepLive)
+	if n := m.value("heartwheel_connections"); n != float64(live) {
+		t.Errorf("heartwheel_connections is %v, not %d", n, live)
 	}
 	checkLateness(t, m, ds)
 	if code := r.s.stop(syscall.SIGTERM); code != 0 {
@@ -157,7 +165,8 @@ func (r *stepRun) judge(t *testing.T) {
 	}
 	checkStepped(t, r.s, r.seconds)
 
-	t.Logf("closed after the timeout by: %s", spread(ds, lateBy))
+	figure(t, 4, "clock stepped by %+d s: %d of %d live peers closed; %d dead ones closed after the timeout by %s",
+		r.seconds, live-report.Live, live, len(ds), spread(ds, lateBy))
 	t.Logf("bound:                       %s (%s and what was measured; %d were due around the step, %d of them took more than that)",
 		spread(ds, bound), lateTicks*tick, inRebuild, needed)
 	t.Logf("wheel rebuilds %v, stalls %v, averted %v", m.value("heartwheel_wheel_rebuilds_total"),

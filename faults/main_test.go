@@ -29,6 +29,8 @@ const (
 	stepEnv  = "FAULTS_CLOCK_STEP"
 )
 
+// With -long each case has the size that the table of the suite states;
+// without, one that a small machine does in seconds.
 var long = flag.Bool("long", false, "run the long form of each case")
 
 // scratch holds what is built; TestMain makes and removes it.
