@@ -62,7 +62,7 @@ const (
 	stepBeat    = time.Second
 	stepTimeout = 2500 * time.Millisecond
 	stepAge     = 5 * time.Second // of the server, at the step
-	stepRebuild = 5 * tick // the watchdog's promise
+	stepRebuild = 5 * tick        // the watchdog's promise
 )
 
 // stepPeers is how many peers each of the servers has.
