@@ -1,6 +1,9 @@
 package wheel
 
-import "time"
+import (
+	"runtime/debug"
+	"time"
+)
 
 // armer owns one timing wheel and is the only goroutine that ever calls it. It
 // is a generation: when its timing wheel fails, both are abandoned, possibly
@@ -39,6 +42,7 @@ func (a *armer) kick() {
 
 func (a *armer) run() {
 	defer close(a.done)
+	defer a.guard()
 	for {
 		select {
 		case <-a.quit:
@@ -64,6 +68,15 @@ func (a *armer) arm(g *ledger) {
 	}
 }
 
+// guard turns a panic of the timing wheel into the end of this generation: on a
+// goroutine of ours it would end the process.
+func (a *armer) guard() {
+	if p := recover(); p != nil {
+		a.w.cfg.Logger.Error("wheel: timing wheel panicked", "panic", p, "stack", string(debug.Stack()))
+		a.w.alarm(a.gen)
+	}
+}
+
 // fire is what the timing wheel calls, on a goroutine of its own.
 func (a *armer) fire(g *ledger, i int, target int64) {
 	switch g.fired(a.gen, i, target, a.w.clock(), int64(2*a.w.fine)) {
@@ -81,6 +94,8 @@ func (a *armer) fire(g *ledger, i int, target int64) {
 func (a *armer) retire() {
 	close(a.quit)
 	go func() {
+		defer close(a.gone)
+		defer a.guard()
 		// Stop beside a running AfterFunc can hang it, so let that end first,
 		// unless it is hung already.
 		t := time.NewTimer(retireGrace)
@@ -91,6 +106,5 @@ func (a *armer) retire() {
 		t.Stop()
 		a.tw.Stop()
 		<-a.done
-		close(a.gone)
 	}()
 }

@@ -63,7 +63,7 @@ func (l *Loop) checkRecord(i int32) error {
 	if l.asked[i] != k {
 		return fmt.Errorf("wheel: slot %d: asked to be woken for tick %d, stands for %d", i, l.asked[i], k)
 	}
-	now, due, failed := l.w.clock(), l.dueAt(k), l.w.earlyGen.Load()
+	now, due, failed := l.w.clock(), l.dueAt(k), l.w.failedGen.Load()
 	l.rec.mu.Lock()
 	defer l.rec.mu.Unlock()
 	r := l.rec.recs[i]

@@ -17,6 +17,7 @@ type fakeDriver struct {
 	deaf   bool          // AfterFunc forgets
 	hasty  bool          // AfterFunc fires at once
 	locked chan struct{} // AfterFunc and Stop hang until it is closed
+	panics bool          // AfterFunc and Stop panic
 }
 
 type fakeTimer struct {
@@ -28,8 +29,11 @@ type fakeTimer struct {
 func (d *fakeDriver) AfterFunc(delay time.Duration, f func()) {
 	d.mu.Lock()
 	d.calls++
-	locked := d.locked
+	locked, panics := d.locked, d.panics
 	d.mu.Unlock()
+	if panics {
+		panic("fake: AfterFunc")
+	}
 	if locked != nil {
 		<-locked
 		return
@@ -60,8 +64,11 @@ func (d *fakeDriver) AfterFunc(delay time.Duration, f func()) {
 
 func (d *fakeDriver) Stop() {
 	d.mu.Lock()
-	locked := d.locked
+	locked, panics := d.locked, d.panics
 	d.mu.Unlock()
+	if panics {
+		panic("fake: Stop")
+	}
 	if locked != nil {
 		<-locked
 	}

@@ -186,6 +186,30 @@ func TestWallClockDrifts(t *testing.T) {
 	}
 }
 
+// A panic costs one generation, at once, and no deadline; where it does not end,
+// the pulses are left.
+func TestPanics(t *testing.T) {
+	for name, mk := range map[string]func(n int) *fakeDriver{
+		"once":   func(n int) *fakeDriver { return &fakeDriver{panics: n == 0} },
+		"always": func(int) *fakeDriver { return &fakeDriver{panics: true} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			faulty(t, mk, func(t *testing.T, w *Wheel, e *eventLoop, fakes *fakeDrivers) {
+				all := armMany(e)
+				synctest.Wait()
+				if w.Rebuilds() != 1 {
+					t.Errorf("%d rebuilds at once", w.Rebuilds())
+				}
+				e.sleep(70 * time.Second)
+				allDue(t, all)
+				if n := w.Rebuilds(); name == "once" && n != 1 || n > 7 {
+					t.Errorf("%d rebuilds in the end", n)
+				}
+			})
+		})
+	}
+}
+
 func TestLocksUp(t *testing.T) {
 	release := make(chan struct{})
 	locks := func(n int) *fakeDriver { return &fakeDriver{} }

@@ -41,7 +41,7 @@ func (d *watchdog) run() {
 		case <-w.quit:
 			return
 		case <-w.alarmed:
-			d.early(w.clock())
+			d.failed(w.clock())
 		case <-t.C:
 			if !begun {
 				begun = true
@@ -52,11 +52,11 @@ func (d *watchdog) run() {
 	}
 }
 
-// early is called when a firing came so early that the wall clock must have
-// jumped ahead.
-func (d *watchdog) early(now int64) {
-	if d.w.earlyGen.Load() == d.w.armer.Load().gen {
-		d.rebuild(now, "fired early")
+// failed is called when a firing came so early that the wall clock must have
+// jumped ahead, or when the timing wheel panicked, which is in the log.
+func (d *watchdog) failed(now int64) {
+	if d.w.failedGen.Load() == d.w.armer.Load().gen {
+		d.rebuild(now, "fired early or panicked")
 	}
 }
 
@@ -80,8 +80,8 @@ func (d *watchdog) step(now int64) {
 	switch {
 	case overdue > 0 && now >= d.blindTo:
 		d.rebuild(now, "overdue")
-	case w.earlyGen.Load() == w.armer.Load().gen:
-		d.rebuild(now, "fired early")
+	case w.failedGen.Load() == w.armer.Load().gen:
+		d.rebuild(now, "fired early or panicked")
 	case dirty:
 		w.kick()
 	}

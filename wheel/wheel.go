@@ -73,12 +73,12 @@ type Wheel struct {
 	quit    chan struct{} // closed by Close
 	watched chan struct{} // closed when the watchdog has ended
 	closing sync.Once
-	alarmed chan struct{} // 1 deep: earlyGen has been set
+	alarmed chan struct{} // 1 deep: failedGen has been set
 
-	armer    atomic.Pointer[armer]     // the present one; nil before run
-	ledgers  atomic.Pointer[[]*ledger] // replaced, never changed
-	earlyGen atomic.Uint64             // generation that has fired wildly early
-	rebuilds atomic.Uint64
+	armer     atomic.Pointer[armer]     // the present one; nil before run
+	ledgers   atomic.Pointer[[]*ledger] // replaced, never changed
+	failedGen atomic.Uint64             // generation that has fired wildly early, or panicked
+	rebuilds  atomic.Uint64
 
 	// gate is held for reading during wake and for writing by Close, so that
 	// no wake is running or starts when Close returns.
@@ -180,9 +180,13 @@ func (w *Wheel) kick() {
 	}
 }
 
-// alarm reports that generation gen has fired wildly early.
+// alarm reports that generation gen has fired wildly early, or panicked.
 func (w *Wheel) alarm(gen uint64) {
-	w.earlyGen.Store(gen)
+	for old := w.failedGen.Load(); gen > old; old = w.failedGen.Load() { // an older one matters no more
+		if w.failedGen.CompareAndSwap(old, gen) {
+			break
+		}
+	}
 	select {
 	case w.alarmed <- struct{}{}:
 	default:
