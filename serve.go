@@ -202,6 +202,26 @@ func listenOps(addr string, given *net.TCPListener, log *slog.Logger) (*opsServe
 	return &opsServer{addr: addr, ln: ln.(*net.TCPListener), log: log}, nil
 }
 
+// A patientListener calls every failure of accept temporary while it is open,
+// so that an http.Server tries again. By itself that takes ENOBUFS and ENOMEM,
+// which pass as EMFILE does, for the end.
+type patientListener struct{ net.Listener }
+
+func (l patientListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		err = temporaryError{err}
+	}
+	return c, err
+}
+
+// A temporaryError is a net.Error that passes.
+type temporaryError struct{ error }
+
+func (temporaryError) Temporary() bool { return true }
+func (temporaryError) Timeout() bool   { return false }
+func (e temporaryError) Unwrap() error { return e.error }
+
 // serve answers requests until close.
 func (o *opsServer) serve(h http.Handler) {
 	if o == nil {
@@ -219,7 +239,7 @@ func (o *opsServer) serve(h http.Handler) {
 	o.done = make(chan struct{})
 	go func() {
 		defer close(o.done)
-		if err := o.http.Serve(o.ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := o.http.Serve(patientListener{o.ln}); !errors.Is(err, http.ErrServerClosed) {
 			// The connections matter more: they stay.
 			o.log.Error("the ops address is not served any more", "error", err)
 		}

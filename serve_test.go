@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -268,5 +269,50 @@ func TestLogger(t *testing.T) {
 				t.Errorf("level %s as %s wrote %q", level, format, b.String())
 			}
 		}
+	}
+}
+
+// A failingListener fails as many accepts as it has errors.
+type failingListener struct {
+	net.Listener
+	errs chan error
+}
+
+func (l failingListener) Accept() (net.Conn, error) {
+	select {
+	case err := <-l.errs:
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
+	default:
+		return l.Listener.Accept()
+	}
+}
+
+// The listener of the ops address outlives every failure of accept, and ends
+// when it is closed.
+func TestOpsAcceptFails(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := failingListener{ln, make(chan error, 4)}
+	for _, err := range []error{syscall.ENOBUFS, syscall.ENOMEM, syscall.ENFILE, syscall.EPERM} {
+		failing.errs <- err
+	}
+	srv := http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(patientListener{failing}) }()
+	client := &http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + ln.Addr().String() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if len(failing.errs) != 0 {
+		t.Errorf("%d accepts have not failed yet", len(failing.errs))
+	}
+	ln.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ended with %v", err)
 	}
 }
