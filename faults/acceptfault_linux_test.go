@@ -1,0 +1,123 @@
+package faults
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// acceptAgain is how long after there is room again a connection that waits may
+// have to wait more.
+const acceptAgain = time.Second
+
+// TestAcceptFails has accept fail in the whole process of the real command
+// (testdata/accept), as when the machine has no file, buffer or memory left:
+// who is there notices nothing, who comes meanwhile is served soon after, and
+// the ops address is served after it as before.
+func TestAcceptFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the standard library anew")
+	}
+	server := faultyBinary(t)
+	for _, f := range []struct {
+		name  string
+		errno syscall.Errno
+	}{{"ENFILE", syscall.ENFILE}, {"EMFILE", syscall.EMFILE}, {"ENOBUFS", syscall.ENOBUFS}, {"ENOMEM", syscall.ENOMEM}} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			acceptFails(t, server, f.errno)
+		})
+	}
+}
+
+func acceptFails(t *testing.T, server string, errno syscall.Errno) {
+	t.Helper()
+	faultFor, waiting := 2*time.Second, 20
+	if *long {
+		faultFor, waiting = 10*time.Second, 200
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "errno")
+	cmd := exec.Command(server, serverArgs("--timeout", "10m", "--drain", "1s")...)
+	cmd.Env = []string{"FAULTS_ACCEPT=" + file}
+	s := startCommand(t, cmd)
+	good := startNeighbours(t, s.addr, 8)
+
+	// Written beside and moved there, so that nobody reads half of it.
+	number := file + ".new"
+	if err := os.WriteFile(number, fmt.Append(nil, int(errno)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(number, file); err != nil {
+		t.Fatal(err)
+	}
+	// The acceptors that wait in the kernel are called by these first dials, and
+	// all further accepts fail: ops too, so that its client needs a new one.
+	var crowd []*conn
+	for range waiting {
+		crowd = append(crowd, dial(t, s.addr))
+	}
+	ops, err := net.DialTimeout("tcp", s.ops, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ops.Close()
+	time.Sleep(faultFor) // its length is what is asked for, nothing waits for it
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	room := time.Now()
+	for _, c := range crowd {
+		c.echo()
+	}
+	again := time.Since(room)
+	m := s.metrics()
+	failed := m.value("heartwheel_accept_errors_total")
+	if failed == 0 {
+		t.Error("no accept has failed")
+	}
+	if again > acceptAgain+lag(m) {
+		t.Errorf("the last of %d that waited was served %s after there was room, and %s were measured", waiting, again, lag(m))
+	}
+	if got := m.value("heartwheel_connections"); got != float64(len(good.conns)+waiting) {
+		t.Errorf("%v connections are open, not %d", got, len(good.conns)+waiting)
+	}
+	if err := good.stop(); err != nil {
+		t.Errorf("a connection that was there was affected: %v", err)
+	}
+	for _, c := range good.conns {
+		c.echo()
+	}
+	opsClient.CloseIdleConnections()
+	s.check()
+	if n := s.metrics().sum("heartwheel_closed_total"); n != 0 {
+		t.Errorf("%v connections were closed", n)
+	}
+	for _, line := range s.logLines() {
+		if strings.Contains(line.text, "not served any more") {
+			t.Errorf("the log says: %s", line.text)
+		}
+	}
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
+	}
+	figure(t, 1, "%s for %s: 0 established lost, %v accepts failed, %d that waited served %s after there was room",
+		errno.Error(), faultFor, failed, waiting, again.Round(100*time.Microsecond))
+}
+
+// lag is the longest that a loop says it took to answer a call.
+func lag(m metrics) time.Duration {
+	longest := time.Duration(0)
+	for _, bar := range m.buckets("heartwheel_loop_lag_seconds") {
+		if bar.count > 0 && bar.high != forever {
+			longest = bar.high
+		}
+	}
+	return longest
+}
