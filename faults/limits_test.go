@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -11,9 +12,37 @@ import (
 	"heartwheel/codec"
 )
 
+// acceptAgain is how long after there is room again a connection that waits may
+// have to wait more.
+const acceptAgain = time.Second
+
 // A crowd is connections that were made at once and of which a server may have
 // admitted only some.
-type crowd struct{ admitted []*conn }
+type crowd struct {
+	admitted []*conn
+	told     []time.Duration // from connecting until GOAWAY was read, of the others
+	lag      time.Duration   // the longest that this process was late meanwhile
+}
+
+// ownLag measures how late this process gets to run, until its result is
+// called: that is the longest.
+func ownLag() func() time.Duration {
+	quit, longest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		worst := time.Duration(0)
+		for {
+			start := time.Now()
+			select {
+			case <-quit:
+				longest <- worst
+				return
+			case <-time.After(time.Millisecond):
+				worst = max(worst, time.Since(start)-time.Millisecond)
+			}
+		}
+	}()
+	return func() time.Duration { close(quit); return <-longest }
+}
 
 // dialCrowd makes n connections. All but room of them have to be turned away,
 // with GOAWAY and the end of the stream without having said anything; the
@@ -21,19 +50,22 @@ type crowd struct{ admitted []*conn }
 func dialCrowd(t *testing.T, addr string, n, room int) *crowd {
 	t.Helper()
 	cr := &crowd{}
+	lag := ownLag()
 	type first struct {
-		c   *conn
-		f   codec.Frame
-		err error
+		c    *conn
+		f    codec.Frame
+		err  error
+		took time.Duration
 	}
 	got := make(chan first, n)
 	rest := map[*conn]bool{}
 	for range n {
 		c := dial(t, addr)
 		rest[c] = true
+		start := time.Now()
 		go func() {
 			f, err := c.frameErr()
-			got <- first{c, f, err}
+			got <- first{c, f, err, time.Since(start)}
 		}()
 	}
 	for range n - room {
@@ -44,7 +76,9 @@ func dialCrowd(t *testing.T, addr string, n, room int) *crowd {
 		}
 		g.c.wantEnd()
 		delete(rest, g.c)
+		cr.told = append(cr.told, g.took)
 	}
+	cr.lag = lag()
 	for c := range rest {
 		c.send(beat)
 	}
@@ -78,29 +112,45 @@ func (cr *crowd) leave(n int) {
 	cr.admitted = cr.admitted[n:]
 }
 
+// checkTold wants everybody who was turned away to have been told at once.
+func (cr *crowd) checkTold(t *testing.T) (slowest time.Duration) {
+	t.Helper()
+	slowest = slices.Max(cr.told)
+	if bound := 100*time.Millisecond + cr.lag; slowest > bound {
+		t.Errorf("a connection was told after %s that there is no room for it; the bound is %s, of which %s were measured here", slowest, bound, cr.lag)
+	}
+	return slowest
+}
+
 // TestConnectionCap: connections above --max-connections are told so and
 // closed, and one that leaves makes room for one.
 func TestConnectionCap(t *testing.T) {
 	t.Parallel()
-	const room, dials = 50, 55
+	room, dials := 500, 550
+	if *long {
+		room, dials = 5000, 5500
+	}
 	s := startServer(t, binary(t), "--timeout", "10m", "--max-connections", fmt.Sprint(room))
 	cr := dialCrowd(t, s.addr, dials, room)
 	check := func(refused int) {
 		t.Helper()
-		m := s.await("the server is full", func(m metrics) bool { return m.value("heartwheel_connections") == room })
+		m := s.await("the server is full", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) })
 		if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(refused) {
 			t.Errorf("the server refused %v, not just %d as overloaded", got, refused)
 		}
-		if got := m.value("heartwheel_accepted_total") - m.sum("heartwheel_closed_total"); got != room {
+		if got := m.value("heartwheel_accepted_total") - m.sum("heartwheel_closed_total"); got != float64(room) {
 			t.Errorf("accepted less closed is %v, not %d", got, room)
 		}
 		s.check()
 	}
 	check(dials - room)
+	slowest := cr.checkTold(t)
 	cr.echoAll(t)
+	figure(t, 2, "room for %d, %d dialled: %d admitted, %d told 3020 after at most %s (this process was up to %s late)",
+		room, dials, len(cr.admitted), len(cr.told), slowest.Round(100*time.Microsecond), cr.lag.Round(100*time.Microsecond))
 
 	cr.leave(1)
-	s.await("one has left", func(m metrics) bool { return m.value("heartwheel_connections") == room-1 })
+	s.await("one has left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-1) })
 	c := dial(t, s.addr)
 	c.echo()
 	check(dials - room)
@@ -116,7 +166,7 @@ func TestConnectionCap(t *testing.T) {
 // there is room again as soon as some have left.
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Parallel()
-	const files, dials = 200, 400
+	const files, dials = 200, 1000
 	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)}, serverArgs("--timeout", "10m", "--drain", "1s")...)...)
 	s := startCommand(t, cmd)
 	room := int(s.metrics().value("heartwheel_connections_max"))
@@ -165,8 +215,15 @@ func TestDescriptorsRunOut(t *testing.T) {
 	for _, c := range flood {
 		c.Close()
 	}
+	lag, start := ownLag(), time.Now()
 	waiting.echo()
+	again := time.Since(start)
+	if late := lag(); again > acceptAgain+late {
+		t.Errorf("who waited was served %s after there was room; this process was up to %s late", again, late)
+	}
 	cr.admitted = append(cr.admitted, waiting)
+	figure(t, 1, "%d files, %d dialled: %d admitted, %d told 3020 after at most %s, none of them lost without a file left; who waited was served %s after there was room",
+		files, dials, room, len(cr.told), cr.checkTold(t).Round(100*time.Microsecond), again.Round(100*time.Microsecond))
 	for len(cr.admitted) < room {
 		c := dial(t, s.addr)
 		c.echo()
