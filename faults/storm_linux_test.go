@@ -1,147 +1,151 @@
 package faults
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
-	"heartwheel/codec"
+	"golang.org/x/sys/unix"
 )
 
-// A storm dials at a fixed rate, whatever becomes of it (an open loop). Each
-// dial sends the empty frame, waits for it to come back and closes with a
-// reset, which leaves no port waiting.
-type storm struct {
-	addr string
-	due  chan time.Time
-	quit chan struct{}
-	done sync.WaitGroup
-	once sync.Once
+// stormers is how many clients dial at the same time.
+const stormers = 64
 
-	mu sync.Mutex
-	r  stormReport // guarded by mu until done
-}
-
-// A stormReport is what came of the dials.
-type stormReport struct {
-	dials, connected int
-	refused, reset   int
-	excused          int           // closed in order before they spoke, as they were slow themselves
-	slowest          time.Duration // from when a dial was due to its answer
-	oversleep        time.Duration // the most that the pacer was late
-	lasted           time.Duration
-	wrong            []string // the first few things that went wrong
-}
-
-// stormHands is how many dials may be under way at one time.
-const stormHands = 200
-
-func startStorm(addr string, rate int) *storm {
-	s := &storm{addr: addr, due: make(chan time.Time, 100_000), quit: make(chan struct{})}
-	s.done.Add(1)
-	go s.pace(time.Second / time.Duration(rate))
-	for range stormHands {
-		s.done.Add(1)
-		go func() {
-			defer s.done.Done()
-			for due := range s.due {
-				s.one(due)
-			}
-		}()
-	}
-	return s
-}
-
-// pace hands out a dial for each interval that has passed.
-func (s *storm) pace(interval time.Duration) {
-	defer s.done.Done()
-	defer close(s.due)
-	start := time.Now()
-	for next := start; ; next = next.Add(interval) {
-		select {
-		case <-s.quit:
-			s.r.lasted = time.Since(start)
-			return
-		case <-time.After(time.Until(next)):
-		}
-		s.r.oversleep = max(s.r.oversleep, time.Since(next))
-		s.due <- next
-	}
-}
-
-// stop ends the dialling, waits for what is under way and reports. It may be
-// called again.
-func (s *storm) stop() *stormReport {
-	s.once.Do(func() { close(s.quit) })
-	s.done.Wait()
-	return &s.r
-}
-
-// one dials once and counts what came of it.
-func (s *storm) one(due time.Time) {
-	began := time.Now()
-	var spoke time.Time
-	connected, err := false, error(nil)
-	nc, err := net.DialTimeout("tcp", s.addr, limit)
-	if err == nil {
-		connected = true
-		c := &conn{TCPConn: nc.(*net.TCPConn)}
-		err = c.sendErr(beat)
-		spoke = time.Now()
-		if err == nil {
-			err = answered(c)
-		}
-		c.reset()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.r.dials++
-	if connected {
-		s.r.connected++
-	}
-	s.r.slowest = max(s.r.slowest, time.Since(due))
-	switch {
-	case err == nil:
-		return
-	case errors.Is(err, syscall.ECONNREFUSED):
-		s.r.refused++
-	case connected && spoke.Sub(began) > drainHold && errors.Is(err, errTold):
-		s.r.excused++
-		return
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF):
-		s.r.reset++
-	}
-	if len(s.r.wrong) < 5 {
-		s.r.wrong = append(s.r.wrong, fmt.Sprintf("a dial (%s until it had spoken): %v", spoke.Sub(began), err))
-	}
-}
-
-// drainHold is how long a server with a drain of 2 s leaves a connection open
-// at least that it has told to go (6 % of it): one that has not spoken by then
-// was slow itself.
-const drainHold = 2 * time.Second * 6 / 100
-
-var errTold = errors.New("closed in order, before it was answered")
-
-// answered waits for the empty frame. GOAWAY may come before it.
-func answered(c *conn) error {
-	for {
-		f, err := c.frameErr()
-		if err != nil {
+// storms are ways of connecting that leave nothing behind, as often as it goes.
+var storms = []struct {
+	name string
+	do   func(c *net.TCPConn) error
+}{
+	{"reset", func(c *net.TCPConn) error {
+		_ = c.SetLinger(0)
+		return c.Close()
+	}},
+	{"reset with a beat on its way", func(c *net.TCPConn) error {
+		_, _ = c.Write(beat)
+		_ = c.SetLinger(0)
+		return c.Close()
+	}},
+	{"half-close", func(c *net.TCPConn) error {
+		if err := c.CloseWrite(); err != nil {
 			return err
 		}
-		switch f.Op {
-		case codec.OpBeat:
-			return nil
-		case codec.OpGoaway:
-		case codec.OpClose:
-			return errTold
-		default:
-			return fmt.Errorf("got %s instead of the empty frame", f.Op)
+		_ = c.SetReadDeadline(time.Now().Add(limit))
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || os.IsTimeout(err) {
+			return fmt.Errorf("after a half-close: read %d bytes, %v", n, err)
 		}
+		return c.Close()
+	}},
+	{"connect and close", func(c *net.TCPConn) error { return c.Close() }},
+}
+
+// TestStorms has clients connect and leave at full rate. Afterwards every
+// connection is accounted for, and the server holds as many descriptors and
+// goroutines as before.
+func TestStorms(t *testing.T) {
+	each := 1200 * time.Millisecond
+	if *long {
+		each = time.Minute
 	}
+	s := startServer(t, binary(t), "--timeout", "10m", "--drain", "1s")
+	good := startNeighbours(t, s.addr, 8)
+	for _, storm := range storms {
+		t.Run(storm.name, func(t *testing.T) {
+			before, files := s.metrics(), openFiles(t, s.pid())
+			dialed := blow(t, s.addr, each, storm.do)
+			var m metrics
+			done := func(name string) float64 { return m.sum(name) - before.sum(name) }
+			live := before.value("heartwheel_connections")
+			s.await("all have left", func(now metrics) bool {
+				m = now
+				taken := now.value("heartwheel_accepted_total") - before.value("heartwheel_accepted_total") + done("heartwheel_refused_total")
+				return now.value("heartwheel_connections") == live && taken == float64(dialed)
+			})
+			if got := m.value("heartwheel_accepted_total") - m.sum("heartwheel_closed_total"); got != live {
+				t.Errorf("accepted less closed is %v, but %v are open", got, live)
+			}
+			for reason := range m.by("heartwheel_closed_total") {
+				if reason != "peer_closed" && reason != "peer_reset" {
+					t.Errorf("some were closed for %s", reason)
+				}
+			}
+			for reason := range m.by("heartwheel_refused_total") {
+				if reason != "gone" {
+					t.Errorf("some were refused as %s", reason)
+				}
+			}
+			s.await("descriptors and goroutines are back to what they were", func(now metrics) bool {
+				return openFiles(t, s.pid()) <= files && now.value("go_goroutines") <= before.value("go_goroutines")
+			})
+			s.check()
+			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d descriptors before, %d after; %v goroutines before, at most that after",
+				storm.name, dialed, each, float64(dialed)/each.Seconds(),
+				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"), done("heartwheel_refused_total"),
+				done("heartwheel_closed_total"), live, files, openFiles(t, s.pid()), before.value("go_goroutines"))
+		})
+	}
+	if err := good.stop(); err != nil {
+		t.Errorf("a connection that behaved was affected: %v", err)
+	}
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
+	}
+}
+
+// blow dials at full rate for so long and does with each connection what the
+// storm does. It returns how many there were.
+func blow(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), each)
+	defer cancel()
+	var dialed, source atomic.Int64
+	var all sync.WaitGroup
+	for range stormers {
+		all.Go(func() {
+			d := net.Dialer{Timeout: limit, KeepAlive: -1, Control: portLater}
+			for ctx.Err() == nil {
+				// Ports whose connections have just ended are not free yet, so
+				// sources take turns.
+				n := source.Add(1)
+				d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 78, byte(n/250%250), byte(1+n%250))}
+				c, err := d.Dial("tcp", addr)
+				if err == nil {
+					dialed.Add(1)
+					err = do(c.(*net.TCPConn))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return dialed.Load()
+}
+
+// portLater has the kernel choose the port when it knows the destination.
+func portLater(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// openFiles counts the descriptors of a process.
+func openFiles(t testing.TB, pid int) int {
+	t.Helper()
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
 }
