@@ -126,7 +126,7 @@ var settings = []*setting{
 		help:  "memory that the server and the kernel may take for it, the cgroup's limit kept too; from 85 % of it newcomers are refused; off: whatever the limit, nobody is"},
 	{key: "write-stall", kind: durationKind, def: "8s",
 		field: func(o *options) any { return &o.WriteStall },
-		help:  "a peer that takes none of the bytes waiting for it for so long is closed"},
+		help:  "a peer that takes less than 4 KiB of the bytes waiting for it in so long is closed"},
 	{key: "drain", kind: durationKind, def: "30s",
 		field: func(o *options) any { return &o.Drain },
 		help:  "how long the orderly end after SIGTERM or SIGINT may take"},

@@ -168,6 +168,7 @@ type lightSockets struct{}
 
 func (*lightSockets) write(_ *Conn, b []byte) (int, error) { return len(b), nil }
 func (*lightSockets) unread(*Conn) int                     { return 0 }
+func (*lightSockets) unacked(*Conn) int                    { return 0 }
 func (*lightSockets) setTimeout(*Conn, time.Duration)      {}
 func (*lightSockets) close(*Conn, bool)                    {}
 func (*lightSockets) watch(*Conn) error                    { return nil }

@@ -106,7 +106,7 @@ type Config struct {
 	// runtime's own (debug.SetMemoryLimit), unless that is set already.
 	MemoryLimit int
 
-	WriteStall time.Duration // a peer that takes none of the waiting bytes for so long is closed as slow_consumer; 0: 8 s
+	WriteStall time.Duration // a peer that takes less than 4 KiB of the waiting bytes in so long, and not all, is closed as slow_consumer within an eighth of it more; 0: 8 s
 
 	Drain  time.Duration // how long a drain may take from start to end; 0: 30 s
 	Spread time.Duration // clients told to reconnect spread themselves over this; 0: 5 s

@@ -259,6 +259,8 @@ func (e *engine) unread(c *Conn) int {
 	return n
 }
 
+func (e *engine) unacked(c *Conn) int { return unacked(c.sock.Fd()) }
+
 func (e *engine) setTimeout(c *Conn, t time.Duration) {
 	_ = setTimeouts(c.sock.Fd(), t) // it fails only when the peer is gone, which is noticed anyway
 }

@@ -26,6 +26,7 @@ type fakeSock struct {
 	out      []byte // every byte the loop has written
 	writes   int    // calls of write
 	forget   bool   // do not keep what is written
+	unacked  int    // bytes of out that the peer's machine has not acknowledged
 	room     int    // bytes it takes before it is full; negative: never full
 	chunk    int    // most bytes one write takes, the rest would block; 0: any
 	writeErr error  // what write fails with
@@ -115,6 +116,8 @@ func (f *fakeSockets) unread(c *Conn) int {
 	defer s.mu.Unlock()
 	return len(s.inbox) + s.unread
 }
+
+func (f *fakeSockets) unacked(c *Conn) int { return f.of(c).unacked }
 
 func (f *fakeSockets) setTimeout(c *Conn, t time.Duration) {
 	s := f.of(c)

@@ -25,6 +25,7 @@ const flushLimit = 64 << 10
 type sockets interface {
 	write(c *Conn, b []byte) (int, error) // what the socket takes now; errWouldBlock if it is full
 	unread(c *Conn) int                   // bytes that wait in the socket
+	unacked(c *Conn) int                  // bytes written that the peer's machine has not acknowledged; 0 where the system does not tell
 	setTimeout(c *Conn, t time.Duration)  // the kernel's own patience with the peer follows the idle timeout
 	close(c *Conn, abort bool)            // abort resets and drops what is unsent
 	watch(c *Conn) error                  // calls loop.writable once the socket has room, once

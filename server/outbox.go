@@ -15,8 +15,8 @@ type outbox struct {
 	control, data queue
 	half          *queue // the queue whose first frame is half written, or nil
 	left          int    // bytes of that frame still to write
-	stalledAt     int64  // loop clock when the last byte went out, or the first came in
-	watched       bool   // waiting for the socket to become writable
+	pace          pace
+	watched       bool // waiting for the socket to become writable
 }
 
 func (o *outbox) len() int { return o.control.len() + o.data.len() }

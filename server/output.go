@@ -151,7 +151,7 @@ func (l *loop) enqueue(c *Conn, frames []byte, left int) {
 		frames, left = frames[n:], 0
 	}
 	if first {
-		o.stalledAt = l.now
+		o.pace.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 		l.await(c)
 		l.recheck(c)
 	}
@@ -188,7 +188,7 @@ func (l *loop) drainOutbox(c *Conn) bool {
 		n, err := l.io.write(c, b)
 		if n > 0 {
 			o.wrote(n)
-			o.stalledAt = l.now
+			o.pace.written += int64(n)
 			l.stats.outboxBytes -= int64(n)
 		}
 		if err == errWouldBlock {
@@ -221,7 +221,11 @@ func (l *loop) shed() {
 	}
 	for t := range l.wheel.All {
 		c := timerConn(t)
-		if c.pending() >= shedBytes && l.now >= c.ext.out.stalledAt+int64(shedStall) && l.stuck(c) {
+		if c.pending() < shedBytes {
+			continue
+		}
+		l.drainOutbox(c)
+		if c.state != stateDoomed && c.pending() > 0 && c.ext.out.pace.tookNone(l.now, shedStall, l.io.unacked(c)) {
 			l.doom(c, SlowConsumer, true)
 		}
 	}

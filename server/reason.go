@@ -19,7 +19,7 @@ const (
 	BadVersion                  // a HELLO of a version that is not spoken here
 	BadToken                    // a HELLO that the handler refused
 	BeatTooOften                // beats closer together than the floor
-	SlowConsumer                // the outbox overflowed, or its bytes made no progress
+	SlowConsumer                // the outbox overflowed, or too little of it was taken
 	Draining                    // this server is going away
 	Internal                    // the handler panicked or failed
 	Application                 // the handler closed it

@@ -290,7 +290,7 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 	}
 	if c.ext != nil {
 		if c.ext.out.len() > 0 {
-			at = min(at, c.ext.out.stalledAt+int64(l.cfg.WriteStall))
+			at = min(at, c.ext.out.pace.lookAt)
 		}
 		if c.ext.closeAt != 0 {
 			at = min(at, c.ext.closeAt)
@@ -317,7 +317,7 @@ func (l *loop) look(c *Conn) {
 	switch silence := time.Duration(l.now - t.Last()); {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
 		l.doom(c, c.reason, true)
-	case c.pending() > 0 && l.now >= c.ext.out.stalledAt+int64(l.cfg.WriteStall) && l.stuck(c):
+	case c.pending() > 0 && l.now >= c.ext.out.pace.lookAt && l.stuck(c):
 		l.doom(c, SlowConsumer, true)
 	case c.state != stateOpen: // it has closeAt
 	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
@@ -352,11 +352,12 @@ func (l *loop) avert(c *Conn) bool {
 	return true
 }
 
-// stuck tries once more to write before a peer is called too slow.
+// stuck reports whether a peer is too slow. It tries to write before it says so,
+// as a socket that is far from empty tells of no room.
 func (l *loop) stuck(c *Conn) bool {
-	before := c.ext.out.stalledAt
 	l.drainOutbox(c)
-	return c.state != stateDoomed && c.pending() > 0 && c.ext.out.stalledAt == before
+	o := &c.ext.out
+	return c.state != stateDoomed && o.len() > 0 && o.pace.look(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 }
 
 // expirePartial closes a connection that left a frame or its HELLO incomplete.

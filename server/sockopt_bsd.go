@@ -13,6 +13,10 @@ const fionread = 0x4004667f // _IOR('f', 127, int) on all of them
 // the idle timeout is the same everywhere.
 func wantOptions(time.Duration) []option { return nil }
 
+// unacked is not known here: what a socket's buffer takes counts as taken by
+// the peer.
+func unacked(int) int { return 0 }
+
 func setTimeouts(int, time.Duration) error { return nil }
 
 // plainTCP is for Linux: nobody else's listeners can be multipath ones.

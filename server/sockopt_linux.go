@@ -9,6 +9,15 @@ import (
 
 const fionread = unix.TIOCINQ // the same number and meaning as FIONREAD
 
+// unacked returns how many bytes of a socket its peer has not acknowledged.
+func unacked(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // wantOptions lists what an accepted socket must have. TCP_USER_TIMEOUT also
 // ends what keep-alive does not: a peer that vanished while we were sending.
 func wantOptions(timeout time.Duration) []option {
