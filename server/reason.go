@@ -9,7 +9,7 @@ type Reason uint8
 const (
 	PeerClosed    Reason = iota // the peer closed: a CLOSE frame, or the end of its stream
 	PeerReset                   // the peer's machine reset the connection
-	PeerTimeout                 // the kernel gave up: TCP_USER_TIMEOUT, keep-alive, no route
+	PeerTimeout                 // the kernel gave up: nothing acknowledged, keep-alive, no route
 	ReadError                   // any other error while reading
 	WriteError                  // any other error while writing
 	IdleTimeout                 // no complete frame for the idle timeout

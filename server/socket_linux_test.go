@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,5 +49,19 @@ func wantPlainTCP(t *testing.T, c *net.TCPConn) {
 	t.Helper()
 	if err := control(c, plainTCP); err != nil {
 		t.Error(err)
+	}
+}
+
+// The kernel's clock for unacknowledged data is left off, as it ends peers that
+// read slowly, but where the kernel would by itself give up before the idle
+// timeout.
+func TestUserTimeout(t *testing.T) {
+	for _, test := range []struct{ timeout, want time.Duration }{
+		{150 * time.Millisecond, 0}, {7500 * time.Millisecond, 0}, {150 * time.Second, 0},
+		{10*time.Minute - 1, 0}, {10 * time.Minute, 15 * time.Minute}, {MaxTimeout, MaxTimeout * 3 / 2},
+	} {
+		if got := userTimeout(test.timeout); got != test.want {
+			t.Errorf("for an idle timeout of %s it is %s, want %s", test.timeout, got, test.want)
+		}
 	}
 }

@@ -18,8 +18,7 @@ func unacked(fd int) int {
 	return n
 }
 
-// wantOptions lists what an accepted socket must have. TCP_USER_TIMEOUT also
-// ends what keep-alive does not: a peer that vanished while we were sending.
+// wantOptions lists what an accepted socket must have.
 func wantOptions(timeout time.Duration) []option {
 	idle, interval, count := keepAlive(timeout)
 	return []option{
@@ -32,9 +31,24 @@ func wantOptions(timeout time.Duration) []option {
 	}
 }
 
-// userTimeout is longer than the idle timeout, so that the reason which a
-// person sees is ours.
-func userTimeout(timeout time.Duration) time.Duration { return timeout + timeout/2 }
+// retransmitLimit is about how long Linux waits for an acknowledgement when
+// nothing else is set (tcp_retries2 = 15: 924 s).
+const retransmitLimit = 15 * time.Minute
+
+// userTimeout is TCP_USER_TIMEOUT for an idle timeout: 0, none, unless the
+// kernel by itself would give up before we do.
+//
+// It would end a peer that vanished while we were sending sooner. But it also
+// ends one that reads slowly: its clock runs while the peer's window does not
+// hold the whole of the segment that waits (icsk_probes_tstamp), which may be
+// 64 KiB, however many bytes of it are acknowledged meanwhile. And it replaces
+// the count of keep-alive probes, so a long one would be worse than none.
+func userTimeout(timeout time.Duration) time.Duration {
+	if own := timeout + timeout/2; own >= retransmitLimit {
+		return own
+	}
+	return 0
+}
 
 func setTimeouts(fd int, timeout time.Duration) error {
 	for _, o := range wantOptions(timeout)[2:] {
