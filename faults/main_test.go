@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,6 +74,18 @@ func goTool(args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
+// dependOn has go test run these tests again when something below a directory
+// has changed: what the go command reads for a build is not seen by its cache of
+// test results, what this process looks at is.
+func dependOn(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		return err
+	})
+}
+
 // build builds the command from the module's root, once for all tests.
 var build = sync.OnceValues(func() (string, error) {
 	root, err := goTool("list", "-m", "-f", "{{.Path}}")
@@ -81,6 +94,9 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	if root != "heartwheel" {
 		return "", errors.New("these tests are not in the module heartwheel, but in " + root)
+	}
+	if err := dependOn(".."); err != nil {
+		return "", err
 	}
 	path := filepath.Join(scratch, "heartwheel")
 	_, err = goTool("build", "-o", path, ".")

@@ -1,0 +1,178 @@
+package faults
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A freeze is a server that is stopped for a while (SIGSTOP) and then goes on,
+// and its peers. Some of them fall silent in the timeout before it is stopped,
+// or while it is.
+type freeze struct {
+	beat, timeout, length time.Duration
+	live, dead            int
+
+	s    *serverProcess
+	f    *fleetProcess
+	seed uint64
+
+	// Set before over is closed. Times are monotonic: it stopped after from and
+	// went on after to, and by answered it had answered a request made then.
+	from, to, answered int64
+	burdens            []burden // before the freeze; judge adds those after it
+	after              *watcher
+	err                error
+	over               chan struct{}
+}
+
+// TestFreeze stops the real command for half its idle timeout up to four of
+// them. No live peer is closed for it, and every dead one once it has been
+// silent for the timeout, less the time that the server could not listen.
+func TestFreeze(t *testing.T) {
+	const parts = 2 // lengths are counted in halves of the timeout
+	lengths := []int{1, 2, 4, 8}
+	if *long {
+		for _, n := range lengths {
+			z := &freeze{beat: 3 * time.Second, timeout: 7500 * time.Millisecond, live: 10_000, dead: 1000}
+			z.length = z.timeout * time.Duration(n) / parts
+			z.start(t)
+			t.Run(z.length.String(), z.judge)
+		}
+		return
+	}
+	// All at the same time, whatever -parallel says.
+	var all []*freeze
+	for _, n := range lengths {
+		z := &freeze{beat: 600 * time.Millisecond, timeout: 1500 * time.Millisecond, live: 300, dead: 60}
+		z.length = z.timeout * time.Duration(n) / parts
+		z.start(t)
+		all = append(all, z)
+	}
+	for _, z := range all {
+		t.Run(z.length.String(), z.judge)
+	}
+}
+
+// start starts the server and the peers, and has the server stopped when that
+// is due. The dead ones stop at moments spread over the timeout before that and
+// the freeze.
+func (z *freeze) start(t *testing.T) {
+	t.Helper()
+	z.seed, z.over = rand.Uint64(), make(chan struct{})
+	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(), "--drain", "1s")
+	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length + 30*time.Second, Seed: z.seed}
+	rnd := rand.New(rand.NewPCG(z.seed, 2))
+	for range z.dead {
+		spec.Stops = append(spec.Stops, z.beat+time.Duration(rnd.Int64N(int64(z.timeout+z.length))))
+	}
+	z.f = startFleetProcess(t, spec)
+	z.f.wait("connected", limit)
+	epoch := time.Now()
+	w := watch(t, z.s)
+	go func() {
+		defer close(z.over)
+		time.Sleep(time.Until(epoch.Add(z.beat + z.timeout)))
+		z.burdens = w.stop()
+		z.err = z.stop()
+	}()
+}
+
+// stop stops the server for so long, and waits until it answers again.
+func (z *freeze) stop() error {
+	z.from = monotonic()
+	if err := z.s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	time.Sleep(z.length)
+	z.to = monotonic()
+	if err := z.s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		return err
+	}
+	_, _, err := z.s.get("/metrics")
+	z.answered = monotonic()
+	z.after = watch(z.s.t, z.s)
+	return err
+}
+
+// judge waits for the end, holds the server against its promises and stops it.
+func (z *freeze) judge(t *testing.T) {
+	t.Logf("seed %d", z.seed)
+	<-z.over
+	if z.err != nil {
+		t.Fatal(z.err)
+	}
+	z.f.wait("settled", 2*limit)
+	m := z.s.metrics()
+	z.s.check()
+	r := z.f.finish()
+	z.burdens = append(z.burdens, z.after.stop()...)
+
+	ds := z.detections(t, r)
+	if r.Live != z.live {
+		t.Errorf("%d peers were alive to the end, not %d", r.Live, z.live)
+	}
+	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(z.dead) {
+		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, z.dead)
+	}
+	if code := z.s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", z.s.cmd.ProcessState)
+	}
+	t.Logf("bound: %s (%s and what was measured)", spread(ds, bound), lateTicks*tick)
+	figure(t, 3, "stopped for %s of T = %s: %d of %d live peers closed; %d dead ones closed after what was left of their timeout by %s; averted %v",
+		z.length, z.timeout, z.live-r.Live, z.live, len(ds), spread(ds, lateBy), m.by("heartwheel_expiry_averted_total"))
+}
+
+// detections holds each dead peer against the promise. The freeze does not count as
+// silence, and a beat that was written in it counts from its end. The last
+// moment is widened by how long the server then took to answer, and by what was
+// measured of its and the client's being late.
+func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
+	t.Helper()
+	if r.Latest >= z.timeout-z.beat {
+		t.Skipf("nothing can be told here: this machine kept the client from beating for %s", r.Latest)
+	}
+	for _, wrong := range r.Wrong {
+		t.Error(wrong)
+	}
+	var ds []*detection
+	before, inFreeze := 0, 0
+	for _, s := range r.Silent {
+		if s.Answered == 0 || s.Seen == 0 || s.How != "reset" {
+			t.Errorf("a dead peer: answered %v, closed %v, by %q", s.Answered != 0, s.Seen != 0, s.How)
+			continue
+		}
+		d := &detection{silence: s, timeout: z.timeout}
+		first, last := d.due()
+		if s.Seen < first {
+			t.Errorf("a dead peer was closed %s before its timeout of %s was over", time.Duration(first-s.Seen), z.timeout)
+		}
+		due := first
+		switch {
+		case s.LastBeat >= z.from && s.LastBeat < z.to:
+			inFreeze++
+			due = z.to + int64(z.timeout)
+		case s.LastBeat < z.from && s.Seen >= z.from && last+int64(lateTicks*tick) >= z.from:
+			before++
+			due += z.to - z.from
+			last += z.to - z.from
+		}
+		d.lateBy = time.Duration(s.Seen - due)
+		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) + heldUp(z.burdens, due, s.Before)
+		if s.Seen > z.from {
+			d.widened += time.Duration(z.answered - z.to)
+		}
+		d.bound = lateTicks*tick + d.widened
+		if d.lateBy > d.bound {
+			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, of which %s come from measurements",
+				d.lateBy, d.bound, d.widened)
+		}
+		ds = append(ds, d)
+	}
+	t.Logf("%d dead peers had beaten last before the freeze and were not closed yet, %d in it", before, inFreeze)
+	if before == 0 || inFreeze == 0 {
+		t.Error("the freeze did not come between the last beats of the dead peers")
+	}
+	return ds
+}
