@@ -24,8 +24,9 @@ type serverProcess struct {
 	t         testing.TB
 	cmd       *exec.Cmd
 	addr, ops string
-	started   time.Time // just before the process was
-	listening time.Time // when its first line was read
+	http      *http.Client // reaches ops
+	started   time.Time    // just before the process was
+	listening time.Time    // when its first line was read
 
 	mu  sync.Mutex
 	log []logLine // guarded by mu
@@ -70,7 +71,7 @@ func startServer(t testing.TB, binary string, args ...string) *serverProcess {
 // listens. The test's end kills it.
 func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
-	s := &serverProcess{t: t, cmd: cmd, ended: make(chan struct{}), exited: make(chan struct{})}
+	s := &serverProcess{t: t, cmd: cmd, http: opsClient, ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Env = append(ordinaryEnv(), cmd.Env...)
 	stderr, w, err := os.Pipe() // not StderrPipe, which ends with the first process
 	if err != nil {
@@ -203,7 +204,7 @@ var opsClient = &http.Client{Timeout: limit}
 
 // get asks the ops address. The body is read whole.
 func (s *serverProcess) get(path string) (status int, body string, err error) {
-	resp, err := opsClient.Get("http://" + s.ops + path)
+	resp, err := s.http.Get("http://" + s.ops + path)
 	if err != nil {
 		return 0, "", err
 	}
