@@ -125,7 +125,7 @@ func (z *freeze) judge(t *testing.T) {
 }
 
 // detections holds each dead peer against the promise. The freeze does not count as
-// silence, and a beat that was written in it counts from its end. The last
+// silence, and a beat that was not answered before counts from its end. The last
 // moment is widened by how long the server then took to answer, and by what was
 // measured of its and the client's being late.
 func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
@@ -150,10 +150,10 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		}
 		due := first
 		switch {
-		case s.LastBeat >= z.from && s.LastBeat < z.to:
+		case s.LastBeat < z.to && s.Answered >= z.to:
 			inFreeze++
 			due = z.to + int64(z.timeout)
-		case s.LastBeat < z.from && s.Seen >= z.from && last+int64(lateTicks*tick) >= z.from:
+		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick) >= z.from:
 			before++
 			due += z.to - z.from
 			last += z.to - z.from
