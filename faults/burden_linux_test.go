@@ -17,6 +17,7 @@ const samplePeriod = 250 * time.Millisecond
 type burden struct {
 	from, to int64
 	waited   time.Duration // its threads were ready to run but had no processor (all of them together)
+	longest  time.Duration // the most that one of them waited
 	stolen   time.Duration // the machine under this one took processors away (all of them together)
 	stalled  time.Duration // what its loops say they could not run, and credited to the peers
 	lag      time.Duration // the longest that a loop says it took to answer a call, to the edge of its histogram
@@ -81,6 +82,7 @@ func (w *watcher) note() {
 	b := burden{from: prev.at, to: next.at, stolen: next.stolen - prev.stolen}
 	for thread, d := range next.waited {
 		b.waited += d - prev.waited[thread]
+		b.longest = max(b.longest, d-prev.waited[thread])
 	}
 	const stalled, lag = "heartwheel_stalled_seconds_total", "heartwheel_loop_lag_seconds"
 	b.stalled = seconds(next.metrics.sum(stalled) - prev.metrics.sum(stalled))

@@ -42,9 +42,12 @@ type fleetSpec struct {
 	// Epoch (monotonic), or from the moment when all are connected if that is 0.
 	// Which connections these are is drawn by lot.
 	Stops  []time.Duration
+	AtOnce bool // each silent one beats a last time just when it stops; needs Epoch
 	Epoch  int64
 	GiveUp time.Duration // how long after the last stop it waits for the closes
 	Seed   uint64
+
+	Trace bool // report how long each beat took to be answered
 }
 
 // A silence is what came of one silent connection. Times are monotonic.
@@ -68,6 +71,13 @@ type fleetReport struct {
 	Slowest   time.Duration
 	LongPass  time.Duration // the longest that the fleet was away from its sockets
 	Latest    time.Duration // the most that a beat was written after its time
+	Trace     []answer      // of each beat that was answered, if the spec asks for it
+}
+
+// An answer is that to one beat.
+type answer struct {
+	Sent int64 // monotonic, before the beat was written
+	Took time.Duration
 }
 
 // A fleet is many connections that beat, served by one goroutine with epoll.
@@ -101,7 +111,8 @@ type member struct {
 	stop     time.Duration
 	silent   bool
 	closed   bool
-	owed     int // bytes of answers that have not come
+	owed     int     // bytes of answers that have not come
+	sent     []int64 // when the beats were written that they answer; only if traced
 	greeted  bool
 	lastBeat int64
 	seen     silence
@@ -236,7 +247,11 @@ func (f *fleet) beat() {
 		}
 		f.write(m)
 		f.report.Latest = max(f.report.Latest, time.Duration(m.lastBeat-m.next))
+		was := m.next
 		m.next += int64(f.spec.Beat)
+		if end := f.epoch + int64(m.stop) - 1; f.spec.AtOnce && m.silent && was < end {
+			m.next = min(m.next, end)
+		}
 		heap.Fix(&f.due, 0)
 	}
 }
@@ -253,6 +268,9 @@ func (f *fleet) write(m *member) {
 	}
 	m.owed += len(beat)
 	f.report.Beats++
+	if f.spec.Trace {
+		m.sent = append(m.sent, m.lastBeat)
+	}
 }
 
 // poll waits for events, until the next beat is due or fleetWait is over, and
@@ -317,6 +335,9 @@ func (f *fleet) answers(m *member, now int64, b []byte) {
 		m.owed = 0
 	}
 	f.report.Answers += len(b) / len(beat)
+	for n := (m.owed + len(beat) - 1) / len(beat); len(m.sent) > n; m.sent = m.sent[1:] {
+		f.report.Trace = append(f.report.Trace, answer{m.sent[0], time.Duration(now - m.sent[0])})
+	}
 	if m.owed > 0 {
 		return
 	}

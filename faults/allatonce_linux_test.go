@@ -1,0 +1,142 @@
+package faults
+
+import (
+	"math/rand/v2"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestAllAtOnce lets every silent peer of the real command run into its timeout
+// at the same tick, as near as clients can: they beat a last time all at once.
+// The beats of others are answered meanwhile as if nothing were.
+func TestAllAtOnce(t *testing.T) {
+	const (
+		most      = 50 * time.Millisecond // that 99 of 100 answers may take
+		around    = 500 * time.Millisecond
+		fleets    = 2
+		otherBeat = 200 * time.Millisecond
+	)
+	beatEvery, timeout, silent, others := 800*time.Millisecond, 2*time.Second, 3000, 200
+	if *long {
+		beatEvery, timeout, silent, others = 3*time.Second, 7500*time.Millisecond, 15_000, 1000
+	}
+	s := startServer(t, binary(t), "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s")
+	// The moment of the last beats has to be known before all are connected.
+	last := time.Second + time.Duration(silent)*500*time.Microsecond
+	epoch, seed := monotonic(), rand.Uint64()
+	t.Logf("seed %d", seed)
+	var dying []*fleetProcess
+	for i := range fleets {
+		stops := slices.Repeat([]time.Duration{last}, silent/fleets)
+		dying = append(dying, startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: len(stops), Beat: beatEvery, Stops: stops,
+			AtOnce: true, Epoch: epoch, GiveUp: timeout + 30*time.Second, Seed: seed + uint64(i)}))
+	}
+	living := startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: others, Beat: otherBeat, Epoch: epoch, Seed: seed + fleets, Trace: true})
+	for _, f := range append(dying, living) {
+		f.wait("connected", limit)
+	}
+	if now := monotonic(); now >= epoch+int64(last) {
+		t.Skipf("nothing can be told here: to connect %d peers took %s", silent+others, time.Duration(now-epoch))
+	}
+	w := watch(t, s)
+	time.Sleep(time.Duration(epoch+int64(last)-monotonic()) + timeout/2)
+	before := s.metrics()
+	for _, f := range dying {
+		f.wait("settled", limit+timeout)
+	}
+	m := s.metrics()
+	s.check()
+	living.wait("settled", limit)
+	trace := living.finish()
+	burdens := w.stop()
+
+	var ds []*detection
+	for _, f := range dying {
+		ds = append(ds, judge(t, f.finish(), burdens, beatEvery, timeout, nil)...)
+	}
+	for _, wrong := range trace.Wrong {
+		t.Error(wrong)
+	}
+	if len(ds) != silent || trace.Live != others {
+		t.Fatalf("%d of %d silent peers were closed, and %d of %d others lived to the end", len(ds), silent, trace.Live, others)
+	}
+	first, final := firstToLast(ds, func(d *detection) int64 { return d.LastBeat })
+	from, to := firstToLast(ds, func(d *detection) int64 { return d.Seen })
+	usual, _ := slowest99(trace.Trace, from-2*int64(around), from-int64(around))
+	p99, n := slowest99(trace.Trace, from-int64(around/2), to+int64(around/2))
+	held := heldUpByOthers(burdens, from-int64(around/2), to+int64(around/2))
+	if late := held + trace.LongPass; n == 0 || p99 > most+late {
+		t.Errorf("99 of 100 of %d beats of others were answered within %s; the bound is %s, and %s come from measurements", n, p99, most, late)
+	}
+	lag := lag99(before, m)
+	if lag > most+held {
+		t.Errorf("99 of 100 calls of a loop were answered within %s; the bound is %s, and %s come from measurements", lag, most, held)
+	}
+	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(silent) {
+		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, silent)
+	}
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
+	}
+	figure(t, 12, "%d peers beat a last time within %s and were closed within %s: %d beats of %d others answered within %s (99 of 100; %s before), loop lag p99 at most %s; closed after the timeout by %s; without a processor for up to %s, client away up to %s",
+		silent, round(final-first), round(to-from), n, others, p99.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), lag, spread(ds, lateBy), held.Round(time.Millisecond), trace.LongPass.Round(time.Millisecond))
+}
+
+func round(ns int64) time.Duration { return time.Duration(ns).Round(time.Millisecond) }
+
+func firstToLast(ds []*detection, at func(*detection) int64) (first, last int64) {
+	first, last = at(ds[0]), at(ds[0])
+	for _, d := range ds {
+		first, last = min(first, at(d)), max(last, at(d))
+	}
+	return first, last
+}
+
+// slowest99 is how long 99 of 100 beats that were written between two moments
+// took at most to be answered, and how many there were.
+func slowest99(trace []answer, from, to int64) (time.Duration, int) {
+	var all []time.Duration
+	for _, a := range trace {
+		if a.Sent >= from && a.Sent <= to {
+			all = append(all, a.Took)
+		}
+	}
+	if len(all) == 0 {
+		return 0, 0
+	}
+	slices.Sort(all)
+	return all[(len(all)-1)*99/100], len(all)
+}
+
+// lag99 is how long a loop took at most to answer 99 of 100 calls between two
+// readings, to the edge of the histogram.
+func lag99(before, after metrics) time.Duration {
+	const name = "heartwheel_loop_lag_seconds"
+	bars, old := after.buckets(name), before.buckets(name)
+	total := 0.0
+	for i := range bars {
+		bars[i].count -= old[i].count
+		total += bars[i].count
+	}
+	rest := total / 100
+	for i := len(bars) - 1; i >= 0; i-- {
+		if rest -= bars[i].count; rest < 0 {
+			return bars[i].high
+		}
+	}
+	return 0
+}
+
+// heldUpByOthers is how long one thread of a server could not run between two
+// moments for want of a processor. The samples at both ends count whole.
+func heldUpByOthers(all []burden, from, to int64) time.Duration {
+	var d time.Duration
+	for _, b := range all {
+		if b.from <= to && b.to >= from {
+			d += b.longest + b.stolen
+		}
+	}
+	return d
+}
