@@ -189,6 +189,25 @@ func (b *beater) next() (codec.Op, int, error) {
 	return op, size, err
 }
 
+// awaitData waits until each has read so many bytes of DATA.
+func (bs *beaters) awaitData(n int) {
+	bs.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		least := n
+		for _, b := range bs.all {
+			b.mu.Lock()
+			least = min(least, b.data)
+			b.mu.Unlock()
+		}
+		if least >= n {
+			return
+		}
+		if time.Now().After(end) {
+			bs.t.Fatalf("only %d bytes of data have come after %s", least, limit)
+		}
+	}
+}
+
 // silences returns what is known of each beater that is to be found dead, in
 // order: when its last beat that arrived was sent and answered.
 func (bs *beaters) silences(sockets *socketWatch) []silence {

@@ -119,8 +119,7 @@ func (w *socketWatch) await(n int, within time.Duration) {
 			return
 		}
 		if time.Now().After(end) {
-			w.t.Errorf("%d of %d connections are closed after %s", gone, n, within)
-			return
+			w.t.Fatalf("%d of %d connections are closed after %s", gone, n, within)
 		}
 	}
 }
