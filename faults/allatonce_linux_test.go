@@ -64,15 +64,25 @@ func TestAllAtOnce(t *testing.T) {
 	}
 	first, final := firstToLast(ds, func(d *detection) int64 { return d.LastBeat })
 	from, to := firstToLast(ds, func(d *detection) int64 { return d.Seen })
-	usual, _ := slowest99(trace.Trace, from-2*int64(around), from-int64(around))
-	p99, n := slowest99(trace.Trace, from-int64(around/2), to+int64(around/2))
-	held := heldUpByOthers(burdens, from-int64(around/2), to+int64(around/2))
-	if late := held + trace.LongPass; n == 0 || p99 > most+late {
-		t.Errorf("99 of 100 of %d beats of others were answered within %s; the bound is %s, and %s come from measurements", n, p99, most, late)
+	from, to = from-int64(around/2), to+int64(around/2)
+	raw := func(a answer) time.Duration { return a.Took }
+	usual, _ := slowest99(trace.Trace, from-int64(around), from, raw)
+	slow, n := slowest99(trace.Trace, from, to, raw)
+	servers, _ := slowest99(trace.Trace, from, to, func(a answer) time.Duration {
+		return a.Took - a.Away - withoutProcessor(burdens, a.Sent, a.Sent+int64(a.Took))
+	})
+	if n == 0 || servers > most {
+		t.Errorf("99 of 100 of %d beats of others were answered within %s, less what was measured of this machine: %s; the bound is %s", n, slow, servers, most)
+	}
+	held := time.Duration(0)
+	for _, b := range burdens {
+		if b.from <= to && b.to >= from {
+			held = max(held, b.longest+b.stolen)
+		}
 	}
 	lag := lag99(before, m)
 	if lag > most+held {
-		t.Errorf("99 of 100 calls of a loop were answered within %s; the bound is %s, and %s come from measurements", lag, most, held)
+		t.Errorf("99 of 100 calls of a loop were answered within %s; the bound is %s, and a thread waited up to %s for a processor", lag, most, held)
 	}
 	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(silent) {
 		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, silent)
@@ -80,8 +90,9 @@ func TestAllAtOnce(t *testing.T) {
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
 	}
-	figure(t, 12, "%d peers beat a last time within %s and were closed within %s: %d beats of %d others answered within %s (99 of 100; %s before), loop lag p99 at most %s; closed after the timeout by %s; without a processor for up to %s, client away up to %s",
-		silent, round(final-first), round(to-from), n, others, p99.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), lag, spread(ds, lateBy), held.Round(time.Millisecond), trace.LongPass.Round(time.Millisecond))
+	figure(t, 12, "%d peers beat a last time within %s and were closed within %s of each other, after the timeout by %s; 99 of 100 of %d beats of %d others answered within %s (%s before; %s of it the server's own); loop lag p99 at most %s",
+		silent, round(final-first), round(to-from-int64(around)), spread(ds, lateBy), n, others,
+		slow.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), max(servers, 0).Round(100*time.Microsecond), lag)
 }
 
 func round(ns int64) time.Duration { return time.Duration(ns).Round(time.Millisecond) }
@@ -94,13 +105,13 @@ func firstToLast(ds []*detection, at func(*detection) int64) (first, last int64)
 	return first, last
 }
 
-// slowest99 is how long 99 of 100 beats that were written between two moments
-// took at most to be answered, and how many there were.
-func slowest99(trace []answer, from, to int64) (time.Duration, int) {
+// slowest99 is the most that 99 of 100 beats took which were written between two
+// moments, and how many there were.
+func slowest99(trace []answer, from, to int64, took func(answer) time.Duration) (time.Duration, int) {
 	var all []time.Duration
 	for _, a := range trace {
 		if a.Sent >= from && a.Sent <= to {
-			all = append(all, a.Took)
+			all = append(all, took(a))
 		}
 	}
 	if len(all) == 0 {
@@ -129,9 +140,9 @@ func lag99(before, after metrics) time.Duration {
 	return 0
 }
 
-// heldUpByOthers is how long one thread of a server could not run between two
-// moments for want of a processor. The samples at both ends count whole.
-func heldUpByOthers(all []burden, from, to int64) time.Duration {
+// withoutProcessor is how long one thread of a server may have waited for a
+// processor between two moments. The samples at both ends count whole.
+func withoutProcessor(all []burden, from, to int64) time.Duration {
 	var d time.Duration
 	for _, b := range all {
 		if b.from <= to && b.to >= from {
