@@ -13,35 +13,17 @@ import (
 // The beats of others are answered meanwhile as if nothing were.
 func TestAllAtOnce(t *testing.T) {
 	const (
-		most      = 50 * time.Millisecond // that 99 of 100 answers may take
-		around    = 500 * time.Millisecond
-		fleets    = 2
-		otherBeat = 200 * time.Millisecond
+		most   = 50 * time.Millisecond // that 99 of 100 answers may take
+		around = 500 * time.Millisecond
 	)
 	beatEvery, timeout, silent, others := 800*time.Millisecond, 2*time.Second, 3000, 200
 	if *long {
 		beatEvery, timeout, silent, others = 3*time.Second, 7500*time.Millisecond, 15_000, 1000
 	}
 	s := startServer(t, binary(t), "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s")
-	// The moment of the last beats has to be known before all are connected.
-	last := time.Second + time.Duration(silent)*500*time.Microsecond
-	epoch, seed := monotonic(), rand.Uint64()
-	t.Logf("seed %d", seed)
-	var dying []*fleetProcess
-	for i := range fleets {
-		stops := slices.Repeat([]time.Duration{last}, silent/fleets)
-		dying = append(dying, startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: len(stops), Beat: beatEvery, Stops: stops,
-			AtOnce: true, Epoch: epoch, GiveUp: timeout + 30*time.Second, Seed: seed + uint64(i)}))
-	}
-	living := startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: others, Beat: otherBeat, Epoch: epoch, Seed: seed + fleets, Trace: true})
-	for _, f := range append(dying, living) {
-		f.wait("connected", limit)
-	}
-	if now := monotonic(); now >= epoch+int64(last) {
-		t.Skipf("nothing can be told here: to connect %d peers took %s", silent+others, time.Duration(now-epoch))
-	}
+	dying, living, last := startDying(t, s, beatEvery, timeout, silent, others)
 	w := watch(t, s)
-	time.Sleep(time.Duration(epoch+int64(last)-monotonic()) + timeout/2)
+	time.Sleep(time.Duration(last-monotonic()) + timeout/2)
 	before := s.metrics()
 	for _, f := range dying {
 		f.wait("settled", limit+timeout)
@@ -93,6 +75,33 @@ func TestAllAtOnce(t *testing.T) {
 	figure(t, 12, "%d peers beat a last time within %s and were closed within %s of each other, after the timeout by %s; 99 of 100 of %d beats of %d others answered within %s (%s before; %s of it the server's own); loop lag p99 at most %s",
 		silent, round(final-first), round(to-from-int64(around)), spread(ds, lateBy), n, others,
 		slow.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), max(servers, 0).Round(100*time.Microsecond), lag)
+}
+
+// startDying starts the peers in processes of their own: those that beat a last
+// time at the moment that it returns (monotonic), and those that go on.
+func startDying(t *testing.T, s *serverProcess, beatEvery, timeout time.Duration, silent, others int) (dying []*fleetProcess, living *fleetProcess, last int64) {
+	t.Helper()
+	const (
+		fleets    = 2
+		otherBeat = 200 * time.Millisecond
+	)
+	// The moment of the last beats has to be known before all are connected.
+	after := time.Second + time.Duration(silent)*500*time.Microsecond
+	epoch, seed := monotonic(), rand.Uint64()
+	t.Logf("seed %d", seed)
+	for i := range fleets {
+		stops := slices.Repeat([]time.Duration{after}, silent/fleets)
+		dying = append(dying, startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: len(stops), Beat: beatEvery, Stops: stops,
+			AtOnce: true, Epoch: epoch, GiveUp: timeout + 30*time.Second, Seed: seed + uint64(i)}))
+	}
+	living = startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: others, Beat: otherBeat, Epoch: epoch, Seed: seed + fleets, Trace: true})
+	for _, f := range append(dying, living) {
+		f.wait("connected", limit)
+	}
+	if now := monotonic(); now >= epoch+int64(after) {
+		t.Skipf("nothing can be told here: to connect %d peers took %s", silent+others, time.Duration(now-epoch))
+	}
+	return dying, living, epoch + int64(after)
 }
 
 func round(ns int64) time.Duration { return time.Duration(ns).Round(time.Millisecond) }

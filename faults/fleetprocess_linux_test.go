@@ -2,7 +2,9 @@ package faults
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -138,4 +140,46 @@ func (f *fleetProcess) finish() *fleetReport {
 		f.t.Fatal(err)
 	}
 	return f.wait("report", limit)
+}
+
+// A runningFleet is a fleet on a goroutine of this process.
+type runningFleet struct {
+	*fleet
+	cancel context.CancelFunc
+	done   chan struct{}
+	result *fleetReport // with err, read after done
+	err    error
+}
+
+func startFleet(spec fleetSpec) (*runningFleet, error) {
+	f, err := newFleet(spec)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &runningFleet{fleet: f, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.result, r.err = f.run(ctx)
+	}()
+	return r, nil
+}
+
+// wait waits for connected or settled.
+func (r *runningFleet) wait(event <-chan struct{}, within time.Duration) error {
+	select {
+	case <-event:
+		return nil
+	case <-r.done:
+		return errors.Join(errors.New("the fleet has ended"), r.err)
+	case <-time.After(within):
+		return fmt.Errorf("the fleet is not ready within %s", within)
+	}
+}
+
+// finish ends the beating and returns the report.
+func (r *runningFleet) finish() (*fleetReport, error) {
+	r.cancel()
+	<-r.done
+	return r.result, r.err
 }
