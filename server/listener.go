@@ -208,12 +208,15 @@ func hangUp(fd int, scratch []byte) {
 }
 
 // setOptions sets what every accepted socket gets: no delay (Go has set that),
-// and the kernel's own ways of noticing a dead peer as the second net under
-// the idle timeout.
+// a bound on what it takes and cannot send, and the kernel's own ways of
+// noticing a dead peer as the second net under the idle timeout.
 func setOptions(tc *net.TCPConn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
 			return fmt.Errorf("SO_KEEPALIVE: %w", err)
+		}
+		if err := limitUnsent(fd); err != nil {
+			return err
 		}
 		return setTimeouts(fd, timeout)
 	})

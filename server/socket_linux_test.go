@@ -5,12 +5,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/codec"
 )
 
 // breakPoller makes the loop's next epoll_wait fail, by putting /dev/null in
@@ -64,4 +67,19 @@ func TestUserTimeout(t *testing.T) {
 			t.Errorf("for an idle timeout of %s it is %s, want %s", test.timeout, got, test.want)
 		}
 	}
+}
+
+// What a peer does not read waits in the outbox, which has a limit, and not in
+// the kernel, which would take megabytes.
+func TestUnreadStaysOutOfTheKernel(t *testing.T) {
+	const frames, size = 512, 16 << 10
+	s := start(t, Config{Outbox: 64 << 20, WriteStall: time.Minute}, Echo{})
+	c := dial(t, s)
+	if err := c.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(slices.Repeat(codec.AppendData(nil, make([]byte, size)), frames)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all but a megabyte waits in the outbox", func() bool { return s.Stats().OutboxBytes > frames*size-1<<20 })
 }

@@ -18,12 +18,27 @@ func unacked(fd int) int {
 	return n
 }
 
+// unsentLimit is how many bytes a socket takes beyond what the peer's window
+// and the network let it send. Without it the kernel keeps up to 4 MB for each
+// peer that does not read (tcp_wmem), which no outbox limit bounds, and control
+// frames would wait behind that.
+const unsentLimit = 64 << 10
+
+// limitUnsent bounds what a socket takes and cannot send.
+func limitUnsent(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit); err != nil {
+		return fmt.Errorf("TCP_NOTSENT_LOWAT: %w", err)
+	}
+	return nil
+}
+
 // wantOptions lists what an accepted socket must have.
 func wantOptions(timeout time.Duration) []option {
 	idle, interval, count := keepAlive(timeout)
 	return []option{
 		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit},
 		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, idle},
 		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, interval},
 		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, count},
@@ -51,7 +66,7 @@ func userTimeout(timeout time.Duration) time.Duration {
 }
 
 func setTimeouts(fd int, timeout time.Duration) error {
-	for _, o := range wantOptions(timeout)[2:] {
+	for _, o := range wantOptions(timeout)[3:] {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("%s: %w", o.word, err)
 		}
