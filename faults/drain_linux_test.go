@@ -1,0 +1,126 @@
+package faults
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// drainPace is the part of --drain in which the clients are told (server/drain.go).
+const drainPace = 0.9
+
+// TestDrain is case 16: a server is told to end. It tells each client to
+// reconnect, at an even pace: in each tenth of the time that it has for telling,
+// the share that is told is within a fifth of a tenth. It ends in time, with 0.
+func TestDrain(t *testing.T) {
+	conns, processes, drain := 2000, 1, 5*time.Second
+	if *long {
+		conns, processes, drain = 15_000, 2, 30*time.Second
+	}
+	s := startServer(t, binary(t), "--timeout", "10m", "--drain", drain.String())
+	herds := startHerds(t, s, processes, conns, conns)
+	w := watch(t, s)
+	start := monotonic()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(drain / 2)
+	burdens := w.stop() // before the server ends
+	select {
+	case <-s.exited:
+	case <-time.After(drain + limit):
+		t.Fatalf("the server has not ended %s after SIGTERM", drain+limit)
+	}
+	took, code := time.Duration(monotonic()-start), s.cmd.ProcessState.ExitCode()
+	var r herdReport
+	for _, h := range herds {
+		h.report(&r)
+	}
+	lag := heldUp(burdens, start, monotonic()) + r.Late
+
+	if code != 0 {
+		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
+	}
+	if took > drain+lag {
+		t.Errorf("it ended after %s; --drain is %s, and %s were measured", took, drain, lag)
+	}
+	if len(r.Told) != conns || r.Goaways[codec.CodeDraining] != conns {
+		t.Errorf("%d GOAWAY came to %d clients: %v", len(r.Told), conns, r.Goaways)
+	}
+	if r.Ends["end of stream"] != conns {
+		t.Errorf("the connections ended so: %v", r.Ends)
+	}
+	least, most := r.shares(t, start, time.Duration(drainPace*float64(drain)), r.Late)
+	figure(t, 16, "%d clients told within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
+		conns, time.Duration(slices.Max(r.Told)-start).Round(time.Millisecond), drain, time.Duration(drainPace*float64(drain)),
+		100*least, 100*most, code, took.Round(time.Millisecond), r.Late.Round(100*time.Microsecond))
+}
+
+// shares returns the smallest and the largest share of those told in any tenth
+// of window. When a client says that it was told may be off by late, so a tenth
+// has too few if there are too few around it too, and too many if they are too
+// many without its edges.
+func (r *herdReport) shares(t *testing.T, start int64, window, late time.Duration) (least, most float64) {
+	t.Helper()
+	if len(r.Told) == 0 {
+		return 0, 0
+	}
+	first := slices.Min(r.Told) // the server's own start; what lies before is its time to notice the signal
+	if wait := time.Duration(first - start); wait > time.Second {
+		t.Errorf("the first client was told %s after the signal", wait)
+	}
+	share := func(from, to int64) float64 {
+		n := 0
+		for _, at := range r.Told {
+			if at >= from && at < to {
+				n++
+			}
+		}
+		return float64(n) / float64(len(r.Told))
+	}
+	least = 1
+	for i := range int64(10) {
+		from, to := first+i*int64(window)/10, first+(i+1)*int64(window)/10
+		exact := share(from, to)
+		least, most = min(least, exact), max(most, exact)
+		if few := share(from-int64(late), to+int64(late)); few < 0.08 {
+			t.Errorf("tenth %d: only %.1f %% were told", i+1, 100*few)
+		}
+		if many := share(from+int64(late), to-int64(late)); many > 0.12 {
+			t.Errorf("tenth %d: %.1f %% were told", i+1, 100*many)
+		}
+	}
+	return least, most
+}
+
+// TestSecondSignal: while a drain goes on, a second signal ends the server at
+// once, and it says that this was not in order.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, binary(t), "--drain", "1m")
+	dial(t, s.addr).echo() // who is told at some time of the drain
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	draining := func(line logLine) bool { return strings.HasPrefix(line.msg, "draining") }
+	for end := time.Now().Add(limit); !slices.ContainsFunc(s.logLines(), draining); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not say that it drains")
+		}
+	}
+	start := time.Now()
+	code := s.stop(syscall.SIGTERM)
+	took := time.Since(start)
+	if code == 0 {
+		t.Error("it ended with 0")
+	}
+	// The rest of the drain would take most of a minute.
+	if took > 10*time.Second {
+		t.Errorf("it ended %s after the second signal", took)
+	}
+	figure(t, 16, "ended with %d %s after a second signal", code, took.Round(time.Millisecond))
+}
