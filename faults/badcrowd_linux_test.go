@@ -100,11 +100,18 @@ func judgeBad(t *testing.T, peers []*badPeer, burdens []burden, late time.Durati
 	t.Helper()
 	took := make([][]time.Duration, len(badKinds))
 	want = map[string]float64{}
+	wrongs := 0
+	wrong := func(format string, args ...any) {
+		t.Helper()
+		if wrongs++; wrongs <= 10 {
+			t.Errorf(format, args...)
+		}
+	}
 	for _, p := range peers {
 		kind := badKinds[p.kind]
 		want[kind.ends]++
 		if p.err != nil {
-			t.Errorf("%s: %v", kind.name, p.err)
+			wrong("%s: %v", kind.name, p.err)
 			continue
 		}
 		if kind.code == 0 {
@@ -113,11 +120,14 @@ func judgeBad(t *testing.T, peers []*badPeer, burdens []burden, late time.Durati
 		lateBy := time.Duration(p.seen-p.sent) - kind.after
 		took[p.kind] = append(took[p.kind], lateBy)
 		if lateBy < 0 {
-			t.Errorf("%s: closed %s before %s were over", kind.name, -lateBy, kind.after)
+			wrong("%s: closed %s before %s were over", kind.name, -lateBy, kind.after)
 		}
 		if bound := lateTicks*tick + late + heldUp(burdens, p.sent+int64(kind.after), p.seen); lateBy > bound {
-			t.Errorf("%s: closed %s late; the bound is %s", kind.name, lateBy, bound)
+			wrong("%s: closed %s late; the bound is %s", kind.name, lateBy, bound)
 		}
+	}
+	if wrongs > 10 {
+		t.Errorf("and %d times more", wrongs-10)
 	}
 	for kind, all := range took {
 		if len(all) > 0 {
