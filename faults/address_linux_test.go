@@ -3,7 +3,6 @@ package faults
 import (
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -89,15 +88,6 @@ func (a *arrivals) arrive(t testing.TB, addr string, perSecond int, during time.
 
 func (a *arrivals) add(b arrivals) {
 	a.took, a.lag, a.failed = append(a.took, b.took...), append(a.lag, b.lag...), append(a.failed, b.failed...)
-}
-
-// quantile returns the value that a part p of all does not exceed.
-func quantile(all []time.Duration, p float64) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
-	all = slices.Sorted(slices.Values(all))
-	return all[int(p*float64(len(all)-1)+0.5)]
 }
 
 func (a *arrivals) String() string {
