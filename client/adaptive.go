@@ -14,13 +14,13 @@ import (
 // Its zero value is ready for use. It may be shared by any number of clients,
 // and must be neither changed nor copied once one of them has it.
 type Adaptive struct {
-	Start   time.Duration // first interval tried on an unknown network; 0: 15 s
+	Start   time.Duration // first interval tried on an unknown network; 0: 15 s, or Max if that is less
 	Max     time.Duration // longest interval tried; 0: 24 h. The server's limits go before it
 	Reprobe time.Duration // how long a result holds before a longer interval is tried again, by the wall clock; 0: 72 h
 
 	// Network names the network that the device is on now, such as the SSID or
-	// the carrier; nil: there is one network, "". It is asked before each
-	// connection is made.
+	// the carrier; nil: there is one network, "". It is asked while each
+	// connection is made, before HELLO.
 	Network func() string
 	// Load returns what was learned about a network earlier, false for nothing;
 	// nil: what was learned through this Adaptive, of up to 64 networks. A value
@@ -57,6 +57,8 @@ const (
 	growth      = 1.5 // from what is proven to what is tried, while no bound is known
 	margin      = 0.9 // from what is proven to what is kept: with 10 % jitter 0.99 of it
 	longestGap  = 1.1 // the jitter of an interval; also the bound over the proof when the search ends
+
+	sameSilence = 1.05 // what a timer of the network may be off by
 
 	// maxLosses is how many connections a search may cost before it is content
 	// with what is proven. One finds that there is a bound, about two close in,
@@ -125,8 +127,8 @@ const longestSilence = 2 * longestInterval
 // A search finds the longest interval on one path after another. It learns from
 // the silence that a beat ended, which jitter and the application's own traffic
 // make differ from the interval: the path had carried nothing, either way, for
-// so long. There are two kinds of news, good and lost, and the interval follows
-// from what is learned alone:
+// so long. There is good news and bad, and the interval follows from what is
+// learned alone:
 //
 //   - nothing is proven: Start, or half of what was lost, down to the server's
 //     minimum;
@@ -154,6 +156,7 @@ type search struct {
 	shorts  time.Duration // the shortest silence of row
 	losses  int           // of this search
 	doubt   time.Duration // the shortest silence that was lost although it is proven; 0: none
+	cut     time.Duration // the silence in which the last connection was closed; 0: it was not, or a longer one was survived since
 
 	// Of this connection.
 	bears        time.Duration // the shortest interval whose beats the server bears
@@ -223,7 +226,7 @@ func (s *search) target() time.Duration {
 		return times(s.Good, growth)
 	case s.settled():
 		return times(s.Good, margin)
-	case s.closed():
+	case s.narrow():
 		return times(s.Bad, 1/margin)
 	}
 	return min(s.Good+(s.Bad-s.Good)/2, times(s.Bad, 1/longestGap))
@@ -231,9 +234,9 @@ func (s *search) target() time.Duration {
 
 func times(d time.Duration, f float64) time.Duration { return time.Duration(float64(d) * f) }
 
-// closed reports whether proof and bound are so close that there is nothing to
+// narrow reports whether proof and bound are so close that there is nothing to
 // find between them.
-func (s *search) closed() bool {
+func (s *search) narrow() bool {
 	return s.Good != 0 && s.Bad != 0 && s.Bad <= max(times(s.Good, longestGap), s.Good+time.Second)
 }
 
@@ -250,6 +253,9 @@ func (s *search) good(silence time.Duration, now time.Time) (changed bool) {
 	silence = min(silence, longestSilence)
 	if silence >= s.doubt {
 		s.doubt = 0
+	}
+	if silence >= s.cut {
+		s.cut = 0
 	}
 	before := s.interval()
 	changed = s.reprobe(now)
@@ -286,8 +292,31 @@ func (s *search) lost(silence time.Duration, now time.Time) (changed bool) {
 	if silence <= 0 || silence < s.interval()*4/10 {
 		return false
 	}
+	return s.fails(silence, now)
+}
+
+// closed notes that the connection was closed without a word in the midst of a
+// silence of the path. Servers and networks that fail do so at any time, but
+// proxies and firewalls after a fixed one: two in a row after the same silence
+// say that it was one of these, however short it is for the interval. It reports
+// whether there is something to save. now is the wall clock.
+func (s *search) closed(silence time.Duration, now time.Time) (changed bool) {
+	least, most := min(s.cut, silence), max(s.cut, silence)
+	if least < shortestInterval || most > times(least, sameSilence) {
+		s.cut = silence
+		return false
+	}
+	s.cut = 0
+	if least <= s.Good && s.doubt == 0 {
+		s.doubt = least // the first one was forgiven
+	}
+	return s.fails(least, now)
+}
+
+// fails takes a silence that the path did not survive.
+func (s *search) fails(silence time.Duration, now time.Time) (changed bool) {
 	silence = min(silence, longestSilence)
-	retrying := !s.settled() && s.closed()
+	retrying := !s.settled() && s.narrow()
 	switch {
 	case silence <= s.Good && s.doubt == 0:
 		s.doubt = silence

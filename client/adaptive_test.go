@@ -1,114 +1,15 @@
 package client
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 )
-
-// A simPath is a client that beats through a NAT to a server, in virtual time.
-// Beats come as PROTOCOL.md says: the first after H × U(0.5, 1), then H ± 10 %.
-type simPath struct {
-	t        testing.TB
-	s        search
-	random   func() float64 // uniform in [0, 1)
-	now      time.Time
-	mapping  time.Duration // the NAT forgets a connection after this much silence; 0: never
-	low, top time.Duration // the server's range
-	rtt      time.Duration
-
-	h      time.Duration // in force
-	up     bool
-	first  bool
-	losses int
-	saved  int
-}
-
-// mostLosses is what a search may cost, in connections.
-const mostLosses = 6
-
-func newPath(t testing.TB, a *Adaptive, seed uint64) *simPath {
-	return &simPath{
-		t: t, s: search{a: a}, random: rand.New(rand.NewPCG(seed, 4)).Float64,
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), low: time.Second, top: time.Hour,
-	}
-}
-
-func (p *simPath) decide(wish time.Duration) time.Duration { return min(max(wish, p.low), p.top) }
-
-// connect sends HELLO and takes WELCOME.
-func (p *simPath) connect() {
-	p.h = p.decide(p.s.begin(p.now))
-	p.s.welcome(p.h, 0)
-	p.up, p.first = true, true
-	p.check()
-}
-
-// after takes what good or lost reported, as the transport does.
-func (p *simPath) after(changed bool) {
-	if changed {
-		p.s.save()
-		p.saved++
-	}
-	if p.up && p.s.asked {
-		p.h = p.decide(p.s.interval())
-		p.s.allowed(p.h)
-	}
-	p.check()
-}
-
-// check holds the interval against what the server and Max allow. Between
-// connections it is a wish, which the server has yet to answer.
-func (p *simPath) check() {
-	p.t.Helper()
-	top := p.top
-	if p.s.a.Max > 0 {
-		top = min(top, p.s.a.Max)
-	}
-	if i := p.s.interval(); p.up && (i != p.h || i < p.low || i > max(top, p.low) || i%time.Millisecond != 0) {
-		p.t.Fatalf("interval is %v with %v in force, not whole milliseconds from %v to %v", i, p.h, p.low, top)
-	}
-	if l := p.s.Learned; l != l.sane() {
-		p.t.Fatalf("learned %+v, which would be refused when loaded", l)
-	}
-}
-
-// beat lets one beat pass.
-func (p *simPath) beat() {
-	if !p.up {
-		p.connect()
-	}
-	silence := time.Duration(float64(p.h) * (0.9 + p.random()/5))
-	if p.first {
-		silence = time.Duration(float64(p.h) * (0.5 + p.random()/2))
-		p.first = false
-	}
-	p.now = p.now.Add(silence)
-	silence -= min(p.rtt, silence) // the last byte was the answer to the beat before
-	if p.mapping != 0 && silence >= p.mapping {
-		p.now = p.now.Add(10 * time.Second)
-		p.losses++
-		p.up = false
-		p.after(p.s.lost(silence, p.now))
-		return
-	}
-	p.after(p.s.good(silence, p.now))
-}
-
-// run beats for a while and returns the connections lost in it.
-func (p *simPath) run(d time.Duration) int {
-	before := p.losses
-	for end := p.now.Add(d); p.now.Before(end); {
-		p.beat()
-	}
-	return p.losses - before
-}
 
 // The longest interval that survives a mapping is 1/1.1 of it. The search ends
 // with the bound within 10 % of the proof (or 1 s) and keeps 0.9 of the proof,
@@ -242,206 +143,6 @@ func TestAdaptiveInterval(t *testing.T) {
 	}
 }
 
-// settledAt returns a client that settled on a mapping, and its interval.
-func settledAt(t *testing.T, a *Adaptive, seed uint64, mapping time.Duration) (*simPath, time.Duration) {
-	t.Helper()
-	p := newPath(t, a, seed)
-	p.mapping = mapping
-	for !p.s.settled() {
-		p.beat()
-	}
-	p.run(time.Hour)
-	return p, p.h
-}
-
-func TestAdaptivePathGotWorse(t *testing.T) {
-	for _, mapping := range []time.Duration{250 * time.Second, 100 * time.Second, 20 * time.Second} {
-		for seed := range uint64(100) {
-			p, _ := settledAt(t, &Adaptive{}, seed, 300*time.Second)
-			p.mapping = mapping
-			// Two losses within the proof, then halving, then a search.
-			if n := p.run(24 * time.Hour); n > 2+4+mostLosses {
-				t.Errorf("seed %d: %d connections lost to a mapping of %v", seed, n, mapping)
-			}
-			if best := mapping * 10 / 11; p.h > best || p.h < best*8/10 {
-				t.Errorf("seed %d: beats every %v, want up to a fifth below %v", seed, p.h, best)
-			}
-		}
-	}
-}
-
-// A mapping that only the longest jitter meets: the beats between the losses
-// are answered, and must not excuse them.
-func TestAdaptivePathGotALittleWorse(t *testing.T) {
-	p, h := settledAt(t, &Adaptive{}, 3, 300*time.Second)
-	p.mapping = h * 105 / 100
-	p.run(24 * time.Hour)
-	if n := p.run(24 * time.Hour); n != 0 || p.h > h*105/110 {
-		t.Errorf("beats every %v with a mapping of %v, %d lost on the second day", p.h, p.mapping, n)
-	}
-}
-
-func TestAdaptiveUnrelatedLosses(t *testing.T) {
-	p, h := settledAt(t, &Adaptive{}, 1, 300*time.Second)
-	before := p.s.Learned
-	for range 1000 {
-		// In the midst of traffic, or with no beat under way.
-		p.after(p.s.lost(time.Duration(p.random()*0.39*float64(h)), p.now))
-		p.connect()
-	}
-	// A failing network that is not the path's doing, now and then.
-	for range 100 {
-		p.up = false
-		p.after(p.s.lost(time.Duration(p.random()*1.05*float64(h)), p.now))
-		p.connect()
-		for range 300 {
-			p.after(p.s.good(time.Duration((0.9+p.random()/5)*float64(h)), p.now))
-		}
-	}
-	if p.s.Learned != before || p.s.interval() != h {
-		t.Errorf("learned %+v and beats every %v, want %+v and %v", p.s.Learned, p.s.interval(), before, h)
-	}
-}
-
-// A bound that was chance does not hold the interval down: it is tried again.
-func TestAdaptiveFalseBound(t *testing.T) {
-	for seed := range uint64(100) {
-		p := newPath(t, &Adaptive{}, seed)
-		p.mapping = 15 * time.Minute
-		for p.s.Good < time.Minute {
-			p.beat()
-		}
-		p.up = false
-		p.after(p.s.lost(p.h, p.now))
-		p.run(24 * time.Hour)
-		if p.h < 10*time.Minute || p.losses > mostLosses {
-			t.Errorf("seed %d: beats every %v after %d losses, %+v", seed, p.h, p.losses, p.s.Learned)
-		}
-	}
-}
-
-func TestAdaptiveTrafficProvesNothing(t *testing.T) {
-	p := newPath(t, &Adaptive{}, 1)
-	p.connect()
-	for range 1000 {
-		p.after(p.s.good(time.Duration(p.random()*0.79*float64(p.h)), p.now))
-	}
-	if p.h != 15*time.Second || p.s.Learned != (Learned{}) || p.saved != 0 {
-		t.Errorf("beats every %v, learned %+v from beats between traffic", p.h, p.s.Learned)
-	}
-}
-
-func TestAdaptiveReprobe(t *testing.T) {
-	for seed := range uint64(100) {
-		p, h := settledAt(t, &Adaptive{}, seed, 300*time.Second)
-		if n := p.run(70 * time.Hour); n != 0 {
-			t.Fatalf("%d lost before the result was old", n)
-		}
-		// The same path costs one connection, or a whole search if the first
-		// one ran out of losses.
-		most := mostLosses
-		if p.s.closed() {
-			most = 1
-		}
-		if n := p.run(24 * time.Hour); n < 1 || n > most || p.h < h*95/100 || !p.s.settled() {
-			t.Errorf("seed %d: %d lost, beats every %v, was %v", seed, n, p.h, h)
-		}
-		p.mapping = 30 * time.Minute
-		p.run(6 * 24 * time.Hour)
-		if p.h < 20*time.Minute {
-			t.Errorf("seed %d: beats every %v days after the mapping grew to %v", seed, p.h, p.mapping)
-		}
-	}
-}
-
-func TestAdaptiveClockJumps(t *testing.T) {
-	p, h := settledAt(t, &Adaptive{}, 1, 300*time.Second)
-	p.now = p.now.AddDate(-10, 0, 0)
-	if n := p.run(70 * time.Hour); n != 0 || p.h != h {
-		t.Errorf("%d lost and beats every %v after the clock jumped back, was %v", n, p.h, h)
-	}
-	if n := p.run(24 * time.Hour); n == 0 {
-		t.Error("the search did not begin again three days after the clock jumped back")
-	}
-	p.now = p.now.AddDate(-10, 0, 0)
-	if p.connect(); !p.s.a.memory[""].At.Equal(p.now) {
-		t.Error("a restart would not know that the clock jumped back")
-	}
-	p.now = p.now.AddDate(20, 0, 0)
-	if n := p.run(70 * time.Hour); n > mostLosses || !p.s.settled() {
-		t.Errorf("%d lost after the clock jumped ahead", n)
-	}
-}
-
-func TestAdaptiveRemembers(t *testing.T) {
-	network, files := "home", map[string][]byte{}
-	a := func() *Adaptive {
-		return &Adaptive{
-			Network: func() string { return network },
-			Load: func(key string) (l Learned, ok bool) {
-				return l, json.Unmarshal(files[key], &l) == nil
-			},
-			Save: func(key string, l Learned) { files[key], _ = json.Marshal(l) },
-		}
-	}
-	p, h := settledAt(t, a(), 1, 300*time.Second)
-	s := search{a: a()} // after a restart
-	if wish := s.begin(p.now); wish != h || !s.settled() {
-		t.Errorf("wish is %v after a restart, want %v", wish, h)
-	}
-	network = "train"
-	if wish := s.begin(p.now); wish != firstInterval {
-		t.Errorf("wish is %v on another network, want %v", wish, firstInterval)
-	}
-	network = "home"
-	if wish := s.begin(p.now); wish != h {
-		t.Errorf("wish is %v back on the first network, want %v", wish, h)
-	}
-	if want := `{"good":`; len(files) != 1 || string(files["home"][:8]) != want {
-		t.Errorf("kept %q", files)
-	}
-	// A reconnect takes up where it was: one loss forgiven, the second not.
-	s.welcome(h, 0)
-	s.lost(h, p.now)
-	s.begin(p.now)
-	s.welcome(h, 0)
-	if !s.lost(h, p.now) || s.interval() != (h/2).Truncate(time.Millisecond) {
-		t.Errorf("interval is %v after two losses at %v", s.interval(), h)
-	}
-	// The next proof has a loss to forgive too.
-	s.begin(p.now)
-	s.welcome(h/2, 0)
-	for range beatsInARow {
-		s.good(h/2, p.now)
-	}
-	if s.lost(h/2, p.now) || s.Good != h/2 {
-		t.Errorf("one loss took the proof of %v away", h/2)
-	}
-}
-
-// Without Load the memory is the Adaptive's, shared and bounded.
-func TestAdaptiveMemory(t *testing.T) {
-	a := &Adaptive{}
-	_, h := settledAt(t, a, 1, 300*time.Second)
-	if s := (search{a: a}); s.begin(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)) != h {
-		t.Errorf("another client wishes for %v, want %v", s.interval(), h)
-	}
-	var all sync.WaitGroup
-	for c := range 4 {
-		all.Go(func() {
-			for i := range 200 {
-				key := fmt.Sprint(c, i)
-				a.save(key, Learned{Good: time.Second})
-				a.load(key)
-			}
-		})
-	}
-	all.Wait()
-	if len(a.memory) != maxNetworks {
-		t.Errorf("%d networks remembered, want %d", len(a.memory), maxNetworks)
-	}
-}
-
 func TestAdaptiveRefusesNonsense(t *testing.T) {
 	const s, huge = time.Second, time.Duration(math.MaxInt64)
 	old := time.Unix(1e9, 0)
@@ -529,40 +230,13 @@ func TestAdaptiveRange(t *testing.T) {
 				p.after(p.s.lost(time.Duration(span.Draw(rt, "silence")), p.now))
 				p.connect()
 			},
+			"closed": func(rt *rapid.T) {
+				p.up = false
+				p.after(p.s.closed(times(p.h, rapid.SampledFrom([]float64{-1, 0, 0.3, 1, 1.04, 3}).Draw(rt, "part")), p.now))
+				p.connect()
+			},
 			"clock": func(rt *rapid.T) { p.now = when.Draw(rt, "now") },
 		})
-	})
-}
-
-// On any path that some allowed interval survives, the search costs few
-// connections, and none once it has ended.
-func TestAdaptiveAnyPath(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		a := &Adaptive{
-			Start:   time.Duration(rapid.Int64Range(1, 120_000).Draw(rt, "start")) * time.Millisecond,
-			Reprobe: 1000 * time.Hour,
-		}
-		p := newPath(t, a, rapid.Uint64().Draw(rt, "seed"))
-		p.low = time.Duration(rapid.Int64Range(1000, 60_000).Draw(rt, "low")) * time.Millisecond
-		p.top = time.Duration(rapid.Int64Range(p.low.Milliseconds(), 3_600_000).Draw(rt, "top")) * time.Millisecond
-		p.mapping = time.Duration(rapid.Int64Range(p.low.Milliseconds()*111/100, 7_200_000).Draw(rt, "mapping")) * time.Millisecond
-		p.rtt = time.Duration(rapid.Int64Range(0, 100).Draw(rt, "rtt")) * time.Millisecond
-		// Halving from Start to low, then the losses that a search may cost.
-		halvings := 1
-		for h := p.decide(a.Start); h > p.low; h /= 2 {
-			halvings++
-		}
-		for range 1000 {
-			settled := p.s.settled()
-			before := p.losses
-			p.beat()
-			if settled && p.losses != before {
-				rt.Fatalf("lost at %v after the search had ended, the mapping holds %v: %+v", p.h, p.mapping, p.s.Learned)
-			}
-		}
-		if most := max(mostLosses, halvings+1); p.losses > most {
-			rt.Fatalf("%d connections lost, want at most %d", p.losses, most)
-		}
 	})
 }
 
@@ -570,5 +244,26 @@ func TestAdaptiveAllocs(t *testing.T) {
 	p, h := settledAt(t, &Adaptive{}, 1, 300*time.Second)
 	if n := testing.AllocsPerRun(100, func() { p.s.good(h, p.now) }); n != 0 {
 		t.Errorf("%v allocations for a beat, want none", n)
+	}
+}
+
+func TestAdaptiveSettings(t *testing.T) {
+	for _, c := range []struct {
+		a     *Adaptive
+		wrong string
+	}{
+		{&Adaptive{}, ""},
+		{&Adaptive{Start: time.Second, Max: time.Second, Reprobe: time.Hour}, ""},
+		{&Adaptive{Max: time.Second}, ""}, // less than the default of Start
+		{&Adaptive{Start: -1}, "Adaptive.Start is -1ns: must not be negative"},
+		{&Adaptive{Max: -1}, "Adaptive.Max is -1ns: must not be less than Start"},
+		{&Adaptive{Start: 2 * time.Second, Max: time.Second}, "Adaptive.Max is 1s: must not be less than Start = 2s"},
+		{&Adaptive{Reprobe: -1}, "Adaptive.Reprobe is -1ns: must not be negative"},
+	} {
+		switch err := (Config{Adaptive: c.a}).Validate(); {
+		case c.wrong == "" && err == nil:
+		case err == nil, c.wrong == "", !errors.Is(err, ErrConfig), !strings.Contains(err.Error(), c.wrong):
+			t.Errorf("Start %s, Max %s, Reprobe %s: %v, want %q", c.a.Start, c.a.Max, c.a.Reprobe, err, c.wrong)
+		}
 	}
 }

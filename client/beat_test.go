@@ -134,7 +134,7 @@ func TestAnyByteIsAnAnswer(t *testing.T) {
 		if c.State() != Connected {
 			t.Errorf("%s at %s", c.State(), r.now())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if c.State() != Waiting {
 			t.Errorf("%s at %s", c.State(), r.now())
@@ -156,7 +156,7 @@ func TestSilentServerWithShortBeats(t *testing.T) {
 		if c.State() != Connected {
 			t.Errorf("%s at %s", c.State(), r.now())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if c.State() != Waiting {
 			t.Errorf("%s at %s", c.State(), r.now())
@@ -188,7 +188,7 @@ func TestServerBeats(t *testing.T) {
 		if c.State() != Connected {
 			t.Errorf("%s at %s", c.State(), r.now())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if e := r.last(); !errors.Is(e.what.Err, ErrSilent) || e.time != 70*time.Second {
 			t.Errorf("at %s: %v", e.time, e.what.Err)

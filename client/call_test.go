@@ -96,7 +96,7 @@ func waitingClient(t *testing.T, cfg func(*Config)) *Client {
 	r := newRig(t)
 	cfg(&r.cfg)
 	c := r.connect()
-	r.setRefuse(refused)
+	r.setRefuse(errRefused)
 	r.peer().hangUp()
 	synctest.Wait()
 	return c

@@ -15,34 +15,31 @@ import (
 // Safe for concurrent use.
 type Client struct {
 	// Static after Dial.
-	cfg     *Config // with defaults
-	target  target
-	wait    waiting
-	in      inbox
-	stop    context.CancelFunc // ends attempts that are under way
-	ctx     context.Context
-	connect func() // attempt, made once
-	done    chan struct{}
+	cfg    *Config // with defaults
+	target target
+	wait   waiting
+	in     inbox
+	done   latch
 
 	mu      sync.Mutex
 	state   State
-	conn    *Conn         // nil unless Connected
-	changed chan struct{} // closed when state changes; made when somebody waits
-	err     error         // why there is no connection
+	met     bool               // the server has said WELCOME once
+	running bool               // an attempt or a connection lives
+	stop    context.CancelFunc // ends the attempt; nil: there is none
+	conn    *Conn              // nil unless Connected
+	changed chan struct{}      // closed when state changes; made when somebody waits
+	err     error              // why there is no connection
 	retry   *time.Timer
 	backoff backoff
-	since   time.Time // when conn was made
-	session string    // of the last connection, to be resumed
+	session string // of the last connection, to be resumed
 	spread  time.Duration
-	met     bool // the server has said WELCOME once
-	move    move
+	move    *move   // nil: there was no GOAWAY
 	search  *search // nil: the interval stays
-	running bool    // an attempt or a connection lives
 }
 
 // A move is what a GOAWAY asks for.
 type move struct {
-	at    time.Time // when to connect again; zero: there was no GOAWAY
+	at    time.Time // when to connect again; zero: the backoff says
 	addr  string    // where; empty: to the address of Dial
 	why   error
 	timer *time.Timer // ends the connection at that time
@@ -58,17 +55,15 @@ func Dial(ctx context.Context, url string, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: &cfg, target: target, done: make(chan struct{})}
+	c := &Client{cfg: &cfg, target: target}
 	c.wait.beat, c.wait.rate = cfg.OnHeartbeat, cfg.HeartbeatRate
 	c.in.limit = cfg.ReceiveBuffer
 	c.backoff.rand = cfg.rand
-	c.ctx, c.stop = context.WithCancel(context.Background())
-	c.connect = c.attempt
 	if cfg.Adaptive != nil {
 		c.search = &search{a: cfg.Adaptive}
 	}
 	c.running = true
-	go c.connect()
+	go c.attempt()
 	if _, err := c.current(ctx); err != nil {
 		c.shut()
 		return nil, err
@@ -96,7 +91,7 @@ func (c *Client) Beats() Beats {
 
 // Done returns a channel that is closed when the client has ended and nothing
 // of it runs any more.
-func (c *Client) Done() <-chan struct{} { return c.done }
+func (c *Client) Done() <-chan struct{} { return c.done.wait() }
 
 // Err returns why there is no connection: the last loss or failed attempt, or
 // after the end what ended it. nil while there is one.
@@ -110,7 +105,7 @@ func (c *Client) Err() error {
 // and returns nil. OnState, OnData and OnError must not call it.
 func (c *Client) Close() error {
 	c.shut()
-	<-c.done
+	<-c.Done()
 	return nil
 }
 
@@ -141,7 +136,7 @@ func (c *Client) Beat(ctx context.Context) (rtt time.Duration, err error) {
 // Receive returns the payload of the next DATA, appended to dst, which may be
 // nil. It waits across connections.
 func (c *Client) Receive(ctx context.Context, dst []byte) ([]byte, error) {
-	return c.in.receive(ctx, &c.wait, c.done, dst, c.Err)
+	return c.in.receive(ctx, &c.wait, c.Done(), dst, c.Err)
 }
 
 // do calls f with the present connection, and with the next one if that had
@@ -152,11 +147,14 @@ func (c *Client) do(ctx context.Context, f func(*Conn) error) error {
 		if err != nil {
 			return err
 		}
+		if err = f(conn); err == nil {
+			return nil
+		}
 		var not notSent
-		if err = f(conn); !errors.As(err, &not) {
+		if !errors.As(err, &not) {
 			return err
 		}
-		if err := c.wait.await(ctx, conn.done, nil); err != nil {
+		if err := c.wait.await(ctx, conn.Done(), nil); err != nil {
 			return err
 		}
 	}
@@ -167,7 +165,7 @@ func (c *Client) current(ctx context.Context) (*Conn, error) {
 	for {
 		c.mu.Lock()
 		conn, state, err := c.conn, c.state, c.err
-		if c.changed == nil {
+		if conn == nil && state != Ended && c.changed == nil {
 			c.changed = make(chan struct{})
 		}
 		changed := c.changed
@@ -207,13 +205,15 @@ func (c *Client) attempt() {
 		return
 	}
 	addr, resume := c.next(), c.session
-	c.move = move{}
+	c.move = nil
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.ConnectTimeout)
+	defer cancel()
+	c.stop = cancel
 	c.enter(Event{State: Connecting, Addr: addr})
 
-	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.ConnectTimeout)
-	defer cancel()
 	conn, rest, err := c.open(ctx, addr, resume)
 	c.mu.Lock()
+	c.stop = nil
 	switch {
 	case c.state == Ended:
 		if conn != nil {
@@ -223,9 +223,10 @@ func (c *Client) attempt() {
 	case err != nil:
 		c.failed(err)
 	default:
-		c.conn, c.err, c.met, c.since = conn, nil, true, time.Now()
+		c.conn, c.err, c.met = conn, nil, true
 		c.session = conn.welcome.Session
 		c.spread = min(time.Duration(conn.welcome.SpreadMS)*time.Millisecond, maxWait)
+		conn.welcome = nil
 		c.enter(Event{State: Connected, Addr: addr, Session: c.session, Interval: conn.beats.Interval, Timeout: conn.beats.Timeout})
 		conn.start(rest)
 	}
@@ -259,8 +260,7 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 		return nil, nil, err
 	}
 	conn = newConn(nc, c.cfg, w)
-	conn.wait, conn.in, conn.away = &c.wait, &c.in, c.goaway
-	conn.ended = c.lost
+	conn.wait, conn.in, conn.owner = &c.wait, &c.in, c
 	if c.search != nil {
 		conn.adapt = c.search
 		c.search.welcome(conn.beats.Interval, time.Duration(w.MinBeatMS)*time.Millisecond)
@@ -277,7 +277,7 @@ func (c *Client) tlsConfig(addr string) *tls.Config {
 		t = &tls.Config{}
 	}
 	if t.ServerName == "" {
-		t.ServerName = c.target.host
+		t.ServerName, _, _ = net.SplitHostPort(c.target.addr)
 		if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host) == nil {
 			t.ServerName = host
 		}
@@ -303,6 +303,7 @@ func (c *Client) failed(err error) {
 // obey takes note of where a GOAWAY sends us, and returns after which time: at
 // most maxWait. Called with mu held.
 func (c *Client) obey(g *codec.Goaway) time.Duration {
+	c.move = &move{}
 	if checkAddr(g.Addr) == nil {
 		c.move.addr = g.Addr
 	}
@@ -315,7 +316,7 @@ func (c *Client) goaway(g *codec.Goaway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	conn := c.conn
-	if conn == nil || c.state != Connected || !c.move.at.IsZero() {
+	if conn == nil || c.state != Connected || c.move != nil {
 		return
 	}
 	after := c.obey(g)
@@ -329,16 +330,17 @@ func (c *Client) goaway(g *codec.Goaway) {
 // lost plans the next attempt after the end of a connection.
 func (c *Client) lost(err error) {
 	c.mu.Lock()
+	lasted := c.conn.now()
 	c.conn = nil
-	if c.move.timer != nil {
+	if c.move != nil {
 		c.move.timer.Stop()
 	}
 	if c.state == Ended || c.ends(err) {
 		c.finish()
 		return
 	}
-	delay := c.backoff.lost(time.Since(c.since), c.spread)
-	if !c.move.at.IsZero() {
+	delay := c.backoff.lost(lasted, c.spread)
+	if c.move != nil {
 		err = c.move.why
 		left := max(0, time.Until(c.move.at))
 		if c.backoff.failures > 1 { // sent away again and again
@@ -359,7 +361,7 @@ func (c *Client) ends(err error) bool {
 
 // next returns where the next attempt goes. Called with mu held.
 func (c *Client) next() string {
-	if c.move.addr != "" {
+	if c.move != nil && c.move.addr != "" {
 		return c.move.addr
 	}
 	return c.target.addr
@@ -387,7 +389,7 @@ func (c *Client) again() {
 	}
 	c.running = true
 	c.mu.Unlock()
-	c.connect()
+	c.attempt()
 }
 
 // shut begins to close.
@@ -402,7 +404,9 @@ func (c *Client) shut() {
 	if c.retry != nil {
 		c.retry.Stop()
 	}
-	c.stop()
+	if c.stop != nil {
+		c.stop()
+	}
 	if !c.running {
 		c.finish()
 		return
@@ -422,7 +426,6 @@ func (c *Client) finish() {
 	err := c.err
 	c.wake()
 	c.mu.Unlock()
-	c.stop()
 	if c.cfg.OnState != nil {
 		e := Event{State: Ended, Addr: c.target.addr, Err: err}
 		var why *Error
@@ -431,7 +434,7 @@ func (c *Client) finish() {
 		}
 		c.cfg.OnState(e)
 	}
-	close(c.done)
+	c.done.close()
 }
 
 // wake tells those who wait for a change of state. Called with mu held.

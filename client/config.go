@@ -75,6 +75,9 @@ func (e settingError) Error() string { return string(e) }
 // Is makes errors.Is(err, ErrConfig) true.
 func (e settingError) Is(target error) bool { return target == ErrConfig }
 
+// dial is the default of DialContext. The beats do what keep-alive would.
+var dial = (&net.Dialer{KeepAlive: -1}).DialContext
+
 // withDefaults returns c with every zero field replaced by its default.
 func (c Config) withDefaults() Config {
 	if c.ConnectTimeout == 0 {
@@ -93,8 +96,7 @@ func (c Config) withDefaults() Config {
 		c.ReceiveBuffer = 256 << 10
 	}
 	if c.DialContext == nil {
-		d := &net.Dialer{KeepAlive: -1} // the beats do that
-		c.DialContext = d.DialContext
+		c.DialContext = dial
 	}
 	if c.rand == nil {
 		c.rand = rand.Float64
@@ -130,6 +132,17 @@ func (c Config) Validate() error {
 	}
 	if c.Adaptive != nil && c.ServerBeats {
 		wrong("Adaptive", "set with ServerBeats", "it is this side's beats that it paces; leave one of them out")
+	}
+	if a := c.Adaptive; a != nil {
+		if a.Start < 0 {
+			wrong("Adaptive.Start", a.Start, "must not be negative; leave it out for %s", firstInterval)
+		}
+		if a.Max < 0 || a.Max > 0 && a.Max < a.Start {
+			wrong("Adaptive.Max", a.Max, "must not be less than Start = %s; leave it out for what the server allows", a.Start)
+		}
+		if a.Reprobe < 0 {
+			wrong("Adaptive.Reprobe", a.Reprobe, "must not be negative; leave it out for %s", reprobeAfter)
+		}
 	}
 	if n := len(codec.AppendHello(nil, c.hello(""))); n > codec.HeaderSize+1+codec.MaxControl {
 		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)), "HELLO would have %d bytes with it, %d are allowed; use a shorter token or device", n, codec.HeaderSize+1+codec.MaxControl)

@@ -18,13 +18,13 @@ type Conn struct {
 	base    time.Time
 	wait    *waiting
 	in      *inbox
-	welcome *codec.Welcome
-	adapt   *search               // nil: the interval stays; guarded by mu
-	away    func(g *codec.Goaway) // told a GOAWAY after which to connect again; may be nil
-	ended   func(error)           // told the end, last of all; may be nil
-	flusher func()                // flush, made once
-	quit    chan struct{}         // closed when it cannot be used any more
-	done    chan struct{}         // closed when its goroutines have ended
+	welcome *codec.Welcome // nil in a Client, where nobody can ask for it
+	limit   int            // largest frame body that the server accepts, in bytes
+	adapt   *search        // nil: the interval stays; guarded by mu
+	owner   owner          // nil: none
+	flusher func()         // flush, made once
+	quit    latch          // closed when it cannot be used any more
+	done    latch          // closed when its goroutines have ended
 
 	mu       sync.Mutex
 	pulse    pulse
@@ -32,17 +32,24 @@ type Conn struct {
 	armed    time.Duration // when timer runs out; never: it does not
 	out      []byte        // frames to be written
 	spare    []byte        // an empty buffer
+	running  int32         // goroutines: the reader and the one that writes
+	nextID   uint32
 	flushing bool          // a goroutine writes
-	running  int           // goroutines: the reader and the one that writes
 	reading  bool          // the reader waits for the server, and not for the application
 	closing  bool          // CLOSE is the last frame in out
+	leaving  bool          // a GOAWAY has announced the end
+	unsaved  bool          // adapt has learned something
 	err      error         // why quit is closed
 	room     chan struct{} // closed when out has room; made when somebody waits
 	calls    map[uint64]*call
-	nextID   uint32
 	beats    Beats
-	quiet    time.Duration // how long neither side had spoken before the last beat
-	unsaved  bool          // adapt has learned something
+	quiet    time.Duration // how long neither side had spoken before the last beat; 0: not known
+}
+
+// An owner makes the next connection.
+type owner interface {
+	goaway(g *codec.Goaway) // is told a GOAWAY after which to connect again
+	lost(err error)         // is told the end, last of all
 }
 
 // Beats are figures about heartbeats.
@@ -79,9 +86,8 @@ func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 		got.welcome, got.rest, got.err = handshake(limited, nc, &cfg, "", 0)
 	}()
 	if err := w.await(ctx, ready, nil); err != nil {
-		cancel()
-		<-ready // at once: its reads and writes end with it
 		_ = nc.Close()
+		<-ready // at once: its reads and writes end with it
 		return nil, err
 	}
 	if got.err != nil {
@@ -104,9 +110,11 @@ func addrOf(nc net.Conn) string {
 // newConn prepares a connection whose handshake is over.
 func newConn(nc net.Conn, cfg *Config, w *codec.Welcome) *Conn {
 	c := &Conn{
-		nc: nc, cfg: cfg, base: time.Now(), welcome: w,
-		quit: make(chan struct{}), done: make(chan struct{}), armed: never,
+		nc: nc, cfg: cfg, base: time.Now(), welcome: w, limit: w.MaxFrame, armed: never,
 		running: 1, // the reader, from start on
+	}
+	if c.limit == 0 {
+		c.limit = codec.DefaultMaxFrame
 	}
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	c.timer.Stop()
@@ -139,7 +147,7 @@ func (c *Conn) Beats() Beats {
 
 // Done returns a channel that is closed when the connection has ended and
 // nothing of it runs any more.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} { return c.done.wait() }
 
 // Err returns why the connection ended, nil while it has not.
 func (c *Conn) Err() error {
@@ -197,12 +205,11 @@ func (c *Conn) onTimer() {
 		c.pulse.forgive(late + grace)
 		c.quiet = 0
 	}
-	c.armed = never
 	if !c.reading {
 		c.pulse.hold()
-		c.quiet = 0
 	}
-	quiet := now - max(c.pulse.sent, c.pulse.heard)
+	quiet := c.silence(now)
+	c.armed = never
 	switch c.pulse.poll(now) {
 	case beat:
 		if !c.pulse.open {
@@ -217,6 +224,16 @@ func (c *Conn) onTimer() {
 		return
 	}
 	c.arm()
+}
+
+// silence returns for how long neither side has spoken, or 0 where that is not
+// known: the application does not receive, bytes are still being written, or this
+// process did not run. Called with mu held.
+func (c *Conn) silence(now time.Duration) time.Duration {
+	if c.pulse.held || c.flushing || now-c.armed > lateTimer {
+		return 0
+	}
+	return now - max(c.pulse.sent, c.pulse.heard)
 }
 
 // queueBeat is called with mu held.
@@ -276,8 +293,12 @@ func (c *Conn) fail(err error) {
 	}
 	c.err = err
 	c.timer.Stop()
-	if c.adapt != nil && (c.pulse.open || c.pulse.asking) && !saidSo(err) {
-		c.unsaved = c.adapt.lost(c.quiet, time.Now()) || c.unsaved
+	if c.adapt != nil && !c.leaving && !saidSo(err) {
+		if c.pulse.open || c.pulse.asking {
+			c.unsaved = c.adapt.lost(c.quiet, time.Now()) || c.unsaved
+		} else {
+			c.unsaved = c.adapt.closed(c.silence(c.now()), time.Now()) || c.unsaved
+		}
 	}
 	if !c.closing { // with CLOSE said it ends in order
 		abort(c.nc)
@@ -288,7 +309,7 @@ func (c *Conn) fail(err error) {
 		w.err = c.lost()
 		w.done <- struct{}{}
 	}
-	close(c.quit)
+	c.quit.close()
 }
 
 // abort makes the coming Close drop what is queued and reset the connection: it
@@ -309,10 +330,10 @@ func (c *Conn) leave() {
 	over, err := c.running == 0 && c.err != nil, c.err
 	c.mu.Unlock()
 	if over {
-		if c.ended != nil {
-			c.ended(err)
+		if c.owner != nil {
+			c.owner.lost(err)
 		}
-		close(c.done)
+		c.done.close()
 	}
 }
 
@@ -324,7 +345,7 @@ const closeTimeout = time.Second
 // connection ended. It must not be called by OnData or OnError.
 func (c *Conn) Close() error {
 	c.shut()
-	<-c.done
+	<-c.Done()
 	return nil
 }
 

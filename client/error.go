@@ -84,6 +84,21 @@ type handshakeError struct {
 func (e *handshakeError) Error() string { return e.text }
 func (e *handshakeError) Unwrap() error { return e.err }
 
+// A brokenError is the end of the stream of a connection that had worked.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string {
+	switch {
+	case errors.Is(e.err, io.EOF):
+		return "the server closed the connection without a word"
+	case errors.Is(e.err, syscall.ECONNRESET):
+		return "the connection was reset"
+	}
+	return explain(e.err)
+}
+
+func (e *brokenError) Unwrap() error { return e.err }
+
 // final reports whether an attempt that failed with err would fail again.
 // welcomed: this address has been a heartwheel server before, so that anything
 // but a final code is a passing state of it.
@@ -114,8 +129,11 @@ func explain(err error) string {
 		dns    *net.DNSError
 		header tls.RecordHeaderError
 		op     *net.OpError
+		broken *brokenError
 	)
 	switch {
+	case errors.As(err, &broken):
+		return broken.Error()
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fmt.Sprintf("the name %q has no address: check the spelling and the network", dns.Name)
 	case errors.As(err, &dns):
@@ -124,7 +142,7 @@ func explain(err error) string {
 		return "connection refused: nothing listens there; check the port, or start the server"
 	case errors.As(err, &header):
 		return "no TLS is spoken there; use tcp://"
-	case errors.Is(err, errNoWelcome):
+	case errors.Is(err, errNoWelcome), errors.Is(err, errHalfWelcome):
 		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no connection in time: the host does not answer; check the address and firewalls"

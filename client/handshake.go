@@ -18,8 +18,14 @@ const (
 	maxInterval = 24 * time.Hour
 )
 
+// welcomeBuffer is what a WELCOME and some more fit in, in bytes.
+const welcomeBuffer = 512
+
 // errNoWelcome: the server is silent after it accepted.
 var errNoWelcome = errors.New("the server accepted and then said nothing: no WELCOME in time; check that it is a heartwheel server and not overloaded")
+
+// errHalfWelcome: it stopped, or closed, in the middle of it.
+var errHalfWelcome = errors.New("the server began its WELCOME and did not finish it; the way to it may be bad")
 
 // handshake says HELLO and waits for WELCOME, until ctx ends. rest is what came
 // behind it.
@@ -36,7 +42,7 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, bea
 	}
 	// A server that refuses may have closed already; then what it said counts.
 	_, wrote := nc.Write(codec.AppendHello(nil, h))
-	buf := make([]byte, 0, smallBuffer)
+	buf := make([]byte, 0, welcomeBuffer)
 	var end error
 	for {
 		w, n, err := welcome(buf)
@@ -47,6 +53,8 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, bea
 		case end == nil:
 		case errors.Is(end, os.ErrDeadlineExceeded) && len(buf) == 0:
 			return nil, nil, errNoWelcome
+		case len(buf) > 0 && (errors.Is(end, os.ErrDeadlineExceeded) || errors.Is(end, io.EOF)):
+			return nil, nil, errHalfWelcome
 		case errors.Is(end, io.EOF) && wrote != nil:
 			return nil, nil, wrote
 		default:

@@ -21,10 +21,11 @@ type inbox struct {
 // keepBuffer is the capacity up to which an empty buffer is kept.
 const keepBuffer = 1 << 10
 
-// put copies a message in once there is room, or done is closed. waiting is
-// called before it waits.
-func (in *inbox) put(msg []byte, waiting func(), done <-chan struct{}) {
-	for told, over := false, false; ; {
+// put copies a message in once there is room. Before it waits for that, it calls
+// waiting; when what that returned is closed, it waits no more.
+func (in *inbox) put(msg []byte, waiting func() <-chan struct{}) {
+	var done <-chan struct{}
+	for over := false; ; {
 		in.mu.Lock()
 		if used := len(in.buf) - in.head; used == 0 || used+4+len(msg) <= in.limit || over {
 			in.push(msg)
@@ -36,9 +37,8 @@ func (in *inbox) put(msg []byte, waiting func(), done <-chan struct{}) {
 		}
 		room := in.room
 		in.mu.Unlock()
-		if !told {
-			told = true
-			waiting()
+		if done == nil {
+			done = waiting()
 		}
 		select {
 		case <-room:

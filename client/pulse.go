@@ -25,18 +25,18 @@ const (
 // for concurrent use.
 type pulse struct {
 	interval time.Duration // H
-	server   bool          // the server beats, this side answers
 	jitter   func() float64
 
 	gap   time.Duration // this side's silence until the next beat: H with jitter
 	sent  time.Duration // when the last own bytes were handed to the kernel
 	heard time.Duration // when the last byte came
 
-	asking bool          // a beat or question is on its way to the kernel
-	asked  time.Duration // when the oldest question without an answer was handed over
-	open   bool          // there is such a question
+	asked time.Duration // when the oldest question without an answer was handed over
 
-	held bool // nothing can be heard: the application does not take what has come
+	server bool // the server beats, this side answers
+	asking bool // a beat or question is on its way to the kernel
+	open   bool // there is a question without an answer
+	held   bool // nothing can be heard: the application does not take what has come
 }
 
 // start begins with the server's values. now is when its WELCOME came.

@@ -12,7 +12,7 @@ import (
 // A connection reads into a small buffer of its own. While more comes than fits,
 // it borrows a large one.
 const (
-	smallBuffer = 512
+	smallBuffer = 128
 	largeBuffer = 32 << 10
 )
 
@@ -25,8 +25,8 @@ func (c *Conn) read(rest []byte) {
 	var end error // of the stream
 	for {
 		err := c.frames(&b)
-		if err == nil {
-			err = end
+		if err == nil && end != nil {
+			err = &brokenError{end}
 		}
 		if err != nil {
 			b.giveBack()
@@ -98,7 +98,7 @@ func (c *Conn) frame(f codec.Frame) error {
 		if c.cfg.OnData != nil {
 			c.cfg.OnData(f.Payload)
 		} else {
-			c.in.put(f.Payload, c.hold, c.quit)
+			c.in.put(f.Payload, c.hold)
 		}
 	case codec.OpBeat:
 		c.onBeat()
@@ -141,13 +141,14 @@ func (c *Conn) frame(f codec.Frame) error {
 // statusUnhandled answers a request of the server: this client takes none.
 const statusUnhandled = 1
 
-// hold notes that the reader waits for the application.
-func (c *Conn) hold() {
+// hold notes that the reader waits for the application, which it does until the
+// end of the connection at most: then what it returns is closed.
+func (c *Conn) hold() (quit <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pulse.hold()
-	c.quiet = 0
 	c.arm()
+	return c.quit.wait()
 }
 
 // reply queues an answer to the server. What the server asks is bounded by what
@@ -203,8 +204,11 @@ func (c *Conn) onGoaway(payload []byte) error {
 		return err
 	case !g.Code.Reconnect():
 		return &CodeError{g.Code, g.Reason}
-	case c.away != nil:
-		c.away(&g)
+	case c.owner != nil:
+		c.mu.Lock()
+		c.leaving = true
+		c.mu.Unlock()
+		c.owner.goaway(&g)
 	}
 	return nil
 }

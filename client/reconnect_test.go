@@ -14,7 +14,7 @@ import (
 	"heartwheel/codec"
 )
 
-var refused = fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+var errRefused = fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
 
 // The first delay is spread over the server's window, then the window doubles
 // from 0.5 s to 30 s, and a connection that lasts for 30 s starts anew.
@@ -23,7 +23,7 @@ func TestReconnectDelays(t *testing.T) {
 		r := newRig(t)
 		c := r.connect()
 		time.Sleep(40 * time.Second)
-		r.setRefuse(refused)
+		r.setRefuse(errRefused)
 		r.peer().hangUp()
 		time.Sleep(200 * time.Second)
 		// Half of 4 s, and then of 1, 2, 4, 8, 16, 30, 30 s: the loss was the first.
@@ -115,6 +115,20 @@ func TestGoaway(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if got := r.dialled(); got[len(got)-1] != "server:1" {
 			t.Errorf("dialled %v", got)
+		}
+		c.Close()
+	})
+}
+
+// A connection that had worked is lost in other words than one that never did.
+func TestLossInWords(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.connect()
+		r.peer().hangUp()
+		synctest.Wait()
+		if got, want := r.last().what.String(), "the server closed the connection without a word; connecting again in 2s"; got != want {
+			t.Errorf("told %q, want %q", got, want)
 		}
 		c.Close()
 	})

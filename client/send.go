@@ -78,17 +78,13 @@ func (c *Conn) Beat(ctx context.Context) (time.Duration, error) {
 // Receive returns the payload of the next DATA, appended to dst, which may be
 // nil. What had come before the connection ended is still returned.
 func (c *Conn) Receive(ctx context.Context, dst []byte) ([]byte, error) {
-	return c.in.receive(ctx, c.wait, c.done, dst, c.lost)
+	return c.in.receive(ctx, c.wait, c.Done(), dst, c.lost)
 }
 
 // fits checks the content of a frame against what the server accepts.
 func (c *Conn) fits(content int) error {
-	limit := c.welcome.MaxFrame
-	if limit == 0 {
-		limit = codec.DefaultMaxFrame
-	}
-	if 1+content > limit {
-		return fmt.Errorf("%w: %d bytes, %d are accepted", ErrTooLarge, 1+content, limit)
+	if 1+content > c.limit {
+		return fmt.Errorf("%w: %d bytes, %d are accepted", ErrTooLarge, 1+content, c.limit)
 	}
 	return nil
 }
@@ -139,7 +135,7 @@ func (c *Conn) lockRoom(ctx context.Context, size int) error {
 		}
 		room := c.room
 		c.mu.Unlock()
-		if err := c.wait.await(ctx, room, c.quit); err != nil {
+		if err := c.wait.await(ctx, room, c.quit.wait()); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,6 @@ import (
 type target struct {
 	url  string // as it was given
 	addr string // host:port
-	host string // the name that a certificate has to be for
 	tls  bool
 }
 
@@ -37,13 +36,15 @@ func parseURL(raw string) (target, error) {
 	if err := checkAddr(u.Host); err != nil {
 		return wrong("%s", err)
 	}
-	return target{url: raw, addr: u.Host, host: u.Hostname(), tls: u.Scheme == "tls"}, nil
+	return target{url: raw, addr: u.Host, tls: u.Scheme == "tls"}, nil
 }
 
 // checkAddr judges host:port.
 func checkAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	switch {
+	case err != nil && strings.Count(addr, ":") > 1 && addr[0] != '[':
+		return errors.New("an IPv6 address needs brackets, as in [::1]:9000")
 	case err != nil || port == "":
 		return errors.New("the port is missing")
 	case host == "":
