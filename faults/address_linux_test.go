@@ -176,7 +176,7 @@ func TestAddressFlood(t *testing.T) {
 	}
 	admitted, allowed := f.settle(began, rate, burst)
 	perSecond := func(r floodReport) float64 { return float64(r.Dials) / r.Took.Seconds() }
-	t.Logf("case 19: %.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d others a second: %s quiet; "+
+	figure(t, 19, "%.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d others a second: %s quiet; "+
 		"%s beside a flood of %.0f/s against another process; %s under the flood; in the last of %d rounds %s",
 		perSecond(f.toServer), admitted, f.toServer.Dials, allowed, othersRate, &f.quiet, &f.beside, perSecond(f.toSink), &f.under, ran, last)
 }
@@ -247,7 +247,7 @@ func TestAddressTableIsBounded(t *testing.T) {
 	if r.Dials < sources {
 		t.Skipf("this machine made %d connections only: %+v", r.Dials, r)
 	}
-	t.Logf("case 19: %d connections from %d addresses: at most %v tracked, %v at the end, %d MiB more in use",
+	figure(t, 19, "%d connections from %d addresses: at most %v tracked, %v at the end, %d MiB more in use",
 		r.Dials, sources, most, m.value("heartwheel_addresses"), (resident(t, s.pid())-before)>>20)
 }
 
@@ -309,7 +309,7 @@ func TestFlappingAddress(t *testing.T) {
 		t.Errorf("after %d refusals the server says\n%s", refused, m.ours())
 	}
 	s.check()
-	t.Logf("case 20: banned at connection %d for %s and told 3013 with after_ms %d; refused %d times, back after %s; 30 others unaffected; off by default: %d reconnects served",
+	figure(t, 20, "banned at connection %d for %s and told 3013 with after_ms %d; refused %d times, back after %s; 30 others unaffected; off by default: %d reconnects served",
 		flaps+1, ban, b.after.Milliseconds(), refused, back.Round(10*time.Millisecond), 4*flaps)
 }
 

@@ -156,7 +156,7 @@ func TestMemoryLimit(t *testing.T) {
 	if len(th.admitted) != conns {
 		t.Fatalf("%d of %d were admitted without a limit: %v", len(th.admitted), conns, th.wrong)
 	}
-	t.Logf("case 15: %d connections need %d kB in the cgroup (%d kB without any): %d B each, of which %d kB in all are the kernel's",
+	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, of which %d kB in all are the kernel's",
 		conns, need>>10, empty>>10, (need-empty)/int64(conns), group.value("memory.kmem.usage_in_bytes", "")>>10)
 	th.leave(conns)
 	s.stop(syscall.SIGKILL)
@@ -166,7 +166,7 @@ func TestMemoryLimit(t *testing.T) {
 	th = newThrong(t, s.addr)
 	start := time.Now()
 	full := dialUntilFull(th, s, conns)
-	t.Logf("case 15: limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(th.admitted), th.refused, time.Since(start).Round(time.Millisecond))
+	figure(t, 15, "limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(th.admitted), th.refused, time.Since(start).Round(time.Millisecond))
 	if !full {
 		t.Fatalf("the server never said that it is full; it says\n%s", s.metrics().ours())
 	}
@@ -193,7 +193,7 @@ func TestMemoryLimit(t *testing.T) {
 	if got := m.value("heartwheel_memory_limit_bytes"); got != float64(group.value("memory.limit_in_bytes", "")) {
 		t.Errorf("the server takes its limit for %v", got)
 	}
-	t.Logf("case 15: after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file cache %d kB, oom_kill %d, limit hit %d times",
+	figure(t, 15, "after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file cache %d kB, oom_kill %d, limit hit %d times",
 		conns, len(th.admitted), th.refused, lost, used(group)>>10, 100*float64(used(group))/float64(limit),
 		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"), group.value("memory.failcnt", ""))
 
@@ -225,7 +225,7 @@ func roomAgain(t *testing.T, th *throng, s *serverProcess) {
 	th.leave(half)
 	start := time.Now()
 	s.await("it takes newcomers again", func(m metrics) bool { return m.value("heartwheel_ready") == 1 })
-	t.Logf("case 15: %d left; newcomers are taken again after %s", half, time.Since(start).Round(time.Millisecond))
+	figure(t, 15, "%d left; newcomers are taken again after %s", half, time.Since(start).Round(time.Millisecond))
 	before := len(th.admitted)
 	for end := time.Now().Add(limit); len(th.admitted) < before+10; {
 		th.dial(dialers, never)
@@ -243,6 +243,6 @@ func withoutLadder(t *testing.T, limit int64, conns int) {
 	s, group := memoryServer(t, limit, "--memory-limit", "off")
 	th := newThrong(t, s.addr)
 	th.dial(2*conns, func() bool { return group.value("memory.oom_control", "oom_kill") > 0 })
-	t.Logf("case 15: for comparison, with memory-limit off: killed %d times after %d were admitted",
+	figure(t, 15, "for comparison, with memory-limit off: killed %d times after %d were admitted",
 		group.value("memory.oom_control", "oom_kill"), len(th.admitted))
 }

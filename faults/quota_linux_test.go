@@ -138,13 +138,13 @@ func TestProcessorQuota(t *testing.T) {
 		kept += b.waited
 	}
 	cpu := m.value("process_cpu_seconds_total") - before.value("process_cpu_seconds_total")
-	t.Logf("case 15: quota 25 %%: %.0f %% of a processor used in %s (%.1f × T), kept off it for %s; %d echoes of the flood",
+	figure(t, 15, "quota 25 %%: %.0f %% of a processor used in %s (%.1f × T), kept off it for %s; %d echoes of the flood",
 		100*cpu/took.Seconds(), took.Round(time.Millisecond), took.Seconds()/timeout.Seconds(), kept.Round(time.Millisecond), rounds)
-	t.Logf("case 15: %d live of %d, 0 wanted killed: %d; slowest answer %s, stalls %v of %.1f s, averted %v",
+	figure(t, 15, "%d live of %d, 0 wanted killed: %d; slowest answer %s, stalls %v of %.1f s, averted %v",
 		r.Live, conns-silent, conns-silent-r.Live, r.Slowest.Round(time.Millisecond), m.sum("heartwheel_stalls_total"),
 		m.sum("heartwheel_stalled_seconds_total"), m.by("heartwheel_expiry_averted_total"))
-	t.Logf("case 15: %d dead found after the timeout by: %s", silent, spread(ds, lateBy))
-	t.Logf("case 15: bound:                             %s", spread(ds, bound))
+	figure(t, 15, "%d dead found after the timeout by: %s", silent, spread(ds, lateBy))
+	figure(t, 15, "bound:                             %s", spread(ds, bound))
 	if kept == 0 {
 		t.Skip("the quota never kept the server off the processor: this machine is too slow to use up a quarter of one")
 	}
