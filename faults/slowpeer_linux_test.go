@@ -95,7 +95,14 @@ type slowPeer struct {
 // dialSlow connects p. What it sets has to be set before.
 func dialSlow(t testing.TB, addr string, p *slowPeer) {
 	t.Helper()
-	d := net.Dialer{Timeout: limit, Control: func(_, _ string, c syscall.RawConn) (err error) {
+	if err := dialSlowFrom(t, "127.0.0.1", addr, p); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.reset)
+}
+
+func dialSlowFrom(t testing.TB, source, addr string, p *slowPeer) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: limit, Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) {
 			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096),
 				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, p.segment))
@@ -103,11 +110,11 @@ func dialSlow(t testing.TB, addr string, p *slowPeer) {
 	}}
 	nc, err := d.Dial("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	p.conn = &conn{TCPConn: nc.(*net.TCPConn), t: t}
 	p.gone, p.order = make(chan struct{}), make(chan error, 1)
-	t.Cleanup(p.reset)
+	return nil
 }
 
 // slowPayload is the size of each DATA frame that a slow peer asks for.

@@ -1,0 +1,276 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// A doing is something that is done to a server again and again, every so
+// often. Each time it is over by itself.
+type doing struct {
+	name  string
+	every time.Duration
+	do    func(z *soak, s *soaked) error
+}
+
+var soakDoings = []doing{
+	{"connects and leaves", 40 * time.Millisecond, comeAndGo},
+	{"silent peers", 400 * time.Millisecond, fallSilent},
+	{"readers that never read", 2 * time.Second, func(_ *soak, s *soaked) error { return dontRead(s, 4<<20) }},
+	{"readers that stall", 2 * time.Second, func(_ *soak, s *soaked) error { return dontRead(s, 200<<10) }},
+	{"bad inputs", 200 * time.Millisecond, sendBad},
+	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak, s *soaked) error { return knock(s, "127.0.0.2") }},
+	{"dials of a flapping address", 150 * time.Millisecond, func(_ *soak, s *soaked) error { return knock(s, "127.0.0.3") }},
+}
+
+// repeat does it until the end, but not in a lull.
+func (z *soak) repeat(s *soaked, d doing) {
+	for {
+		select {
+		case <-z.quit:
+			return
+		case <-time.After(d.every):
+		}
+		z.busy.RLock()
+		z.wg.Go(func() {
+			defer z.busy.RUnlock()
+			if err := d.do(z, s); err != nil && !s.goesOn(err) {
+				z.isWrong("%s: %v", d.name, err)
+			}
+			z.mu.Lock()
+			z.done[d.name]++
+			z.mu.Unlock()
+		})
+	}
+}
+
+// doings says how often what was done.
+func (z *soak) doings() string {
+	var all []string
+	for name, n := range z.done {
+		all = append(all, fmt.Sprintf("%d %s", n, name))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// visitor is one of a thousand addresses, none of which comes often enough to
+// be refused.
+func visitor() string {
+	n := rand.IntN(1000)
+	return fmt.Sprintf("127.91.%d.%d", n/250, 1+n%250)
+}
+
+// comeAndGo connects, is served or not, and leaves in one of several ways.
+func comeAndGo(_ *soak, s *soaked) error {
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	if rand.IntN(2) == 0 {
+		if err := c.echoErr(); err != nil {
+			return err
+		}
+	}
+	return storms[rand.IntN(len(storms))].do(c.TCPConn)
+}
+
+// goesOn reports whether an error may be that of a visitor to a server that is
+// being replaced: it is told to go in place of what it waits for. It is never
+// refused.
+func (s *soaked) goesOn(err error) bool {
+	return s.goodBinary && !errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// fallSilent beats once, and wants to be reset, not before the timeout.
+func fallSilent(_ *soak, s *soaked) error {
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	sent := time.Now()
+	if err := c.sendErr(beat); err != nil {
+		return err
+	}
+	for {
+		f, err := c.frameErr()
+		switch {
+		case err == nil && f.Op == codec.OpBeat:
+		case errors.Is(err, syscall.ECONNRESET):
+			if took := time.Since(sent); took < soakTimeout {
+				return fmt.Errorf("reset after %s", took)
+			}
+			return nil
+		default:
+			return fmt.Errorf("got %s %q %v, not a reset", f.Op, f.Payload, err)
+		}
+	}
+}
+
+// dontRead asks for so many bytes of echoes, beats and reads nothing. It has
+// to be closed.
+func dontRead(s *soaked, size int) error {
+	p := &slowPeer{segment: 1400}
+	if err := dialSlowFrom(s.t, visitor(), s.addr, p); err != nil {
+		return err
+	}
+	defer p.reset()
+	_ = p.SetWriteDeadline(time.Now().Add(limit))
+	frame := codec.AppendData(nil, make([]byte, slowPayload))
+	var err error
+	for n := 0; n < size && err == nil; n += len(frame) {
+		_, err = p.Write(frame)
+	}
+	for err == nil {
+		time.Sleep(soakBeat / 2)
+		_, err = p.Write(beat)
+	}
+	if os.IsTimeout(err) {
+		return err
+	}
+	return nil
+}
+
+// sendBad sends what is not the protocol and wants to be told so.
+func sendBad(_ *soak, s *soaked) error {
+	kind := badKinds[rand.IntN(len(badKinds))]
+	if kind.code == 0 || kind.after > soakTimeout {
+		kind = badKinds[len(badKinds)-1]
+	}
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	if err := c.sendErr(kind.input); err != nil {
+		return err
+	}
+	f, err := c.frameErr()
+	code, _, perr := codec.ParseClose(f.Payload)
+	if err := errors.Join(err, perr); err != nil || f.Op != codec.OpClose || code != kind.code {
+		return fmt.Errorf("%s: got %s %q %v, not close %d", kind.name, f.Op, f.Payload, err, kind.code)
+	}
+	if _, err = c.frameErr(); err != io.EOF {
+		return fmt.Errorf("%s: %v, not the end", kind.name, err)
+	}
+	return nil
+}
+
+// knock connects from an address that does so too often: it is served, told
+// that it is refused, or reset.
+func knock(s *soaked, source string) error {
+	c, err := dialFromErr(s.t, source, s.addr)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNRESET) {
+			err = nil
+		}
+		return err
+	}
+	defer c.reset()
+	if c.sendErr(beat) != nil {
+		return nil
+	}
+	f, err := c.frameErr()
+	if err != nil || f.Op == codec.OpBeat {
+		return nil
+	}
+	g, err := codec.ParseGoaway(f.Payload)
+	if err != nil || f.Op != codec.OpGoaway || g.Code != codec.CodeRateLimited && g.Code != codec.CodeDraining {
+		return fmt.Errorf("got %s %q", f.Op, f.Payload)
+	}
+	return nil
+}
+
+// A livePeer beats in time. It must not be closed, but by a drain.
+type livePeer struct {
+	z      *soak
+	s      *soaked
+	source string
+	ready  func() // when it is served for the first time
+	late   time.Duration
+}
+
+func (p *livePeer) run() {
+	for first := true; ; first = false {
+		c, err := dialFromErr(p.s.t, p.source, p.s.addr)
+		if err != nil {
+			p.z.isWrong("a live peer cannot connect: %v", err)
+			if first {
+				p.ready()
+			}
+			return
+		}
+		told, err := p.live(c, first)
+		c.reset()
+		switch {
+		case err == nil:
+			return
+		case told && p.s.goodBinary:
+			p.z.mu.Lock()
+			p.z.reached++
+			p.z.mu.Unlock()
+		case p.late >= soakTimeout-soakBeat:
+			p.z.mu.Lock()
+			p.z.excused++
+			p.z.mu.Unlock()
+		default:
+			p.z.isWrong("a live peer was closed: %v", err)
+		}
+	}
+}
+
+// live beats until the end of the soak, when the error is nil, or of the
+// connection. It reports whether it was told to go for a drain.
+func (p *livePeer) live(c *conn, first bool) (told bool, err error) {
+	p.late = 0
+	for due := time.Now(); ; due = time.Now().Add(soakBeat) {
+		time.Sleep(time.Until(due))
+		p.late = max(p.late, time.Since(due)) // by this process's fault
+		select {
+		case <-p.z.quit:
+			return told, nil
+		default:
+		}
+		if err := c.sendErr(append(codec.AppendData(nil, []byte("live")), beat...)); err != nil {
+			return told, err
+		}
+		for answered := false; !answered; {
+			f, err := c.frameErr()
+			if err != nil {
+				return told, err
+			}
+			switch f.Op {
+			case codec.OpBeat:
+				answered = true
+			case codec.OpGoaway:
+				g, err := codec.ParseGoaway(f.Payload)
+				if told = err == nil && g.Code == codec.CodeDraining; !told {
+					return false, fmt.Errorf("goaway %+v %v", g, err)
+				}
+			case codec.OpClose:
+				return told, fmt.Errorf("close %q", f.Payload)
+			case codec.OpData:
+				if string(f.Payload) != "live" {
+					return told, fmt.Errorf("got %q, which it had not sent", f.Payload)
+				}
+			default:
+				return told, fmt.Errorf("got %s %q", f.Op, f.Payload)
+			}
+		}
+		if first {
+			first = false
+			p.ready()
+		}
+	}
+}
