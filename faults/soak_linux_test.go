@@ -45,6 +45,8 @@ type soak struct {
 	done     map[string]int // by what was done
 	wrong    []string       // the first few
 	wrongN   int
+	checks   int // of /debug/check that were clean
+	killed   int // live peers
 	excused  int // live peers that may have been closed, as this process was late
 	reached  int // times that a live peer came again after a hand-over
 	unjudged int // requests to ops beside which the server was stopped
@@ -108,8 +110,9 @@ func TestSoak(t *testing.T) {
 	}
 	steady, replaced := z.servers[0], z.servers[1]
 	slope, growth := judgeRSS(t, steady.samples)
-	figure(t, 21, "%s of %s: 0 live peers killed of 2 × %d (%d came again after a hand-over, %d excused); %d hand-overs, %d that failed; RSS %s; at most %d files and %.0f goroutines in each lull; %.0f %% of two processors",
-		took.Round(time.Second), z.doings(), soakLive, z.reached, z.excused, replaced.handOver, steady.handOver, slope, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
+	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; RSS %s; in each lull at most %d files and %.0f goroutines; about %.0f %% of two processors",
+		took.Round(time.Second), z.doings(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
+		z.checks, slope, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
 	if growth > soakGrowth {
 		t.Errorf("the memory in use has grown by %.1f %% from the first third to the last", 100*growth)
 	}
@@ -149,18 +152,19 @@ func (z *soak) faults(period time.Duration) {
 	end := time.Now().Add(period)
 	for _, s := range z.servers {
 		time.Sleep(time.Duration(rand.Int64N(int64(period) / 4)))
-		s.freeze(soakTimeout/2 + time.Duration(rand.Int64N(int64(soakTimeout*3/2))))
+		s.freeze(z.t, soakTimeout/2+time.Duration(rand.Int64N(int64(soakTimeout*3/2))))
 		time.Sleep(time.Duration(rand.Int64N(int64(period) / 4)))
 		s.replace(z.t)
 	}
 	time.Sleep(time.Until(end))
 }
 
-func (s *soaked) freeze(length time.Duration) {
-	s.signal(s.t.(*testing.T), s.current(), syscall.SIGSTOP)
+func (s *soaked) freeze(t *testing.T, length time.Duration) {
+	t.Helper()
+	s.signal(t, s.current(), syscall.SIGSTOP)
 	s.count(1)
 	time.Sleep(length)
-	s.signal(s.t.(*testing.T), s.current(), syscall.SIGCONT)
+	s.signal(t, s.current(), syscall.SIGCONT)
 	s.count(1)
 }
 
@@ -237,6 +241,10 @@ func (z *soak) scrape(s *soaked) {
 			z.mu.Unlock()
 		case err != nil || status != http.StatusOK:
 			z.isWrong("%s: %d %v %.300s", path, status, err, body)
+		case path == "/debug/check":
+			z.mu.Lock()
+			z.checks++
+			z.mu.Unlock()
 		}
 	}
 }

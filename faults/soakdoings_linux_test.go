@@ -213,21 +213,27 @@ func (p *livePeer) run() {
 		}
 		told, err := p.live(c, first)
 		c.reset()
-		switch {
-		case err == nil:
+		if err == nil {
 			return
-		case told && p.s.goodBinary:
-			p.z.mu.Lock()
-			p.z.reached++
-			p.z.mu.Unlock()
-		case p.late >= soakTimeout-soakBeat:
-			p.z.mu.Lock()
-			p.z.excused++
-			p.z.mu.Unlock()
-		default:
-			p.z.isWrong("a live peer was closed: %v", err)
 		}
+		p.closed(told, err)
 	}
+}
+
+// closed notes the end of a connection, as it may be or as it may not.
+func (p *livePeer) closed(told bool, err error) {
+	count := &p.z.killed
+	switch {
+	case told && p.s.goodBinary:
+		count = &p.z.reached
+	case p.late >= soakTimeout-soakBeat:
+		count = &p.z.excused
+	default:
+		p.z.isWrong("a live peer was closed: %v", err)
+	}
+	p.z.mu.Lock()
+	*count++
+	p.z.mu.Unlock()
 }
 
 // live beats until the end of the soak, when the error is nil, or of the
