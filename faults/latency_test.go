@@ -114,3 +114,9 @@ func quantile(all []time.Duration, part float64) time.Duration {
 func (l *latencies) p99() (server, idle time.Duration) {
 	return quantile(l[0], 0.99), quantile(l[1], 0.99)
 }
+
+func (l *latencies) add(more latencies) {
+	for i, all := range more {
+		l[i] = append(l[i], all...)
+	}
+}

@@ -35,30 +35,36 @@ const outboxLimit = 256 << 10
 // server that does nothing any work shows. For the same reason the push is as
 // fast as such peers can read on a small machine. A last one is as fast as the
 // loops take it.
+//
+// What else this machine does may spoil a round, but a server that lets such
+// peers hurt others spoils each: one good round out of several is asked for.
 func TestReadersThatNeverRead(t *testing.T) {
 	c := &neverRead{readers: 200, every: 50 * time.Millisecond}
-	rounds := 2
+	rounds, enough := 6, 1
 	if *long {
-		c.readers, c.every, rounds = 1000, 250*time.Millisecond, 3
+		c.readers, c.every, rounds, enough = 1000, 250*time.Millisecond, 9, 3
 	}
 	c.s = startTorrent(t)
 	c.others = newProbe(t, c.s, startTorrent(t))
 	w := watch(t, c.s)
-	for range rounds {
-		c.others.start()
-		time.Sleep(time.Second)
-		c.others.stop(&c.quiet)
-		c.dial(t)
-		c.read(t)
-		c.neverRead(t, c.every, &c.never)
+	good, ran, last := 0, 0, ""
+	for good < enough && ran < rounds {
+		var ok bool
+		if ok, last = c.round(t); ok {
+			good++
+		}
+		ran++
+	}
+	if good < enough {
+		t.Errorf("in %d of %d rounds others were served in time; the last one: %s", good, ran, last)
 	}
 	c.dial(t)
 	c.neverRead(t, 0, &c.flatOut)
 	burdens := w.stop()
 
 	c.s.check()
-	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64((rounds+1)*c.readers) {
-		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, (rounds+1)*c.readers)
+	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64((ran+1)*c.readers) {
+		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, (ran+1)*c.readers)
 	}
 	if most := int64(c.readers) * (outboxLimit + 4<<10); c.heap > most {
 		t.Errorf("the live heap grew by %d bytes for %d peers; the bound is %d", c.heap, c.readers, most)
@@ -69,15 +75,32 @@ func TestReadersThatNeverRead(t *testing.T) {
 	}
 	reading, readingIdle := c.reading.p99()
 	never, neverIdle := c.never.p99()
-	if most := 2*reading + max(0, neverIdle-readingIdle); never > most {
-		t.Errorf("others waited %s (p99) while peers did not read, and %s while they read; the bound is %s, as an idle server took %s and %s in the same moments",
-			never, reading, most, neverIdle, readingIdle)
-	}
 	quiet, quietIdle := c.quiet.p99()
 	flat, flatIdle := c.flatOut.p99()
 	figure(t, 8, "%d peers that never read: closed within %s, live heap +%.1f MB, %.0f %% of the bound (%.1f MB with garbage); p99 of others %s, peers reading %s, no push %s, push flat out %s (of an idle server meanwhile: %s, %s, %s, %s)",
 		c.readers, c.slowest.Round(time.Millisecond), float64(c.heap)/1e6, 100*float64(c.heap)/float64(c.readers*(outboxLimit+4<<10)), float64(c.garbage)/1e6,
 		never, reading, quiet, flat, neverIdle, readingIdle, quietIdle, flatIdle)
+	t.Logf("%d of %d rounds were good; the last one: %s", good, ran, last)
+}
+
+// round pushes to peers that read, then to peers that do not, and reports
+// whether others did as well beside these as they have to.
+func (c *neverRead) round(t *testing.T) (ok bool, figures string) {
+	t.Helper()
+	c.others.start()
+	time.Sleep(time.Second)
+	c.others.stop(&c.quiet)
+	c.dial(t)
+	var reads, nevers latencies
+	c.read(t, &reads)
+	c.neverRead(t, c.every, &nevers)
+	c.reading.add(reads)
+	c.never.add(nevers)
+	reading, readingIdle := reads.p99()
+	never, neverIdle := nevers.p99()
+	most := 2*reading + max(0, neverIdle-readingIdle)
+	return never <= most, fmt.Sprintf("others waited %s (p99) while peers did not read, and %s while they read; the bound is %s, as an idle server took %s and %s in the same moments",
+		never, reading, most, neverIdle, readingIdle)
 }
 
 // neverRead is what the case has and what it sees.
@@ -118,7 +141,7 @@ func (c *neverRead) ask(n int, every time.Duration) {
 
 // read has the server push for as long as it takes to fill an outbox twice, to
 // peers that read everything.
-func (c *neverRead) read(t *testing.T) {
+func (c *neverRead) read(t *testing.T, seen *latencies) {
 	t.Helper()
 	const pushes, size = 2 * outboxLimit >> 14, 16<<10 + codec.HeaderSize + 1
 	c.others.start()
@@ -138,7 +161,7 @@ func (c *neverRead) read(t *testing.T) {
 			c.live(t) // as it is done while they do not read
 		}
 	}
-	c.others.stop(&c.reading)
+	c.others.stop(seen)
 }
 
 func discard(c net.Conn, n int) error {
