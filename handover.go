@@ -70,13 +70,21 @@ type successor struct {
 	gone  chan struct{} // closed when it has ended; cmd.ProcessState tells how
 }
 
-// start starts p as a process that is given duplicates of the sockets.
-func (p *program) start(sockets []server.Socket) (*successor, error) {
+// A gift is a descriptor that a started process is given, with its name in
+// inheritEnv.
+type gift struct {
+	name string
+	file *os.File
+}
+
+// start starts p as a process that is given duplicates of the sockets, and the
+// gifts, which it closes here.
+func (p *program) start(sockets []server.Socket, gifts ...gift) (*successor, error) {
 	ready, announce, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
 	names, files := []string{readyName, stderrName}, []*os.File{announce, p.stderr}
+	for _, g := range gifts {
+		names, files = append(names, g.name), append(files, g.file)
+	}
 	defer func() {
 		for i, f := range files {
 			if names[i] != stderrName {
@@ -84,6 +92,9 @@ func (p *program) start(sockets []server.Socket) (*successor, error) {
 			}
 		}
 	}()
+	if err != nil {
+		return nil, err
+	}
 	for _, o := range sockets {
 		f, err := duplicate(o.Listener)
 		if err != nil {

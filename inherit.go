@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,8 @@ import (
 //	stderr                     what becomes standard error then; the starter reads it until then
 //	tcp://HOST:PORT            a listening socket for this address of --listen
 //	ops://HOST:PORT            the same for --ops
+//	worker://INDEX/COUNT/OPS   the control socket of a worker: see underling
+//	count://LINE               memory that the workers share, and the worker's line of it
 //
 // An address is written as in the settings: a port 0 there stays 0 here. ready
 // is there whenever anything is.
@@ -33,7 +36,11 @@ const (
 	stderrName = "stderr"
 	tcpScheme  = "tcp://"
 	opsScheme  = "ops://"
-	readyLine  = "ready\n"
+
+	workerScheme = "worker://"
+	countScheme  = "count://"
+
+	readyLine = "ready\n"
 )
 
 // parseInherit reads the value of inheritEnv into the names.
@@ -50,6 +57,7 @@ func parseInherit(text string) ([]string, error) {
 				return nil, fmt.Errorf("names %s twice", name)
 			}
 			seen[name] = true
+		case strings.HasPrefix(name, workerScheme) || strings.HasPrefix(name, countScheme): // open judges the rest
 		case len(name) == len(tcpScheme) || !strings.HasPrefix(name, tcpScheme) && !strings.HasPrefix(name, opsScheme):
 			return nil, fmt.Errorf("names %q, which this version does not know", name)
 		}
@@ -65,6 +73,8 @@ func parseInherit(text string) ([]string, error) {
 type inheritance struct {
 	ready, stderr *os.File
 	sockets       []server.Socket // those of tcp:// and of ops://
+	worker        *underling      // nil: this process is no worker
+	count         *server.SharedCount
 }
 
 // inherit opens what environ names. The descriptors are not passed on to
@@ -103,7 +113,20 @@ func (in *inheritance) open(name string, fd int) error {
 		in.stderr = f
 		return nil
 	}
-	defer f.Close() // FileListener has a duplicate
+	defer f.Close() // what follows has a duplicate, or a mapping
+	if text, ok := strings.CutPrefix(name, workerScheme); ok {
+		var err error
+		in.worker, err = newUnderling(text, f)
+		return err
+	}
+	if text, ok := strings.CutPrefix(name, countScheme); ok {
+		line, err := strconv.Atoi(text)
+		if err != nil {
+			return errors.New("has no line")
+		}
+		in.count, err = mapCount(f, line)
+		return err
+	}
 	ln, err := net.FileListener(f)
 	if err != nil {
 		return err
@@ -142,7 +165,8 @@ func (in *inheritance) takeOps(addr string) (ln *net.TCPListener) {
 	return ln
 }
 
-// given reports whether another process started this one to take over.
+// given reports whether another process started this one to take over, or as
+// a worker.
 func (in *inheritance) given() bool { return in.ready != nil }
 
 // announce tells the process that started this one that connections are taken,

@@ -328,6 +328,9 @@ func (j *judge) fields(r *resolved) {
 		}
 		j.wrong(e.Key, e.Value, r.origins[e.Key], errors.New(e.Want))
 	}
+	if err := checkWorkers(r.workers, r.MaxConnections); err != nil {
+		j.wrong("workers", settingByKey("workers").value(&r.options), r.origins["workers"], err)
+	}
 	if slices.Contains(r.Listen, "tcp://"+r.ops) && !strings.HasSuffix(r.ops, ":0") {
 		j.wrong("ops", r.ops, r.origins["ops"], errors.New("is an address of listen too; give it another port, or off"))
 	}

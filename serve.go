@@ -30,6 +30,11 @@ process of the binary that is then at its path, with the same arguments and the
 configuration file as it is then: no client is refused meanwhile, and a new
 process that does not get ready changes nothing.
 
+With --workers this process serves nobody itself: it starts so many that do,
+gives each a socket of its own for every address of --listen, starts again what
+has ended, and answers on --ops for all. SIGTERM drains all of them; SIGHUP
+replaces them, some at a time.
+
 Every flag can be set by the environment, --max-frame as HEARTWHEEL_MAX_FRAME,
 lists separated by commas, and in the file of --config, as a line "max-frame:
 64KiB". A flag counts more than the environment, which counts more than the
@@ -38,6 +43,7 @@ file, which counts more than the profile. A duration needs a unit: 15s, 500ms,
 m: 20k. "heartwheel config show" shows what it all comes to.`,
 		Example: `  heartwheel serve
   heartwheel serve --profile fast --listen tcp://0.0.0.0:9000 --max-connections 500k
+  heartwheel serve --profile iot --max-connections 1m --workers auto
   HEARTWHEEL_DRAIN=2m heartwheel serve --config heartwheel.yaml`,
 		Args: noArgs,
 	}
@@ -51,19 +57,33 @@ m: 20k. "heartwheel config show" shows what it all comes to.`,
 		if err != nil {
 			return &failure{err: err}
 		}
-		v := &serving{manager: managerOf(environ), signals: make(chan os.Signal, 2), hangups: make(chan os.Signal, 1)}
-		if v.program, err = thisProgram(os.Args, environ, os.Stderr); err != nil {
-			return &failure{err: err}
-		}
 		// A log that nobody reads any more is no reason to drop every connection.
 		signal.Ignore(syscall.SIGPIPE)
-		signal.Notify(v.signals, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(v.signals)
-		if !signal.Ignored(syscall.SIGHUP) { // as under nohup, which means to survive a terminal
-			signal.Notify(v.hangups, syscall.SIGHUP)
-			defer signal.Stop(v.hangups)
+		log := newLogger(cmd.ErrOrStderr(), r.logFormat, r.logLevel)
+		if given.worker != nil { // signals are the supervisor's business
+			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			return serveAsWorker(r, log, given)
 		}
-		return serve(r, newLogger(cmd.ErrOrStderr(), r.logFormat, r.logLevel), given, v)
+		p, err := thisProgram(os.Args, environ, os.Stderr)
+		if err != nil {
+			return &failure{err: err}
+		}
+		signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+		defer signal.Stop(signals)
+		if !signal.Ignored(syscall.SIGHUP) { // as under nohup, which means to survive a terminal
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
+		}
+		if r.workers != 0 {
+			if given.given() {
+				given.close()
+				return &failure{err: errors.New("workers cannot begin by a hand-over: restart the server")}
+			}
+			again := func() (*resolved, error) { return resolve(envLayer(environ), flags()) }
+			return supervise(r, log, &supervisor{program: p, manager: managerOf(environ), signals: signals, hangups: hangups, again: again})
+		}
+		return serve(r, log, given, &serving{program: p, manager: managerOf(environ), signals: signals, hangups: hangups})
 	}
 	return cmd
 }
@@ -150,7 +170,7 @@ func serve(r *resolved, log *slog.Logger, given *inheritance, v *serving) error 
 		log = withPID(log)
 	}
 	r.Logger = log
-	ops, err := listenOps(r.ops, given.takeOps(r.ops), log)
+	ops, err := v.openOps(r.ops, given, log)
 	if err != nil {
 		given.close()
 		return &failure{err: err}
@@ -166,14 +186,33 @@ func serve(r *resolved, log *slog.Logger, given *inheritance, v *serving) error 
 	return v.run()
 }
 
+// serveAsWorker runs the server in the place that a supervisor has for it.
+func serveAsWorker(r *resolved, log *slog.Logger, given *inheritance) error {
+	u := given.worker
+	descriptors, err := server.RaiseDescriptorLimit()
+	if descriptors != 0 { // else server.New says it
+		err = u.accepts(r, given.sockets, descriptors)
+	}
+	if err != nil {
+		given.close()
+		return &failure{err: err}
+	}
+	r.Shared = given.count
+	if r.MemoryLimit > 0 {
+		r.MemoryLimit /= u.count
+	}
+	u.begin()
+	return serve(r, log.With("worker", u.index), given, &serving{worker: u})
+}
+
 // withPID is for the time when two processes write to one log.
 func withPID(log *slog.Logger) *slog.Logger { return log.With("pid", os.Getpid()) }
 
 // An opsServer is the HTTP server for operators. The nil one does nothing.
 type opsServer struct {
 	http http.Server
-	addr string // as in the settings
-	ln   *net.TCPListener
+	addr string // as in the settings; empty: a worker's, which has none
+	ln   net.Listener
 	log  *slog.Logger
 	done chan struct{} // closed when serving has ended; nil before it began
 }
@@ -199,7 +238,7 @@ func listenOps(addr string, given *net.TCPListener, log *slog.Logger) (*opsServe
 		}
 		return nil, fmt.Errorf("cannot listen on %s for ops: %w: %s", addr, err, do)
 	}
-	return &opsServer{addr: addr, ln: ln.(*net.TCPListener), log: log}, nil
+	return &opsServer{addr: addr, ln: ln, log: log}, nil
 }
 
 // A patientListener calls every failure of accept temporary while it is open,
@@ -244,7 +283,9 @@ func (o *opsServer) serve(h http.Handler) {
 			o.log.Error("the ops address is not served any more", "error", err)
 		}
 	}()
-	o.log.Info("ops listening", "addr", o.ln.Addr().String())
+	if o.addr != "" {
+		o.log.Info("ops listening", "addr", o.ln.Addr().String())
+	}
 }
 
 // sockets is what a successor needs to go on.
@@ -252,7 +293,7 @@ func (o *opsServer) sockets() []server.Socket {
 	if o == nil {
 		return nil
 	}
-	return []server.Socket{{Address: opsScheme + o.addr, Listener: o.ln}}
+	return []server.Socket{{Address: opsScheme + o.addr, Listener: o.ln.(*net.TCPListener)}}
 }
 
 // leave stops accepting, as another process does so on the same socket, and

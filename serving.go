@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -19,10 +20,11 @@ const readyWithin = 30 * time.Second
 // its fields, but for what the channels bring.
 type serving struct {
 	// Static after serve.
-	program *program // what a hand-over starts
+	program *program // what a hand-over starts; nil: a worker
 	manager manager
-	signals chan os.Signal // SIGTERM, SIGINT
-	hangups chan os.Signal // SIGHUP
+	signals chan os.Signal // SIGTERM, SIGINT; nil: a worker
+	hangups chan os.Signal // SIGHUP; nil: a worker
+	worker  *underling     // nil: no worker
 	r       *resolved
 	log     *slog.Logger
 	given   *inheritance // from the process before
@@ -56,6 +58,10 @@ func (v *serving) run() error {
 	go func() { done <- v.s.Run(ctx) }()
 	<-v.s.Accepting()
 	v.begin()
+	var orders chan order
+	if v.worker != nil {
+		orders = v.worker.orders
+	}
 	for {
 		handing := v.handing
 		if v.asked { // too late for it: see over
@@ -72,6 +78,12 @@ func (v *serving) run() error {
 				return &failure{err: errors.New("ended by a second signal"), logged: true}
 			}
 			v.end(sig)
+		case o := <-orders:
+			if o.deserted {
+				v.log.Warn("the supervisor has ended, so this worker drains: connects are refused until a server is started again")
+			}
+			v.asked, v.drainFrom = true, time.Now()
+			v.drain()
 		case <-v.hangups:
 			v.handOver()
 		case result := <-handing:
@@ -87,16 +99,31 @@ func (v *serving) run() error {
 // begin says that connections are taken, to all who wait for it.
 func (v *serving) begin() {
 	v.ops.serve(v.s.OpsHandler())
-	timeout, _ := v.r.show(settingByKey("timeout"))
-	for _, addr := range v.s.Addrs() {
-		v.log.Info("listening", "addr", addr.String(), "profile", v.r.profile, "beat", wording.Duration(v.r.Beat),
-			"timeout", timeout, "beats", v.r.beats, "handler", v.r.handler)
+	if v.worker == nil { // else the supervisor says it, when all are ready
+		v.r.logListening(v.log, v.s.Addrs())
 	}
 	if !v.given.given() { // else the process before tells the manager
 		v.tell("READY=1")
 	}
 	if err := v.given.announce(); err != nil {
 		v.log.Warn("cannot tell the process before that this one is ready", "error", err)
+	}
+}
+
+// openOps opens what the ops handler answers on.
+func (v *serving) openOps(addr string, given *inheritance, log *slog.Logger) (*opsServer, error) {
+	if v.worker != nil {
+		return &opsServer{ln: v.worker, log: log}, nil
+	}
+	return listenOps(addr, given.takeOps(addr), log)
+}
+
+// logListening says where connections are taken, and how they are kept.
+func (r *resolved) logListening(log *slog.Logger, addrs []net.Addr, more ...any) {
+	timeout, _ := r.show(settingByKey("timeout"))
+	for _, addr := range addrs {
+		log.Info("listening", append([]any{"addr", addr.String(), "profile", r.profile, "beat", wording.Duration(r.Beat),
+			"timeout", timeout, "beats", r.beats, "handler", r.handler}, more...)...)
 	}
 }
 
@@ -186,6 +213,9 @@ func (v *serving) deserted() {
 
 // over ends what is left when the server has ended.
 func (v *serving) over(err error) error {
+	if v.worker != nil {
+		v.worker.lastWords()
+	}
 	v.ops.close()
 	if v.handing != nil { // a new process must not outlive what asks for the end
 		v.giveUp()

@@ -16,12 +16,13 @@ import (
 
 // options is everything that can be set, parsed.
 type options struct {
-	server.Config // its Beats and Logger are filled in from the fields below, its Sockets by serve
+	server.Config // its Beats and Logger are filled in from the fields below, its Sockets and Shared by serve
 
 	ops       string // HOST:PORT or off
 	profile   string
 	beats     string
 	handler   string
+	workers   int // 0: this process serves; autoWorkers
 	logFormat string
 	logLevel  string
 	config    string // path of the YAML file; empty: none
@@ -51,7 +52,7 @@ type setting struct {
 	unset  string                  // what holds while nothing sets it
 	derive func(o *options) string // the value that holds while nothing sets it; nil: decided when the server starts
 	zero   bool                    // zero may be written
-	off    bool                    // the word off may be written, for a number below zero
+	minus  string                  // a word that may be written, for the number −1
 	group  string                  // settings of a group are judged against each other
 	field  func(o *options) any    // pointer to the parsed value
 	help   string
@@ -121,7 +122,7 @@ var settings = []*setting{
 		derive: func(o *options) string { return formatSize(o.WithDefaults().Outbox) },
 		field:  func(o *options) any { return &o.Outbox },
 		help:   "bytes that may wait for a peer that reads too slowly; beyond, it is closed"},
-	{key: "memory-limit", kind: sizeKind, unset: "the cgroup's limit, if there is one", off: true,
+	{key: "memory-limit", kind: sizeKind, unset: "the cgroup's limit, if there is one", minus: "off",
 		field: func(o *options) any { return &o.MemoryLimit },
 		help:  "memory that the server and the kernel may take for it, the cgroup's limit kept too; from 85 % of it newcomers are refused; off: whatever the limit, nobody is"},
 	{key: "write-stall", kind: durationKind, def: "8s",
@@ -133,9 +134,12 @@ var settings = []*setting{
 	{key: "spread", kind: durationKind, def: "5s",
 		field: func(o *options) any { return &o.Spread },
 		help:  "clients told to reconnect spread themselves over this"},
+	{key: "workers", kind: numberKind, def: "0", zero: true, minus: "auto",
+		field: func(o *options) any { return &o.workers },
+		help:  "processes that share the connections, under one that watches over them; auto: as many as max-connections needs; 0: one process does it all"},
 	{key: "loops", kind: numberKind, unset: "one per processor",
 		field: func(o *options) any { return &o.Loops },
-		help:  "event loops"},
+		help:  "event loops of each process"},
 	{key: "log-format", kind: wordKind, words: []string{"text", "json"}, def: "text",
 		field: func(o *options) any { return &o.logFormat },
 		help:  "form of the log, which goes to standard error"},
@@ -202,7 +206,7 @@ func (s *setting) set(o *options, raw any) error {
 		}
 		*field = v
 	case *int:
-		if s.off && text == "off" {
+		if s.minus != "" && text == s.minus {
 			*field = -1
 			return nil
 		}
@@ -210,8 +214,8 @@ func (s *setting) set(o *options, raw any) error {
 		if err == nil && (v < 0 || v == 0 && !s.zero) {
 			err = s.notPositive()
 		}
-		if err != nil && s.off {
-			err = fmt.Errorf("%w, or write off", err)
+		if err != nil && s.minus != "" {
+			err = fmt.Errorf("%w, or write %s", err, s.minus)
 		}
 		if err != nil {
 			return err
@@ -323,8 +327,8 @@ func (s *setting) value(o *options) string {
 	case *time.Duration:
 		return wording.Duration(*field)
 	case *int:
-		if s.off && *field < 0 {
-			return "off"
+		if s.minus != "" && *field < 0 {
+			return s.minus
 		}
 		if s.kind == sizeKind {
 			return formatSize(*field)

@@ -72,8 +72,8 @@ const (
 	MaxTimeout = 3 * time.Hour
 )
 
-// minMemory is the least MemoryLimit.
-const minMemory = 32 << 20
+// MinMemory is the least MemoryLimit, in bytes.
+const MinMemory = 32 << 20
 
 // Config configures a Server. The zero value of each field means the default
 // that its comment names. Validate reports everything that is wrong at once.
@@ -89,7 +89,11 @@ type Config struct {
 
 	RequireHello   bool // a connection's first frame must be HELLO, within 10 s
 	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
-	MaxFrame       int  // largest frame body accepted, in bytes; 0: 65536. At most 16777215
+	// Shared makes MaxConnections the limit of all processes that count there.
+	// Each takes as much of it as comes to it and its own descriptors allow. nil:
+	// this process is alone.
+	Shared   *SharedCount
+	MaxFrame int // largest frame body accepted, in bytes; 0: 65536. At most 16777215
 
 	AddressRate  int           // new connections a second from one address (an IPv4 address or an IPv6 /64); 0: no limit. More are refused as address_rate
 	AddressBurst int           // how many of these may come at once; 0: AddressRate
@@ -223,8 +227,8 @@ func (c Config) Validate() error {
 		wrong("outbox", c.Outbox, "must hold one frame of max-frame = %d and 1024 bytes more; write at least %d",
 			c.MaxFrame, c.MaxFrame+1024)
 	}
-	if c.MemoryLimit > 0 && c.MemoryLimit < minMemory {
-		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", minMemory)
+	if c.MemoryLimit > 0 && c.MemoryLimit < MinMemory {
+		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", MinMemory)
 	}
 	c.validateAddresses(wrong)
 	if c.WriteStall < 100*time.Millisecond {

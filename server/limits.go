@@ -51,15 +51,24 @@ func connectionCap(wish int, limit uint64, log *slog.Logger) (int64, error) {
 	return room, nil
 }
 
-// admission counts connections against the cap. Safe for concurrent use.
+// RoomForConnections is how many connections a process may have with so many
+// descriptors, at most 2³¹; 0 if there are too few even for a server alone.
+func RoomForConnections(descriptors uint64) int {
+	return int(min(descriptors-min(descriptors, reserve(descriptors)), 1<<31-1))
+}
+
+// admission counts connections against the cap, and those of all processes
+// against the limit that they share. Safe for concurrent use.
 type admission struct {
 	cap     int64
+	shared  *SharedCount // nil: this process is alone
+	limit   int64        // of all processes
 	live    atomic.Int64
 	refused [numRefusals]atomic.Uint64
 }
 
 func (a *admission) admit() bool {
-	if a.live.Add(1) > a.cap {
+	if a.live.Add(1) > a.cap || a.shared != nil && !a.shared.enter(a.limit) {
 		a.live.Add(-1)
 		a.refused[refusedOverloaded].Add(1)
 		return false
@@ -68,6 +77,13 @@ func (a *admission) admit() bool {
 }
 
 // full reports whether admit would refuse now.
-func (a *admission) full() bool { return a.live.Load() >= a.cap }
+func (a *admission) full() bool {
+	return a.live.Load() >= a.cap || a.shared != nil && a.shared.Total() >= a.limit
+}
 
-func (a *admission) leave() { a.live.Add(-1) }
+func (a *admission) leave() {
+	if a.shared != nil {
+		a.shared.leave()
+	}
+	a.live.Add(-1)
+}

@@ -62,15 +62,17 @@ func (s *Server) OpsHandler() http.Handler {
 	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/", localOnly(debug))
+	mux.Handle("/debug/", LocalOnly(debug))
 	return mux
 }
 
-// localOnly refuses clients on other machines: profiles show what memory holds.
-func localOnly(h http.Handler) http.Handler {
+// LocalOnly refuses clients on other machines: profiles show what memory holds.
+// Who comes by a Unix socket is on this one.
+func LocalOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		if ip := net.ParseIP(host); !unix && (ip == nil || !ip.IsLoopback()) {
 			http.Error(w, "/debug/ answers clients on this machine only; forward the port, for example with ssh -L", http.StatusForbidden)
 			return
 		}

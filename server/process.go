@@ -20,6 +20,9 @@ var processStart = float64(time.Now().UnixNano()) / 1e9
 // Resident memory is known on Linux only.
 type processMetrics struct{}
 
+// ProcessMetrics collects what is said of this process as OpsHandler does.
+func ProcessMetrics() prometheus.Collector { return processMetrics{} }
+
 var (
 	cpuDesc   = prometheus.NewDesc("process_cpu_seconds_total", "User and system CPU time spent.", nil, nil)
 	rssDesc   = prometheus.NewDesc("process_resident_memory_bytes", "Resident memory size.", nil, nil)

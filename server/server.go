@@ -91,7 +91,12 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	if err != nil {
 		s.log.Warn(err.Error())
 	}
-	if s.admission.cap, err = connectionCap(cfg.MaxConnections, limit, s.log); err != nil {
+	wish := cfg.MaxConnections
+	if cfg.Shared != nil && wish > 0 { // none has to hold all of them
+		s.admission.shared, s.admission.limit = cfg.Shared, int64(wish)
+		wish = min(wish, RoomForConnections(limit))
+	}
+	if s.admission.cap, err = connectionCap(wish, limit, s.log); err != nil {
 		return nil, err
 	}
 	if err := s.open(h); err != nil {
