@@ -92,9 +92,9 @@ func TestSharedCountBounds(t *testing.T) {
 	}
 }
 
-// BenchmarkAdmit is what a connection costs the count, of one process alone and
+// BenchmarkAdmission is what a connection costs the count, of one process alone and
 // of 56 that share one.
-func BenchmarkAdmit(b *testing.B) {
+func BenchmarkAdmission(b *testing.B) {
 	for name, a := range map[string]*admission{"alone": {cap: 10}, "shared56": {cap: 10, limit: 10}} {
 		if name != "alone" {
 			a.shared, _ = NewSharedCount(make([]byte, 112*SharedLine), 3)
