@@ -84,9 +84,9 @@ func (v *supervisor) ask(ctx context.Context, path string, workers []*worker) (p
 		status, body, err := w.text(ctx, path)
 		switch {
 		case err != nil:
-			said[i] = fmt.Sprintf("process %d: %s", w.pid(), err)
+			said[i] = fmt.Sprintf("%s: %s", w, err)
 		case status != http.StatusOK:
-			said[i] = fmt.Sprintf("process %d: %s", w.pid(), strings.TrimSpace(string(body)))
+			said[i] = fmt.Sprintf("%s: %s", w, strings.TrimSpace(string(body)))
 		}
 	})
 	for _, line := range said {
@@ -119,36 +119,43 @@ func (w *worker) text(ctx context.Context, path string) (status int, body []byte
 // A checked is the answer of /debug/check: the sums, and what each worker says.
 type checked struct {
 	server.Check
-	Workers map[string]server.Check `json:"workers"` // by process
+	Workers []checkedWorker `json:"workers"`
+}
+
+type checkedWorker struct {
+	Worker   int  `json:"worker"`
+	PID      int  `json:"pid"`
+	Draining bool `json:"draining"` // two may be in one place, of which one drains
+	server.Check
 }
 
 func (v *supervisor) check(w http.ResponseWriter, r *http.Request) {
-	all := checked{Check: server.Check{OK: true, Problems: []string{}}, Workers: map[string]server.Check{}}
-	var mu sync.Mutex
-	each(v.workers(), func(_ int, one *worker) {
+	workers := v.workers()
+	all := checked{Check: server.Check{OK: true, Problems: []string{}}, Workers: make([]checkedWorker, len(workers))}
+	each(workers, func(i int, one *worker) {
 		ctx, cancel := context.WithTimeout(r.Context(), 10*askPatience) // it visits every session
 		defer cancel()
-		var c server.Check
+		c := &all.Workers[i]
+		c.Worker, c.PID, c.Draining = one.index, one.pid(), one.draining.Load()
 		_, body, err := one.text(ctx, "/debug/check")
 		if err == nil {
-			err = json.Unmarshal(body, &c)
+			err = json.Unmarshal(body, &c.Check)
 		}
 		if err != nil {
-			c.Problems = []string{err.Error()}
+			c.OK, c.Problems = false, []string{err.Error()}
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		all.Workers[strconv.Itoa(one.pid())] = c
+	})
+	for i, c := range all.Workers {
 		all.OK = all.OK && c.OK
 		for _, problem := range c.Problems {
-			all.Problems = append(all.Problems, fmt.Sprintf("process %d: %s", one.pid(), problem))
+			all.Problems = append(all.Problems, fmt.Sprintf("%s: %s", workers[i], problem))
 		}
 		all.Connections += c.Connections
 		all.Sessions += c.Sessions
 		all.Accepted += c.Accepted
 		all.Closed += c.Closed
 		all.Entering += c.Entering
-	})
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if !all.OK {
 		w.WriteHeader(http.StatusInternalServerError)

@@ -18,7 +18,8 @@ func TestParseInherit(t *testing.T) {
 	for text, wrong := range map[string]string{
 		"ready":        "",
 		"ready,stderr": "",
-		"tcp://127.0.0.1:0,tcp://127.0.0.1:0,ops://:9090,ready": "",
+		"tcp://127.0.0.1:0,tcp://127.0.0.1:0,ops://:9090,ready":        "",
+		"ready,stderr,worker://3/56/127.0.0.1:9090,count://7,tcp://:1": "",
 		"stderr":                       "does not name ready",
 		"tcp://:1":                     "does not name ready",
 		"ready,ready":                  "names ready twice",
@@ -45,7 +46,7 @@ func TestParseInherit(t *testing.T) {
 // FuzzParseInherit: what is taken is what was written, and has one pipe for
 // readiness.
 func FuzzParseInherit(f *testing.F) {
-	for _, text := range []string{"", "ready", "ready,stderr,tcp://[::1]:9000,ops://127.0.0.1:0", "ready,ready", "x,ready", ",", "ops://", "tcp://"} {
+	for _, text := range []string{"", "ready", "ready,stderr,tcp://[::1]:9000,ops://127.0.0.1:0", "ready,ready", "x,ready", ",", "ready,worker://0/2/off,count://1", "ops://", "tcp://"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -17,6 +17,7 @@ import (
 	"heartwheel/doctor"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
+	"heartwheel/server"
 )
 
 // A verdict is the exit code of a load test that has said why already.
@@ -195,15 +196,35 @@ func checkHost(p *loadtest.Plan) error {
 		Target: strings.TrimPrefix(p.Target, "tcp://"), ConnectRate: int(max(1, p.ConnectRate.From, p.ConnectRate.To)),
 	}
 	if p.Target == "" {
-		plan.Role = doctor.Both
-		if !strings.Contains(p.Serve, "--workers") {
-			plan.ServerProcesses = 1
-		}
+		plan.Role, plan.ServerProcesses = doctor.Both, serveProcesses(p.Serve, p.Connections)
 	}
 	if report := doctor.Check(nil, plan); !report.OK() {
 		return &loadtest.PlanError{Lines: report.Problems()}
 	}
 	return nil
+}
+
+// serveProcesses is how many processes serve with these flags of serve. What is
+// wrong with them serve itself says.
+func serveProcesses(flags string, connections int) int {
+	fields := strings.Fields(flags)
+	for i, field := range fields {
+		text, given := strings.CutPrefix(field, "--workers=")
+		if field == "--workers" && i+1 < len(fields) {
+			text, given = fields[i+1], true
+		}
+		if !given {
+			continue
+		}
+		if text == settingByKey("workers").minus {
+			descriptors, _ := server.RaiseDescriptorLimit()
+			return workersFor(connections, descriptors)
+		}
+		if n, err := parseInt(text, numberKind); err == nil {
+			return max(n, 1)
+		}
+	}
+	return 1
 }
 
 // heartwheel is the command line of this very program with the arguments.

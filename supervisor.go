@@ -180,11 +180,13 @@ func (v *supervisor) start(p *place) {
 		v.limit = now.MaxConnections
 		v.mu.Unlock()
 	}
-	ctx, drain := v.starts, v.r.Drain
-	name := fmt.Sprintf("%s%d/%d/%s", workerScheme, p.index, len(v.places), v.r.ops)
+	ctx, o := v.starts, startOrder{
+		program: v.program, name: fmt.Sprintf("%s%d/%d/%s", workerScheme, p.index, len(v.places), v.r.ops),
+		index: p.index, line: line, count: v.memory, sockets: p.sockets, drain: v.r.Drain,
+	}
 	go func() {
 		v.gate <- struct{}{}
-		w, err := startWorker(ctx, v.program, name, line, v.memory, p.sockets, drain)
+		w, err := startWorker(ctx, o)
 		<-v.gate
 		v.happen(func() { v.started(p, w, err, line) })
 	}()
@@ -287,7 +289,7 @@ func (v *supervisor) ended(p *place, w *worker) {
 	m.add(p.retired)
 	m.add(lasting(w.figures.known()))
 	p.retired = m.all()
-	wanted := w.draining
+	wanted := w.draining.Load()
 	if p.current == w {
 		p.current = nil
 	} else {
@@ -342,10 +344,9 @@ func (v *supervisor) stop() {
 
 // drain asks a worker to drain and end, and kills it when it does not.
 func (v *supervisor) drain(w *worker) {
-	if w.draining {
+	if w.draining.Swap(true) {
 		return
 	}
-	w.draining = true
 	late := time.AfterFunc(w.drain+stopGrace, w.kill)
 	go func() { // it may take a second if the worker hangs
 		if err := w.order(orderDrain, nil); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 type worker struct {
 	// Static after startWorker.
 	*successor
+	index   int           // of its place
 	line    int           // of the shared count
 	drain   time.Duration // how long its drain may take
 	control *net.UnixConn
@@ -30,32 +32,42 @@ type worker struct {
 	since   time.Time    // when it was ready
 	words   chan struct{}
 
-	// Of the goroutine of supervisor.run.
-	draining bool
+	draining atomic.Bool // it has been asked to; set by the goroutine of supervisor.run
 
 	figures figures
 }
 
-// startWorker starts p as a worker and waits until it is ready. When ctx ends
+// A startOrder is what a worker is started with.
+type startOrder struct {
+	program *program
+	name    string // of its control socket
+	index   int
+	line    int
+	count   *os.File
+	sockets []server.Socket
+	drain   time.Duration
+}
+
+// startWorker starts a process as a worker and waits until it is ready. When ctx ends
 // before, or it does not become ready, it is made to end, and the error is a
 // *handoverError.
-func startWorker(ctx context.Context, p *program, name string, line int, count *os.File, sockets []server.Socket, drain time.Duration) (*worker, error) {
+func startWorker(ctx context.Context, o startOrder) (*worker, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, &handoverError{err: err}
 	}
-	shared, err := dupFile(count)
+	shared, err := dupFile(o.count)
 	if err != nil {
 		ours.Close()
 		theirs.Close()
 		return nil, &handoverError{err: err}
 	}
-	s, err := p.start(sockets, gift{name, theirs}, gift{fmt.Sprintf("%s%d", countScheme, line), shared})
+	s, err := o.program.start(o.sockets, gift{o.name, theirs}, gift{fmt.Sprintf("%s%d", countScheme, o.line), shared})
 	if err != nil {
 		ours.Close()
 		return nil, &handoverError{err: err}
 	}
-	w := &worker{successor: s, line: line, drain: drain, control: ours, words: make(chan struct{})}
+	w := &worker{successor: s, index: o.index, line: o.line, drain: o.drain, control: ours, words: make(chan struct{})}
 	w.client = &http.Client{Transport: &http.Transport{
 		DialContext:         func(context.Context, string, string) (net.Conn, error) { return w.dial() },
 		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute, DisableCompression: true,
@@ -165,6 +177,14 @@ func (w *worker) release() {
 
 // kill ends it at once.
 func (w *worker) kill() { _ = w.cmd.Process.Kill() }
+
+// String names it, for people.
+func (w *worker) String() string {
+	if w.draining.Load() {
+		return fmt.Sprintf("worker %d (draining)", w.index)
+	}
+	return fmt.Sprintf("worker %d", w.index)
+}
 
 // state is how it ended. Valid after gone is closed.
 func (w *worker) state() *os.ProcessState { return w.cmd.ProcessState }

@@ -38,7 +38,7 @@ func fetchOps(client *http.Client, url string) (*opsSample, error) {
 }
 
 func newOpsClient() *http.Client {
-	return &http.Client{Timeout: 900 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 // parseOps reads the lines of the Prometheus text form that a run is about, and

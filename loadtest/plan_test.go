@@ -204,7 +204,7 @@ func TestScenarioFiles(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "or one of dead-wave, herd or million") {
+	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "or one of dead-wave, herd, million or three-hundred-thousand") {
 		t.Errorf("a missing file: %v", err)
 	}
 	big := filepath.Join(dir, "big")
