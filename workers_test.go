@@ -81,3 +81,18 @@ func TestBackoff(t *testing.T) {
 		t.Errorf("and then: %s", got)
 	}
 }
+
+// TestServeProcesses: what the load test takes into account of its server.
+func TestServeProcesses(t *testing.T) {
+	for flags, want := range map[string]int{
+		"": 1, "--profile iot": 1, "--workers 56 --profile iot": 56, "--profile iot --workers=8": 8, "--workers": 1,
+		"--workers many": 1, "--workers 0": 1, "--workers 2k": 2000,
+	} {
+		if got := serveProcesses(flags, 1); got != want {
+			t.Errorf("%q are %d processes, want %d", flags, got, want)
+		}
+	}
+	if got := serveProcesses("--workers auto --max-connections 100m", 100_000_000); got < 2 {
+		t.Errorf("auto is %d", got)
+	}
+}
