@@ -321,7 +321,13 @@ func (v *supervisor) restart(p *place, served time.Duration, why ...any) {
 	v.mu.Lock()
 	v.restarts++
 	v.mu.Unlock()
-	time.AfterFunc(wait, func() { v.happen(func() { v.start(p) }) })
+	time.AfterFunc(wait, func() {
+		v.happen(func() {
+			if p.current == nil {
+				v.start(p)
+			}
+		})
+	})
 	v.rollOn()
 }
 

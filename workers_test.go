@@ -92,7 +92,8 @@ func TestServeProcesses(t *testing.T) {
 			t.Errorf("%q are %d processes, want %d", flags, got, want)
 		}
 	}
-	if got := serveProcesses("--workers auto --max-connections 100m", 100_000_000); got < 2 {
-		t.Errorf("auto is %d", got)
+	descriptors, _ := server.RaiseDescriptorLimit()
+	if got, want := serveProcesses("--workers auto --max-connections 100m", 100_000_000), workersFor(100_000_000, descriptors); got != want {
+		t.Errorf("auto is %d, want %d", got, want)
 	}
 }
