@@ -1,0 +1,79 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"heartwheel/bench/report"
+)
+
+// A cell is one thing to measure of every contender.
+type cell struct {
+	report.Cell
+	takes   time.Duration // roughly, for each run
+	serving serving       // but for procs and loops
+	measure func(ctx context.Context, b *bench, r *running) (map[string]float64, error)
+}
+
+// A running is one run under way.
+type running struct {
+	server *server
+	cell   *cell
+	dir    string // for what the load writes
+}
+
+// Idle timeouts: the one of profile standard where nobody dies, short ones where
+// somebody does, so that a run does not last for minutes. heartwheel's beat is at
+// least a second, and its timeout at least 1.5 beats.
+const (
+	longTimeout  = 37500 * time.Millisecond
+	shortTimeout = 2 * time.Second
+)
+
+// cells lists what is measured, in the order of the tables.
+func cells(quick bool) []*cell {
+	if quick {
+		return []*cell{
+			idle(2000, 3*time.Second),
+			beats(2000, 250*time.Millisecond, 4*time.Second),
+			echo(1, 16, 256, time.Second), echo(16, 1024, 256, time.Second), echo(64, 16<<10, 32, time.Second),
+			connects(2000, 3*time.Second),
+			wave(2000), stall(1000), expiry(4000),
+		}
+	}
+	list := []*cell{
+		idle(1000, 4*time.Second), idle(10_000, 4*time.Second), idle(19_000, 5*time.Second),
+		beats(10_000, time.Second, 10*time.Second), beats(5000, 200*time.Millisecond, 10*time.Second),
+	}
+	for _, size := range []int{16, 1024, 16 << 10} {
+		conns := 256
+		if size > 4096 {
+			conns = 32 // else what is on its way is more than the sockets' memory
+		}
+		for _, inflight := range []int{1, 16, 64} {
+			list = append(list, echo(inflight, size, conns, 3*time.Second))
+		}
+	}
+	return append(list, connects(4000, 8*time.Second), wave(10_000), stall(5000), expiry(10_000))
+}
+
+func newCell(workload, id, title string, takes, timeout time.Duration) *cell {
+	return &cell{Cell: report.Cell{ID: id, Workload: workload, Title: title}, takes: takes, serving: serving{timeout: timeout}}
+}
+
+func bytesTitle(n int) string {
+	if n >= 1024 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func countTitle(n int) string {
+	if n >= 1000 && n%1000 == 0 {
+		return fmt.Sprintf("%d,000", n/1000)
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,115 @@
+package report
+
+// A Metric is one figure of a workload.
+type Metric struct {
+	Key      string // in Run.Figures
+	Title    string
+	Unit     string // "B", "us", "ms", "%", "/s" or "" for a count
+	More     bool   // more is better; else less is
+	Deadline bool   // only a contender with deadlines can have it
+	Headline bool   // goes into the table and the overview
+}
+
+// counted says that the metric counts faults, of which zero is right: then
+// there is no ratio, and the counts themselves are compared.
+func (m *Metric) counted() bool { return m.Unit == "" }
+
+// A Workload is a kind of load and what is measured under it.
+type Workload struct {
+	Key     string // "W1"
+	Title   string
+	Text    string // what is done, for the page
+	Metrics []Metric
+}
+
+// Workloads has every workload, in order. W8 is the micro benchmarks, which are
+// not runs.
+var Workloads = []Workload{
+	{Key: "W1", Title: "Idle connections, deadline armed",
+		Text: "Each connection beats once and then waits. Resident memory is what the kernel counts for the server's process, less what it counted after a hundred connections had warmed it up. The heap is what a collection leaves, asked for at the end.",
+		Metrics: []Metric{
+			{Key: "rss_per_conn", Title: "resident memory a connection", Unit: "B", Headline: true},
+			{Key: "heap_per_conn", Title: "live heap a connection", Unit: "B"},
+			{Key: "rss", Title: "resident memory in all", Unit: "B"},
+			{Key: "gc_pause", Title: "stopped by the collector", Unit: "ms"},
+			{Key: "cpu", Title: "processor time while held", Unit: "%"},
+		}},
+	{Key: "W2", Title: "Beats at a fixed rate",
+		Text: "Open loop: each connection sends an empty frame when it is due, whether or not the server keeps up, and the server answers it. Processor time is all of the server's process; the latency counts from when the beat was due.",
+		Metrics: []Metric{
+			{Key: "cpu_per_beat", Title: "server CPU a beat", Unit: "us", Headline: true},
+			{Key: "p50", Title: "latency, median", Unit: "us"},
+			{Key: "p99", Title: "latency, 99 %", Unit: "us", Headline: true},
+			{Key: "p999", Title: "latency, 99.9 %", Unit: "us"},
+		}},
+	{Key: "W3", Title: "Echo throughput",
+		Text: "Closed loop: every connection keeps so many frames on their way. A generator of its own, one thread and raw epoll, answers each whole frame with the next.",
+		Metrics: []Metric{
+			{Key: "frames", Title: "frames a second", Unit: "/s", More: true, Headline: true},
+			{Key: "cpu_per_frame", Title: "server CPU a frame", Unit: "us"},
+			{Key: "server_cpu", Title: "server, of its core", Unit: "%", More: true},
+			{Key: "load_cpu", Title: "generator, of its core", Unit: "%"},
+		}},
+	{Key: "W4", Title: "Connect, one beat, close",
+		Text: "Connects at a fixed rate; each connection sends one beat, has its answer and is reset. Server CPU is for all of that.",
+		Metrics: []Metric{
+			{Key: "cpu_per_connect", Title: "server CPU a connection", Unit: "us", Headline: true},
+			{Key: "connect_p50", Title: "connecting, median", Unit: "us"},
+			{Key: "connect_p99", Title: "connecting, 99 %", Unit: "us"},
+			{Key: "failed", Title: "failed connections"},
+		}},
+	{Key: "W5", Title: "A wave of dead peers",
+		Text: "A tenth of the connections fall silent within a second, a hundredth stop in the middle of a frame. The error is from when the idle timeout of a silent one had run out until the server closed it: 0 is exact, below 0 is too early.",
+		Metrics: []Metric{
+			{Key: "error_p99", Title: "noticed late by, 99 %", Unit: "ms", Deadline: true, Headline: true},
+			{Key: "error_max", Title: "noticed late by, most", Unit: "ms", Deadline: true},
+			{Key: "early", Title: "closed too early", Deadline: true},
+			{Key: "undetected", Title: "dead ones never closed", Headline: true},
+			{Key: "false_kills", Title: "live ones closed", Headline: true},
+		}},
+	{Key: "W6", Title: "The server stands still for twice its timeout",
+		Text: "The server's process is stopped with SIGSTOP for two idle timeouts. The clients go on beating, and their beats wait in the sockets. All of them are alive.",
+		Metrics: []Metric{
+			{Key: "killed", Title: "live ones closed", Headline: true},
+			{Key: "killed_share", Title: "of all connections", Unit: "%"},
+		}},
+	{Key: "W7", Title: "Mass expiry",
+		Text: "Nine tenths of the connections fall silent at once and run out within one beat interval; the others go on. The latency is that of the others in the worst second.",
+		Metrics: []Metric{
+			{Key: "error_p99", Title: "noticed late by, 99 %", Unit: "ms", Deadline: true, Headline: true},
+			{Key: "error_max", Title: "noticed late by, most", Unit: "ms", Deadline: true},
+			{Key: "live_p99", Title: "latency of the others, 99 %", Unit: "us", Headline: true},
+			{Key: "undetected", Title: "dead ones never closed"},
+			{Key: "false_kills", Title: "live ones closed", Headline: true},
+		}},
+}
+
+// WorkloadByKey returns nil if there is none.
+func WorkloadByKey(key string) *Workload {
+	for i := range Workloads {
+		if Workloads[i].Key == key {
+			return &Workloads[i]
+		}
+	}
+	return nil
+}
+
+// reasons say why another contender wins, by "workload metric" and then by the
+// contender's name, or "" for all of them. Write one when a table shows a win
+// that is understood; without one the table says that the reason is not known.
+var reasons = map[string]map[string]string{
+	"W5 error_p99": {"": "heartwheel looks once a tick of 100 ms; a timer for each connection is more exact, and costs more a beat"},
+	"W7 error_p99": {"": "heartwheel looks once a tick of 100 ms; a timer for each connection is more exact, and costs more a beat"},
+}
+
+// reason is why the contender wins in the metric of the workload.
+func reason(workload, metric, contender string) string {
+	byName := reasons[workload+" "+metric]
+	if text := byName[contender]; text != "" {
+		return text
+	}
+	if text := byName[""]; text != "" {
+		return text
+	}
+	return "reason not known yet"
+}
