@@ -14,6 +14,7 @@ require (
 	github.com/panjf2000/gnet/v2 v2.9.7
 	github.com/tidwall/evio v1.0.8
 	golang.org/x/sys v0.48.0
+	heartwheel v0.0.0-00010101000000-000000000000
 )
 
 require (
