@@ -185,27 +185,41 @@ func (b *bench) measure(ctx context.Context, c *cell, who *contender, round int)
 	return figures, others.judge(figures)
 }
 
-// micro is W8: the benchmarks of package micro, on the processors of the servers.
+// micro is W8: the benchmarks of package micro, on the processors of the servers,
+// once in each round.
 func (b *bench) micro(ctx context.Context) {
-	counts, procs := max(b.opts.rounds, 1), b.opts.procs
-	args := []string{"test", "-run", "^$", "-bench", ".", "-benchmem", "-benchtime", b.opts.micro, "-count", fmt.Sprint(counts),
-		"-cpu", fmt.Sprint(procs), "-timeout", "60m", "./micro/..."}
-	say("micro benchmarks: go %s", strings.Join(args, " "))
-	var text bytes.Buffer
-	p, err := start(ctx, b.opts.serverCPUs, nil, func(line string) { text.WriteString(line + "\n") }, "go", args...)
+	binary, err := filepath.Abs(filepath.Join(b.build, "micro.test"))
 	if err == nil {
-		if err = p.wait(ctx); err != nil {
-			err = fmt.Errorf("%w: %s", err, p.said(3))
-		}
+		err = b.goTool(ctx, "test", "-c", "-o", binary, "./micro")
 	}
-	if err != nil {
+	var text bytes.Buffer
+	for round := 1; round <= b.opts.rounds && err == nil; round++ {
+		say("round %d  W8, the micro benchmarks", round)
+		err = b.microRound(ctx, binary, &text)
+	}
+	if err != nil && ctx.Err() == nil {
 		b.problem("W8, the micro benchmarks: %s", err)
 	}
-	list, err := report.ParseBench(&text, procs)
-	if err != nil {
+	if b.results.Micro, err = report.ParseBench(&text, b.opts.procs); err != nil {
 		b.problem("W8, the micro benchmarks: %s", err)
 	}
-	b.results.Micro = list
+}
+
+// microTime is how long one round of the micro benchmarks may take.
+const microTime = 15 * time.Minute
+
+func (b *bench) microRound(ctx context.Context, binary string, text *bytes.Buffer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, microTime, fmt.Errorf("a round did not end within %s", microTime))
+	defer cancel()
+	p, err := start(ctx, b.opts.serverCPUs, nil, func(line string) { text.WriteString(line + "\n") }, binary,
+		"-test.run", "^$", "-test.bench", ".", "-test.benchmem", "-test.benchtime", b.opts.micro, "-test.cpu", fmt.Sprint(b.opts.procs))
+	if err != nil {
+		return err
+	}
+	if err := p.wait(ctx); err != nil {
+		return fmt.Errorf("%w: %s", err, p.said(3))
+	}
+	return nil
 }
 
 func (b *bench) problem(format string, args ...any) {

@@ -53,24 +53,29 @@ func (b *bench) buildAll(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// goBuild builds the package, from the directory, on all processors.
+// goBuild builds the package, from the directory.
 func (b *bench) goBuild(ctx context.Context, bin, dir, pkg string) error {
 	if _, err := os.Stat(bin); err == nil {
 		return nil // two contenders share it
 	}
 	say("build %s", filepath.Base(bin))
-	ctx, cancel := context.WithTimeoutCause(ctx, buildTime, fmt.Errorf("go build did not end within %s", buildTime))
+	return b.goTool(ctx, "build", "-C", dir, "-o", bin, pkg)
+}
+
+// goTool runs the go command, on all processors.
+func (b *bench) goTool(ctx context.Context, args ...string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, buildTime, fmt.Errorf("it did not end within %s", buildTime))
 	defer cancel()
 	all := make([]int, allCPUs)
 	for i := range all {
 		all[i] = i
 	}
-	p, err := start(ctx, all, nil, nil, "go", "build", "-C", dir, "-o", bin, pkg)
+	p, err := start(ctx, all, nil, nil, "go", args...)
 	if err != nil {
 		return err
 	}
 	if err := p.wait(ctx); err != nil {
-		return fmt.Errorf("go build %s: %w: %s", pkg, err, p.said(5))
+		return fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, p.said(5))
 	}
 	return nil
 }

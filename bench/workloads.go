@@ -24,10 +24,11 @@ func common(conns int, interval time.Duration) []string {
 	return []string{"-c", fmt.Sprint(conns), "--connect-rate", fmt.Sprint(connectRate), "--interval", interval.String()}
 }
 
-// idle is W1: hold connections that beat once.
+// idle is W1: hold connections that hardly beat.
 func idle(conns int, hold time.Duration) *cell {
-	// Each beats once within the hold phase and the connect phase before it.
-	interval := hold + connectTime(conns)
+	// Each has beaten once by the time that the memory is looked at, a second or
+	// two before the end.
+	interval := (hold + connectTime(conns)) / 2
 	c := newCell("W1", fmt.Sprintf("W1-%d", conns), countTitle(conns)+" connections", hold+connectTime(conns)+2*time.Second, longTimeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		// Code and buffers that the first connections bring in are not theirs.

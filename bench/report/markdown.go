@@ -22,7 +22,7 @@ func (r *Results) WriteMarkdown(w io.Writer) error {
 	tables := r.Tables()
 	for i := range tables {
 		t := &tables[i]
-		if !t.Metric.Headline || t.Row(Subject) == nil || t.Row(Subject).N == 0 {
+		if !t.Metric.Headline || t.Row(Subject) == nil {
 			continue
 		}
 		fmt.Fprintf(b, "| %s %s, %s | %s | %s | %s | %s |\n", t.Workload.Key, t.Workload.Title, t.Cell.Title, t.Metric.Title,
@@ -31,6 +31,7 @@ func (r *Results) WriteMarkdown(w io.Writer) error {
 			t.against(t.Best(func(*Contender) bool { return true }), true))
 	}
 	b.WriteString("\n")
+	r.writeMicro(b)
 	r.writeWinners(b, tables)
 	fmt.Fprintf(b, "\n%s\n", r.provenance())
 	_, err := io.WriteString(w, b.String())
@@ -41,14 +42,12 @@ func (r *Results) WriteMarkdown(w io.Writer) error {
 func (t *Table) against(row *Row, named bool) string {
 	own := t.Row(Subject)
 	switch {
-	case row == nil || own == nil:
+	case row == nil:
 		return "–"
-	case row.Excluded:
-		return "has none"
-	case row.N == 0 && row.Discarded > 0:
-		return "thrown away"
+	case own.N == 0:
+		return "heartwheel: " + own.nothing()
 	case row.N == 0:
-		return "failed"
+		return row.nothing()
 	}
 	text := row.Ratio.Text()
 	if t.Metric.counted() {
@@ -61,6 +60,18 @@ func (t *Table) against(row *Row, named bool) string {
 		text += " " + row.Contender.Name
 	}
 	return text
+}
+
+func (r *Results) writeMicro(b *strings.Builder) {
+	list := r.microRatios()
+	if len(list) == 0 {
+		return
+	}
+	b.WriteString("| W8 micro benchmark | heartwheel ÷ | |\n|---|---|---|\n")
+	for _, m := range list {
+		fmt.Fprintf(b, "| %s | %s | %s |\n", m.group, m.other, m.Text())
+	}
+	b.WriteString("\n")
 }
 
 func (r *Results) writeWinners(b *strings.Builder, tables []Table) {

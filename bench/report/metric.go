@@ -26,7 +26,7 @@ type Workload struct {
 // not runs.
 var Workloads = []Workload{
 	{Key: "W1", Title: "Idle connections, deadline armed",
-		Text: "Each connection beats once and then waits. Resident memory is what the kernel counts for the server's process, less what it counted after a hundred connections had warmed it up. The heap is what a collection leaves, asked for at the end.",
+		Text: "Each connection beats once or twice, and waits. Resident memory is what the kernel counts for the server's process, less what it counted after a hundred connections had warmed it up. The heap is what a collection leaves, asked for at the end.",
 		Metrics: []Metric{
 			{Key: "rss_per_conn", Title: "resident memory a connection", Unit: "B", Headline: true},
 			{Key: "heap_per_conn", Title: "live heap a connection", Unit: "B"},

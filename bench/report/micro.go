@@ -41,3 +41,43 @@ func ParseBench(r io.Reader, procs int) ([]Micro, error) {
 	}
 	return list, lines.Err()
 }
+
+// microSubjects are the names of heartwheel's own part in a micro benchmark, of
+// which the name is GROUP/PART.
+var microSubjects = []string{"heartwheel", "codec"}
+
+// microUnits are what parts are compared by, the first that there is: where an
+// operation is a million timers, go test's own ns/op says little.
+var microUnits = []string{"cpu-ns/timer", "ns/timer", "ns/op"}
+
+// A microRatio is heartwheel's part of a group ÷ another one.
+type microRatio struct {
+	group, other string
+	Interval
+}
+
+// microRatios compares the other parts of each group with heartwheel's own.
+func (r *Results) microRatios() []microRatio {
+	var list []microRatio
+	for _, other := range r.Micro {
+		at := strings.LastIndex(other.Name, "/")
+		if at < 0 || slices.Contains(microSubjects, other.Name[at+1:]) {
+			continue
+		}
+		group := other.Name[:at]
+		own := slices.IndexFunc(r.Micro, func(m Micro) bool {
+			part, ok := strings.CutPrefix(m.Name, group+"/")
+			return ok && slices.Contains(microSubjects, part)
+		})
+		if own < 0 {
+			continue
+		}
+		for _, unit := range microUnits {
+			if a, b := r.Micro[own].Values[unit], other.Values[unit]; len(a) > 0 && len(b) > 0 {
+				list = append(list, microRatio{group, other.Name[at+1:], RatioInterval(a, b)})
+				break
+			}
+		}
+	}
+	return list
+}

@@ -68,6 +68,7 @@ type (
 	ratioView struct{ Text, Class string }
 	microRow  struct {
 		Name, Runs string
+		Ratio      string // of heartwheel's own part to this one
 		Values     []valueView
 	}
 )
@@ -258,8 +259,12 @@ func (p *page) micro() {
 		}
 	}
 	slices.SortFunc(p.MicroUnits, func(a, b string) int { return strings.Compare(microOrder(a), microOrder(b)) })
+	ratios := map[string]string{}
+	for _, m := range p.microRatios() {
+		ratios[m.group+"/"+m.other] = m.Text()
+	}
 	for _, m := range p.Results.Micro {
-		row := microRow{Name: m.Name}
+		row := microRow{Name: m.Name, Ratio: ratios[m.Name]}
 		for _, unit := range p.MicroUnits {
 			s := Summarize(m.Values[unit])
 			v := valueView{Text: number(s.Median)}

@@ -23,7 +23,13 @@ func sample() *Results {
 			{Name: "timers", Title: "<script>", Deadlines: true, Loops: true}, {Name: "flood"}, {Name: "broken"},
 		},
 		Cells: []Cell{{"W2-1", "W2", "10 connections, 100 beats a second"}, {"W3-1", "W3", "1 in flight"}, {"W5-1", "W5", "10 connections"}},
-		Micro: []Micro{{"Refresh/<wheel>", map[string][]float64{"ns/op": {1, 3, 2}, "B/op": {0, 0, 0}}}},
+		Micro: []Micro{
+			{"Refresh/heartwheel", map[string][]float64{"ns/op": {1, 2, 1, 1}, "B/op": {0, 0, 0, 0}}},
+			{"Refresh/<wheel>", map[string][]float64{"ns/op": {100, 200, 100, 100}, "B/op": {0, 0, 0, 0}}},
+			{"Arm/heartwheel", map[string][]float64{"ns/op": {7}, "ns/timer": {3}}},
+			{"Arm/heap", map[string][]float64{"ns/op": {7}, "ns/timer": {6}}},
+			{"Alone", map[string][]float64{"ns/op": {7}}},
+		},
 	}
 	add := func(cell, who string, figures map[string]float64, discarded, failed string) {
 		for round := range 5 {
@@ -115,10 +121,12 @@ func TestMarkdown(t *testing.T) {
 		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | server CPU a beat | 1.00 (1.00–1.00) = | 0.50 (0.50–0.50) ✓ timers | 1.00 (1.00–1.00) = gnet |",
 		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | latency, 99 % | 0.97 (0.97–0.97) ✓ | 1.50 (1.50–1.50) ✗ timers | 1.50 (1.50–1.50) ✗ timers |",
 		"| W3 Echo throughput, 1 in flight | frames a second | 1.25 (1.25–1.25) ✓ | – | 1.25 (1.25–1.25) ✓ gnet |",
-		"| W5 A wave of dead peers, 10 connections | noticed late by, 99 % | has none | 59.0 (59.0–59.0) ✗ timers |",
+		"| W5 A wave of dead peers, 10 connections | noticed late by, 99 % | has no deadlines | 59.0 (59.0–59.0) ✗ timers |",
 		"| W5 A wave of dead peers, 10 connections | live ones closed | 0 : 0 = | 0 : 7.14 ✓ timers | 0 : 0 = gnet |",
 		"- W2, 10 connections, 100 beats a second, latency, 99 %: timers has 204 µs, heartwheel 306 µs: reason not known yet",
 		"- W5, 10 connections, noticed late by, 99 %: timers has 2.04 ms, heartwheel 120 ms: heartwheel looks once a tick",
+		"| Refresh | <wheel> | 0.01 (0.01–0.01) |",
+		"| Arm | heap | 0.50 (no interval) |",
 		"5 of 50 runs were thrown away",
 	} {
 		if !strings.Contains(b.String(), want) {
