@@ -15,6 +15,7 @@ type contender struct {
 	pkg    string   // what go build is given, below the harness; empty: heartwheel itself
 	module string   // whose version counts
 	args   []string // beside those of the contract
+	slow   bool     // it compiles itself as it runs, and gets long to warm up
 	check  bool     // it is asked with -check whether it can run here
 	bin    string   // once it is built
 }
@@ -37,7 +38,7 @@ func contenders() []*contender {
 		loops("netpoll", "netpoll, its deadlines", "github.com/cloudwego/netpoll", true),
 		loops("evio", "evio, which has no deadlines", "github.com/tidwall/evio", false),
 		loops("epoll", "raw epoll in Go: the floor", "golang.org/x/sys", false),
-		{Contender: report.Contender{Name: "netty", Title: "Netty (Java, NIO), IdleStateHandler", Deadlines: true, Loops: true}, pkg: "./peers/netty", check: true},
+		{Contender: report.Contender{Name: "netty", Title: "Netty (Java, NIO), IdleStateHandler", Deadlines: true, Loops: true}, pkg: "./peers/netty", check: true, slow: true},
 	}
 }
 

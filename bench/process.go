@@ -133,12 +133,14 @@ func (p *process) kill() {
 }
 
 // stop ends the process with SIGTERM, or kills it after stopTime.
-func (p *process) stop() {
+func (p *process) stop() { p.stopWithin(stopTime) }
+
+func (p *process) stopWithin(most time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGCONT)
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
-	case <-time.After(stopTime):
+	case <-time.After(most):
 		p.kill()
 	}
 }

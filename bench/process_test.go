@@ -70,12 +70,14 @@ func TestKill(t *testing.T) {
 	if err := p.wait(ctx); !errors.Is(err, late) {
 		t.Errorf("%v", err)
 	}
-	// The child is dead once its parent has been waited for; it may still be a
-	// zombie of init.
-	if stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") {
-		if syscall.Kill(pid, 0) == nil {
-			t.Errorf("the child lives: %s", stat)
+	// It has been killed, but the kernel may still be at it, and init may leave a
+	// zombie. A child that lives fails the test by its time limit.
+	for {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			break
 		}
+		time.Sleep(time.Millisecond)
 	}
 	if _, err := start(ctx, nil, nil, nil, "/bin/true"); !errors.Is(err, late) {
 		t.Errorf("something is started after the end: %v", err)
@@ -90,10 +92,9 @@ func TestStop(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
-	p.stop()
-	if took := time.Since(begin); p.err != nil && took < stopTime {
-		t.Errorf("%v after %s", p.err, took)
+	p.stopWithin(20 * time.Second)
+	if p.err != nil {
+		t.Errorf("it had to be killed: %v", p.err)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestRatioInterval(t *testing.T) {
 // it says, for more rounds than usual, where the bootstrap can.
 func TestCoverage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
-	const trials, rounds, truth = 200, 15, 1.2
+	const trials, rounds, truth = 100, 15, 1.2
 	held := 0
 	for range trials {
 		a, b := make([]float64, rounds), make([]float64, rounds)
