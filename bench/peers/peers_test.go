@@ -147,7 +147,8 @@ func TestEchoToLateReader(t *testing.T) {
 		if b.real {
 			t.Skip("it closes slow consumers")
 		}
-		c := dial(t, start(t, b, time.Minute))
+		s := start(t, b, time.Minute)
+		c := dial(t, s)
 		_ = c.SetDeadline(time.Now().Add(limit))
 		stream := bytes.Repeat(frame(peer.MaxFrame), 90) // 6 MB; nbio closes at 6 MiB
 		wrote := make(chan error, 1)
@@ -160,6 +161,8 @@ func TestEchoToLateReader(t *testing.T) {
 			wrote <- err
 		case <-time.After(300 * time.Millisecond): // the server waits for us to read
 		}
+		// What waits must not be in a buffer that serves others, too.
+		echoed(t, dial(t, s), bytes.Repeat(frame(1000), 100), all)
 		got := make([]byte, len(stream))
 		if n, err := io.ReadFull(c, got); err != nil {
 			t.Fatalf("after %d of %d bytes: %v", n, len(stream), err)
