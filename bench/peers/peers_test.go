@@ -150,7 +150,8 @@ func TestEchoToLateReader(t *testing.T) {
 		s := start(t, b, time.Minute)
 		c := dial(t, s)
 		_ = c.SetDeadline(time.Now().Add(limit))
-		stream := bytes.Repeat(frame(peer.MaxFrame), 90) // 6 MB; nbio closes at 6 MiB
+		_ = c.SetReadBuffer(16 << 10)
+		stream := bytes.Repeat(frame(40_000), 150) // 6 MB, in frames that end within a read; nbio closes at 6 MiB
 		wrote := make(chan error, 1)
 		go func() {
 			_, err := c.Write(stream)

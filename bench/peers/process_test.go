@@ -9,10 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -65,6 +68,17 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
+// sources looks at every source, as go test would not know else that a result
+// which it has kept is out of date. It sees only what is looked at in a test.
+var sources = sync.OnceValue(func() error {
+	return filepath.WalkDir("../..", func(name string, _ fs.DirEntry, err error) error {
+		if err == nil && slices.Contains([]string{".go", ".java", ".mod"}, filepath.Ext(name)) {
+			_, err = os.Stat(name)
+		}
+		return err
+	})
+})
+
 func build() error {
 	for _, s := range subjects {
 		dir := s.dir
@@ -109,6 +123,9 @@ type server struct {
 // start starts a server that the end of the test stops, which has to exit 0.
 func start(t *testing.T, s subject, timeout time.Duration) *server {
 	t.Helper()
+	if err := sources(); err != nil {
+		t.Fatal(err)
+	}
 	args := append([]string{"-addr", "127.0.0.1:0", "-timeout", timeout.String()}, s.flags...)
 	if s.real {
 		args = []string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "off", "--log-format", "json", "--drain", "100ms",
