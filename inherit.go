@@ -22,7 +22,7 @@ import (
 //	stderr                     what becomes standard error then; the starter reads it until then
 //	tcp://HOST:PORT            a listening socket for this address of --listen
 //	ops://HOST:PORT            the same for --ops
-//	worker://INDEX/COUNT/OPS   the control socket of a worker: see underling
+//	worker://INDEX/COUNT/…     the control socket of a worker: see underling
 //	count://LINE               memory that the workers share, and the worker's line of it
 //
 // An address is written as in the settings: a port 0 there stays 0 here. ready

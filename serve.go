@@ -198,6 +198,9 @@ func serveAsWorker(r *resolved, log *slog.Logger, given *inheritance) error {
 		return &failure{err: err}
 	}
 	r.Shared = given.count
+	if r.Loops == 0 {
+		r.Loops = u.loops
+	}
 	if r.MemoryLimit > 0 {
 		r.MemoryLimit /= u.count
 	}

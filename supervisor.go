@@ -34,6 +34,7 @@ type supervisor struct {
 	count   *server.SharedCount
 	memory  *os.File // that it counts in
 	places  []*place
+	loops   int           // of a worker, unless the settings say
 	gate    chan struct{} // bounds the starts at one time
 	events  chan func()
 	over    chan struct{} // closed when run has ended
@@ -106,7 +107,8 @@ func supervise(r *resolved, log *slog.Logger, v *supervisor) error {
 		v.ops.close()
 		return &failure{err: err}
 	}
-	v.program = workerProgram(v.program, processorsFor(n, runtime.GOMAXPROCS(0)))
+	loops, maxProcs := shares(n, runtime.GOMAXPROCS(0))
+	v.program, v.loops = workerProgram(v.program, maxProcs), loops
 	v.gate, v.events = make(chan struct{}, 2*runtime.GOMAXPROCS(0)), make(chan func())
 	v.over, v.limit = make(chan struct{}), r.MaxConnections
 	for i := range n {
@@ -181,7 +183,7 @@ func (v *supervisor) start(p *place) {
 		v.mu.Unlock()
 	}
 	ctx, o := v.starts, startOrder{
-		program: v.program, name: fmt.Sprintf("%s%d/%d/%s", workerScheme, p.index, len(v.places), v.r.ops),
+		program: v.program, name: fmt.Sprintf("%s%d/%d/%d/%s", workerScheme, p.index, len(v.places), v.loops, v.r.ops),
 		index: p.index, line: line, count: v.memory, sockets: p.sockets, drain: v.r.Drain,
 	}
 	go func() {

@@ -146,9 +146,9 @@ func TestControl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := newUnderling("3/5/127.0.0.1:9090", theirs)
+	u, err := newUnderling("3/5/2/127.0.0.1:9090", theirs)
 	theirs.Close()
-	if err != nil || u.index != 3 || u.count != 5 || u.ops != "127.0.0.1:9090" {
+	if err != nil || u.index != 3 || u.count != 5 || u.loops != 2 || u.ops != "127.0.0.1:9090" {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	u.begin()
@@ -199,7 +199,7 @@ func TestControl(t *testing.T) {
 	if o := <-u.orders; !o.deserted {
 		t.Error("the supervisor's end counts as an order")
 	}
-	for _, text := range []string{"", "1", "1/2", "x/2/off", "1/y/off"} {
+	for _, text := range []string{"", "1", "1/2", "1/2/off", "x/2/1/off", "1/y/1/off", "1/2/z/off"} {
 		if _, err := newUnderling(text, os.Stdin); err == nil {
 			t.Errorf("%q was taken", text)
 		}
@@ -208,11 +208,11 @@ func TestControl(t *testing.T) {
 
 // TestWorkerProgram: workers do not speak to the service manager.
 func TestWorkerProgram(t *testing.T) {
-	p := workerProgram(&program{path: "p", environ: []string{"A=1", "NOTIFY_SOCKET=/x"}}, "1")
-	if got := strings.Join(p.environ, " "); got != "A=1 GOMAXPROCS=1" {
+	p := workerProgram(&program{path: "p", environ: []string{"A=1", "NOTIFY_SOCKET=/x"}}, 2)
+	if got := strings.Join(p.environ, " "); got != "A=1 GOMAXPROCS=2" {
 		t.Error(got)
 	}
-	p = workerProgram(&program{environ: []string{"GOMAXPROCS=7"}}, "1")
+	p = workerProgram(&program{environ: []string{"GOMAXPROCS=7"}}, 2)
 	if got := strings.Join(p.environ, " "); got != "GOMAXPROCS=7" {
 		t.Error(got)
 	}

@@ -41,6 +41,7 @@ type order struct {
 type underling struct {
 	// Static after newUnderling.
 	index, count int
+	loops        int    // unless the settings say
 	ops          string // the supervisor's setting
 	conn         *net.UnixConn
 	conns        chan net.Conn
@@ -51,22 +52,23 @@ type underling struct {
 	closed    chan struct{} // by Close, as a listener
 }
 
-// newUnderling takes up the control socket f. text is INDEX/COUNT/OPS.
+// newUnderling takes up the control socket f. text is INDEX/COUNT/LOOPS/OPS.
 func newUnderling(text string, f *os.File) (*underling, error) {
-	parts := strings.SplitN(text, "/", 3)
-	if len(parts) != 3 {
-		return nil, errors.New("is not of the form INDEX/COUNT/OPS")
+	parts := strings.SplitN(text, "/", 4)
+	if len(parts) != 4 {
+		return nil, errors.New("is not of the form INDEX/COUNT/LOOPS/OPS")
 	}
 	index, err1 := strconv.Atoi(parts[0])
 	count, err2 := strconv.Atoi(parts[1])
-	if err := errors.Join(err1, err2); err != nil {
+	loops, err3 := strconv.Atoi(parts[2])
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	conn, err := unixConn(f)
 	if err != nil {
 		return nil, err
 	}
-	return &underling{index: index, count: count, ops: parts[2], conn: conn,
+	return &underling{index: index, count: count, loops: loops, ops: parts[3], conn: conn,
 		conns: make(chan net.Conn), orders: make(chan order, 1), dismissed: make(chan struct{}), closed: make(chan struct{})}, nil
 }
 

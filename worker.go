@@ -209,10 +209,10 @@ func (w *worker) read(ctx context.Context) ([]*dto.MetricFamily, error) {
 
 // workerProgram is p as workers are started: the service manager is not theirs
 // to speak to, and they share the processors.
-func workerProgram(p *program, processors string) *program {
+func workerProgram(p *program, maxProcs int) *program {
 	environ := slices.DeleteFunc(slices.Clone(p.environ), func(kv string) bool { return strings.HasPrefix(kv, "NOTIFY_SOCKET=") })
 	if lookup(environ, "GOMAXPROCS") == "" {
-		environ = append(environ, "GOMAXPROCS="+processors)
+		environ = append(environ, fmt.Sprintf("GOMAXPROCS=%d", maxProcs))
 	}
 	return &program{path: p.path, args: p.args, environ: environ, stderr: p.stderr}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
 
 	"heartwheel/server"
 )
@@ -66,6 +65,12 @@ func decideWorkers(r *resolved, descriptors uint64) (int, error) {
 	return n, nil
 }
 
-// processorsFor is GOMAXPROCS for each of n workers: they share the processors. Each
-// has one event loop for each of these, unless loops says otherwise.
-func processorsFor(n, processors int) string { return strconv.Itoa(max(1, processors/n)) }
+// shares is how n workers share the processors: the event loops of each, unless
+// loops says otherwise, and its GOMAXPROCS. That is never 1: a worker with one
+// loop then takes nearly twice the processor time for a beat, though less while
+// it is idle. Measured for four workers: 14 against 25 % of a core at 670 beats a
+// second each, 9 against 13 at 330; for 56 that are idle, 33 against 15.
+func shares(n, processors int) (loops, maxProcs int) {
+	loops = max(1, processors/n)
+	return loops, max(2, loops)
+}

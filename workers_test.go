@@ -55,13 +55,12 @@ func TestDecideWorkers(t *testing.T) {
 	}
 }
 
-func TestProcessorsFor(t *testing.T) {
-	for _, c := range []struct {
-		workers, processors int
-		want                string
-	}{{1, 2, "2"}, {2, 2, "1"}, {56, 2, "1"}, {4, 64, "16"}, {5, 64, "12"}} {
-		if got := processorsFor(c.workers, c.processors); got != c.want {
-			t.Errorf("%d workers on %d processors: %s each, want %s", c.workers, c.processors, got, c.want)
+func TestShares(t *testing.T) {
+	for _, c := range []struct{ workers, processors, loops, maxProcs int }{
+		{1, 2, 2, 2}, {2, 2, 1, 2}, {56, 2, 1, 2}, {4, 64, 16, 16}, {5, 64, 12, 12}, {1, 1, 1, 2},
+	} {
+		if loops, maxProcs := shares(c.workers, c.processors); loops != c.loops || maxProcs != c.maxProcs {
+			t.Errorf("%d workers on %d processors have %d loops and GOMAXPROCS %d, want %+v", c.workers, c.processors, loops, maxProcs, c)
 		}
 	}
 }
