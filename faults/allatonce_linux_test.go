@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -10,8 +11,28 @@ import (
 
 // TestAllAtOnce lets every silent peer of the real command run into its timeout
 // at the same tick, as near as clients can: they beat a last time all at once.
-// The beats of others are answered meanwhile as if nothing were.
+// The beats of others are answered meanwhile as if nothing were. Other work of
+// the machine spoils a round, a server that is held up by its closing spoils
+// each: one good round of up to four is asked for. Who was closed and who was
+// not has to be right in every one.
 func TestAllAtOnce(t *testing.T) {
+	const rounds = 4
+	for round := 1; ; round++ {
+		late := allAtOnce(t)
+		switch {
+		case late == "":
+			t.Logf("good in round %d of at most %d", round, rounds)
+			return
+		case round == rounds || t.Failed():
+			t.Errorf("in none of %d rounds others were served in time; the last one: %s", round, late)
+			return
+		}
+	}
+}
+
+// allAtOnce is one round. It returns how others were not served in time.
+func allAtOnce(t *testing.T) (late string) {
+	t.Helper()
 	const (
 		most   = 50 * time.Millisecond // that 99 of 100 answers may take
 		around = 500 * time.Millisecond
@@ -54,7 +75,7 @@ func TestAllAtOnce(t *testing.T) {
 		return a.Took - a.Away - withoutProcessor(burdens, a.Sent, a.Sent+int64(a.Took))
 	})
 	if n == 0 || servers > most {
-		t.Errorf("99 of 100 of %d beats of others were answered within %s, less what was measured of this machine: %s; the bound is %s", n, slow, servers, most)
+		late = fmt.Sprintf("99 of 100 of %d beats of others were answered within %s, less what was measured of this machine: %s; the bound is %s", n, slow, servers, most)
 	}
 	held := time.Duration(0)
 	for _, b := range burdens {
@@ -64,7 +85,7 @@ func TestAllAtOnce(t *testing.T) {
 	}
 	lag := lag99(before, m)
 	if lag > most+held {
-		t.Errorf("99 of 100 calls of a loop were answered within %s; the bound is %s, and a thread waited up to %s for a processor", lag, most, held)
+		late += fmt.Sprintf(" 99 of 100 calls of a loop were answered within %s; the bound is %s, and a thread waited up to %s for a processor", lag, most, held)
 	}
 	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(silent) {
 		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, silent)
@@ -75,6 +96,7 @@ func TestAllAtOnce(t *testing.T) {
 	figure(t, 12, "%d peers beat a last time within %s and were closed within %s of each other, after the timeout by %s; 99 of 100 of %d beats of %d others answered within %s (%s before; %s of it the server's own); loop lag p99 at most %s",
 		silent, round(final-first), round(to-from-int64(around)), spread(ds, lateBy), n, others,
 		slow.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), max(servers, 0).Round(100*time.Microsecond), lag)
+	return late
 }
 
 // startDying starts the peers in processes of their own: those that beat a last
