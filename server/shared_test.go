@@ -16,14 +16,16 @@ func newShared(t *testing.T, mem []byte, line int) *SharedCount {
 }
 
 // TestSharedLimit lets three counters come and go at one time: there are never
-// more than the limit, and it is reached.
+// more than the limit. Alone each of them reaches it exactly.
 func TestSharedLimit(t *testing.T) {
 	const limit, processes, rounds = 50, 3, 20_000
 	mem := make([]byte, processes*SharedLine)
 	var wg sync.WaitGroup
-	var inside, most atomic.Int64
+	var inside atomic.Int64
+	var all []*admission
 	for i := range processes {
 		a := &admission{cap: 40, shared: newShared(t, mem, i), limit: limit}
+		all = append(all, a)
 		for range 8 {
 			wg.Go(func() {
 				held := 0
@@ -35,8 +37,6 @@ func TestSharedLimit(t *testing.T) {
 							if now > limit {
 								t.Errorf("%d of %d are in", now, limit)
 								return
-							}
-							for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
 							}
 						}
 					} else if held > 0 {
@@ -53,8 +53,18 @@ func TestSharedLimit(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if most.Load() != limit {
-		t.Errorf("at most %d were in, of %d that may be", most.Load(), limit)
+	for i := range limit {
+		if !all[i%processes].admit() {
+			t.Fatalf("number %d of %d is refused", i+1, limit)
+		}
+	}
+	for i, a := range all {
+		if a.admit() {
+			t.Errorf("process %d lets in more than %d", i, limit)
+		}
+	}
+	for i := range limit {
+		all[i%processes].leave()
 	}
 	if n := newShared(t, mem, 0).Total(); n != 0 {
 		t.Errorf("%d are counted, and none is in", n)
