@@ -38,8 +38,8 @@ type options struct {
 	render     bool   // only write the page and the table anew from RUN.json
 }
 
-// quickPeers are those of -quick: one of each kind.
-var quickPeers = []string{report.Subject, report.Floor, "gnet-timingwheel", "goroutine"}
+// quickPeers are those of -quick.
+var quickPeers = []string{report.Subject, report.Floor, "goroutine"}
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == floodCommand {
@@ -80,9 +80,9 @@ func parseOptions(args []string) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var only, peers, serverCPUs, loadCPUs string
-	fs.BoolVar(&o.quick, "quick", false, "two minutes: one round, small loads, four contenders; to see that it works, not to publish")
+	fs.BoolVar(&o.quick, "quick", false, "some two minutes: one round, small loads, three contenders; to see that it works, not to publish")
 	fs.StringVar(&only, "only", "", "workloads such as `W2,W5`; empty: all")
-	fs.StringVar(&peers, "peers", "", "contenders such as `gnet,heartwheel`; empty: all, with -quick four")
+	fs.StringVar(&peers, "peers", "", "contenders such as `gnet,heartwheel`; empty: all, with -quick three")
 	fs.IntVar(&o.rounds, "runs", 0, "`rounds`: each contender runs once in each; 0: 5, with -quick 1")
 	fs.StringVar(&o.out, "out", "results", "`directory` for what is written")
 	fs.StringVar(&serverCPUs, "server-cpus", "0", "`processors` of the servers")

@@ -124,7 +124,7 @@ func TestReadLoad(t *testing.T) {
 		t.Errorf("the worst second has %v µs", us)
 	}
 	f, err := l.detection()
-	want := map[string]float64{"undetected": 1, "early": 0, "late": 1, "injected": 4, "false_kills": 3, "error_p50": 60, "error_p99": 110, "error_max": 120, "error_min": 1}
+	want := map[string]float64{"undetected": 1, "early": 0, "late": 1, "injected": 4, "false_kills": 3, "error_p50": 60, "error_p99": 110, "off": 120, "error_max": 120, "error_min": 1}
 	if err != nil || fmt.Sprint(f) != fmt.Sprint(want) {
 		t.Errorf("%v, %v, want %v", f, err, want)
 	}

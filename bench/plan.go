@@ -31,6 +31,7 @@ type running struct {
 const (
 	longTimeout  = 37500 * time.Millisecond
 	shortTimeout = 2 * time.Second
+	leastTimeout = 1500 * time.Millisecond // of -quick
 )
 
 // cells lists what is measured, in the order of the tables.
@@ -40,8 +41,8 @@ func cells(quick bool) []*cell {
 			idle(2000, 3*time.Second),
 			beats(2000, 250*time.Millisecond, 4*time.Second),
 			echo(1, 16, 256, time.Second), echo(16, 1024, 256, time.Second), echo(64, 16<<10, 32, time.Second),
-			connects(2000, 3*time.Second),
-			wave(2000), stall(1000), expiry(4000),
+			connects(2000, 4*time.Second),
+			wave(2000, leastTimeout), stall(1000, leastTimeout), expiry(4000, leastTimeout),
 		}
 	}
 	list := []*cell{
@@ -57,7 +58,7 @@ func cells(quick bool) []*cell {
 			list = append(list, echo(inflight, size, conns, 3*time.Second))
 		}
 	}
-	return append(list, connects(4000, 8*time.Second), wave(10_000), stall(5000), expiry(10_000))
+	return append(list, connects(4000, 8*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout), expiry(10_000, shortTimeout))
 }
 
 func newCell(workload, id, title string, takes, timeout time.Duration) *cell {

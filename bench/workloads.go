@@ -163,11 +163,11 @@ func connects(rate int, hold time.Duration) *cell {
 }
 
 // wave is W5: some die within a second.
-func wave(conns int) *cell {
-	const hold = 6 * time.Second
-	c := newCell("W5", fmt.Sprintf("W5-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), shortTimeout), hold+connectTime(conns)+2*time.Second, shortTimeout)
+func wave(conns int, timeout time.Duration) *cell {
+	hold := 3*time.Second + timeout
+	c := newCell("W5", fmt.Sprintf("W5-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, shortTimeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
+		args := append(common(conns, timeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
@@ -188,17 +188,21 @@ func (l *loaded) detection() (map[string]float64, error) {
 		"false_kills": float64(l.FalseKills.Count + l.Unexplained.Count),
 	}
 	if e := d.Faults[0].ErrorMS; e != nil {
-		f["error_p50"], f["error_p99"], f["error_max"], f["error_min"] = e.P50, e.P99, e.Max, e.Min
+		f["error_p50"], f["error_max"], f["error_min"] = e.P50, e.Max, e.Min
+		f["off"] = max(e.Max, -e.Min)
+		if e.Min >= 0 { // who closes too early is not the better for being less late
+			f["error_p99"] = e.P99
+		}
 	}
 	return f, nil
 }
 
 // stall is W6: the server is stopped for two timeouts.
-func stall(conns int) *cell {
-	const hold = 3*time.Second + 3*shortTimeout
-	c := newCell("W6", fmt.Sprintf("W6-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), shortTimeout), hold+connectTime(conns)+2*time.Second, shortTimeout)
+func stall(conns int, timeout time.Duration) *cell {
+	hold := 1500*time.Millisecond + 3*timeout
+	c := newCell("W6", fmt.Sprintf("W6-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, shortTimeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*shortTimeout))
+		args := append(common(conns, timeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*timeout))
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{tolerant: true, args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
@@ -210,11 +214,11 @@ func stall(conns int) *cell {
 }
 
 // expiry is W7: nine tenths die at once.
-func expiry(conns int) *cell {
-	const hold = 6 * time.Second
-	c := newCell("W7", fmt.Sprintf("W7-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), shortTimeout), hold+connectTime(conns)+2*time.Second, shortTimeout)
+func expiry(conns int, timeout time.Duration) *cell {
+	hold := 2500*time.Millisecond + timeout
+	c := newCell("W7", fmt.Sprintf("W7-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, shortTimeout/2), "--fault", "silent:90%@1s")
+		args := append(common(conns, timeout/2), "--fault", "silent:90%@1s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
@@ -222,7 +226,7 @@ func expiry(conns int) *cell {
 		f, err := got.detection()
 		if err == nil {
 			at := got.Detection.Faults[0].StartS // the first expires half a timeout later, the last T later
-			f["live_p99"] = got.worst(at+shortTimeout.Seconds()/2, at+shortTimeout.Seconds()+1)
+			f["live_p99"] = got.worst(at+timeout.Seconds()/2, at+timeout.Seconds()+1)
 		}
 		return f, err
 	}

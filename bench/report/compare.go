@@ -121,6 +121,8 @@ func compareCounts(own, other []float64) Verdict {
 	switch {
 	case len(own) == 0:
 		return ""
+	case len(own) < minPairs:
+		return Unclear
 	case slices.Max(own) < slices.Min(other):
 		return Better
 	case slices.Min(own) > slices.Max(other):

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -75,9 +76,10 @@ func (r *Results) writeMicro(b *strings.Builder) {
 }
 
 func (r *Results) writeWinners(b *strings.Builder, tables []Table) {
-	wins := 0
+	wins, told := 0, false
 	for i := range tables {
 		t := &tables[i]
+		told = told || t.told()
 		for _, row := range t.Winners() {
 			if wins++; wins == 1 {
 				b.WriteString("Where another is better:\n\n")
@@ -86,8 +88,21 @@ func (r *Results) writeWinners(b *strings.Builder, tables []Table) {
 		}
 	}
 	if wins == 0 {
-		b.WriteString("No contender is beyond doubt better than heartwheel in any metric.\n")
+		b.WriteString(noWins(told) + "\n")
 	}
+}
+
+// told says whether there were enough runs to tell who is better.
+func (t *Table) told() bool {
+	return slices.ContainsFunc(t.Rows, func(row Row) bool { return row.Verdict == Better || row.Verdict == Worse || row.Ratio.Known })
+}
+
+// noWins is said where nobody beats heartwheel.
+func noWins(told bool) string {
+	if !told {
+		return "These are too few runs to tell where another is better."
+	}
+	return "No contender is beyond doubt better than heartwheel in any metric."
 }
 
 // win says in a line that the row beats heartwheel, and why.

@@ -31,6 +31,7 @@ type page struct {
 	Overviews   []overview
 	Counts      []counts
 	Wins        []string
+	NoWins      string
 	Sections    []section
 	Micro       []microRow
 	MicroUnits  []string
@@ -86,6 +87,7 @@ func (r *Results) page() *page {
 		p.Warnings = append(p.Warnings, "Interrupted: these are the figures until then.")
 	}
 	p.overview(tables)
+	p.NoWins = noWins(slices.ContainsFunc(tables, func(t Table) bool { return t.told() }))
 	for i := range tables {
 		for _, row := range tables[i].Winners() {
 			p.Wins = append(p.Wins, tables[i].win(row))

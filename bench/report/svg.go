@@ -13,6 +13,7 @@ import (
 // Sizes of a chart, in units of its view box.
 const (
 	chartWidth = 760
+	stickWidth = 920 // of the overview, whose labels are long
 	labelWidth = 150
 	valueWidth = 150
 	rowHeight  = 24
@@ -188,11 +189,12 @@ func sticks(title string, list []stick) template.HTML {
 	s := scale{1 / most, most, true}
 	b := &svg{}
 	height := len(list)*rowHeight + axisHeight
-	const wide = 330 // of the labels
+	const wide = 360 // of the labels
+	const right = stickWidth - 190
 	x := func(v float64) float64 {
-		return wide + (s.x(v)-labelWidth)*(chartWidth-wide-130)/(chartWidth-labelWidth-valueWidth)
+		return wide + (s.x(v)-labelWidth)*(right-wide)/(chartWidth-labelWidth-valueWidth)
 	}
-	b.add(`<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, chartWidth, height, template.HTMLEscapeString(title))
+	b.add(`<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, stickWidth, height, template.HTMLEscapeString(title))
 	for _, v := range []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100} {
 		if v < s.low || v > s.high || most > 12 && v != 1 && math.Abs(math.Mod(math.Log10(v), 1)) > 1e-9 {
 			continue
@@ -212,7 +214,7 @@ func sticks(title string, list []stick) template.HTML {
 			b.line("range "+class, x(st.interval.Low), y, x(st.interval.High), y)
 		}
 		b.add(`<circle class="dot %s" cx="%.1f" cy="%.1f" r="4.5"/>`, class, x(st.interval.Mid), y)
-		b.text("value "+class, chartWidth-120, y+4, "start", st.verdict.Mark()+" "+ratio(st.interval.Mid)+" "+st.against)
+		b.text("value "+class, right+14, y+4, "start", st.verdict.Mark()+" "+ratio(st.interval.Mid)+" "+st.against)
 	}
 	b.add("</svg>")
 	return template.HTML(b.String())
