@@ -187,6 +187,23 @@ func TestCells(t *testing.T) {
 	}
 }
 
+func TestLimited(t *testing.T) {
+	for _, c := range []struct {
+		load, server float64
+		want         bool
+	}{
+		{0.99, 0.76, true},
+		{0.96, 0.96, true},
+		{0.99, 0.99, false}, // the server could not have done more either
+		{0.60, 0.55, false}, // neither was: something else used the processors, see foreign
+		{0.40, 0.98, false},
+	} {
+		if got := limited(c.load, c.server); got != c.want {
+			t.Errorf("load %v, server %v: %v", c.load, c.server, got)
+		}
+	}
+}
+
 func TestArguments(t *testing.T) {
 	all := contenders()
 	s := serving{timeout: 2 * time.Second, procs: 2, loops: 1, outbox: "2MiB"}

@@ -56,6 +56,7 @@ type worker struct {
 	stream []byte
 	buf    []byte
 
+	reads  uint
 	frames int64 // answered since the start
 }
 
