@@ -65,7 +65,7 @@ func (r *Results) table(w Workload, cell Cell, m Metric) Table {
 				row.count(run)
 			}
 		}
-		if c.Name != Subject && row.N > 0 && len(own) > 0 {
+		if c.Name != Subject && row.N > 0 && len(own) > 0 && !m.Info {
 			row.compare(&m, own, rounds)
 		}
 		if row.Runs > 0 {

@@ -76,39 +76,52 @@ func (r *Results) writeMicro(b *strings.Builder) {
 }
 
 func (r *Results) writeWinners(b *strings.Builder, tables []Table) {
-	wins, told := 0, false
+	wins, none := wins(tables)
+	if len(wins) == 0 {
+		fmt.Fprintln(b, none)
+		return
+	}
+	b.WriteString("Where another is better:\n\n")
+	for _, win := range wins {
+		fmt.Fprintf(b, "- %s\n", win)
+	}
+}
+
+// wins has a line for each table and reason for which others beat heartwheel. If
+// there are none, none says so.
+func wins(tables []Table) (list []string, none string) {
+	told := false
 	for i := range tables {
 		t := &tables[i]
 		told = told || t.told()
-		for _, row := range t.Winners() {
-			if wins++; wins == 1 {
-				b.WriteString("Where another is better:\n\n")
-			}
-			fmt.Fprintf(b, "- %s\n", t.win(row))
+		list = append(list, t.wins()...)
+	}
+	if told {
+		return list, "No contender is beyond doubt better than heartwheel in any metric."
+	}
+	return list, "These are too few runs to tell where another is better."
+}
+
+func (t *Table) wins() (list []string) {
+	who := map[string][]string{} // by reason
+	var reasons []string
+	for _, row := range t.Winners() {
+		why := reason(t.Workload.Key, t.Metric.Key, row.Contender.Name)
+		if who[why] == nil {
+			reasons = append(reasons, why)
 		}
+		who[why] = append(who[why], row.Contender.Name+" "+value(row.Median, t.Metric.Unit))
 	}
-	if wins == 0 {
-		b.WriteString(noWins(told) + "\n")
+	for _, why := range reasons {
+		list = append(list, fmt.Sprintf("%s, %s, %s: %s; heartwheel %s: %s", t.Workload.Key, t.Cell.Title, t.Metric.Title,
+			strings.Join(who[why], ", "), value(t.Row(Subject).Median, t.Metric.Unit), why))
 	}
+	return list
 }
 
 // told says whether there were enough runs to tell who is better.
 func (t *Table) told() bool {
 	return slices.ContainsFunc(t.Rows, func(row Row) bool { return row.Verdict == Better || row.Verdict == Worse || row.Ratio.Known })
-}
-
-// noWins is said where nobody beats heartwheel.
-func noWins(told bool) string {
-	if !told {
-		return "These are too few runs to tell where another is better."
-	}
-	return "No contender is beyond doubt better than heartwheel in any metric."
-}
-
-// win says in a line that the row beats heartwheel, and why.
-func (t *Table) win(row *Row) string {
-	return fmt.Sprintf("%s, %s, %s: %s has %s, heartwheel %s: %s", t.Workload.Key, t.Cell.Title, t.Metric.Title, row.Contender.Name,
-		value(row.Median, t.Metric.Unit), value(t.Row(Subject).Median, t.Metric.Unit), reason(t.Workload.Key, t.Metric.Key, row.Contender.Name))
 }
 
 // provenance says in a few sentences where the figures are from.

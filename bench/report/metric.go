@@ -8,6 +8,7 @@ type Metric struct {
 	More     bool   // more is better; else less is
 	Deadline bool   // only a contender with deadlines can have it
 	Headline bool   // goes into the table and the overview
+	Info     bool   // explains the others; nobody is better or worse by it
 }
 
 // counted says that the metric counts faults, of which zero is right: then
@@ -30,7 +31,7 @@ var Workloads = []Workload{
 		Metrics: []Metric{
 			{Key: "rss_per_conn", Title: "resident memory a connection", Unit: "B", Headline: true},
 			{Key: "heap_per_conn", Title: "live heap a connection", Unit: "B"},
-			{Key: "rss", Title: "resident memory in all", Unit: "B"},
+			{Key: "rss", Title: "resident memory in all", Unit: "B", Info: true},
 			{Key: "gc_pause", Title: "stopped by the collector", Unit: "ms"},
 			{Key: "cpu", Title: "processor time while held", Unit: "%"},
 		}},
@@ -47,8 +48,8 @@ var Workloads = []Workload{
 		Metrics: []Metric{
 			{Key: "frames", Title: "frames a second", Unit: "/s", More: true, Headline: true},
 			{Key: "cpu_per_frame", Title: "server CPU a frame", Unit: "us"},
-			{Key: "server_cpu", Title: "server, of its core", Unit: "%", More: true},
-			{Key: "load_cpu", Title: "generator, of its core", Unit: "%"},
+			{Key: "server_cpu", Title: "server, of its core", Unit: "%", Info: true},
+			{Key: "load_cpu", Title: "generator, of its core", Unit: "%", Info: true},
 		}},
 	{Key: "W4", Title: "Connect, one beat, close",
 		Text: "Connects at a fixed rate; each connection sends one beat, has its answer and is reset. Server CPU is for all of that.",
@@ -71,7 +72,7 @@ var Workloads = []Workload{
 		Text: "The server's process is stopped with SIGSTOP for two idle timeouts. The clients go on beating, and their beats wait in the sockets. All of them are alive.",
 		Metrics: []Metric{
 			{Key: "killed", Title: "live ones closed", Headline: true},
-			{Key: "killed_share", Title: "of all connections", Unit: "%"},
+			{Key: "killed_share", Title: "of all connections", Unit: "%", Info: true},
 		}},
 	{Key: "W7", Title: "Mass expiry",
 		Text: "Nine tenths of the connections fall silent at once and run out within one beat interval; the others go on. The latency is that of the others in the worst second.",
@@ -94,14 +95,15 @@ func WorkloadByKey(key string) *Workload {
 	return nil
 }
 
+const early = "its wheel fires up to a tick early, and closes peers before their time; heartwheel never does"
 const tick = "heartwheel looks once a tick of 100 ms; a timer for each connection is more exact, and costs more a beat"
 
 // reasons say why another contender wins, by "workload metric" and then by the
 // contender's name, or "" for all of them. Write one when a table shows a win
 // that is understood; without one the table says that the reason is not known.
 var reasons = map[string]map[string]string{
-	"W5 off": {"": tick}, "W5 error_p99": {"": tick},
-	"W7 off": {"": tick}, "W7 error_p99": {"": tick},
+	"W5 off": {"": tick, "gnet-timingwheel": early}, "W5 error_p99": {"": tick},
+	"W7 off": {"": tick, "gnet-timingwheel": early}, "W7 error_p99": {"": tick},
 }
 
 // reason is why the contender wins in the metric of the workload.

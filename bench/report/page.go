@@ -87,12 +87,7 @@ func (r *Results) page() *page {
 		p.Warnings = append(p.Warnings, "Interrupted: these are the figures until then.")
 	}
 	p.overview(tables)
-	p.NoWins = noWins(slices.ContainsFunc(tables, func(t Table) bool { return t.told() }))
-	for i := range tables {
-		for _, row := range tables[i].Winners() {
-			p.Wins = append(p.Wins, tables[i].win(row))
-		}
-	}
+	p.Wins, p.NoWins = wins(tables)
 	p.sections(tables)
 	p.micro()
 	return p
@@ -137,7 +132,7 @@ func (p *page) overview(tables []Table) {
 				note += fmt.Sprintf(", %d too few runs to tell", n)
 			}
 			p.Tiles = append(p.Tiles, tile{strings.ToLower(against.title[:1]) + against.title[1:],
-				fmt.Sprintf("✓ %d  = %d  ✗ %d", tally[Better], tally[Even], tally[Worse]), note})
+				fmt.Sprintf("✓ %d · = %d · ✗ %d", tally[Better], tally[Even], tally[Worse]), note})
 		}
 	}
 	for i := range tables {

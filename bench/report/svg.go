@@ -185,7 +185,11 @@ func sticks(title string, list []stick) template.HTML {
 			most = max(most, st.interval.High, 1/st.interval.Low)
 		}
 	}
-	most = min(most*1.1, 100)
+	most = min(most*1.1, 10) // what is beyond is drawn at the edge
+	ticks := []float64{0.1, 0.2, 0.5, 1, 2, 5, 10}
+	if most < 2.5 {
+		ticks = []float64{0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2}
+	}
 	s := scale{1 / most, most, true}
 	b := &svg{}
 	height := len(list)*rowHeight + axisHeight
@@ -195,8 +199,8 @@ func sticks(title string, list []stick) template.HTML {
 		return wide + (s.x(v)-labelWidth)*(right-wide)/(chartWidth-labelWidth-valueWidth)
 	}
 	b.add(`<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, stickWidth, height, template.HTMLEscapeString(title))
-	for _, v := range []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100} {
-		if v < s.low || v > s.high || most > 12 && v != 1 && math.Abs(math.Mod(math.Log10(v), 1)) > 1e-9 {
+	for _, v := range ticks {
+		if v < s.low || v > s.high {
 			continue
 		}
 		class := "grid"
