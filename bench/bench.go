@@ -29,6 +29,7 @@ type bench struct {
 	heartwheel string // path of the binary, which is the load test too
 	contenders []*contender
 	cells      []*cell
+	base       map[*contender]figures // without connections; see baseOf
 	results    report.Results
 }
 
@@ -38,7 +39,7 @@ func run(ctx context.Context, o *options) error {
 	if o.render {
 		return render(o.out)
 	}
-	b := &bench{opts: o, started: time.Now()}
+	b := &bench{opts: o, started: time.Now(), base: map[*contender]figures{}}
 	b.choose()
 	if err := os.MkdirAll(o.out, 0o777); err != nil {
 		return err

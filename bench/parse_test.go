@@ -65,6 +65,19 @@ func TestParseIdle(t *testing.T) {
 	}
 }
 
+func TestParseStatus(t *testing.T) {
+	const text = "Name:\tgnet\nVmHWM:\t   9000 kB\nVmRSS:\t    9264 kB\nRssAnon:\t    5120 kB\nRssFile:\t    4144 kB\n"
+	if r, err := parseStatus(text); err != nil || r != (resident{9264 << 10, 5120 << 10}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := parseStatus("Name:\tgnet\n"); err == nil {
+		t.Error("a status without sizes is no error")
+	}
+	if r, err := residentOf(os.Getpid()); err != nil || r.all < r.anon || r.anon < 1<<20 {
+		t.Errorf("of this process: %+v, %v", r, err)
+	}
+}
+
 func TestWindow(t *testing.T) {
 	ends := 0
 	w := &window{srv: ownServer(t), end: func() { ends++ }, endAfter: 3}

@@ -145,17 +145,37 @@ func (p *process) stopWithin(most time.Duration) {
 	}
 }
 
-// residentBytes is the resident size of a process, from the second field of
-// /proc/PID/statm.
-func residentBytes(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+// A resident is the resident memory of a process, in bytes.
+type resident struct {
+	all  int64
+	anon int64 // without code and other pages of files, which are shared and may go
+}
+
+func residentOf(pid int) (resident, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, err
+		return resident{}, err
 	}
-	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0, fmt.Errorf("/proc/%d/statm has too few fields", pid)
+	return parseStatus(string(text))
+}
+
+// parseStatus reads /proc/PID/status: proc(5).
+func parseStatus(text string) (r resident, err error) {
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(line, ":")
+		kb, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		switch name {
+		case "VmRSS":
+			r.all, err = strconv.ParseInt(kb, 10, 64)
+		case "RssAnon":
+			r.anon, err = strconv.ParseInt(kb, 10, 64)
+		}
+		if err != nil {
+			return r, fmt.Errorf("/proc/PID/status: %w", err)
+		}
 	}
-	pages, err := strconv.ParseInt(f[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
+	if r.all == 0 || r.anon == 0 {
+		return r, errors.New("/proc/PID/status has no VmRSS or no RssAnon")
+	}
+	return resident{r.all << 10, r.anon << 10}, nil
 }

@@ -31,24 +31,22 @@ func idle(conns int, hold time.Duration) *cell {
 	interval := (hold + connectTime(conns)) / 2
 	c := newCell("W1", fmt.Sprintf("W1-%d", conns), countTitle(conns)+" connections", hold+connectTime(conns)+2*time.Second, longTimeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		// Code and buffers that the first connections bring in are not theirs.
-		if err := b.warm(ctx, r); err != nil {
-			return nil, err
-		}
-		before, err := r.server.figures(ctx)
+		// Neither a load nor a question before: what they leave of the heap would
+		// hold connections for which no memory seems to be needed then.
+		base, err := b.baseOf(ctx, r.server.contender)
 		if err != nil {
 			return nil, err
 		}
-		rssBefore, err := residentBytes(r.server.pid())
+		before, err := residentOf(r.server.pid())
 		if err != nil {
 			return nil, err
 		}
-		var rss int64
+		var rss resident
 		var after figures
 		var endErr error
 		asked := make(chan struct{})
 		end := func() { // called while it reads the lines of the load: must not block it
-			rss, endErr = residentBytes(r.server.pid())
+			rss, endErr = residentOf(r.server.pid())
 			go func() {
 				defer close(asked)
 				if endErr == nil {
@@ -72,12 +70,30 @@ func idle(conns int, hold time.Duration) *cell {
 			return nil, fmt.Errorf("%d of %d connections established, %d closed", got.Connections.Established, conns, got.FalseKills.Count+got.Unexplained.Count)
 		}
 		return map[string]float64{
-			"rss_per_conn": float64(rss-rssBefore) / float64(conns), "rss": float64(rss), "rss_before": float64(rssBefore),
-			"heap_per_conn": (after.HeapLive - before.HeapLive) / float64(conns),
-			"gc_pause":      (after.GCPause - before.GCPause) * 1e3, "cpu": got.cores() * 100,
+			"rss_per_conn": float64(rss.anon-before.anon) / float64(conns), "rss": float64(rss.all), "rss_before": float64(before.all),
+			"heap_per_conn": (after.HeapLive - base.HeapLive) / float64(conns),
+			"gc_pause":      after.GCPause * 1e3, "cpu": got.cores() * 100,
 		}, nil
 	}
 	return c
+}
+
+// baseOf is the figures of the contender without connections, of a server of its
+// own that is asked once.
+func (b *bench) baseOf(ctx context.Context, who *contender) (figures, error) {
+	if f, ok := b.base[who]; ok {
+		return f, nil
+	}
+	srv, err := serve(ctx, who, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs, loops: len(b.opts.serverCPUs)})
+	if err != nil {
+		return figures{}, err
+	}
+	defer srv.stop()
+	f, err := srv.figures(ctx)
+	if err == nil {
+		b.base[who] = f
+	}
+	return f, err
 }
 
 // beats is W2: beats at a fixed rate.

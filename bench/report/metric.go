@@ -27,11 +27,11 @@ type Workload struct {
 // not runs.
 var Workloads = []Workload{
 	{Key: "W1", Title: "Idle connections, deadline armed",
-		Text: "Each connection beats once or twice, and waits. Resident memory is what the kernel counts for the server's process, less what it counted after a hundred connections had warmed it up. The heap is what a collection leaves, asked for at the end.",
+		Text: "Each connection beats once or twice, and waits. Resident memory a connection is of anonymous pages, without code: at the end, less before the first connection. The heap is what a collection leaves, asked for at the end, less that of a server without connections.",
 		Metrics: []Metric{
 			{Key: "rss_per_conn", Title: "resident memory a connection", Unit: "B", Headline: true},
 			{Key: "heap_per_conn", Title: "live heap a connection", Unit: "B"},
-			{Key: "rss", Title: "resident memory in all", Unit: "B", Info: true},
+			{Key: "rss", Title: "resident memory in all, code included", Unit: "B", Info: true},
 			{Key: "gc_pause", Title: "stopped by the collector", Unit: "ms"},
 			{Key: "cpu", Title: "processor time while held", Unit: "%"},
 		}},
