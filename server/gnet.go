@@ -179,23 +179,37 @@ func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
 	return e.action()
 }
 
-// traffic gives the session what it can use. While a frame is incomplete only
-// its header is looked at: to peek at all of it would copy it each time.
+// traffic gives the session what has arrived. What gnet keeps of an incomplete
+// frame it would copy together with all that came after it. So of that only the
+// header is looked at, then the frame once it is complete, and what comes after
+// it where it lies.
 func (e *engine) traffic(conn *Conn, c gnet.Conn) {
-	have := c.InboundBuffered()
-	head, err := c.Peek(min(have, codec.HeaderSize+1))
+	var b []byte
+	var err error
+	var rest func() []byte
+	shown := 0
+	if conn.partialAt == 0 {
+		b, err = c.Peek(-1)
+	} else {
+		have := c.InboundBuffered()
+		b, err = c.Peek(min(have, codec.HeaderSize+1))
+		if size, bad := codec.FrameSize(b, e.loop.cfg.MaxFrame); err == nil && bad == nil && size != 0 && size <= have {
+			b, err = c.Peek(size)
+			rest = func() []byte {
+				_, _ = c.Discard(shown)
+				b, _ := c.Peek(-1)
+				shown = len(b)
+				return b
+			}
+		}
+	}
 	if err != nil {
 		return
 	}
-	all := head
-	if size, err := codec.FrameSize(head, e.loop.cfg.MaxFrame); err == nil && size != 0 && size <= have || conn.state != stateOpen {
-		if all, err = c.Peek(-1); err != nil {
-			return
-		}
-	}
-	switch used := e.loop.received(conn, all); {
-	case used == len(all):
-		_, _ = c.Discard(have)
+	shown = len(b)
+	switch used := e.loop.received(conn, b, rest); {
+	case used == shown:
+		_, _ = c.Discard(-1) // all: a closing connection wants no more
 	case used > 0:
 		_, _ = c.Discard(used)
 	}
@@ -236,7 +250,7 @@ func closeCause(err error) error {
 
 func (e *engine) write(c *Conn, b []byte) (int, error) {
 	for {
-		n, err := unix.Write(c.sock.Fd(), b)
+		n, err := writeNow(c.sock.Fd(), b)
 		switch {
 		case err == nil && n < len(b):
 			return n, errWouldBlock

@@ -381,19 +381,28 @@ func (r *rig) read(c *Conn) {
 }
 
 // input is what the engine does when a socket was read: it keeps what the
-// session does not use up, and shows it only the header of an incomplete frame.
-// Loop only.
+// session does not use up. Behind something that was kept, it shows only the
+// header of an incomplete frame, and a complete one by itself. Loop only.
 func (r *rig) input(c *Conn, b []byte) {
 	s := r.sock(c)
 	if s.closes > 0 {
 		return
 	}
 	s.inbound = append(s.inbound, b...)
-	show := s.inbound[:min(len(s.inbound), codec.HeaderSize+1)]
-	if size, err := codec.FrameSize(show, r.cfg.MaxFrame); err == nil && size != 0 && size <= len(s.inbound) || c.state != stateOpen {
-		show = s.inbound
+	show := s.inbound
+	var rest func() []byte
+	if c.partialAt != 0 {
+		show = s.inbound[:min(len(s.inbound), codec.HeaderSize+1)]
+		if size, err := codec.FrameSize(show, r.cfg.MaxFrame); err == nil && size != 0 && size <= len(s.inbound) {
+			show = s.inbound[:size]
+			rest = func() []byte {
+				s.inbound = s.inbound[size:]
+				show = s.inbound
+				return show
+			}
+		}
 	}
-	used := r.loop.received(c, show)
+	used := r.loop.received(c, show, rest)
 	if used == len(show) {
 		used = len(s.inbound)
 	}
@@ -576,7 +585,7 @@ func TestHarness(t *testing.T) {
 	})
 	r := newBareRig(t, Config{}, nil)
 	c := r.open()
-	r.loop.received(c, beat)
+	r.loop.received(c, beat, nil)
 	r.loop.run()
 	if got := r.frames(c); len(got) != 1 {
 		t.Fatalf("answers %v", got)

@@ -29,6 +29,17 @@ func RaiseDescriptorLimit() (uint64, error) {
 	return uint64(r.Cur), nil
 }
 
+// growDescriptors makes the kernel's table of this process's descriptors large
+// enough for n. While it grows step by step under load, every step, at 256, 512
+// and so on, halts a process with several threads for 10 to 20 ms, as the kernel
+// waits for a grace period.
+func growDescriptors(n int64) {
+	// Without the highest number there is no table of that size: then it grows later.
+	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, int(n)); err == nil {
+		_ = unix.Close(fd)
+	}
+}
+
 // connectionCap returns how many connections there may be: what the descriptor
 // limit leaves, or what was asked for if that is less. A wish beyond it is
 // clamped with a warning.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ type listener struct {
 	*net.TCPListener
 	address string // as in Config.Listen
 	s       *Server
-	checked atomic.Bool // socket options were read back once
+	checked atomic.Bool            // socket options were read back once
+	local   atomic.Pointer[net.IP] // of the latest connection: see slim
 	wg      sync.WaitGroup
 }
 
@@ -105,6 +107,7 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 		s.refuse(refusedOptions, tc)
 		return
 	}
+	ln.slim(tc)
 	l, e := s.leastLoaded()
 	c := l.newConn()
 	l.assigned.Add(1)
@@ -115,6 +118,33 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 			s.log.Error("cannot hand a connection to its event loop; it is closed", "loop", l.index, "error", err)
 		}
 	}
+}
+
+// slim makes the addresses of tc small before gnet keeps them for as long as the
+// connection lives. Each net.TCPAddr that comes from a socket holds on to the 32
+// or 64 bytes of a system call's answer, for 4 or 16 bytes of address; the local
+// one is moreover the same for nearly all connections. Nobody else has them yet.
+func (ln *listener) slim(tc *net.TCPConn) {
+	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
+		a.IP = bytes.Clone(shortIP(a.IP))
+	}
+	if a, ok := tc.LocalAddr().(*net.TCPAddr); ok {
+		if last := ln.local.Load(); last != nil && last.Equal(a.IP) {
+			a.IP = *last
+			return
+		}
+		ip := net.IP(bytes.Clone(shortIP(a.IP)))
+		a.IP = ip
+		ln.local.Store(&ip)
+	}
+}
+
+// shortIP is ip in 4 bytes if it has that form.
+func shortIP(ip net.IP) net.IP {
+	if four := ip.To4(); four != nil {
+		return four
+	}
+	return ip
 }
 
 // admit decides on a connection before anything is paid for it. What it counts

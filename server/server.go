@@ -99,6 +99,7 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	if s.admission.cap, err = connectionCap(wish, limit, s.log); err != nil {
 		return nil, err
 	}
+	growDescriptors(s.admission.cap)
 	if err := s.open(h); err != nil {
 		_ = s.Close()
 		return nil, err

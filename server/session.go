@@ -16,18 +16,38 @@ const incompleteLimit = 10 * time.Second
 // strikesAllowed is how many beats in a row may come too early.
 const strikesAllowed = 3
 
-// input decodes and answers what is in b and returns how much of it is used
-// up. A panic in the handler dooms the connection and nothing else.
-func (l *loop) input(c *Conn, b []byte) (used int) {
+// input decodes and answers what is in b, and then in what rest returns if that
+// is not nil, and returns how much of the last of them is used up. A panic in
+// the handler dooms the connection and nothing else.
+func (l *loop) input(c *Conn, b []byte, rest func() []byte) (used int) {
 	if c.state != stateOpen {
 		return len(b) // on its way out: nothing that arrives matters any more
 	}
 	defer l.enter(c).leave()
-	for used < len(b) {
+	used = l.frames(c, b)
+	heard := used > 0
+	if rest != nil && heard && c.state == stateOpen {
+		b = rest()
+		used = l.frames(c, b)
+	}
+	switch {
+	case c.state != stateOpen:
+		return len(b)
+	case heard:
+		l.heard(c, used < len(b))
+	default:
+		l.heardPart(c)
+	}
+	return used
+}
+
+// frames decodes and answers the whole frames in b and returns where they end.
+func (l *loop) frames(c *Conn, b []byte) (used int) {
+	for used < len(b) && c.state == stateOpen {
 		f, n, err := codec.Decode(b[used:], l.cfg.MaxFrame)
 		if err != nil {
 			l.refuse(c, err)
-			return len(b)
+			break
 		}
 		if n == 0 {
 			break
@@ -36,14 +56,6 @@ func (l *loop) input(c *Conn, b []byte) (used int) {
 		c.timer.Touch(l.now)
 		l.stats.received(f.Op, n)
 		l.frame(c, f)
-		if c.state != stateOpen {
-			return len(b)
-		}
-	}
-	if used > 0 {
-		l.heard(c, used < len(b))
-	} else {
-		l.heardPart(c)
 	}
 	return used
 }

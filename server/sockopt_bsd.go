@@ -2,16 +2,24 @@
 
 package server
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 const fionread = 0x4004667f // _IOR('f', 127, int) on all of them
 
 // wantOptions lists what an accepted socket must have and can be asked for.
 //
 // What Linux has and this lacks: a bound on what a socket takes and cannot
-// send, TCP_USER_TIMEOUT, and keep-alive times set for each socket. The system's keep-alive (two hours) is the second net here;
-// the idle timeout is the same everywhere.
+// send, TCP_USER_TIMEOUT, and keep-alive times set for each socket. The system's
+// keep-alive (two hours) is the second net here; the idle timeout is the same
+// everywhere.
 func wantOptions(time.Duration) []option { return nil }
+
+// writeNow is write(2). Loop only.
+func writeNow(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
 
 // unacked is not known here: what a socket's buffer takes counts as taken by
 // the peer.
