@@ -13,9 +13,9 @@ type Handler interface {
 
 	// Frame is called for DATA, REQ, RES, JOIN, LEAVE, GROUP and extension
 	// frames; everything else is the session's own business. f.Payload is
-	// valid until Frame returns. A *codec.Error with a code from 4000 to 4499
-	// is sent to the peer as ERROR and the connection stays; any other error
-	// closes the connection as internal_error.
+	// valid until Frame returns, and not to be changed. A *codec.Error with a
+	// code from 4000 to 4499 is sent to the peer as ERROR and the connection
+	// stays; any other error closes the connection as internal_error.
 	Frame(c *Conn, f codec.Frame) error
 
 	// Close is called exactly once for each Open, after which nothing more is

@@ -396,6 +396,7 @@ func (r *rig) input(c *Conn, b []byte) {
 		if size, err := codec.FrameSize(show, r.cfg.MaxFrame); err == nil && size != 0 && size <= len(s.inbound) {
 			show = s.inbound[:size]
 			rest = func() []byte {
+				clear(show) // nobody may look at it again
 				s.inbound = s.inbound[size:]
 				show = s.inbound
 				return show
@@ -406,6 +407,7 @@ func (r *rig) input(c *Conn, b []byte) {
 	if used == len(show) {
 		used = len(s.inbound)
 	}
+	clear(s.inbound[:used])
 	s.inbound = s.inbound[used:]
 }
 

@@ -53,15 +53,17 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now    int64   // loop clock at the start of the current callback
-	cur    *Conn   // whose callback runs: its frames collect in out
-	out    []byte  // answers of the current callback
-	doomed []*Conn // to be finished at the end of the current callback
-	tasks  []task  // taken from the mailbox
-	next   int     // the first of them that has not run
-	seq    uint64
-	drain  drainState
-	stats  counters
+	now     int64   // loop clock at the start of the current callback
+	cur     *Conn   // whose callback runs: its frames collect in out
+	reading []byte  // the frame of cur that is being acted on, where it was read
+	back    []byte  // frames of cur that go back as they came, where they were read; out is empty then
+	out     []byte  // answers of the current callback
+	doomed  []*Conn // to be finished at the end of the current callback
+	tasks   []task  // taken from the mailbox
+	next    int     // the first of them that has not run
+	seq     uint64
+	drain   drainState
+	stats   counters
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
@@ -133,7 +135,7 @@ func (l *loop) leave() {
 	if p := recover(); p != nil {
 		l.panicked(c, p)
 	}
-	l.cur = nil
+	l.cur, l.reading = nil, nil
 	l.flush(c)
 }
 

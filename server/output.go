@@ -26,15 +26,54 @@ func overtakes(op codec.Op) bool {
 
 // send sends one frame. payload is copied.
 func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
-	start := len(l.out)
+	if l.returns(c, op, payload) {
+		return l.outcome(c)
+	}
+	start := l.begin()
 	l.out = codec.AppendFrame(l.out, op, payload)
 	return l.sent(c, start)
+}
+
+// returns takes a frame that goes back to its sender as it came, behind nothing
+// but others of that kind: those are written from where they were read, which
+// saves the copy.
+func (l *loop) returns(c *Conn, op codec.Op, payload []byte) bool {
+	f, n := l.reading, len(l.back)
+	switch {
+	case c != l.cur || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
+		return false
+	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
+		return false // not the frame as it came
+	case len(l.out) > 0 || c.pending() > 0:
+		return false // others go out first
+	case n == 0:
+		l.back = f
+	case n+len(f) <= cap(l.back) && &l.back[:n+1][n] == &f[0]:
+		l.back = l.back[:n+len(f)]
+	default:
+		return false // one between them did not go back
+	}
+	l.stats.sent(op, len(f))
+	if len(l.back) >= flushLimit {
+		l.flush(c)
+	}
+	return true
+}
+
+// begin returns where the next frame starts in out. What goes back from where
+// it was read comes before it.
+func (l *loop) begin() int {
+	if len(l.back) > 0 {
+		l.out = append(l.out, l.back...)
+		l.back = nil
+	}
+	return len(l.out)
 }
 
 // tell sends one frame of the session's own, which appendTo makes. If that
 // fails, c is doomed and has its reason.
 func (l *loop) tell(c *Conn, appendTo func([]byte) []byte) {
-	start := len(l.out)
+	start := l.begin()
 	l.out = appendTo(l.out)
 	_ = l.sent(c, start)
 }
@@ -45,7 +84,7 @@ func (l *loop) write(c *Conn, frames []byte) error {
 	if !whole(frames) {
 		panic("server: Write of bytes that are not whole frames")
 	}
-	start := len(l.out)
+	start := l.begin()
 	l.out = append(l.out, frames...)
 	return l.sent(c, start)
 }
@@ -80,6 +119,11 @@ func (l *loop) sent(c *Conn, start int) error {
 		l.push(c, frames)
 		l.out = l.out[:start]
 	}
+	return l.outcome(c)
+}
+
+// outcome is what a sender is told.
+func (l *loop) outcome(c *Conn) error {
 	switch {
 	case c.state != stateDoomed:
 		return nil
@@ -91,6 +135,10 @@ func (l *loop) sent(c *Conn, start int) error {
 
 // flush writes what the current connection's callback has collected.
 func (l *loop) flush(c *Conn) {
+	if len(l.back) > 0 {
+		l.push(c, l.back)
+		l.back = nil
+	}
 	if len(l.out) > 0 {
 		l.push(c, l.out)
 		l.out = l.out[:0]

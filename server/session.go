@@ -27,6 +27,7 @@ func (l *loop) input(c *Conn, b []byte, rest func() []byte) (used int) {
 	used = l.frames(c, b)
 	heard := used > 0
 	if rest != nil && heard && c.state == stateOpen {
+		l.begin() // keeps what would go back from b
 		b = rest()
 		used = l.frames(c, b)
 	}
@@ -52,6 +53,7 @@ func (l *loop) frames(c *Conn, b []byte) (used int) {
 		if n == 0 {
 			break
 		}
+		l.reading = b[used : used+n]
 		used += n
 		c.timer.Touch(l.now)
 		l.stats.received(f.Op, n)

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -77,7 +79,7 @@ func TestWriteOfMany(t *testing.T) {
 func TestAnswersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, n = 16 << 10, 64
-		r := newRig(t, Config{MaxFrame: 2 << 20}, Echo{})
+		r := newRig(t, Config{MaxFrame: 2 << 20}, copier{})
 		c := r.open()
 		most := 0
 		r.sock(c).onWrite = func(b []byte) { most = max(most, len(b)) }
@@ -113,6 +115,114 @@ func TestNoOpenWhenWelcomeDoesNotFit(t *testing.T) {
 		r.wantEnd(c, SlowConsumer, true)
 		if h.opens[c] != 0 || h.closes[c] != 0 {
 			t.Errorf("%d Open and %d Close events", h.opens[c], h.closes[c])
+		}
+	})
+}
+
+// copier answers each frame with a copy of it.
+type copier struct{ Echo }
+
+func (copier) Frame(c *Conn, f codec.Frame) error {
+	return c.Send(f.Op, bytes.Clone(f.Payload))
+}
+
+// A capricious handler does with a frame what its first byte says.
+type capricious struct{ Echo }
+
+const (
+	returnIt = iota
+	copyIt
+	dropIt
+	precedeIt
+	returnItTwice
+	returnPartOfIt
+	returnAsOther
+	numCaprices
+)
+
+func (capricious) Frame(c *Conn, f codec.Frame) error {
+	switch f.Payload[0] {
+	case returnIt:
+		return c.Send(f.Op, f.Payload)
+	case copyIt:
+		return c.Send(f.Op, bytes.Clone(f.Payload))
+	case precedeIt:
+		_ = c.Send(codec.OpRes, []byte("first"))
+		return c.Send(f.Op, f.Payload)
+	case returnItTwice:
+		_ = c.Send(f.Op, f.Payload)
+		return c.Send(f.Op, f.Payload)
+	case returnPartOfIt:
+		return c.Send(f.Op, f.Payload[1:])
+	case returnAsOther:
+		return c.Send(codec.OpRes, f.Payload)
+	}
+	return nil
+}
+
+// answersTo is what it should send.
+func (capricious) answersTo(payload []byte) (all []codec.Frame) {
+	it := codec.Frame{Op: codec.OpData, Payload: payload}
+	switch payload[0] {
+	case returnIt, copyIt:
+		return []codec.Frame{it}
+	case precedeIt:
+		return []codec.Frame{{Op: codec.OpRes, Payload: []byte("first")}, it}
+	case returnItTwice:
+		return []codec.Frame{it, it}
+	case returnPartOfIt:
+		return []codec.Frame{{Op: codec.OpData, Payload: payload[1:]}}
+	case returnAsOther:
+		return []codec.Frame{{Op: codec.OpRes, Payload: payload}}
+	}
+	return nil
+}
+
+// What goes back as it came is written from where it was read. In any mixture
+// with other answers, wherever the reads end and however little the socket
+// takes, all come in order and none is lost.
+func TestReturnedFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(1, 2))
+		for round := range 300 {
+			r := newRig(t, Config{}, capricious{})
+			c := r.open()
+			if round%3 == 0 {
+				r.do(func() { r.sock(c).room = rng.IntN(200) })
+			}
+			var in []byte
+			var want []codec.Frame
+			for range 1 + rng.IntN(20) {
+				payload := make([]byte, 2+rng.IntN(40))
+				for i := range payload {
+					payload[i] = byte(rng.Uint32())
+				}
+				payload[0] = returnIt // mostly
+				if rng.IntN(2) == 0 {
+					payload[0] = byte(rng.IntN(numCaprices))
+				}
+				in = codec.AppendFrame(in, codec.OpData, payload)
+				want = append(want, capricious{}.answersTo(payload)...)
+			}
+			for len(in) > 0 {
+				n := min(1+rng.IntN(100), len(in))
+				r.feed(c, bytes.Clone(in[:n]))
+				in = in[n:]
+			}
+			r.do(func() { r.writable(c, -1) })
+			// Answers that waited for the socket go out after control frames: there are none.
+			got := r.frames(c)
+			if len(got) != len(want) {
+				t.Fatalf("round %d: %d answers, want %d", round, len(got), len(want))
+			}
+			for i := range want {
+				if got[i].Op != want[i].Op || !bytes.Equal(got[i].Payload, want[i].Payload) {
+					t.Fatalf("round %d: answer %d is %s %x, want %s %x", round, i, got[i].Op, got[i].Payload, want[i].Op, want[i].Payload)
+				}
+			}
+			if s := r.stats(); s.framesOut[codec.OpData]+s.framesOut[codec.OpRes] != uint64(len(want)) {
+				t.Fatalf("round %d: counted %d answers, want %d", round, s.framesOut[codec.OpData]+s.framesOut[codec.OpRes], len(want))
+			}
 		}
 	})
 }
