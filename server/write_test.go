@@ -137,6 +137,7 @@ const (
 	returnItTwice
 	returnPartOfIt
 	returnAsOther
+	changeIt
 	numCaprices
 )
 
@@ -156,8 +157,17 @@ func (capricious) Frame(c *Conn, f codec.Frame) error {
 		return c.Send(f.Op, f.Payload[1:])
 	case returnAsOther:
 		return c.Send(codec.OpRes, f.Payload)
+	case changeIt:
+		return c.Send(f.Op, changed(f.Payload))
 	}
 	return nil
+}
+
+// changed is as long and different.
+func changed(b []byte) []byte {
+	b = bytes.Clone(b)
+	b[len(b)-1]++
+	return b
 }
 
 // answersTo is what it should send.
@@ -174,6 +184,8 @@ func (capricious) answersTo(payload []byte) (all []codec.Frame) {
 		return []codec.Frame{{Op: codec.OpData, Payload: payload[1:]}}
 	case returnAsOther:
 		return []codec.Frame{{Op: codec.OpRes, Payload: payload}}
+	case changeIt:
+		return []codec.Frame{{Op: codec.OpData, Payload: changed(payload)}}
 	}
 	return nil
 }
