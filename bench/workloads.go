@@ -69,11 +69,15 @@ func idle(conns int, hold time.Duration) *cell {
 		if got.Connections.Established < conns || got.FalseKills.Count+got.Unexplained.Count > 0 {
 			return nil, fmt.Errorf("%d of %d connections established, %d closed", got.Connections.Established, conns, got.FalseKills.Count+got.Unexplained.Count)
 		}
-		return map[string]float64{
+		f := map[string]float64{
 			"rss_per_conn": float64(rss.anon-before.anon) / float64(conns), "rss": float64(rss.all), "rss_before": float64(before.all),
 			"heap_per_conn": (after.HeapLive - base.HeapLive) / float64(conns),
-			"gc_pause":      after.GCPause * 1e3, "cpu": got.cores() * 100,
-		}, nil
+			"gc_pause":      after.GCPause * 1e3, "gc_count": after.GCCount, "gc_cpu": after.GCCPU * 1e3, "cpu": got.cores() * 100,
+		}
+		if after.GCCount > 0 {
+			f["gc_each"] = after.GCPause / after.GCCount * 1e6
+		}
+		return f, nil
 	}
 	return c
 }

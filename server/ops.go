@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +26,7 @@ import (
 // the handler is served on. Safe for concurrent use.
 func (s *Server) OpsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(), processMetrics{})
+	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectorCost)), processMetrics{})
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -65,6 +66,11 @@ func (s *Server) OpsHandler() http.Handler {
 	mux.Handle("/debug/", LocalOnly(debug))
 	return mux
 }
+
+// collectorCost is what the garbage collector has cost in processor time, and
+// what it left at its last collection: go_cpu_classes_gc_total_cpu_seconds_total
+// and go_gc_heap_live_bytes.
+var collectorCost = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$")}
 
 // LocalOnly refuses clients on other machines: profiles show what memory holds.
 // Who comes by a Unix socket is on this one.

@@ -16,7 +16,7 @@ const fionread = 0x4004667f // _IOR('f', 127, int) on all of them
 // send, TCP_USER_TIMEOUT, and keep-alive times set for each socket. The system's
 // keep-alive (two hours) is the second net here; the idle timeout is the same
 // everywhere.
-func wantOptions(time.Duration) []option { return nil }
+func wantOptions(time.Duration) (none [0]option) { return none }
 
 // writeNow is write(2). Loop only.
 func writeNow(fd int, b []byte) (int, error) { return unix.Write(fd, b) }

@@ -44,10 +44,11 @@ func limitUnsent(fd int) error {
 	return nil
 }
 
-// wantOptions lists what an accepted socket must have.
-func wantOptions(timeout time.Duration) []option {
+// wantOptions lists what an accepted socket must have: an array, so that nothing
+// is allocated for each.
+func wantOptions(timeout time.Duration) [7]option {
 	idle, interval, count := keepAlive(timeout)
-	return []option{
+	return [...]option{
 		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit},
@@ -78,7 +79,8 @@ func userTimeout(timeout time.Duration) time.Duration {
 }
 
 func setTimeouts(fd int, timeout time.Duration) error {
-	for _, o := range wantOptions(timeout)[3:] {
+	options := wantOptions(timeout)
+	for _, o := range options[3:] {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("%s: %w", o.word, err)
 		}
