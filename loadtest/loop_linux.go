@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/metrics"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -23,6 +24,7 @@ type loop struct {
 	clock   clock
 	in      <-chan order
 	out     chan<- report
+	keepsP  bool  // while it waits: see epollWait
 	connect ramp  // paces the connects of all loops
 	beats   pacer // paces the beats of all loops; nil: no beats
 	rand    *rand.Rand
@@ -128,6 +130,11 @@ func (l *loop) number(i int32) int { return int(i)*l.of + l.index }
 // every socket closed.
 func (l *loop) run() {
 	runtime.LockOSThread() // its own thread, whose processor time is measured; it ends with the goroutine
+	if l.keepsP = int(keepers.Add(1)) < runtime.GOMAXPROCS(0); l.keepsP {
+		defer keepers.Add(-1)
+	} else {
+		keepers.Add(-1)
+	}
 	// The kernel may round sleeps up by so many ns; 50,000 is usual.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var err error
@@ -229,7 +236,7 @@ func (l *loop) beginHold(now int64) {
 // poll waits for events until next, and handles them.
 func (l *loop) poll(next int64) error {
 	before := l.clock.now()
-	n, err := epollWait(l.ep, l.events[:], max(0, next-before))
+	n, err := epollWait(l.ep, l.events[:], max(0, next-before), l.keepsP)
 	if err != nil && err != unix.EINTR {
 		return err
 	}
@@ -319,11 +326,24 @@ func liveMemory() int64 {
 
 // epollWait waits for timeout ns. Old kernels and filters without epoll_pwait2
 // get whole milliseconds, rounded down: late is worse than a turn for nothing.
-func epollWait(ep int, events []unix.EpollEvent, timeout int64) (int, error) {
+//
+// With keep, Go's scheduler is not told. Its monitor would take the P from this
+// goroutine, which never yields, at every wait (Go 1.26, proc.go, retake), and
+// wake for each: a quarter of the processor time where many processes beat a few
+// hundred times a second. As it is, it interrupts a wait every 10 ms, and at once
+// when the world has to stop.
+func epollWait(ep int, events []unix.EpollEvent, timeout int64, keep bool) (int, error) {
 	if !noPwait2 {
 		ts := [2]int64{timeout / 1e9, timeout % 1e9}
-		n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-			uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+		var n uintptr
+		var errno unix.Errno
+		if keep || timeout == 0 {
+			n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+				uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+				uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+		}
 		if errno == 0 {
 			return int(n), nil
 		}
@@ -332,6 +352,23 @@ func epollWait(ep int, events []unix.EpollEvent, timeout int64) (int, error) {
 		}
 	}
 	return unix.EpollWait(ep, events, int(timeout/1e6))
+}
+
+// keepers is how many loops of this process keep their P while they wait. One P
+// is left for all else.
+var keepers atomic.Int32
+
+// readNow and writeNow are read(2) and write(2) for sockets that do not block,
+// without telling Go's scheduler. b is not empty.
+func readNow(fd int32, b []byte) (int, error)  { return transfer(unix.SYS_READ, fd, b) }
+func writeNow(fd int32, b []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, b) }
+
+func transfer(call uintptr, fd int32, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
 }
 
 // noPwait2 is whether this kernel lacks epoll_pwait2.

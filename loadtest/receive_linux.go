@@ -22,7 +22,7 @@ func (l *loop) receive(i int32, c *conn, gone bool, at, slack int64) bool {
 			_ = l.watch(unix.EPOLL_CTL_MOD, i, c) // makes another event of what is left
 			return true
 		}
-		n, err := unix.Read(int(c.fd), l.buf)
+		n, err := readNow(c.fd, l.buf)
 		switch {
 		case n > 0:
 			if !l.received(i, c, l.buf[:n], at) {

@@ -94,7 +94,7 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 		l.pending[i] = append(l.pending[i], b...)
 		return
 	}
-	n, err := unix.Write(int(c.fd), b)
+	n, err := writeNow(c.fd, b)
 	switch {
 	case n == len(b):
 		c.lastFrame = now
@@ -109,7 +109,7 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 func (l *loop) flush(i int32, c *conn) {
 	now := l.clock.now()
 	b := l.pending[i]
-	n, err := unix.Write(int(c.fd), b)
+	n, err := writeNow(c.fd, b)
 	switch {
 	case n == len(b):
 		delete(l.pending, i)
