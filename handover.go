@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/timerslack"
 	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
@@ -26,7 +27,8 @@ type program struct {
 	path    string
 	args    []string
 	environ []string
-	stderr  *os.File // the log of both processes
+	stderr  *os.File      // the log of both processes
+	slack   time.Duration // of its timers; 0: as of this process
 }
 
 // thisProgram is the program that this process was started from: whatever is
@@ -109,7 +111,11 @@ func (p *program) start(sockets []server.Socket, gifts ...gift) (*successor, err
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = os.Stdin, os.Stdout, s.said
 	s.cmd.ExtraFiles = files
 	s.cmd.WaitDelay = time.Second // for children of its own that keep its standard error
-	if err := s.cmd.Start(); err != nil {
+	launch := s.cmd.Start
+	if p.slack > 0 {
+		launch = func() error { return timerslack.Start(s.cmd, p.slack) }
+	}
+	if err := launch(); err != nil {
 		ready.Close()
 		return nil, err
 	}

@@ -40,14 +40,15 @@ var packageRules = map[string]packageRule{
 	"server":   {own: []string{"codec", "wheel"}, thirdParty: true},
 	"client":   {own: []string{"codec"}},
 	"gateway":  {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest": {own: []string{"codec", "internal/wording"}, thirdParty: true},
+	"loadtest": {own: []string{"codec", "internal/timerslack", "internal/wording"}, thirdParty: true},
 	"doctor":   {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/netlab":   {thirdParty: true}, // for tests alone
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
-	"internal/wording": {},
+	"internal/timerslack": {thirdParty: true},
+	"internal/wording":    {},
 
 	"faults": {},
 

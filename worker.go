@@ -15,6 +15,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"heartwheel/internal/timerslack"
 	"heartwheel/server"
 )
 
@@ -214,7 +215,7 @@ func workerProgram(p *program, maxProcs int) *program {
 	if lookup(environ, "GOMAXPROCS") == "" {
 		environ = append(environ, fmt.Sprintf("GOMAXPROCS=%d", maxProcs))
 	}
-	return &program{path: p.path, args: p.args, environ: environ, stderr: p.stderr}
+	return &program{path: p.path, args: p.args, environ: environ, stderr: p.stderr, slack: timerslack.Busy}
 }
 
 // Between the end of a worker and the start of the next in its place.

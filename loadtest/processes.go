@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"heartwheel/internal/timerslack"
 )
 
 // WorkerCommand is the hidden subcommand that a generator of several processes
@@ -128,7 +130,7 @@ func startWorker(cmd *exec.Cmd, j *job, reports chan<- report, n int) (*workerPr
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := timerslack.Start(cmd, timerslack.Busy); err != nil { // the loops set their own
 		return nil, err
 	}
 	w.enc = json.NewEncoder(w.stdin)
