@@ -56,7 +56,8 @@ func run(ctx context.Context, o *options) error {
 	if err := b.buildAll(ctx); err != nil {
 		return err
 	}
-	say("%d runs, some %s", len(b.cells)*len(b.contenders)*o.rounds, b.estimate().Round(time.Minute))
+	runs, takes := b.estimate()
+	say("%d runs, some %s", runs, takes.Round(time.Minute))
 	for round := 1; round <= o.rounds && ctx.Err() == nil; round++ {
 		b.round(ctx, round)
 	}
@@ -89,18 +90,31 @@ func (b *bench) wants(workload string) bool {
 	return len(b.opts.only) == 0 || slices.Contains(b.opts.only, workload)
 }
 
-func (b *bench) estimate() (d time.Duration) {
-	for _, c := range b.cells {
-		d += (c.takes + time.Second) * time.Duration(len(b.contenders)*b.opts.rounds)
+// field is who is measured in the cell.
+func (b *bench) field(c *cell) (field []*contender) {
+	for _, who := range b.contenders {
+		if who.Deadlines || !c.deaths {
+			field = append(field, who)
+		}
 	}
-	return d
+	return field
 }
 
-// round runs every contender once in every cell. Their order is another one in
+// estimate is how many runs there will be, and how long they take.
+func (b *bench) estimate() (runs int, d time.Duration) {
+	for _, c := range b.cells {
+		n := len(b.field(c)) * b.opts.rounds
+		runs += n
+		d += (c.takes + time.Second) * time.Duration(n)
+	}
+	return runs, d
+}
+
+// round runs every contender once in every cell where it belongs. Their order is another one in
 // each cell and each round, and always the same for one seed.
 func (b *bench) round(ctx context.Context, round int) {
 	for i, c := range b.cells {
-		order := slices.Clone(b.contenders)
+		order := b.field(c)
 		rng := rand.New(rand.NewPCG(b.opts.seed, uint64(round)<<32|uint64(i)))
 		rng.Shuffle(len(order), func(i, k int) { order[i], order[k] = order[k], order[i] })
 		for _, who := range order {

@@ -15,6 +15,7 @@ type cell struct {
 	report.Cell
 	takes   time.Duration // roughly, for each run
 	serving serving       // but for procs and loops
+	deaths  bool          // shows nothing of a contender without deadlines
 	measure func(ctx context.Context, b *bench, r *running) (map[string]float64, error)
 }
 
@@ -46,8 +47,8 @@ func cells(quick bool) []*cell {
 		}
 	}
 	list := []*cell{
-		idle(1000, 4*time.Second), idle(10_000, 4*time.Second), idle(19_000, 5*time.Second),
-		beats(10_000, time.Second, 10*time.Second), beats(5000, 200*time.Millisecond, 10*time.Second),
+		idle(1000, 3*time.Second), idle(10_000, 3*time.Second), idle(19_000, 4*time.Second),
+		beats(10_000, time.Second, 4*time.Second), beats(5000, 200*time.Millisecond, 4*time.Second),
 	}
 	for _, size := range []int{16, 1024, 16 << 10} {
 		conns := 256
@@ -55,10 +56,10 @@ func cells(quick bool) []*cell {
 			conns = 32 // else what is on its way is more than the sockets' memory
 		}
 		for _, inflight := range []int{1, 16, 64} {
-			list = append(list, echo(inflight, size, conns, 3*time.Second))
+			list = append(list, echo(inflight, size, conns, time.Second))
 		}
 	}
-	return append(list, connects(4000, 8*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout), expiry(10_000, shortTimeout))
+	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout), expiry(10_000, shortTimeout))
 }
 
 func newCell(workload, id, title string, takes, timeout time.Duration) *cell {

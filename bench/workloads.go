@@ -195,6 +195,7 @@ func connects(rate int, hold time.Duration) *cell {
 func wave(conns int, timeout time.Duration) *cell {
 	hold := 3*time.Second + timeout
 	c := newCell("W5", fmt.Sprintf("W5-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
@@ -230,6 +231,7 @@ func (l *loaded) detection() (map[string]float64, error) {
 func stall(conns int, timeout time.Duration) *cell {
 	hold := 1500*time.Millisecond + 3*timeout
 	c := newCell("W6", fmt.Sprintf("W6-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*timeout))
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{tolerant: true, args: args, for_: hold, most: 2*c.takes + 60*time.Second})
@@ -246,6 +248,7 @@ func stall(conns int, timeout time.Duration) *cell {
 func expiry(conns int, timeout time.Duration) *cell {
 	hold := 2500*time.Millisecond + timeout
 	c := newCell("W7", fmt.Sprintf("W7-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", "silent:90%@1s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 )
 
 const someMetrics = `# HELP heartwheel_connections Connections open now.
@@ -75,5 +76,14 @@ func TestParseProc(t *testing.T) {
 	slab := "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\nTCP 10 20 2368 13 8 : tunables\nfilp 5 8 192 16 1\n"
 	if got := parseSlabinfo(slab); got != 10*2368+5*192 {
 		t.Errorf("%d bytes", got)
+	}
+}
+
+// Looking at a server is not allowed to be its work.
+func TestPause(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: time.Second, 500 * time.Millisecond: 10 * time.Second} {
+		if got := pause(took); got != want {
+			t.Errorf("after a look of %s a pause of %s, want %s", took, got, want)
+		}
 	}
 }

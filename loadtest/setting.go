@@ -93,7 +93,7 @@ var Keys = []Key{
 	duration("timeout", "", "", "idle timeout T of the server, if it does not say so itself", func(p *Plan) *time.Duration { return &p.Timeout }),
 	duration("bound", "", "200ms", "how much later than due a dead peer may be noticed", func(p *Plan) *time.Duration { return &p.Bound }),
 	duration("partial-timeout", "", "10s", "how long the server lets part of a frame stay incomplete", func(p *Plan) *time.Duration { return &p.PartialTimeout }),
-	{Name: "ops", Kind: "URL", Unset: "that of a server of its own", Help: "address of the server's metrics, to sample them every second",
+	{Name: "ops", Kind: "URL", Unset: "that of a server of its own", Help: "address of the server's metrics, to sample them about every second",
 		set: func(p *Plan, text string) error {
 			if !strings.Contains(text, "://") {
 				text = "http://" + text
