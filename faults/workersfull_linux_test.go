@@ -17,7 +17,7 @@ import (
 func TestWorkersFull(t *testing.T) {
 	n, conns, processes, drain := 3, 600, 2, time.Second
 	if *long {
-		n, conns, processes, drain = 8, 100_000, 8, 10*time.Second
+		n, conns, processes, drain = 12, 100_000, 8, 10*time.Second
 	}
 	f := startWorkers(t, n, "--drain", drain.String(), "--spread", drain.String(), "--beat", "4m", "--timeout", "10m")
 	herds := startHerds(t, f.serverProcess, processes, conns, conns, "-reconnect", "-spread", drain.String())
