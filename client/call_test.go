@@ -450,7 +450,8 @@ func TestSendOrder(t *testing.T) {
 		if err := c.Send(t.Context(), make([]byte, 5000)); err != nil { // more than the buffer
 			t.Error(err)
 		}
-		c.Close() // writes the rest first
+		c.Close()       // writes the rest first
+		synctest.Wait() // for the peer to read it
 		fs := r.peer().frames(codec.OpData)
 		if len(fs) != 101 {
 			t.Fatalf("%d frames came", len(fs))
