@@ -25,6 +25,11 @@ import (
 	"heartwheel/codec"
 )
 
+// readSize is how much of a socket is read at a time. With gnet's 64 KiB large
+// frames took twice the processor time (BENCHMARKS.md). A loop has one buffer,
+// whose pages are there once they are used.
+const readSize = 256 << 10
+
 // stopPatience is how long stop waits for a loop whose handler is busy.
 const stopPatience = 5 * time.Second
 
@@ -62,7 +67,7 @@ func startEngine(l *loop, fail func(error)) (*engine, error) {
 		return nil, fmt.Errorf("server: cannot watch for writable sockets: %w", err)
 	}
 	l.io = e
-	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithLogger(gnetLog{l.log}))
+	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithReadBufferCap(readSize), gnet.WithLogger(gnetLog{l.log}))
 	if err != nil {
 		e.waiter.close()
 		return nil, fmt.Errorf("server: event loop: %w", err)
