@@ -110,8 +110,8 @@ func (b *bench) estimate() (runs int, d time.Duration) {
 	return runs, d
 }
 
-// round runs every contender once in every cell where it belongs. Their order is another one in
-// each cell and each round, and always the same for one seed.
+// round runs every contender once in every cell where it belongs. Their order is
+// another one in each cell and each round, and always the same for one seed.
 func (b *bench) round(ctx context.Context, round int) {
 	for i, c := range b.cells {
 		order := b.field(c)

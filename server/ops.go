@@ -67,9 +67,10 @@ func (s *Server) OpsHandler() http.Handler {
 	return mux
 }
 
-// collectorCost is what the garbage collector has cost in processor time, and
-// what it left at its last collection: go_cpu_classes_gc_total_cpu_seconds_total
-// and go_gc_heap_live_bytes.
+// collectorCost is what the garbage collector has cost in processor time, which of
+// that had nothing else to do, and what the last collection left:
+// go_cpu_classes_gc_total_cpu_seconds_total, the same with mark_idle in place of
+// total, and go_gc_heap_live_bytes.
 var collectorCost = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$")}
 
 // LocalOnly refuses clients on other machines: profiles show what memory holds.

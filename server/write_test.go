@@ -75,28 +75,33 @@ func TestWriteOfMany(t *testing.T) {
 }
 
 // However much one read asks for, the answers collect to a bounded size, and a
-// loop that had a large one to send does not keep the memory.
+// loop that had a large one to send does not keep the memory. It is so for frames
+// that go back from where they were read, and for copies.
 func TestAnswersAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const size, n = 16 << 10, 64
-		r := newRig(t, Config{MaxFrame: 2 << 20}, copier{})
-		c := r.open()
-		most := 0
-		r.sock(c).onWrite = func(b []byte) { most = max(most, len(b)) }
-		in := slices.Repeat(codec.AppendFrame(nil, codec.OpData, make([]byte, size)), n)
-		r.feed(c, in)
-		if got := len(r.frames(c)); got != n {
-			t.Errorf("%d answers, want %d", got, n)
+	for _, h := range []Handler{Echo{}, copier{}} {
+		t.Run(fmt.Sprintf("%T", h), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { testBounded(t, h) }) })
+	}
+}
+
+func testBounded(t *testing.T, h Handler) {
+	const size, n = 16 << 10, 64
+	r := newRig(t, Config{MaxFrame: 2 << 20}, h)
+	c := r.open()
+	most := 0
+	r.sock(c).onWrite = func(b []byte) { most = max(most, len(b)) }
+	in := slices.Repeat(codec.AppendFrame(nil, codec.OpData, make([]byte, size)), n)
+	r.feed(c, in)
+	if got := len(r.frames(c)); got != n {
+		t.Errorf("%d answers, want %d", got, n)
+	}
+	if most > flushLimit+size+5 {
+		t.Errorf("one write of %d bytes", most)
+	}
+	r.feed(c, codec.AppendFrame(nil, codec.OpData, make([]byte, 1<<20)))
+	r.do(func() {
+		if most < 1<<20 || cap(r.loop.out) > 4*flushLimit {
+			t.Errorf("wrote %d bytes at once, and keeps %d", most, cap(r.loop.out))
 		}
-		if most > flushLimit+size+5 {
-			t.Errorf("one write of %d bytes", most)
-		}
-		r.feed(c, codec.AppendFrame(nil, codec.OpData, make([]byte, 1<<20)))
-		r.do(func() {
-			if most < 1<<20 || cap(r.loop.out) > 4*flushLimit {
-				t.Errorf("wrote %d bytes at once, and keeps %d", most, cap(r.loop.out))
-			}
-		})
 	})
 }
 
