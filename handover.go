@@ -111,11 +111,7 @@ func (p *program) start(sockets []server.Socket, gifts ...gift) (*successor, err
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = os.Stdin, os.Stdout, s.said
 	s.cmd.ExtraFiles = files
 	s.cmd.WaitDelay = time.Second // for children of its own that keep its standard error
-	launch := s.cmd.Start
-	if p.slack > 0 {
-		launch = func() error { return timerslack.Start(s.cmd, p.slack) }
-	}
-	if err := launch(); err != nil {
+	if err := timerslack.Start(s.cmd, p.slack); err != nil {
 		ready.Close()
 		return nil, err
 	}

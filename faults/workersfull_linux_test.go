@@ -77,11 +77,7 @@ func TestWorkersFull(t *testing.T) {
 // those of the connections that lasted, and how many did not.
 func (f *fleetOfWorkers) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
 	f.t.Helper()
-	type result struct {
-		all []time.Duration
-		err error
-	}
-	quit, results := make(chan struct{}), make(chan result, n)
+	quit, results := make(chan struct{}), make(chan probed, n)
 	var probes []*conn
 	for range n {
 		c := dial(f.t, f.addr)
@@ -89,7 +85,7 @@ func (f *fleetOfWorkers) probeWorkers(n int, during func()) (all []time.Duration
 		probes = append(probes, c)
 		go func() {
 			all, err := c.beatEvery(50*time.Millisecond, quit)
-			results <- result{all, err}
+			results <- probed{all: all, err: err}
 		}()
 	}
 	during()

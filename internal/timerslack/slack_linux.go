@@ -21,8 +21,12 @@ import (
 // socket is not.
 const Busy = time.Millisecond
 
-// Start starts cmd with the slack. Safe for concurrent use.
+// Start starts cmd with the slack; 0: that of this process. Safe for concurrent
+// use.
 func Start(cmd *exec.Cmd, slack time.Duration) error {
+	if slack == 0 {
+		return cmd.Start()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
