@@ -74,6 +74,12 @@ func (m metrics) sum(name string) float64 {
 	return total
 }
 
+// settled says whether accepted less closed is what is open. While connections
+// come and go it need not be: the gauge is read after the loops' counters.
+func (m metrics) settled() bool {
+	return m.value("heartwheel_accepted_total")-m.sum("heartwheel_closed_total") == m.value("heartwheel_connections")
+}
+
 // ours lists what is not zero of the server's own metrics.
 func (m metrics) ours() string {
 	var lines []string
