@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +14,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// readText reads metrics in the text form.
+// readText reads metrics in the text form, which the decoder returns in no
+// order; they are sorted by name.
 func readText(t *testing.T, text string) []*dto.MetricFamily {
 	t.Helper()
 	families, err := readFamilies(&http.Response{StatusCode: http.StatusOK, Body: body{strings.NewReader(text)},
@@ -20,6 +23,7 @@ func readText(t *testing.T, text string) []*dto.MetricFamily {
 	if err != nil {
 		t.Fatal(err)
 	}
+	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return families
 }
 

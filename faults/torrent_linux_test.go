@@ -66,7 +66,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64((ran+1)*c.readers) {
 		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, (ran+1)*c.readers)
 	}
-	if most := int64(c.readers) * (outboxLimit + 4<<10); c.heap > most {
+	if most := int64(c.readers)*(outboxLimit+4<<10) + 1<<20; c.heap > most { // 1 MiB: buffers of the loops and of /live, whatever the number of peers
 		t.Errorf("the live heap grew by %d bytes for %d peers; the bound is %d", c.heap, c.readers, most)
 	}
 	lag := heldUp(burdens, 0, monotonic()) // for all rounds together: only ever too much
