@@ -184,6 +184,26 @@ func TestPeerCloses(t *testing.T) {
 			within(t, "cut off", from, r.wantEnd(c, PeerClosed, true).at, closeGrace)
 		})
 	})
+	t.Run("and nothing else is due meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Config{Timeout: 10 * time.Second}, nil)
+			r.wait(time.Second)
+			c := r.open()
+			r.do(func() { r.sock(c).room = 3 })
+			r.feed(c, data("long")[:6])
+			r.wait(9500 * time.Millisecond)
+			from := time.Now()
+			posted(t, r, c, func(c *Conn) { c.Close(4500, "bye") })
+			r.wait(time.Second) // its idle timeout and its frame's limit pass
+			r.do(func() {
+				if left := c.timer.Deadline() - r.loop.clock(); left <= 0 {
+					t.Errorf("due all the time: next %v ago", time.Duration(-left))
+				}
+			})
+			r.wait(2 * time.Second)
+			within(t, "cut off", from, r.wantEnd(c, Application, true).at, closeGrace)
+		})
+	})
 }
 
 func TestFrameErrors(t *testing.T) {

@@ -93,8 +93,9 @@ func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 // run does what the mailbox, the wheel and a drain ask for. The engine calls
 // it after each wake-up.
 func (l *loop) run() {
+	since := l.mail.answer() // first: who wakes us after we read the clock means a later time
 	now := l.clock()
-	l.stats.lag.observe(l.mono() - l.mail.answer())
+	l.stats.lag.observe(l.mono() - since)
 	if l.next == len(l.tasks) {
 		l.tasks, l.next = l.mail.take(l.tasks), 0
 	}

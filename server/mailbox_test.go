@@ -180,3 +180,22 @@ func TestMailboxMoreThanOneRun(t *testing.T) {
 		})
 	}
 }
+
+// A wake that comes once the loop has read its clock asks for another run: it
+// may be the alarm of a deadline that this run took for one to come.
+func TestWakeWhileTheLoopRuns(t *testing.T) {
+	r := newBareRig(t, Config{}, nil)
+	l, signals := r.loop, 0
+	l.mail.open(func() { signals++ })
+	l.mail.wake()
+	l.mail.wake()
+	if signals != 1 {
+		t.Fatalf("two wakes are %d signals, want 1", signals)
+	}
+	mono := l.mono
+	l.mono = func() int64 { l.mail.wake(); return mono() } // read right after the clock
+	l.run()
+	if signals != 2 {
+		t.Errorf("%d signals, want one for the wake in the run", signals)
+	}
+}

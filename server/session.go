@@ -286,21 +286,33 @@ func (l *loop) recheck(c *Conn) {
 	}
 }
 
+const (
+	// pollStep has the polls of many peers go out at one wake; they need not be
+	// exact, as deaths are.
+	pollStep = int64(100 * time.Millisecond)
+
+	// lookAgain is how long the loop has to read what has arrived.
+	lookAgain = 100 * time.Millisecond
+)
+
 // untilCheck returns how long after the last complete frame c needs a look.
 func (l *loop) untilCheck(c *Conn) time.Duration {
 	last := c.timer.Last()
 	if !c.timer.Armed() && last == 0 {
 		last = l.now
 	}
-	at := last + int64(c.Timeout())
-	if c.has(flagAwaitHello) {
-		at = math.MaxInt64 // partialAt holds its 10 s
-	}
-	if c.has(flagServerBeats) && c.state == stateOpen && c.polls < math.MaxUint16 {
-		at = min(at, last+int64(c.polls+1)*int64(c.Beat()))
-	}
-	if c.partialAt != 0 {
-		at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+	at := int64(math.MaxInt64)
+	if c.state == stateOpen { // else it has closeAt
+		if !c.has(flagAwaitHello) { // else partialAt holds its 10 s
+			at = last + int64(c.Timeout())
+		}
+		if c.has(flagServerBeats) && c.polls < math.MaxUint16 {
+			poll := last + int64(c.polls+1)*int64(c.Beat())
+			at = min(at, (poll+pollStep-1)/pollStep*pollStep)
+		}
+		if c.partialAt != 0 {
+			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+		}
 	}
 	if c.ext != nil {
 		if c.ext.out.len() > 0 {
@@ -354,7 +366,7 @@ func (l *loop) look(c *Conn) {
 	}
 }
 
-// avert gives a connection whose deadline has passed one more tick if its
+// avert gives a connection whose deadline has passed a little more time if its
 // socket holds bytes: what has reached this machine counts, read or not.
 func (l *loop) avert(c *Conn) bool {
 	if l.io.unread(c) == 0 {
@@ -362,7 +374,7 @@ func (l *loop) avert(c *Conn) bool {
 	}
 	c.flags |= flagAverted
 	l.stats.averted[avertedUnread]++
-	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+time.Millisecond)
+	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+lookAgain)
 	return true
 }
 

@@ -3,6 +3,7 @@ package wheel
 import (
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -109,6 +110,25 @@ func BenchmarkAdvanceExpired(b *testing.B) {
 		b.Errorf("%d were due", due)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ss)), "ns/session")
+}
+
+// One sweep through sessions that are near and not due yet, scattered in memory.
+func BenchmarkSweep(b *testing.B) {
+	for _, n := range []int{100, 10_000, 100_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			m := newManual(Config{})
+			for _, s := range scattered()[:n] {
+				m.Arm(&s.Timer, 0, 150*time.Millisecond)
+			}
+			b.ResetTimer()
+			for b.Loop() {
+				m.nearAt, m.restTo = 0, 0 // one may be due
+				for m.Advance(0, 256, func(*Timer) { b.Error("due early") }) {
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/session")
+		})
+	}
 }
 
 // BenchmarkMillion is ten minutes of a million sessions that beat every 30 s

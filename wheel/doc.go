@@ -1,7 +1,7 @@
 // Package wheel keeps the idle deadlines of a million sessions that live on a
 // few event loops. A heartbeat stores one number. Who has been silent for the
 // whole of its timeout is reported once, on its loop, never early, and as a rule
-// within a tick (100 ms) of the deadline.
+// within a millisecond of the deadline.
 //
 // # Use
 //
@@ -27,28 +27,38 @@
 //	   ▼
 //	Loop (one goroutine, no locks)
 //	   slots   [k] [k+1] [k+2] …        a circular list of timers per tick
+//	   near    who was not touched by a tick before the deadline
 //	   │ first timer in a slot                     ▲
 //	   ▼                                           │ Now, Advance
 //	ledger     when slot i wants a wake            │
 //	   │ dirty slots                               │ wake
 //	   ▼                                           │
 //	armer ── AfterFunc ──► timingwheel ── firing ──┤
+//	                                               │
+//	alarm ─── first deadline of those near ────────┤
 //	                                               │ pulse, every tick
 //	watchdog ──────────────────────────────────────┘
 //	   └─ overdue or wildly early: new timingwheel, new armer
 //
-// A timer is linked in the slot of the first tick at or after its deadline.
-// Touch leaves it there. When the tick comes, Advance visits the slot: timers
-// that were touched meanwhile move to the slot of their present deadline, the
-// others are due. So a session costs one visit per timeout, however many
-// heartbeats it sends. Deadlines that the ring does not reach (512 ticks are
-// 51 s) go to its farthest slot and hop from there.
+// A timer is linked in the slot of a tick that is one to two ticks before its
+// deadline. Touch leaves it there. When the tick comes, Advance visits the slot:
+// timers that were touched meanwhile move to the slot of their present deadline.
+// So a session costs one visit per timeout, however many heartbeats it sends.
+// Deadlines that the ring does not reach (512 ticks are 51 s) go to its farthest
+// slot and hop from there.
+//
+// The others are near: as a rule the dead, and few. They are kept in a list
+// without order. An alarm, one time.AfterFunc for each loop, goes off at the
+// first deadline in it, and the list is swept through: who is due is reported,
+// who was touched after all goes back to a slot. Sweeps rest 200 µs, and 1 µs
+// for each timer near, so that 10,000 who die together are reported in steps of
+// 10 ms, and sweeping takes a few percent of the loop until then.
 //
 // timingwheel holds one timer per occupied slot and loop, never one per
 // session. What it fires is only a wake: it makes the loop look at its own
 // clock, which decides. A wake too many does no harm, and one that is missing
-// is made up for by the next pulse, so nothing depends on timingwheel being
-// right.
+// is made up for by the next pulse, which is still before the deadlines of that
+// slot, so nothing depends on timingwheel being right.
 //
 // # What timingwheel does, and what is done about it
 //
@@ -62,8 +72,8 @@
 //     late, and it is replaced and everything outstanding is armed again. If
 //     the watchdog itself was late, the process was stopped and the timing
 //     wheel is given time to catch up first. Replacements come at growing
-//     distances, up to ten minutes, if they do not help; meanwhile pulses meet
-//     the deadlines within two ticks.
+//     distances, up to ten minutes, if they do not help; meanwhile pulses visit
+//     the slots.
 //   - It fires up to a tick early. It runs at a fifth of the tick and is always
 //     asked for one of its ticks and a millisecond more.
 //   - Its clock stands still while nothing expires, after which it would take a

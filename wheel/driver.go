@@ -46,3 +46,13 @@ func newRealDriver(fine time.Duration) driver {
 
 func (d realDriver) AfterFunc(delay time.Duration, f func()) { d.tw.AfterFunc(delay, f) }
 func (d realDriver) Stop()                                   { d.tw.Stop() }
+
+// alarm calls the function it was made with, on a goroutine of its own, d after
+// the latest Reset. It goes by the monotonic clock.
+type alarm interface{ Reset(d time.Duration) bool }
+
+func newRealAlarm(f func()) alarm {
+	t := time.AfterFunc(time.Hour, f)
+	t.Stop()
+	return t
+}

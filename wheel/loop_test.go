@@ -22,9 +22,15 @@ type manual struct {
 func newManual(cfg Config) *manual {
 	m := &manual{w: newWheel(cfg, nil)}
 	m.w.clock = func() int64 { return m.mono }
+	m.w.newAlarm = func(func()) alarm { return silentAlarm{} }
 	m.Loop = m.w.NewLoop(func() {})
 	return m
 }
+
+// silentAlarm never goes off.
+type silentAlarm struct{}
+
+func (silentAlarm) Reset(time.Duration) bool { return false }
 
 // at sets the monotonic clock, reads the loop clock and advances; it returns
 // what was due, in order.
@@ -59,9 +65,10 @@ func (m *manual) to(t *testing.T, mono int64) (due []*Timer) {
 	return due
 }
 
-func TestDueAtTheFirstTickAfterTheDeadline(t *testing.T) {
+func TestDueAtTheDeadline(t *testing.T) {
 	for _, timeout := range []time.Duration{
-		0, 1, 299 * time.Millisecond, 300 * time.Millisecond, 301 * time.Millisecond,
+		0, 1, 99 * time.Millisecond, 100 * time.Millisecond, 101 * time.Millisecond, 155 * time.Millisecond,
+		199 * time.Millisecond, 200 * time.Millisecond, 201 * time.Millisecond, 301 * time.Millisecond,
 		7500 * time.Millisecond, 51 * time.Second, 51200 * time.Millisecond, 51300 * time.Millisecond,
 		150 * time.Second, 1000 * time.Second,
 	} {
@@ -70,15 +77,65 @@ func TestDueAtTheFirstTickAfterTheDeadline(t *testing.T) {
 		var tm Timer
 		m.Arm(&tm, m.Now(), timeout)
 		m.check(t)
-		want := (tm.Deadline() + tick - 1) / tick * tick
 		if due := m.to(t, tm.Deadline()-1); len(due) != 0 {
 			t.Errorf("%v: due before its deadline", timeout)
 		}
-		if due := m.at(t, want); len(due) != 1 {
-			t.Errorf("%v: not due at tick %d", timeout, want/tick)
+		if at := m.wakeAt; at != tm.Deadline() {
+			t.Errorf("%v: the alarm is set to %d, the deadline is %d", timeout, at, tm.Deadline())
+		}
+		if due := m.at(t, tm.Deadline()); len(due) != 1 {
+			t.Errorf("%v: not due at its deadline", timeout)
 		}
 		if tm.Armed() || m.Len() != 0 {
 			t.Errorf("%v: still armed", timeout)
+		}
+	}
+}
+
+// What has been touched a whole tick before its deadline is never near.
+func TestTouchedInTimeIsNotNear(t *testing.T) {
+	m := newManual(Config{})
+	var tm Timer
+	m.Arm(&tm, m.Now(), 10*time.Second)
+	for range 500 {
+		m.to(t, m.mono+tick)
+		if m.crowd != 0 {
+			t.Fatalf("near with %v left", time.Duration(tm.Deadline()-m.mono))
+		}
+		if tm.Deadline()-m.mono <= 2*tick {
+			tm.Touch(m.Now())
+		}
+	}
+}
+
+// A crowd that is near is not swept through for each that is due, and a few do
+// not wait.
+func TestSweepsRest(t *testing.T) {
+	for crowd, want := range map[int]int64{1: nearPause, 100: nearPause, 1000: 1000 * sweepPause, 200_000: tick} {
+		m := newManual(Config{})
+		tms := make([]Timer, crowd)
+		for i := range tms {
+			m.Arm(&tms[i], 0, 10_050*time.Millisecond)
+		}
+		m.to(t, 9_920*ms)
+		if m.crowd != crowd {
+			t.Fatalf("%d of %d are near", m.crowd, crowd)
+		}
+		var first, second Timer
+		m.Arm(&first, m.Now(), time.Millisecond)
+		if due := m.at(t, m.mono+ms); len(due) != 1 || due[0] != &first {
+			t.Fatalf("crowd %d: %d are due, want the first", crowd, len(due))
+		}
+		swept := m.mono
+		m.Arm(&second, m.Now(), 0)
+		if due := m.at(t, swept+want-1); len(due) != 0 {
+			t.Errorf("crowd %d: swept again within %v", crowd, time.Duration(want))
+		}
+		if m.wakeAt < swept+want || m.wakeAt > swept+want+sweepPause {
+			t.Errorf("crowd %d: the alarm is set to %v after the sweep, want %v", crowd, time.Duration(m.wakeAt-swept), time.Duration(want))
+		}
+		if due := m.at(t, m.wakeAt); len(due) != 1 || due[0] != &second {
+			t.Errorf("crowd %d: %d are due after the rest, want the second", crowd, len(due))
 		}
 	}
 }
@@ -105,9 +162,9 @@ func TestArmAgain(t *testing.T) {
 	m := newManual(Config{})
 	var tm Timer
 	m.Arm(&tm, 0, 10*time.Second)
-	slot := tm.slot
+	list := tm.list
 	m.Arm(&tm, 0, 20*time.Second)
-	if tm.slot != slot {
+	if tm.list != list {
 		t.Error("a later deadline relinks at once")
 	}
 	m.Arm(&tm, 0, time.Second)
@@ -274,7 +331,7 @@ func TestAdvanceIsBounded(t *testing.T) {
 
 // linked counts the timers in the slot of tick k.
 func linked(l *Loop, k int64) (n int) {
-	s := &l.slots[k&l.mask]
+	s := &l.lists[k&l.mask]
 	for t := s.next; t != s; t = t.next {
 		n++
 	}
@@ -335,7 +392,7 @@ func TestNowCreditsStalls(t *testing.T) {
 	if now := m.Now(); now != 11_000*ms {
 		t.Errorf("Now moved to %d", now)
 	}
-	if got := m.rec.recs[far.slot].due; got != m.tickOf(far.slot)*tick+20_100*ms+1 {
+	if got := m.rec.recs[far.list].due; got != m.tickOf(far.list)*tick+20_100*ms+1 {
 		t.Errorf("the far slot is woken for at %d", got)
 	}
 }
@@ -399,17 +456,17 @@ func TestCheckFinds(t *testing.T) {
 	for name, spoil := range map[string]func(m *manual, a, b *Timer){
 		"Len":           func(m *manual, a, b *Timer) { m.n++ },
 		"fewer":         func(m *manual, a, b *Timer) { m.n-- },
-		"slot":          func(m *manual, a, b *Timer) { a.slot++ },
+		"slot":          func(m *manual, a, b *Timer) { a.list++ },
 		"back link":     func(m *manual, a, b *Timer) { b.prev = b },
 		"broken":        func(m *manual, a, b *Timer) { b.next = nil },
-		"tail":          func(m *manual, a, b *Timer) { m.slots[a.slot].prev = a },
+		"tail":          func(m *manual, a, b *Timer) { m.lists[a.list].prev = a },
 		"cycle":         func(m *manual, a, b *Timer) { b.next = a },
 		"late":          func(m *manual, a, b *Timer) { a.timeout = 100 },
-		"not asked":     func(m *manual, a, b *Timer) { m.asked[a.slot]++ },
-		"wrong wake":    func(m *manual, a, b *Timer) { m.rec.recs[a.slot].due-- },
+		"not asked":     func(m *manual, a, b *Timer) { m.asked[a.list]++ },
+		"wrong wake":    func(m *manual, a, b *Timer) { m.rec.recs[a.list].due-- },
 		"not armed":     func(m *manual, a, b *Timer) { clear(m.rec.dirty) },
-		"late wake":     func(m *manual, a, b *Timer) { m.rec.recs[a.slot].target = 1 << 60 },
-		"woken already": func(m *manual, a, b *Timer) { m.rec.recs[a.slot].due = 0 },
+		"late wake":     func(m *manual, a, b *Timer) { m.rec.recs[a.list].target = 1 << 60 },
+		"woken already": func(m *manual, a, b *Timer) { m.rec.recs[a.list].due = 0 },
 		"cursor":        func(m *manual, a, b *Timer) { m.cur = m.floor + 1 },
 	} {
 		m := newManual(Config{})

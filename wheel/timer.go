@@ -11,12 +11,12 @@ import "time"
 type Timer struct {
 	_ noCopy
 
-	// Links of the slot's circular list; nil while not armed.
+	// Links of a circular list of its Loop; nil while not armed.
 	next, prev *Timer
 
 	last    int64  // loop clock of the last sign of life, ns
 	timeout uint32 // ms
-	slot    int32  // index of the list it is linked in; means nothing while not armed
+	list    int32  // index of the list it is linked in; means nothing while not armed
 }
 
 // Touch notes a sign of life at now (loop clock, ns): the deadline becomes now

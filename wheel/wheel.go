@@ -23,10 +23,11 @@ const (
 
 // Config is what New wants to know. The zero value is right for servers.
 type Config struct {
-	// Tick is the precision: a timer is due at the first multiple of Tick at or
-	// after its deadline. 0 means 100 ms; less than 5 ms counts as 5 ms. A loop
-	// that is late by more than three ticks counts as stalled, so a small Tick
-	// wants a machine that is not busy.
+	// Tick is how often a loop looks who is near its deadline, one to two ticks
+	// ahead. It is not the precision, which is that of an alarm of its own. 0
+	// means 100 ms; less than 5 ms counts as 5 ms. A loop that is late by more
+	// than three ticks counts as stalled, so a small Tick wants a machine that
+	// is not busy.
 	Tick time.Duration
 
 	// Slots is the number of ticks that a loop looks ahead. Timeouts of more
@@ -69,6 +70,7 @@ type Wheel struct {
 	start     time.Time
 	clock     func() int64 // Now; tests replace it
 	newDriver func(fine time.Duration) driver
+	newAlarm  func(f func()) alarm
 
 	quit    chan struct{} // closed by Close
 	watched chan struct{} // closed when the watchdog has ended
@@ -104,6 +106,7 @@ func newWheel(cfg Config, newDriver func(time.Duration) driver) *Wheel {
 		fine:      fineTick(cfg.Tick),
 		start:     time.Now(),
 		newDriver: newDriver,
+		newAlarm:  newRealAlarm,
 		quit:      make(chan struct{}),
 		watched:   make(chan struct{}),
 		alarmed:   make(chan struct{}, 1),
@@ -133,7 +136,9 @@ func (w *Wheel) Rebuilds() uint64 { return w.rebuilds.Load() }
 //
 // wake asks for l.Now and l.Advance to be called soon on the loop. It is called
 // on any goroutine, at least once a tick, possibly by several at once, and not
-// any more once Close has returned. It must not block, and not call Close.
+// any more once Close has returned. It must not block, and not call Close. If it
+// merges calls, then only those before l.Now: one that comes after l.Now has read
+// the clock asks for another.
 func (w *Wheel) NewLoop(wake func()) *Loop {
 	g := newLedger(w.cfg.Slots, wake, 0)
 	w.addLedger(g)

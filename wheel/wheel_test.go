@@ -25,12 +25,9 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
 	})
 }
 
-// latest returns the last moment at which a timer with that deadline may be
-// due: the next tick, and what the timing wheel rounds.
-func latest(w *Wheel, deadline int64) int64 {
-	tick := int64(w.cfg.Tick)
-	return (deadline+tick-1)/tick*tick + int64(margin(w.fine))
-}
+// latest returns the last moment at which one of a few timers may be due that
+// has that deadline: others may have been due just before.
+func latest(deadline int64) int64 { return deadline + ms }
 
 func TestPrecision(t *testing.T) {
 	for _, tick := range []time.Duration{0, 5 * time.Millisecond, 10 * time.Millisecond, 250 * time.Millisecond} {
@@ -53,7 +50,7 @@ func TestPrecision(t *testing.T) {
 					if len(s.mono) != 1 {
 						t.Fatalf("a timeout of %v was due %d times", s.Timeout(), len(s.mono))
 					}
-					if at := s.mono[0]; at < d || at > latest(w, d) {
+					if at := s.mono[0]; at < d || at > latest(d) {
 						t.Errorf("a timeout of %v was due %v after its deadline", s.Timeout(), time.Duration(at-d))
 					}
 				}
@@ -80,7 +77,7 @@ func TestBeatsKeepAlive(t *testing.T) {
 			}
 		})
 		e.sleep(40 * time.Second)
-		if len(s.mono) != 1 || s.mono[0] < s.Deadline() || s.mono[0] > latest(w, s.Deadline()) {
+		if len(s.mono) != 1 || s.mono[0] < s.Deadline() || s.mono[0] > latest(s.Deadline()) {
 			t.Errorf("due at %d, the deadline was %d", s.mono, s.Deadline())
 		}
 	})
@@ -151,7 +148,7 @@ func TestStallIsCredited(t *testing.T) {
 			}
 			for _, s := range []*session{&s, &far} {
 				want := begin + int64(s.Timeout()) + int64(total)
-				if len(s.mono) != 1 || s.mono[0] < want || s.mono[0] > want+tick+int64(margin(w.fine)) {
+				if len(s.mono) != 1 || s.mono[0] < want || s.mono[0] > latest(want) {
 					t.Errorf("a timeout of %v was due at %v, want %v", s.Timeout(), s.mono, want)
 				}
 			}
@@ -180,6 +177,31 @@ func TestPulse(t *testing.T) {
 	})
 }
 
+// The alarm wakes for what is near and no more.
+func TestAlarmIsQuiet(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		e := newEventLoop(t, w)
+		var dead, live, gone session
+		e.do(func() {
+			e.Arm(&dead.Timer, e.now, time.Second)
+			e.Arm(&live.Timer, e.now, 2*time.Second)
+			e.Arm(&gone.Timer, e.now, 3*time.Second)
+		})
+		e.sleep(1950 * time.Millisecond)
+		e.do(func() { live.Touch(e.now) })
+		e.sleep(950 * time.Millisecond)
+		e.do(func() { e.Cancel(&gone.Timer) })
+		e.sleep(57100 * time.Millisecond)
+		e.do(func() {
+			// A pulse each tick; two slots and an alarm each for the first
+			// three, and for live once more.
+			if e.wakes < 600 || e.wakes > 610 || len(dead.mono) != 1 || len(live.mono) != 1 {
+				t.Errorf("woken %d times in 600 ticks, due %d and %d times", e.wakes, len(dead.mono), len(live.mono))
+			}
+		})
+	})
+}
+
 // A quiet hour must not make the timing wheel's own clock fall behind.
 func TestLongSilence(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
@@ -188,7 +210,7 @@ func TestLongSilence(t *testing.T) {
 		var s session
 		e.do(func() { e.Arm(&s.Timer, e.now, 3*time.Second) })
 		e.sleep(4 * time.Second)
-		if len(s.mono) != 1 || s.mono[0] < s.Deadline() || s.mono[0] > latest(w, s.Deadline()) {
+		if len(s.mono) != 1 || s.mono[0] < s.Deadline() || s.mono[0] > latest(s.Deadline()) {
 			t.Errorf("due at %d, the deadline was %d", s.mono, s.Deadline())
 		}
 		tw := w.armer.Load().tw.(realDriver).tw
@@ -224,7 +246,7 @@ func TestSeveralLoops(t *testing.T) {
 					}
 					for j := range ss {
 						// Touched after it was due: not armed then, no matter.
-						if len(ss[j].mono) != 1 || ss[j].Last() <= ss[j].fired[0] && (ss[j].fired[0] < ss[j].Deadline() || ss[j].fired[0] > latest(w, ss[j].Deadline())) {
+						if len(ss[j].mono) != 1 || ss[j].Last() <= ss[j].fired[0] && (ss[j].fired[0] < ss[j].Deadline() || ss[j].fired[0] > latest(ss[j].Deadline())) {
 							t.Errorf("loop %d: due at %v, the deadline was %d", i, ss[j].fired, ss[j].Deadline())
 						}
 					}
