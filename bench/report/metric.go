@@ -99,13 +99,13 @@ func WorkloadByKey(key string) *Workload {
 }
 
 const early = "its wheel fires up to a tick early, and closes peers before their time; heartwheel never does"
-const tick = "heartwheel looks once a tick of 100 ms; a timer for each connection is more exact, and to refresh it costs 14 times as much (W8)"
+const alarm = "heartwheel has one alarm for all that are near their deadlines and closes 32 at a turn; a timer for each connection waits for no other, and to refresh it costs 14 times as much (W8)"
 
 const floor = "it is the floor: its reads are raw system calls too, where gnet's go through Go's scheduler, and it looks at a frame's length and no more"
 
 const memory = "a session with its deadline is 96 B, and gnet keeps a second address, of 64 B, for a connection that it has not accepted itself; what the first connection costs, 1.2 MB, counts where there are few"
 const collect = "heartwheel collects when there is 25 % of garbage, the others at 100 %, to need less memory; once the clients are there hardly any comes up"
-const together = "heartwheel closes what has run out within a tick together, 32 at a turn of half a millisecond"
+const together = "heartwheel closes what runs out together 32 at a turn of half a millisecond"
 
 // reasons say why another contender wins, by "workload metric" and then by the
 // contender's name, or "" for all of them. Write one when a table shows a win
@@ -115,8 +115,8 @@ var reasons = map[string]map[string]string{
 	"W1 gc_pause": {"": collect}, "W1 gc_each": {"": collect}, "W1 gc_cpu": {"": collect},
 	"W7 live_p99": {"": together},
 	"W3 frames":   {"epoll": floor}, "W3 cpu_per_frame": {"epoll": floor},
-	"W5 off": {"": tick, "gnet-timingwheel": early}, "W5 error_p99": {"": tick},
-	"W7 off": {"": tick, "gnet-timingwheel": early}, "W7 error_p99": {"": tick},
+	"W5 off": {"": alarm, "gnet-timingwheel": early}, "W5 error_p99": {"": alarm},
+	"W7 off": {"": alarm, "gnet-timingwheel": early}, "W7 error_p99": {"": alarm},
 }
 
 // reason is why the contender wins in the metric of the workload.

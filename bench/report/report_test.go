@@ -124,7 +124,7 @@ func TestMarkdown(t *testing.T) {
 		"| W5 A wave of dead peers, 10 connections | noticed off by, early or late, most | has no deadlines | 59.0 (59.0–59.0) ✗ timers |",
 		"| W5 A wave of dead peers, 10 connections | live ones closed | 0 : 0 = | 0 : 7.14 ✓ timers | 0 : 0 = gnet |",
 		"- W2, 10 connections, 100 beats a second, latency, 99 %: timers 204 µs; heartwheel 306 µs: reason not known yet",
-		"- W5, 10 connections, noticed off by, early or late, most: timers 2.04 ms; heartwheel 120 ms: heartwheel looks once a tick",
+		"- W5, 10 connections, noticed off by, early or late, most: timers 2.04 ms; heartwheel 120 ms: heartwheel has one alarm",
 		"| Refresh | <wheel> | 0.01 (0.01–0.01) |",
 		"| Arm | heap | 0.50 (no interval) |",
 		"5 of 50 runs were thrown away",
