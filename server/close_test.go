@@ -126,6 +126,30 @@ func TestSlowConsumerStall(t *testing.T) {
 	}
 }
 
+// Many slow peers are looked at together.
+func TestSlowPeersTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Timeout: time.Hour}, nil)
+		runs := 0
+		r.do(func() { r.onRun = func() { runs++ } })
+		for range 200 {
+			r.wait(5 * time.Millisecond)
+			c := r.open()
+			fill(r, c)
+			posted(t, r, c, func(c *Conn) { _ = c.Send(codec.OpData, []byte("hello")) })
+		}
+		r.do(func() { runs = 0 })
+		r.wait(10 * time.Second)
+		r.do(func() {
+			// A pulse each tick, and at each of the looks, which are 3.75 s
+			// apart, 11 steps of a few wakes.
+			if runs < 100 || runs > 400 {
+				t.Errorf("%d runs in 10 s for 200 slow peers", runs)
+			}
+		})
+	})
+}
+
 func TestControlOvertakesWaitingData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, slowConfig, nil)

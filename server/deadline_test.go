@@ -215,12 +215,12 @@ func TestServerBeats(t *testing.T) {
 			r := newRig(t, cfg, nil)
 			var cs []*Conn
 			for range 50 {
-				r.wait(7 * time.Millisecond)
+				r.wait(7*time.Millisecond + 137*time.Microsecond)
 				cs = append(cs, r.open())
 			}
 			polls, wakes := 0, 0
-			for range 4000 { // ms
-				r.wait(time.Millisecond)
+			for range 400 {
+				r.wait(10 * time.Millisecond)
 				before := polls
 				for _, c := range cs {
 					polls += count(r, c)
@@ -229,10 +229,26 @@ func TestServerBeats(t *testing.T) {
 					wakes++
 				}
 			}
-			if polls != len(cs) || wakes > 5 { // 350 ms are 4 or 5 steps
-				t.Errorf("%d polls at %d wakes, want %d at 5", polls, wakes, len(cs))
+			if polls != len(cs) || wakes > 5 { // 357 ms are 4 or 5 steps
+				t.Errorf("%d polls at %d times, want %d at 5", polls, wakes, len(cs))
 			}
 		})
+	})
+	t.Run("before T, however short", func(t *testing.T) {
+		for _, ms := range []struct{ h, t, phase time.Duration }{{100, 150, 0}, {100, 150, 60}, {120, 200, 20}, {100, 0, 40}, {200, 300, 80}} {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{Beat: ms.h * time.Millisecond, Timeout: ms.t * time.Millisecond, Beats: ServerBeats}, nil)
+				r.wait(time.Second + ms.phase*time.Millisecond)
+				c := r.open()
+				for range 1000 { // of 5 ms
+					r.wait(5 * time.Millisecond)
+					if count(r, c) > 0 {
+						r.feed(c, beat)
+					}
+				}
+				r.alive(c, "a peer that answers each poll")
+			})
+		}
 	})
 	t.Run("traffic", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

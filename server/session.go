@@ -287,9 +287,9 @@ func (l *loop) recheck(c *Conn) {
 }
 
 const (
-	// pollStep has the polls of many peers go out at one wake; they need not be
-	// exact, as deaths are.
-	pollStep = int64(100 * time.Millisecond)
+	// checkStep is what polls and looks at slow peers are rounded up to, so that
+	// those of many peers go together; they need not be exact, as deaths are.
+	checkStep = 100 * time.Millisecond
 
 	// lookAgain is how long the loop has to read what has arrived.
 	lookAgain = 100 * time.Millisecond
@@ -308,7 +308,7 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		}
 		if c.has(flagServerBeats) && c.polls < math.MaxUint16 {
 			poll := last + int64(c.polls+1)*int64(c.Beat())
-			at = min(at, (poll+pollStep-1)/pollStep*pollStep)
+			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
 		}
 		if c.partialAt != 0 {
 			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
@@ -316,13 +316,19 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 	}
 	if c.ext != nil {
 		if c.ext.out.len() > 0 {
-			at = min(at, c.ext.out.pace.lookAt)
+			at = min(at, roundUp(c.ext.out.pace.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
 		}
 		if c.ext.closeAt != 0 {
 			at = min(at, c.ext.closeAt)
 		}
 	}
 	return time.Duration(at - last)
+}
+
+// roundUp returns the first multiple of step that is not before at.
+func roundUp(at int64, step time.Duration) int64 {
+	n := max(int64(step), 1)
+	return (at + n - 1) / n * n
 }
 
 // sinceMS returns the loop clock in ns of a stamp made by nowMS.

@@ -73,7 +73,7 @@ func (a *armer) arm(g *ledger) {
 func (a *armer) guard() {
 	if p := recover(); p != nil {
 		a.w.cfg.Logger.Error("wheel: timing wheel panicked", "panic", p, "stack", string(debug.Stack()))
-		a.w.alarm(a.gen)
+		a.w.accuse(a.gen)
 	}
 }
 
@@ -81,7 +81,7 @@ func (a *armer) guard() {
 func (a *armer) fire(g *ledger, i int, target int64) {
 	switch g.fired(a.gen, i, target, a.w.clock(), int64(2*a.w.fine)) {
 	case wild:
-		a.w.alarm(a.gen)
+		a.w.accuse(a.gen)
 	case hop:
 		a.kick()
 	case wake:

@@ -50,9 +50,9 @@
 // The others are near: as a rule the dead, and few. They are kept in a list
 // without order. An alarm, one time.AfterFunc for each loop, goes off at the
 // first deadline in it, and the list is swept through: who is due is reported,
-// who was touched after all goes back to a slot. Sweeps rest 200 µs, and 1 µs
-// for each timer near, so that 10,000 who die together are reported in steps of
-// 10 ms, and sweeping takes a few percent of the loop until then.
+// who was touched after all goes back to a slot. Sweeps rest 200 µs, or 1 µs for
+// each timer near if that is more, and a tick at most: 10,000 who die within two
+// ticks are reported in steps of 10 ms, and sweeping takes a few percent.
 //
 // timingwheel holds one timer per occupied slot and loop, never one per
 // session. What it fires is only a wake: it makes the loop look at its own
@@ -83,7 +83,8 @@
 //     first is never called, the second once, after the armer has ended, on a
 //     goroutine that nobody waits for without bound.
 //   - It starts a goroutine for each firing: there are some thirty a second for
-//     a loop, and a panic in one is logged and ends there.
+//     a loop, and a panic in one is logged and ends there. So does the alarm,
+//     as often as somebody dies, up to 5,000 times a second.
 //
 // # Stalls of our own
 //

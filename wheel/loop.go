@@ -23,7 +23,7 @@ const (
 	// but not sooner after the last time than nearPause, nor than sweepPause for
 	// each of them, up to a tick: a visit takes 7 ns where there are 100, 25 where
 	// there are 10,000 and 100 where there are 100,000 (BenchmarkSweep), so sweeps
-	// take a tenth of the loop at most as long as these do not run out.
+	// take a tenth of the loop at most; more timers than that take more of it.
 	nearPause  = int64(200 * time.Microsecond)
 	sweepPause = int64(time.Microsecond)
 
@@ -44,19 +44,20 @@ type Loop struct {
 	lists []Timer // sentinels of the circular lists: slot k&mask stands for tick k; behind the slots, two for what is near
 
 	// Owned by the loop.
-	asked  []int64 // tick for which slot i has last asked to be woken
-	cur    int64   // first tick that has not been visited to its end
-	floor  int64   // first tick to come: nothing is linked in a slot before it
-	n      int     // armed timers
-	near   int32   // list of the timers that are too close to their deadlines for a slot
-	swept  int32   // the other one: what is left to visit of the sweep under way
-	crowd  int     // timers in both
-	nearAt int64   // loop clock; none in near is due before
-	restTo int64   // loop clock of the next sweep, at the earliest
-	wakeAt int64   // monotonic time the alarm was last set to
-	prev   int64   // previous reading of the monotonic clock; -1 before the first
-	credit int64   // what the loop clock is behind the monotonic clock
-	iters  *iteration
+	asked    []int64 // tick for which slot i has last asked to be woken
+	cur      int64   // first tick that has not been visited to its end
+	floor    int64   // first tick to come: nothing is linked in a slot before it
+	n        int     // armed timers
+	near     int32   // list of the timers that are too close to their deadlines for a slot
+	sweeping int32   // the other one: what is left to visit of the sweep under way
+	crowd    int     // timers in both
+	nearAt   int64   // loop clock; none in near is due before
+	restTo   int64   // loop clock of the next sweep, at the earliest
+	wakeAt   int64   // monotonic time the alarm was last set to
+	aimed    bool    // it was set since the latest Advance began, so that one is to come
+	prev     int64   // previous reading of the monotonic clock; -1 before the first
+	credit   int64   // what the loop clock is behind the monotonic clock
+	iters    *iteration
 
 	// Read by anyone.
 	stalls   atomic.Uint64
@@ -72,18 +73,18 @@ type iteration struct {
 func newLoop(w *Wheel, rec *ledger) *Loop {
 	n := w.cfg.Slots
 	l := &Loop{
-		w:      w,
-		rec:    rec,
-		alarm:  w.newAlarm(func() { w.wake(rec) }),
-		tick:   int64(w.cfg.Tick),
-		mask:   int64(n - 1),
-		lists:  make([]Timer, n+2),
-		asked:  make([]int64, n),
-		near:   int32(n),
-		swept:  int32(n + 1),
-		nearAt: never,
-		wakeAt: never,
-		prev:   -1,
+		w:        w,
+		rec:      rec,
+		alarm:    w.newAlarm(func() { w.wake(rec) }),
+		tick:     int64(w.cfg.Tick),
+		mask:     int64(n - 1),
+		lists:    make([]Timer, n+2),
+		asked:    make([]int64, n),
+		near:     int32(n),
+		sweeping: int32(n + 1),
+		nearAt:   never,
+		wakeAt:   never,
+		prev:     -1,
 	}
 	for i := range l.lists {
 		s := &l.lists[i]
@@ -198,22 +199,20 @@ func (l *Loop) Cancel(t *Timer) {
 // It makes at most limit calls of due (a limit under 1 counts as 1) and relinks
 // at most 16 times as many timers that were refreshed meanwhile. If that was
 // not enough it returns true: let other events be served, then call it again.
-// What due arms is never due in the same call. Where many are due together some
-// wait for the next wake: up to 1 µs for each that is due within two ticks, and
-// not more than a tick.
+// What was not armed and due arms is never due in the same call. Where many are
+// due together some wait for the next wake: for 200 µs, or 1 µs for each that is
+// due within two ticks if that is more, but not more than a tick.
 func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 	limit = min(max(limit, 1), maxLimit)
 	moves := relinksPerDue * limit
 
 	l.raise(now)
-	if l.n == 0 {
-		l.cur = l.floor
-	}
+	l.aimed = false
 	l.sweep(now)
 	// From both ends in turn: every timer is a cache miss, and this way two are
 	// under way at once. All state is in l, so due may do with it what it likes.
 	for back := false; ; back = !back {
-		s := &l.lists[l.swept]
+		s := &l.lists[l.sweeping]
 		if s.next == s {
 			if l.cur >= l.floor {
 				break
@@ -251,35 +250,39 @@ func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 	return more
 }
 
-// raise keeps floor ahead of the loop clock.
+// raise keeps floor ahead of the loop clock, and where there is nothing to
+// visit, cur with it.
 func (l *Loop) raise(now int64) {
 	if next := now/l.tick + 1; next > l.floor {
 		l.floor = next
+	}
+	if l.n == 0 {
+		l.cur = l.floor
 	}
 }
 
 // sweep begins to visit what is near, if one of it may be due, the last sweep
 // was not just now, and none is under way.
 func (l *Loop) sweep(now int64) {
-	if s := &l.lists[l.swept]; now < l.nearAt || now < l.restTo || s.next != s {
+	if s := &l.lists[l.sweeping]; now < l.nearAt || now < l.restTo || s.next != s {
 		return
 	}
-	l.near, l.swept = l.swept, l.near
+	l.near, l.sweeping = l.sweeping, l.near
 	l.nearAt = never
 	l.restTo = now + min(max(nearPause, int64(l.crowd)*sweepPause), l.tick)
 }
 
-// aim sets the alarm to the next sweep, unless it goes off earlier anyway: then
-// the Advance that it leads to aims again.
+// aim sets the alarm to the next sweep, unless it goes off earlier anyway, or
+// just has: then the Advance that it leads to aims again.
 func (l *Loop) aim() {
 	if l.nearAt == never {
 		return
 	}
 	at := max(l.nearAt, l.restTo) + l.credit
-	if l.wakeAt <= at && l.wakeAt > l.prev {
+	if l.wakeAt <= at && (l.aimed || l.wakeAt > l.prev) {
 		return
 	}
-	l.wakeAt = at
+	l.wakeAt, l.aimed = at, true
 	l.alarm.Reset(time.Duration(at - l.w.clock()))
 }
 

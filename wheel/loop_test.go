@@ -92,6 +92,76 @@ func TestDueAtTheDeadline(t *testing.T) {
 	}
 }
 
+// Deadlines close at hand are met also where the latest Advance was long ago.
+func TestArmLongAfterAdvance(t *testing.T) {
+	for name, arm := range map[string]func(m *manual, tm *Timer){
+		"Arm": func(m *manual, tm *Timer) { m.Arm(tm, m.Now(), 5*time.Millisecond) },
+		"SetTimeout": func(m *manual, tm *Timer) {
+			now := m.Now()
+			tm.Touch(now)
+			m.SetTimeout(tm, 5*time.Millisecond)
+		},
+	} {
+		m := newManual(Config{})
+		m.at(t, 1000*ms)
+		var far, tm Timer
+		m.Arm(&far, m.Now(), time.Second)
+		m.Arm(&tm, m.Now(), time.Second)
+		m.mono = 1230 * ms
+		if name == "Arm" {
+			m.Cancel(&tm)
+		}
+		arm(m, &tm)
+		if m.wakeAt != tm.Deadline() {
+			t.Errorf("%s: the alarm is set to %d, the deadline is %d", name, m.wakeAt, tm.Deadline())
+		}
+		m.check(t)
+	}
+}
+
+// A loop that was made long ago and is armed before its first Advance.
+func TestArmInAnOldLoop(t *testing.T) {
+	m := newManual(Config{})
+	m.mono = 60_000 * ms // more than the ring
+	tms := make([]Timer, 100)
+	for i := range tms {
+		m.Arm(&tms[i], m.Now(), 37500*time.Millisecond)
+	}
+	if m.crowd != 0 {
+		t.Errorf("%d are near, 37.5 s before their deadline", m.crowd)
+	}
+	m.check(t)
+}
+
+// countingAlarm counts how often it is set.
+type countingAlarm int
+
+func (a *countingAlarm) Reset(time.Duration) bool { *a++; return true }
+
+// An alarm that has gone off is not set again before the loop has answered.
+func TestAlarmIsSetOnce(t *testing.T) {
+	m := &manual{w: newWheel(Config{}, nil)}
+	m.w.clock = func() int64 { return m.mono }
+	var sets countingAlarm
+	m.w.newAlarm = func(func()) alarm { return &sets }
+	m.Loop = m.w.NewLoop(func() {})
+	var dead, live Timer
+	m.Arm(&dead, m.Now(), 50*time.Millisecond)
+	m.Arm(&live, m.Now(), 10*time.Second)
+	m.mono = 50 * ms
+	for range 100 { // the loop serves others first
+		m.mono++
+		live.Touch(m.Now())
+		m.SetTimeout(&live, 10*time.Second)
+	}
+	if sets != 1 {
+		t.Errorf("set %d times for one deadline", sets)
+	}
+	if due := m.at(t, m.mono); len(due) != 1 {
+		t.Errorf("%d are due", len(due))
+	}
+}
+
 // What has been touched a whole tick before its deadline is never near.
 func TestTouchedInTimeIsNotNear(t *testing.T) {
 	m := newManual(Config{})

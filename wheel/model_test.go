@@ -226,7 +226,7 @@ func TestModel(t *testing.T) {
 			},
 			"advance": func(t *rapid.T) { advance(t, rapid.IntRange(-1, 4).Draw(t, "limit"), false) },
 			"advance all": func(t *rapid.T) {
-				sweeping := h.lists[h.swept].next != &h.lists[h.swept]
+				sweeping := h.lists[h.sweeping].next != &h.lists[h.sweeping]
 				advance(t, rapid.IntRange(1, 4).Draw(t, "limit"), true)
 				for i, d := range model {
 					// What has become near since the last sweep began waits for

@@ -40,7 +40,7 @@ func (d *watchdog) run() {
 		select {
 		case <-w.quit:
 			return
-		case <-w.alarmed:
+		case <-w.accused:
 			d.failed(w.clock())
 		case <-t.C:
 			if !begun {

@@ -75,7 +75,7 @@ type Wheel struct {
 	quit    chan struct{} // closed by Close
 	watched chan struct{} // closed when the watchdog has ended
 	closing sync.Once
-	alarmed chan struct{} // 1 deep: failedGen has been set
+	accused chan struct{} // 1 deep: failedGen has been set
 
 	armer     atomic.Pointer[armer]     // the present one; nil before run
 	ledgers   atomic.Pointer[[]*ledger] // replaced, never changed
@@ -109,7 +109,7 @@ func newWheel(cfg Config, newDriver func(time.Duration) driver) *Wheel {
 		newAlarm:  newRealAlarm,
 		quit:      make(chan struct{}),
 		watched:   make(chan struct{}),
-		alarmed:   make(chan struct{}, 1),
+		accused:   make(chan struct{}, 1),
 	}
 	w.clock = w.Now
 	w.ledgers.Store(new([]*ledger))
@@ -185,15 +185,15 @@ func (w *Wheel) kick() {
 	}
 }
 
-// alarm reports that generation gen has fired wildly early, or panicked.
-func (w *Wheel) alarm(gen uint64) {
+// accuse reports that generation gen has fired wildly early, or panicked.
+func (w *Wheel) accuse(gen uint64) {
 	for old := w.failedGen.Load(); gen > old; old = w.failedGen.Load() { // an older one matters no more
 		if w.failedGen.CompareAndSwap(old, gen) {
 			break
 		}
 	}
 	select {
-	case w.alarmed <- struct{}{}:
+	case w.accused <- struct{}{}:
 	default:
 	}
 }
