@@ -50,9 +50,9 @@
 // The others are near: as a rule the dead, and few. They are kept in a list
 // without order. An alarm, one time.AfterFunc for each loop, goes off at the
 // first deadline in it, and the list is swept through: who is due is reported,
-// who was touched after all goes back to a slot. Sweeps rest 200 µs, or 1 µs for
-// each timer near if that is more, and a tick at most: 10,000 who die within two
-// ticks are reported in steps of 10 ms, and sweeping takes a few percent.
+// who was touched after all goes back to a slot. Sweeps rest 200 µs, or 0.5 µs
+// for each timer near if that is more, and a tick at most: 10,000 who die within
+// two ticks are reported in steps of 5 ms, and sweeping takes 5 % of the loop.
 //
 // timingwheel holds one timer per occupied slot and loop, never one per
 // session. What it fires is only a wake: it makes the loop look at its own
