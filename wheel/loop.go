@@ -23,7 +23,7 @@ const (
 	// but not sooner after the last time than nearPause, nor than sweepPause for
 	// each of them, up to a tick. A visit takes 7 ns where there are 100, 25
 	// where there are 10,000 and 100 where there are 100,000 (BenchmarkSweep): so
-	// sweeps take 2, 5 and 20 percent of the loop.
+	// sweeps take 0.4, 5 and 20 percent of the loop.
 	nearPause  = int64(200 * time.Microsecond)
 	sweepPause = int64(500 * time.Nanosecond)
 
