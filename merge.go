@@ -82,8 +82,10 @@ func (m *merger) value(name string) float64 { return m.metrics[name][""].GetGaug
 
 // all returns the families by name.
 func (m *merger) all() []*dto.MetricFamily {
-	return slices.SortedFunc(maps.Values(m.families), func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return slices.SortedFunc(maps.Values(m.families), byName)
 }
+
+func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
 
 func sortedLabels(a, b []*dto.LabelPair) []*dto.LabelPair {
 	return slices.SortedFunc(slices.Values(slices.Concat(a, b)), func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetName(), b.GetName()) })

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"math"
 	"net/http"
@@ -23,7 +22,7 @@ func readText(t *testing.T, text string) []*dto.MetricFamily {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	slices.SortFunc(families, byName)
 	return families
 }
 

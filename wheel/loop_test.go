@@ -17,20 +17,21 @@ type manual struct {
 	*Loop
 	w    *Wheel
 	mono int64
+	sets silentAlarm
 }
 
 func newManual(cfg Config) *manual {
 	m := &manual{w: newWheel(cfg, nil)}
 	m.w.clock = func() int64 { return m.mono }
-	m.w.newAlarm = func(func()) alarm { return silentAlarm{} }
+	m.w.newAlarm = func(func()) alarm { return &m.sets }
 	m.Loop = m.w.NewLoop(func() {})
 	return m
 }
 
-// silentAlarm never goes off.
-type silentAlarm struct{}
+// silentAlarm never goes off. It counts how often it is set.
+type silentAlarm int
 
-func (silentAlarm) Reset(time.Duration) bool { return false }
+func (a *silentAlarm) Reset(time.Duration) bool { *a++; return true }
 
 // at sets the monotonic clock, reads the loop clock and advances; it returns
 // what was due, in order.
@@ -95,7 +96,10 @@ func TestDueAtTheDeadline(t *testing.T) {
 // Deadlines close at hand are met also where the latest Advance was long ago.
 func TestArmLongAfterAdvance(t *testing.T) {
 	for name, arm := range map[string]func(m *manual, tm *Timer){
-		"Arm": func(m *manual, tm *Timer) { m.Arm(tm, m.Now(), 5*time.Millisecond) },
+		"Arm": func(m *manual, tm *Timer) {
+			m.Cancel(tm)
+			m.Arm(tm, m.Now(), 5*time.Millisecond)
+		},
 		"SetTimeout": func(m *manual, tm *Timer) {
 			now := m.Now()
 			tm.Touch(now)
@@ -108,9 +112,6 @@ func TestArmLongAfterAdvance(t *testing.T) {
 		m.Arm(&far, m.Now(), time.Second)
 		m.Arm(&tm, m.Now(), time.Second)
 		m.mono = 1230 * ms
-		if name == "Arm" {
-			m.Cancel(&tm)
-		}
 		arm(m, &tm)
 		if m.wakeAt != tm.Deadline() {
 			t.Errorf("%s: the alarm is set to %d, the deadline is %d", name, m.wakeAt, tm.Deadline())
@@ -133,18 +134,9 @@ func TestArmInAnOldLoop(t *testing.T) {
 	m.check(t)
 }
 
-// countingAlarm counts how often it is set.
-type countingAlarm int
-
-func (a *countingAlarm) Reset(time.Duration) bool { *a++; return true }
-
 // An alarm that has gone off is not set again before the loop has answered.
 func TestAlarmIsSetOnce(t *testing.T) {
-	m := &manual{w: newWheel(Config{}, nil)}
-	m.w.clock = func() int64 { return m.mono }
-	var sets countingAlarm
-	m.w.newAlarm = func(func()) alarm { return &sets }
-	m.Loop = m.w.NewLoop(func() {})
+	m := newManual(Config{})
 	var dead, live Timer
 	m.Arm(&dead, m.Now(), 50*time.Millisecond)
 	m.Arm(&live, m.Now(), 10*time.Second)
@@ -154,8 +146,8 @@ func TestAlarmIsSetOnce(t *testing.T) {
 		live.Touch(m.Now())
 		m.SetTimeout(&live, 10*time.Second)
 	}
-	if sets != 1 {
-		t.Errorf("set %d times for one deadline", sets)
+	if m.sets != 1 {
+		t.Errorf("set %d times for one deadline", m.sets)
 	}
 	if due := m.at(t, m.mono); len(due) != 1 {
 		t.Errorf("%d are due", len(due))
