@@ -80,15 +80,21 @@ func (ln *listener) accept() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		ln.s.acceptErrors.Add(1)
-		pause = min(max(2*pause, acceptBackoffMin), acceptBackoffMax)
-		if ln.s.acceptLog.allow() {
-			ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err, "retry", pause.String())
-		}
-		if !ln.s.sleep(pause) {
+		if !ln.rest(&pause, err) {
 			return
 		}
 	}
+}
+
+// rest waits after err, which kept a connection from being taken, longer each
+// time. It reports whether to try again.
+func (ln *listener) rest(pause *time.Duration, err error) bool {
+	ln.s.acceptErrors.Add(1)
+	*pause = min(max(2**pause, acceptBackoffMin), acceptBackoffMax)
+	if ln.s.acceptLog.allow() {
+		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err, "retry", pause.String())
+	}
+	return ln.s.sleep(*pause)
 }
 
 // take is the way of an accepted socket: admit, options, enroll.
@@ -111,7 +117,7 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 	l, e := s.leastLoaded()
 	c := l.newConn()
 	l.assigned.Add(1)
-	if err := e.enroll(tc, c); err != nil {
+	if err := ln.enroll(e, tc, c); err != nil {
 		l.assigned.Add(-1)
 		s.refuse(refusedEnroll, tc)
 		if s.acceptLog.allow() {
