@@ -31,7 +31,7 @@ func TestScript(t *testing.T) {
 	// Ignored, as under nohup, it would be so for what is started here too.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	t.Cleanup(func() { signal.Stop(hangups) }) // the scripts run in parallel, after this function
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
