@@ -69,12 +69,13 @@ func (ln *listener) serve() {
 }
 
 func (ln *listener) accept() {
-	pause := time.Duration(0)
+	var pause time.Duration
+	var ips ipBlock
 	for {
 		tc, err := ln.AcceptTCP()
 		if err == nil {
 			pause = 0
-			ln.s.take(ln, tc)
+			ln.s.take(ln, tc, &ips)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -98,7 +99,7 @@ func (ln *listener) rest(pause *time.Duration, err error) bool {
 }
 
 // take is the way of an accepted socket: admit, options, enroll.
-func (s *Server) take(ln *listener, tc *net.TCPConn) {
+func (s *Server) take(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	if v := s.admit(tc); !v.ok {
 		s.turnAway(tc, v)
 		return
@@ -113,7 +114,7 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 		s.refuse(refusedOptions, tc)
 		return
 	}
-	ln.slim(tc)
+	ln.slim(tc, ips)
 	l, e := s.leastLoaded()
 	c := l.newConn()
 	l.assigned.Add(1)
@@ -130,9 +131,9 @@ func (s *Server) take(ln *listener, tc *net.TCPConn) {
 // connection lives. Each net.TCPAddr that comes from a socket holds on to the 32
 // or 64 bytes of a system call's answer, for 4 or 16 bytes of address; the local
 // one is moreover the same for nearly all connections. Nobody else has them yet.
-func (ln *listener) slim(tc *net.TCPConn) {
+func (ln *listener) slim(tc *net.TCPConn, ips *ipBlock) {
 	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
-		a.IP = bytes.Clone(shortIP(a.IP))
+		a.IP = ips.keep(shortIP(a.IP))
 	}
 	if a, ok := tc.LocalAddr().(*net.TCPAddr); ok {
 		if last := ln.local.Load(); last != nil && last.Equal(a.IP) {
@@ -143,6 +144,21 @@ func (ln *listener) slim(tc *net.TCPConn) {
 		a.IP = ip
 		ln.local.Store(&ip)
 	}
+}
+
+// An ipBlock is what is left of the least that the allocator gives out, 16 bytes,
+// so that four connections with short addresses share it.
+type ipBlock []byte
+
+// keep returns a copy of ip.
+func (b *ipBlock) keep(ip net.IP) net.IP {
+	if len(*b) < len(ip) {
+		*b = make([]byte, net.IPv6len)
+	}
+	n := copy(*b, ip)
+	kept := (*b)[:n:n]
+	*b = (*b)[n:]
+	return net.IP(kept)
 }
 
 // shortIP is ip in 4 bytes if it has that form.
