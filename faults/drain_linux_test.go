@@ -10,14 +10,18 @@ import (
 	"heartwheel/codec"
 )
 
-// drainPace is the part of --drain in which the clients are told (server/drain.go).
-const drainPace = 0.9
+// drainPace is the part of --drain in which the clients are told, drainStep how
+// often the server looks whose turn it is (server/drain.go).
+const (
+	drainPace = 0.9
+	drainStep = 20 * time.Millisecond
+)
 
 // TestDrain is case 16: a server is told to end. It tells each client to
 // reconnect, at an even pace: in each tenth of the time that it has for telling,
 // the share that is told is within a fifth of a tenth. It ends in time, with 0.
 func TestDrain(t *testing.T) {
-	conns, processes, drain := 2000, 1, 5*time.Second
+	conns, processes, drain := 2000, 1, 10*time.Second
 	if *long {
 		conns, processes, drain = 15_000, 2, 30*time.Second
 	}
@@ -28,7 +32,8 @@ func TestDrain(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(drain / 2)
+	window := time.Duration(drainPace * float64(drain))
+	time.Sleep(window)
 	burdens := w.stop() // before the server ends
 	select {
 	case <-s.exited:
@@ -54,17 +59,18 @@ func TestDrain(t *testing.T) {
 	if r.Ends["end of stream"] != conns {
 		t.Errorf("the connections ended so: %v", r.Ends)
 	}
-	least, most := r.shares(t, start, time.Duration(drainPace*float64(drain)), r.Late)
+	least, most := r.shares(t, start, window, burdens)
 	figure(t, 16, "%d clients told within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
-		conns, time.Duration(slices.Max(r.Told)-start).Round(time.Millisecond), drain, time.Duration(drainPace*float64(drain)),
+		conns, time.Duration(slices.Max(r.Told)-start).Round(time.Millisecond), drain, window,
 		100*least, 100*most, code, took.Round(time.Millisecond), r.Late.Round(100*time.Microsecond))
 }
 
 // shares returns the smallest and the largest share of those told in any tenth
-// of window. When a client says that it was told may be off by late, so a tenth
-// has too few if there are too few around it too, and too many if they are too
-// many without its edges.
-func (r *herdReport) shares(t *testing.T, start int64, window, late time.Duration) (least, most float64) {
+// of window. Who was due before a tenth's edge may be told after it, as late as
+// the server looks, was kept from running just before and the client noticed. So
+// a tenth has too few if there are too few around it too, and too many if they
+// are too many without its edges.
+func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, burdens []burden) (least, most float64) {
 	t.Helper()
 	if len(r.Told) == 0 {
 		return 0, 0
@@ -87,10 +93,13 @@ func (r *herdReport) shares(t *testing.T, start int64, window, late time.Duratio
 		from, to := first+i*int64(window)/10, first+(i+1)*int64(window)/10
 		exact := share(from, to)
 		least, most = min(least, exact), max(most, exact)
-		if few := share(from-int64(late), to+int64(late)); few < 0.08 {
+		late := func(edge int64) int64 {
+			return int64(drainStep + r.Late + heldUp(burdens, edge-int64(window)/10, edge))
+		}
+		if few := share(from-late(from), to+late(to)); few < 0.08 {
 			t.Errorf("tenth %d: only %.1f %% were told", i+1, 100*few)
 		}
-		if many := share(from+int64(late), to-int64(late)); many > 0.12 {
+		if many := share(from+late(from), to-late(to)); many > 0.12 {
 			t.Errorf("tenth %d: %.1f %% were told", i+1, 100*many)
 		}
 	}

@@ -17,6 +17,9 @@ const (
 	drainHold = 0.06
 )
 
+// drainStep is how often the loops look whose turn it is.
+const drainStep = 20 * time.Millisecond
+
 // drainState is a loop's part in a drain. Loop only.
 type drainState struct {
 	conns      []*Conn // everything that was open when it began; nil: no drain

@@ -199,8 +199,8 @@ func (s *Server) drain() error {
 	}
 	deadline := time.NewTimer(s.cfg.Drain)
 	defer deadline.Stop()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
+	step := time.NewTicker(drainStep)
+	defer step.Stop()
 	for s.admission.live.Load() > 0 {
 		select {
 		case err := <-s.failed:
@@ -208,7 +208,10 @@ func (s *Server) drain() error {
 		case <-deadline.C:
 			s.log.Info("drain time is up; closing what is left", "connections", s.admission.live.Load())
 			return nil
-		case <-look.C:
+		case <-step.C:
+			for _, l := range s.loops {
+				l.mail.wake()
+			}
 		}
 	}
 	return nil
