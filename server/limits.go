@@ -79,12 +79,27 @@ type admission struct {
 }
 
 func (a *admission) admit() bool {
-	if a.live.Add(1) > a.cap || a.shared != nil && !a.shared.enter(a.limit) {
-		a.live.Add(-1)
+	if !a.enter() {
 		a.refused[refusedOverloaded].Add(1)
 		return false
 	}
 	return true
+}
+
+// enter takes a place if there is one. It never takes one too many, not even for
+// a moment: somebody else might be refused for it.
+func (a *admission) enter() bool {
+	for n := a.live.Load(); n < a.cap; n = a.live.Load() {
+		if !a.live.CompareAndSwap(n, n+1) {
+			continue
+		}
+		if a.shared != nil && !a.shared.enter(a.limit) {
+			a.live.Add(-1)
+			return false
+		}
+		return true
+	}
+	return false
 }
 
 // full reports whether admit would refuse now.
