@@ -77,6 +77,7 @@ type pinger struct {
 	addr   string          // of the present connection
 	link   context.Context // ends with the present connection; nil: there is none
 	unlink context.CancelFunc
+	last   <-chan struct{} // closed when what came of the last beat was handed over; nil: there was none
 	tally  tally
 }
 
@@ -156,9 +157,15 @@ func (p *pinger) beat() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.link, p.wait)
+	before, done := p.last, make(chan struct{})
+	p.last = done
 	go func() {
 		defer cancel()
+		defer close(done)
 		rtt, err := p.client.Beat(ctx)
+		if before != nil { // two answers may come at once: they are shown in order
+			<-before
+		}
 		select {
 		case p.answers <- answer{seq, rtt, err}:
 		case <-p.over:
