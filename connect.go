@@ -87,8 +87,9 @@ type talk struct {
 	heard   chan struct{} // has a token when DATA has come
 	changed chan struct{} // has a token when state has changed
 	state   atomic.Pointer[moment]
-	refused atomic.Bool // a line was not sent, or the server refused one
-	lost    atomic.Bool // the connection ended before the server had read all lines
+	refused atomic.Bool  // a line was not sent, or the server refused one
+	lost    atomic.Bool  // a connection ended before the server was known to have read its lines
+	conns   atomic.Int64 // so many connections there have been
 }
 
 // A moment is a change of state and when it was.
@@ -106,6 +107,9 @@ const redraw = 250 * time.Millisecond
 
 func (t *talk) onState(e client.Event) {
 	t.state.Store(&moment{e, time.Now()})
+	if e.State == client.Connected {
+		t.conns.Add(1)
+	}
 	if e.State == client.Waiting || e.State == client.Connected || errors.Is(e.Err, client.ErrClosed) {
 		t.screen.say("%s", e) // the others are in the status line, or end the command
 	}
@@ -175,7 +179,7 @@ func (t *talk) run(in io.Reader, signals <-chan os.Signal) error {
 func (t *talk) end() error {
 	switch {
 	case t.lost.Load() || t.client.State() != client.Connected:
-		return &failure{err: errors.New("the connection was lost at the end: the last lines may not have been delivered")}
+		return &failure{err: errors.New("the connection was lost before the server was known to have read all lines: some may not have been delivered")}
 	case t.refused.Load():
 		return &failure{err: errors.New("not every line was accepted"), logged: true}
 	}
@@ -185,6 +189,14 @@ func (t *talk) end() error {
 // send sends each line of in, and waits until the server has read them. It ends
 // then, or with ctx or the client, which others report.
 func (t *talk) send(ctx context.Context, in io.Reader) error {
+	var on int64 // the connection of the last line; 0: there was none
+	goOn := func() {
+		now := t.conns.Load()
+		if on != 0 && on != now {
+			t.lost.Store(true)
+		}
+		on = now
+	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, codec.MaxFrameLimit)
 	for lines.Scan() {
@@ -196,15 +208,19 @@ func (t *talk) send(ctx context.Context, in io.Reader) error {
 		case err != nil:
 			<-ctx.Done()
 			return nil
+		default:
+			goOn()
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return &failure{err: fmt.Errorf("the input cannot be read: %w", err)}
 	}
-	// A server answers in order: with this one it has had all lines.
+	// A server answers in order: with this one it has had all lines, if it answers
+	// on their connection.
 	if _, err := t.client.Beat(ctx); err != nil {
 		t.lost.Store(true)
 	}
+	goOn()
 	return nil
 }
 
