@@ -146,7 +146,7 @@ func TestBacksOff(t *testing.T) {
 
 func TestReconnects(t *testing.T) {
 	inEach(t, func(t *testing.T, l language) {
-		s := startServer(t, "127.0.0.1:0", "--spread", "100ms")
+		s := startServer(t, ownAddress(), "--spread", "100ms")
 		c := startClient(t, l, s.addr, "")
 		c.await(&c.err, "connected", 1)
 		s.signal(syscall.SIGKILL)
@@ -163,7 +163,7 @@ func TestReconnects(t *testing.T) {
 // A drained server's clients come back to the next one.
 func TestReconnectsAfterDrain(t *testing.T) {
 	inEach(t, func(t *testing.T, l language) {
-		s := startServer(t, "127.0.0.1:0", "--spread", "100ms", "--drain", "2s")
+		s := startServer(t, ownAddress(), "--spread", "100ms", "--drain", "2s")
 		c := startClient(t, l, s.addr, "")
 		c.await(&c.err, "connected", 1)
 		s.signal(syscall.SIGTERM)

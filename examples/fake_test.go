@@ -1,7 +1,10 @@
 package examples
 
 import (
+	"fmt"
 	"net"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,12 +19,24 @@ type fakeServer struct {
 
 func newFake(t *testing.T) *fakeServer {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", ownAddress())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
 	return &fakeServer{ln.(*net.TCPListener), t}
+}
+
+var hosts atomic.Uint32
+
+// ownAddress is where a server may listen that ends while its client lives:
+// where the loopback network has more than one address, one that nobody else
+// uses, so that nobody takes the port meanwhile.
+func ownAddress() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.9.0.%d:0", hosts.Add(1))
 }
 
 // A peer is a connection of a client to a fakeServer.
