@@ -309,15 +309,16 @@ func (o *opsServer) sockets() []server.Socket {
 	return []server.Socket{{Address: opsScheme + o.addr, Listener: o.ln.(*net.TCPListener)}}
 }
 
-// leave stops accepting, as another process does so on the same socket, and
-// waits for nothing: requests under way go on until close.
+// leave stops accepting, as another process does so on the same socket. Short
+// requests under way are answered first, as that this process drains is not what
+// they want to know; long ones go on until close.
 func (o *opsServer) leave() {
 	if o == nil {
 		return
 	}
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = o.http.Shutdown(ended) // the error is that it did not wait
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = o.http.Shutdown(ctx) // the error is that some go on
 }
 
 // close ends serving: requests under way get a second.
