@@ -62,6 +62,8 @@ func (v *serving) run() error {
 	if v.worker != nil {
 		orders = v.worker.orders
 	}
+	tidier, tidy := newTidier(), time.NewTicker(tidyEvery)
+	defer tidy.Stop()
 	for {
 		handing := v.handing
 		if v.asked { // too late for it: see over
@@ -90,6 +92,8 @@ func (v *serving) run() error {
 			v.handed(result)
 		case <-gone:
 			v.deserted()
+		case <-tidy.C:
+			tidier.look()
 		case err := <-done:
 			return v.over(err)
 		}
