@@ -47,7 +47,7 @@ func cells(quick bool) []*cell {
 		}
 	}
 	list := []*cell{
-		idle(1000, 3*time.Second), idle(10_000, 3*time.Second), idle(19_000, 4*time.Second),
+		idle(1000, 8*time.Second), idle(10_000, 8*time.Second), idle(19_000, 8*time.Second),
 		beats(10_000, time.Second, 4*time.Second), beats(5000, 200*time.Millisecond, 4*time.Second),
 	}
 	for _, size := range []int{16, 1024, 16 << 10} {

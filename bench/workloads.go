@@ -24,7 +24,8 @@ func common(conns int, interval time.Duration) []string {
 	return []string{"-c", fmt.Sprint(conns), "--connect-rate", fmt.Sprint(connectRate), "--interval", interval.String()}
 }
 
-// idle is W1: hold connections that hardly beat.
+// idle is W1: hold connections that hardly beat, for long enough that what
+// connecting has left is gone where it goes.
 func idle(conns int, hold time.Duration) *cell {
 	// Each has beaten once by the time that the memory is looked at, a second or
 	// two before the end.
