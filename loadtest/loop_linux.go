@@ -48,6 +48,7 @@ type loop struct {
 	faults  []faultRun
 
 	start, hold, end int64 // of the phases; 0: not yet
+	looked           bool  // the hold phase may end
 	holdCPU          usage // when hold began
 	asked            int64 // connects that were begun
 	beatRound        int64 // the next beat is of conn beatNext in this round
@@ -171,6 +172,7 @@ func (l *loop) takeOrders() {
 			if o.Hold != 0 {
 				l.hold, l.end = o.Hold, o.Hold+int64(l.plan.Duration)
 			}
+			l.looked = l.looked || o.Looked
 		default:
 			return
 		}
@@ -194,11 +196,13 @@ func (l *loop) work() (next int64) {
 		if l.holdCPU.wall == 0 {
 			l.beginHold(now)
 		}
-		if now >= l.end {
+		if now < l.end {
+			next = min(next, l.end)
+		} else if l.looked {
 			l.over = true
 			return now
 		}
-		next = min(next, l.end, l.fault(now))
+		next = min(next, l.fault(now))
 	} else if l.hold != 0 {
 		next = min(next, l.hold)
 	}

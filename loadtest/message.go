@@ -5,9 +5,10 @@ import "time"
 // An order is what the run tells every event loop. Times are of the machine's
 // monotonic clock, in ns, so that they mean the same in every process.
 type order struct {
-	Start int64 `json:"start,omitempty"` // begin to connect then
-	Hold  int64 `json:"hold,omitempty"`  // the hold phase begins then
-	Stop  bool  `json:"stop,omitempty"`  // end now, with what there is
+	Start  int64 `json:"start,omitempty"`  // begin to connect then
+	Hold   int64 `json:"hold,omitempty"`   // the hold phase begins then
+	Looked bool  `json:"looked,omitempty"` // the last look at the server is over: the hold phase may end
+	Stop   bool  `json:"stop,omitempty"`   // end now, with what there is
 }
 
 // A report is what an event loop tells the run. One of its members is set.

@@ -115,7 +115,7 @@ func TestMemoryPerConnection(t *testing.T) {
 		r := <-c.reports
 		if r.Connected != nil {
 			connected = int64(r.Connected.Established)
-			c.order(order{Hold: monotonic()})
+			c.order(order{Hold: monotonic(), Looked: true})
 		}
 		if r.Tick != nil && connected > 0 {
 			most = max(most, heapNow()-before)

@@ -244,9 +244,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 func (r *run) stop() {
 	if !r.stopped {
 		r.stopped = true
-		if r.hold != 0 && monotonic() > r.hold {
-			r.sampler.hold(false)
-		}
+		r.sampler.hold(false)
 		r.crew.order(order{Stop: true})
 	}
 }
@@ -281,11 +279,13 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 			r.sampler.hold(true)
 		}
 	})
-	// The end is looked at a moment before it comes: then all is still open.
+	// The end is looked at a moment before it comes, and does not come before
+	// that is done: all is still open then.
 	early := min(r.plan.Duration/4, 200*time.Millisecond)
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
 			r.sampler.hold(false)
+			r.crew.order(order{Looked: true})
 		}
 	})
 }

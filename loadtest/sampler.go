@@ -145,8 +145,9 @@ func (s *sampler) setOpen(n int) {
 	s.openNow = n
 }
 
-// hold marks the beginning of the hold phase, and its end. Safe for concurrent
-// use.
+// hold marks the beginning of the hold phase, and its end, of which the first
+// mark counts: the run may reset its connections once that is made. Safe for
+// concurrent use.
 func (s *sampler) hold(begin bool) {
 	s.look()
 	var slab int64
@@ -157,9 +158,9 @@ func (s *sampler) hold(begin bool) {
 	defer s.mu.Unlock()
 	if begin {
 		s.holdFrom = s.latest
-		return
+	} else if s.holdTo == nil {
+		s.holdTo, s.slabAfter, s.slabSockets = s.latest, slab, 2*s.openNow
 	}
-	s.holdTo, s.slabAfter, s.slabSockets = s.latest, slab, 2*s.openNow
 }
 
 // sample is the latest look as part of a Sample; nil if there was none.
