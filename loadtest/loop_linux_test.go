@@ -3,6 +3,7 @@ package loadtest
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,5 +151,30 @@ func TestHelloFrame(t *testing.T) {
 	h, err := codec.ParseHello(f.Payload)
 	if want := (codec.Hello{V: 1, Token: "s", Device: "dev-42", BeatMS: 5000, Beats: "server"}); err != nil || h != want {
 		t.Errorf("%+v (%v), want %+v", h, err, want)
+	}
+}
+
+// A loop that was paused across the end of hold sends what was due before it.
+func TestBeatsDueBeforeTheEnd(t *testing.T) {
+	l, other := pairLoop(t, "interval", "100ms", "duration", "1s")
+	l.start -= int64(2 * time.Second)
+	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
+	for !l.over {
+		l.work()
+	}
+	n, err := unix.Read(other, l.buf)
+	l.judgeRest(l.clock.now())
+	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.count() != 10 || r.Lag.us().Max < 1.9e6 {
+		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag %+v", n, err, l.tallies.Sent, r.Unanswered, r.Lag.us())
+	}
+}
+
+// A loop that is behind for good ends all the same.
+func TestOverload(t *testing.T) {
+	l, _ := pairLoop(t, "interval", "1ms", "duration", "1s")
+	l.start -= int64(time.Second) + overtime
+	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
+	if l.work(); !l.over || l.tallies.Sent != maxSends {
+		t.Errorf("over: %v, %d were sent", l.over, l.tallies.Sent)
 	}
 }
