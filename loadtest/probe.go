@@ -59,7 +59,8 @@ func probe(target netip.AddrPort, p *Plan) (probed, error) {
 
 // ask sends one frame on a connection of its own and waits for the answer, a
 // WELCOME or any other. A target that does not answer is not an error: the run
-// will count that.
+// will count that. It returns when the target has closed too, if it does: the
+// run may need the place that the connection had.
 func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
 	c, err := net.DialTimeout("tcp", target.String(), probeTime)
 	if err != nil {
@@ -70,8 +71,12 @@ func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error)
 		return welcome, fmt.Errorf("cannot reach the target tcp://%s: %w; is the server running there?", target, err)
 	}
 	defer func() {
-		_ = c.(*net.TCPConn).SetLinger(0)
-		c.Close()
+		tc := c.(*net.TCPConn)
+		_ = tc.SetDeadline(time.Now().Add(probeTime))
+		_ = tc.CloseWrite()
+		_, _ = io.Copy(io.Discard, tc)
+		_ = tc.SetLinger(0)
+		tc.Close()
 	}()
 	_ = c.SetDeadline(time.Now().Add(probeTime))
 	_, err = c.Write(frame)

@@ -171,6 +171,24 @@ func TestConnectionsThatFail(t *testing.T) {
 	}
 }
 
+// The probe leaves its place to a connection of the run, also at a target that
+// takes its time to see that it has gone.
+func TestProbeLeavesItsPlace(t *testing.T) {
+	t.Parallel()
+	var open atomic.Int64
+	target := plain(t, func(n int, c *net.TCPConn) {
+		if open.Add(1) > 5 {
+			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded}))
+			return
+		}
+		echo(n, c)
+		time.Sleep(300 * time.Millisecond)
+		open.Add(-1)
+	})
+	r := doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "300ms")
+	r.want(t, Pass)
+}
+
 // A server that closes live connections, in several ways.
 func TestCloses(t *testing.T) {
 	t.Parallel()
