@@ -20,7 +20,12 @@ import (
 // T = 1.5 s.
 func TestFaultsAreNoticed(t *testing.T) {
 	t.Parallel()
-	var pairs []string
+	own, err := startServer(nil, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.stop()
+	pairs := []string{"target", "tcp://" + own.addr, "ops", "http://" + own.ops}
 	for _, kind := range []string{"silent", "freeze", "partial", "drip", "reset", "halfclose", "garbage", "oversize"} {
 		pairs = append(pairs, "fault", kind+":5@200ms")
 	}
@@ -31,7 +36,10 @@ func TestFaultsAreNoticed(t *testing.T) {
 	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
 		t.Errorf("%+v", r.Detection)
 	}
-	lag := r.Generator.LagUS.Max / 1000
+	// A server that runs is late by a few ms. That it could not run for up to three
+	// of its ticks it does not notice; more than that it has measured, and credited
+	// to its peers. This process may have been late to see the close, too.
+	most := 300 + stalledMS(t, own) + 2*r.Generator.LagUS.Max/1000
 	for _, f := range r.Detection.Faults {
 		if f.Kind == "reset" {
 			if f.Observable || f.Injected != 5 || f.Detected != 0 || !strings.Contains(f.Note, "as peer_reset") {
@@ -39,14 +47,38 @@ func TestFaultsAreNoticed(t *testing.T) {
 			}
 			continue
 		}
-		// Two ticks of the server, and as much more as this machine was busy.
-		if f.Injected != 5 || f.Detected != 5 || f.ErrorMS.Min < 0 || f.ErrorMS.P50 > 200+2*lag {
+		if f.Injected != 5 || f.Detected != 5 || f.ErrorMS.Min < 0 || f.ErrorMS.P50 > most {
 			t.Errorf("%+v %+v", f, f.ErrorMS)
 		}
 	}
 	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 || s.ConnectionsMax < 90 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// stalledMS is how long a loop of the server could not run, as it says itself;
+// of several the one that could not for longest.
+func stalledMS(t *testing.T, own *ownServer) (most float64) {
+	t.Helper()
+	resp, err := newOpsClient().Get("http://" + own.ops + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for line := range strings.Lines(string(text)) {
+		if name, _, seconds, ok := parseMetric(line); ok && name == "heartwheel_stalled_seconds_total" {
+			found, most = true, max(most, 1000*seconds)
+		}
+	}
+	if !found {
+		t.Error("the server does not say for how long it could not run")
+	}
+	return most
 }
 
 // Ground truth against servers that get it wrong.
