@@ -106,7 +106,8 @@ func TestAnswersInPieces(t *testing.T) {
 
 func TestTargetsThatDoNotWork(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	// The port is given back: at an address of its own no other test takes it.
+	ln, err := net.Listen("tcp", "127.0.0.9:0")
 	if err != nil {
 		t.Fatal(err)
 	}
