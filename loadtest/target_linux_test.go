@@ -214,9 +214,9 @@ func TestCloses(t *testing.T) {
 				echo(n, conn)
 				return
 			}
-			b := make([]byte, 64)
+			b := make([]byte, len(beat))
 			for range 3 {
-				if _, err := conn.Read(b); err != nil {
+				if _, err := io.ReadFull(conn, b); err != nil {
 					return
 				}
 				if _, err := conn.Write(beat); err != nil {
@@ -224,6 +224,8 @@ func TestCloses(t *testing.T) {
 				}
 			}
 			_, _ = conn.Write(c.last)
+			_ = conn.CloseWrite() // beats may be on their way: with one unread a close would be a reset
+			_, _ = io.Copy(io.Discard, conn)
 		})
 		pairs := []string{"target", target, "connections", "4", "interval", "100ms", "duration", "800ms"}
 		if c.timeout != "" {
