@@ -37,10 +37,24 @@ func browser(t *testing.T) context.Context {
 	if path == "" {
 		t.Skip("no Chromium here to open the report with: apt-get install chromium")
 	}
+	profile, err := os.MkdirTemp("", "heartwheel-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// When the browser has ended a helper of it may still write.
+		err := os.RemoveAll(profile)
+		for end := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(end); err = os.RemoveAll(profile) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(time.Minute),
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
