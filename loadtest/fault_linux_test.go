@@ -51,7 +51,9 @@ func TestFaultsAreNoticed(t *testing.T) {
 			t.Errorf("%+v %+v", f, f.ErrorMS)
 		}
 	}
-	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 || s.ConnectionsMax < 90 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
+	// The 60 that have no fault are there at the last look. The first one may come
+	// after those that were noticed at once.
+	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 || s.ConnectionsMax < 60 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
 		t.Errorf("%+v", s)
 	}
 }
