@@ -25,10 +25,11 @@ type burden struct {
 
 // A watcher notes the burdens of one server until it is stopped.
 type watcher struct {
-	t    testing.TB
-	s    *serverProcess
-	quit chan struct{}
-	done chan struct{}
+	t      testing.TB
+	s      *serverProcess
+	paused func() []burden
+	quit   chan struct{}
+	done   chan struct{}
 
 	// Owned by its goroutine until done.
 	all  []burden
@@ -45,7 +46,7 @@ type reading struct {
 }
 
 func watch(t testing.TB, s *serverProcess) *watcher {
-	w := &watcher{t: t, s: s, quit: make(chan struct{}), done: make(chan struct{})}
+	w := &watcher{t: t, s: s, paused: meterPauses(), quit: make(chan struct{}), done: make(chan struct{})}
 	w.last = w.read()
 	go func() {
 		defer close(w.done)
@@ -62,7 +63,7 @@ func watch(t testing.TB, s *serverProcess) *watcher {
 	return w
 }
 
-// stop takes the last sample and returns all.
+// stop takes the last sample and returns all, and the pauses of processors.
 func (w *watcher) stop() []burden {
 	w.t.Helper()
 	close(w.quit)
@@ -70,6 +71,7 @@ func (w *watcher) stop() []burden {
 	if len(w.errs) > 0 {
 		w.t.Fatalf("the server's load is not known: %v", w.errs[0])
 	}
+	w.all = append(w.all, w.paused()...)
 	return w.all
 }
 

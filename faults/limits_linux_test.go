@@ -27,21 +27,21 @@ type crowd struct {
 // ownLag measures how late this process gets to run, until its result is
 // called: that is the longest.
 func ownLag() func() time.Duration {
-	quit, longest := make(chan struct{}), make(chan time.Duration)
+	quit, longest, paused := make(chan struct{}), make(chan time.Duration), meterPauses()
 	go func() {
 		worst := time.Duration(0)
-		for {
+		for over := false; !over; {
 			start := time.Now()
 			select {
 			case <-quit:
-				longest <- worst
-				return
+				over = true // it may be late for that too
 			case <-time.After(time.Millisecond):
-				worst = max(worst, time.Since(start)-time.Millisecond)
 			}
+			worst = max(worst, time.Since(start)-time.Millisecond)
 		}
+		longest <- worst
 	}()
-	return func() time.Duration { close(quit); return <-longest }
+	return func() time.Duration { close(quit); return max(<-longest, longestPause(paused())) }
 }
 
 // dialCrowd makes n connections. All but room of them have to be turned away,
