@@ -129,7 +129,8 @@ func (z *freeze) judge(t *testing.T) {
 // detections holds each dead peer against the promise. The freeze does not count as
 // silence, and a beat that was not answered before counts from its end. The last
 // moment is widened by how long the server then took to answer, and by what was
-// measured of its and the client's being late.
+// measured of its and the client's being late. What the server credits for other
+// stalls is in the samples; the freeze is in none of them.
 func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 	t.Helper()
 	if r.Latest >= z.timeout-z.beat {
@@ -161,7 +162,8 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 			last += z.to - z.from
 		}
 		d.lateBy = time.Duration(s.Seen - due)
-		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) + heldUp(z.burdens, due, s.Before)
+		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) +
+			credited(z.burdens, s.LastBeat, s.Before) + heldUp(z.burdens, due, s.Before)
 		if s.Seen > z.from {
 			d.widened += time.Duration(z.answered - z.to)
 		}
