@@ -151,19 +151,19 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		if s.Seen < first {
 			t.Errorf("a dead peer was closed %s before its timeout of %s was over", time.Duration(first-s.Seen), z.timeout)
 		}
-		due := first
+		due, credit := first, credited(z.burdens, s.LastBeat, s.Before)
 		switch {
 		case s.LastBeat < z.to && s.Answered >= z.to:
 			inFreeze++
 			due = z.to + int64(z.timeout)
-		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick) >= z.from:
+		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick+credit+heldUp(z.burdens, first, z.from)) >= z.from:
 			before++
 			due += z.to - z.from
 			last += z.to - z.from
 		}
 		d.lateBy = time.Duration(s.Seen - due)
 		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) +
-			credited(z.burdens, s.LastBeat, s.Before) + heldUp(z.burdens, due, s.Before)
+			credit + heldUp(z.burdens, due, s.Before)
 		if s.Seen > z.from {
 			d.widened += time.Duration(z.answered - z.to)
 		}
