@@ -38,8 +38,9 @@ func TestWorkersFull(t *testing.T) {
 		f.signal(t, victim.PID, syscall.SIGKILL)
 		f.awaitLine("that it has ended", skip, func(l logLine) bool { return strings.HasPrefix(l.msg, "worker ended; what waits") })
 		f.awaitReady()
-		f.await("the clients are back", func(m metrics) bool { return m.value("heartwheel_connections") >= float64(conns) })
+		f.await("most clients are back", func(m metrics) bool { return m.value("heartwheel_connections") >= float64(conns) })
 	})
+	f.await("all clients are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) }) // the probes have left
 	silently := victim.Connections - lost
 	t.Logf("a worker killed: %d clients cut off, all back after %s; beats of the others 99 %% within %s, most %s; before that %s and %s",
 		silently, time.Since(killed).Round(time.Millisecond), quantile(during, 0.99), quantile(during, 1), quantile(quiet, 0.99), quantile(quiet, 1))

@@ -3,8 +3,9 @@
 // protocol's rules: the first time within -spread, then with full jitter from
 // 0.5 s to 30 s, and after a GOAWAY not before the time that it names.
 //
-// It prints a report as a line of JSON when its standard input ends. Times are
-// of the monotonic clock, in ns.
+// It prints a report as a line of JSON when its standard input ends, once it
+// knows of each connection what has become of it. Times are of the monotonic
+// clock, in ns.
 package main
 
 import (
@@ -30,6 +31,7 @@ const (
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
 	dialing    = 64 // connections that are being made at a time
+	patience   = 10 * time.Second
 )
 
 // A report is what came of all.
@@ -51,6 +53,7 @@ type herd struct {
 	slots     chan struct{}
 
 	in   atomic.Int64
+	open atomic.Int64 // connections that are being made or not answered yet
 	mu   sync.Mutex
 	seen report // guarded by mu
 }
@@ -70,6 +73,9 @@ func main() {
 	}
 	go h.watchTimers()
 	_, _ = io.Copy(io.Discard, os.Stdin)
+	for end := time.Now().Add(patience); h.open.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	h.mu.Lock()
 	h.seen.In = int(h.in.Load())
 	if err := json.NewEncoder(os.Stdout).Encode(&h.seen); err != nil {
@@ -122,6 +128,9 @@ func (h *herd) live(from *net.TCPAddr) {
 // connection makes one and returns when that has ended: after is what the
 // server asked to wait, wasIn whether it was served at all.
 func (h *herd) connection(from *net.TCPAddr) (after time.Duration, wasIn bool) {
+	h.open.Add(1)
+	known := sync.OnceFunc(func() { h.open.Add(-1) })
+	defer known()
 	h.slots <- struct{}{}
 	c, err := (&net.Dialer{LocalAddr: from, Timeout: 10 * time.Second, KeepAlive: -1}).Dial("tcp", h.addr)
 	<-h.slots
@@ -144,6 +153,7 @@ func (h *herd) connection(from *net.TCPAddr) (after time.Duration, wasIn bool) {
 			wasIn = true
 			h.in.Add(1)
 			defer h.in.Add(-1)
+			known()
 		case codec.Op(body[0]) == codec.OpGoaway:
 			g, _ := codec.ParseGoaway(body[1:])
 			after = time.Duration(g.AfterMS) * time.Millisecond
