@@ -4,6 +4,7 @@ import (
 	"bytes"
 	be "encoding/binary"
 	"errors"
+	"math"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -42,8 +43,8 @@ func TestSlowReaders(t *testing.T) {
 	slow := 0
 	for _, p := range peers {
 		dialSlow(t, s.addr, p)
+		p.live() // before anything waits for it: its pace counts from then on
 		p.fill(s, 256<<10+int(watched/p.every)*p.chunk)
-		p.live()
 		if !p.honest {
 			slow++
 		}
@@ -83,7 +84,7 @@ type slowPeer struct {
 	every   time.Duration // at a time
 	honest  bool          // it must not be closed
 
-	frames int           // that it has asked for
+	frames atomic.Uint32 // that it asks for; the most there is until that is known
 	filled int64         // monotonic, when the last of them had reached the server
 	fast   atomic.Bool   // it reads as they come from now on
 	got    atomic.Int64  // bytes it has read
@@ -115,6 +116,7 @@ func dialSlowFrom(t testing.TB, source, addr string, p *slowPeer) error {
 	}
 	p.conn = &conn{TCPConn: nc.(*net.TCPConn), t: t}
 	p.gone, p.order = make(chan struct{}), make(chan error, 1)
+	p.frames.Store(math.MaxUint32)
 	return nil
 }
 
@@ -122,21 +124,29 @@ func dialSlowFrom(t testing.TB, source, addr string, p *slowPeer) error {
 const slowPayload = 1000
 
 // fill asks for echoes until more than backlog bytes of them wait for p in the
-// server, beside what its socket holds.
+// server, beside what its socket holds. One that is too slow may be closed before.
 func (p *slowPeer) fill(s *serverProcess, backlog int) {
 	p.t.Helper()
 	waiting := func() float64 { return s.metrics().value("heartwheel_outbox_bytes") }
+	frames := uint32(0)
 	for most := waiting() + float64(backlog); waiting() < most; {
 		var b []byte
 		for range 20 {
-			b = codec.AppendData(b, be.BigEndian.AppendUint32(make([]byte, slowPayload-4), uint32(p.frames)))
-			p.frames++
+			b = codec.AppendData(b, be.BigEndian.AppendUint32(make([]byte, slowPayload-4), frames))
+			frames++
 		}
-		p.send(b)
-		if p.frames > 100_000 {
+		if err := p.sendErr(b); err != nil {
+			if p.honest {
+				p.t.Fatalf("%s: %v", p.name, err)
+			}
+			break
+		}
+		if frames > 100_000 {
 			p.t.Fatalf("%s: 100 MB of echoes, and the server says that no socket is full", p.name)
 		}
 	}
+	_ = p.SetWriteDeadline(time.Time{}) // it beats for longer
+	p.frames.Store(frames)
 	p.filled = monotonic()
 }
 
@@ -161,7 +171,7 @@ func (p *slowPeer) live() {
 func (p *slowPeer) read() error {
 	chunk, have := make([]byte, 64<<10), []byte{}
 	at := time.Now()
-	for next := uint32(0); next < uint32(p.frames); {
+	for next := uint32(0); next < p.frames.Load(); { // the answers to beats end a read that waits
 		most := len(chunk)
 		if !p.fast.Load() {
 			at = at.Add(p.every) // a read that came late does not make the next one late
