@@ -101,7 +101,7 @@ func (w *watcher) note() {
 }
 
 func (w *watcher) read() reading {
-	r := reading{at: monotonic(), waited: map[string]time.Duration{}}
+	r := reading{at: monotonic()}
 	_, body, err := w.s.get("/metrics")
 	if err == nil {
 		r.metrics, err = parseMetrics(body)
@@ -110,17 +110,7 @@ func (w *watcher) read() reading {
 		w.errs = append(w.errs, err)
 		return r
 	}
-	// The second number is the time spent waiting on a run queue, in ns. A
-	// kernel without it leaves us with what the server says itself.
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", w.s.pid()))
-	for _, file := range files {
-		if text, err := os.ReadFile(file); err == nil {
-			if fields := strings.Fields(string(text)); len(fields) == 3 {
-				ns, _ := strconv.ParseInt(fields[1], 10, 64)
-				r.waited[file] = time.Duration(ns)
-			}
-		}
-	}
+	r.waited = waits(w.s.pid())
 	if text, err := os.ReadFile("/proc/stat"); err == nil {
 		if fields := strings.Fields(string(text)); len(fields) > 8 && fields[0] == "cpu" {
 			hundredths, _ := strconv.ParseInt(fields[8], 10, 64)
@@ -128,6 +118,37 @@ func (w *watcher) read() reading {
 		}
 	}
 	return r
+}
+
+// waits is how long each thread of a process was ready to run so far, but had no
+// processor.
+func waits(pid int) map[string]time.Duration {
+	waited := map[string]time.Duration{}
+	// The second number is the time spent waiting on a run queue, in ns. A
+	// kernel without it leaves us with what the server says itself.
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil {
+			if fields := strings.Fields(string(text)); len(fields) == 3 {
+				ns, _ := strconv.ParseInt(fields[1], 10, 64)
+				waited[file] = time.Duration(ns)
+			}
+		}
+	}
+	return waited
+}
+
+// withoutAsking is heldUp for a server that cannot be asked just then: what the
+// kernel says of it, and the pauses of processors, until its result is called.
+func withoutAsking(s *serverProcess) func() time.Duration {
+	paused, start, before := meterPauses(), monotonic(), waits(s.pid())
+	return func() time.Duration {
+		b := burden{from: start, to: monotonic()}
+		for thread, d := range waits(s.pid()) {
+			b.waited += d - before[thread]
+		}
+		return heldUp(append(paused(), b), b.from, b.to)
+	}
 }
 
 func seconds(v float64) time.Duration { return time.Duration(v * 1e9) }
