@@ -1,11 +1,14 @@
 package faults
 
 import (
-	"os/exec"
+	"errors"
+	"fmt"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
 )
@@ -20,14 +23,13 @@ func TestKilledAndRestarted(t *testing.T) {
 		room, processes = 15_000, 2
 	}
 	herdSize := room + room/50
-	args := []string{"--timeout", "10m", "--drain", "1s", "--max-connections", strconv.Itoa(room)}
+	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s", "--max-connections", strconv.Itoa(room)}
 	first := startServer(t, binary(t), args...)
 	herds := startHerds(t, first, processes, herdSize, room, "-reconnect")
 
 	killed := monotonic()
 	first.stop(syscall.SIGKILL)
-	s := startCommand(t, exec.Command(binary(t),
-		append([]string{"serve", "--listen", "tcp://" + first.addr, "--ops", "127.0.0.1:0", "--log-format", "json"}, args...)...))
+	s := startServer(t, binary(t), args...)
 	started := monotonic()
 	w := watch(t, s)
 	most := 0.0
@@ -67,4 +69,26 @@ func TestKilledAndRestarted(t *testing.T) {
 	figure(t, 18, "listening %s after SIGKILL; %d of %d clients back within %s, never more than %v at a time, %v refused (3020: %d), %d dials failed while it was away",
 		time.Duration(started-killed).Round(time.Millisecond), room, herdSize, took.Round(time.Millisecond), most,
 		m.by("heartwheel_refused_total")["overloaded"], r.Goaways[codec.CodeOverloaded], r.Failed)
+}
+
+// holdPort returns an address whose port nobody else gets until the test ends: a
+// socket that never listens is bound to it. Servers may listen beside that, as
+// all of them have SO_REUSEADDR, and who asks for any port is given another one.
+func holdPort(t testing.TB) (addr string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }

@@ -56,9 +56,12 @@ func ordinaryEnv() []string {
 	})
 }
 
-// serverArgs are the arguments of a server that takes free ports.
+// serverArgs are the arguments of a server that takes free ports, if none is named.
 func serverArgs(args ...string) []string {
-	return append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"}, args...)
+	if !slices.Contains(args, "--listen") {
+		args = append([]string{"--listen", "tcp://127.0.0.1:0"}, args...)
+	}
+	return append([]string{"serve", "--ops", "127.0.0.1:0", "--log-format", "json"}, args...)
 }
 
 // startServer starts the built command as a server on free ports.

@@ -2,11 +2,11 @@ package faults
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/http"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -389,30 +389,33 @@ func TestWorkersDrain(t *testing.T) {
 // the next at once.
 func TestSupervisorKilled(t *testing.T) {
 	const drain = 3 * time.Second
-	f := startWorkers(t, 3, "--drain", drain.String())
+	addr := "tcp://" + holdPort(t)
+	f := startWorkers(t, 3, "--listen", addr, "--drain", drain.String())
 	workers := f.workers()
 	stayers := startStayers(t, f.addr, 30)
 	if err := f.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-f.ended
-	for range workers {
-		f.awaitLine("a worker", 0, func(l logLine) bool {
-			return strings.HasPrefix(l.msg, "the supervisor has ended, so this worker drains")
+	for _, w := range workers {
+		f.awaitLine(fmt.Sprintf("worker %d", w.Worker), 0, func(l logLine) bool {
+			return strings.HasPrefix(l.msg, "the supervisor has ended, so this worker drains") && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
 		})
 	}
 	// They accept no more; the port is free as soon as the last has noticed.
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		c, err := net.DialTimeout("tcp", f.addr, limit)
-		if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			break
 		}
-		c.Close()
+		if err == nil {
+			c.Close()
+		}
 		if time.Now().After(end) {
-			t.Fatal("connects are taken still")
+			t.Fatalf("connects are not refused: %v", err)
 		}
 	}
-	next := startCommand(t, exec.Command(binary(t), "serve", "--listen", "tcp://"+f.addr, "--ops", "127.0.0.1:0", "--log-format", "json", "--workers", "2"))
+	next := startServer(t, binary(t), "--listen", addr, "--workers", "2")
 	dial(t, next.addr).echo()
 	for _, s := range stayers {
 		if err := s.wait(); err != nil {
