@@ -33,7 +33,7 @@ type socketWatch struct {
 	done chan struct{}
 }
 
-const established = "01" // include/net/tcp_states.h, in hexadecimal
+const established, listening = "01", "0A" // include/net/tcp_states.h, in hexadecimal
 
 func watchSockets(t testing.TB, s *serverProcess) *socketWatch {
 	t.Helper()
@@ -159,4 +159,27 @@ func tcpTable(pid int, listen uint16) (map[int]tcpSocket, error) {
 		}
 	}
 	return sockets, nil
+}
+
+// backlog is how many connections a server has not accepted yet.
+func backlog(t testing.TB, s *serverProcess) (n int64) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", s.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := fmt.Sprintf(":%04X", netip.MustParseAddrPort(s.addr).Port())
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[3] != listening || !strings.HasSuffix(f[1], port) {
+			continue
+		}
+		_, queue, _ := strings.Cut(f[4], ":")
+		waiting, err := strconv.ParseInt(queue, 16, 64)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		n += waiting
+	}
+	return n
 }
