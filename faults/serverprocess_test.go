@@ -49,6 +49,15 @@ type logLine struct {
 	accepted, closed uint64
 }
 
+// warns reports whether a line is one that nobody wants. A server that may have
+// been held up for late may have replaced its timing wheel for that.
+func (l logLine) warns(late time.Duration) bool {
+	if l.msg == "wheel: timing wheel replaced" && late >= lateTicks*tick {
+		return false
+	}
+	return l.msg == "" || strings.Contains(l.text, `"level":"ERROR"`) || strings.Contains(l.text, `"level":"WARN"`)
+}
+
 // ordinaryEnv is our environment without what would change a server.
 func ordinaryEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool {

@@ -25,8 +25,15 @@ func TestWheelFails(t *testing.T) {
 	for i, r := range runs {
 		t.Run(kinds[i], func(t *testing.T) {
 			got := r.judge(t, 0)
-			if n := r.rebuilds; n != 1 {
-				t.Errorf("the timing wheel was replaced %v times for one fault", n)
+			// One that has no processor for so long is replaced as well.
+			most := 1.0
+			for _, b := range r.w.all {
+				if b.longest+b.stolen >= lateTicks*tick {
+					most++
+				}
+			}
+			if n := r.rebuilds; n < 1 || n > most {
+				t.Errorf("the timing wheel was replaced %v times for one fault; what was measured allows %v", n, most)
 			}
 			took := rebuiltWithin(t, r.s)
 			// The watchdog too may have had to wait for a processor.
@@ -43,13 +50,15 @@ func TestWheelFails(t *testing.T) {
 // server's clock.
 func rebuiltWithin(t *testing.T, s *serverProcess) time.Duration {
 	t.Helper()
-	at := map[string]time.Time{}
+	var failed, replaced time.Time
 	for _, line := range s.logLines() {
-		if _, ok := at[line.msg]; !ok {
-			at[line.msg] = line.time
+		switch {
+		case line.msg == "timing wheel fails" && failed.IsZero():
+			failed = line.time
+		case line.msg == "wheel: timing wheel replaced" && replaced.IsZero() && !failed.IsZero():
+			replaced = line.time
 		}
 	}
-	failed, replaced := at["timing wheel fails"], at["wheel: timing wheel replaced"]
 	if failed.IsZero() || replaced.IsZero() {
 		t.Fatal("the log does not say when the timing wheel failed and when it was replaced")
 	}
