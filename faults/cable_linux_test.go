@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -175,11 +176,12 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 // before its socket was seen closed, and not before its time.
 func wantCloseEvents(t *testing.T, p *pulledServer) {
 	t.Helper()
+	var lines []logLine // what was written may not have been read here yet
+	for end := time.Now().Add(limit); len(lines) < len(p.clients.all) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		lines = slices.DeleteFunc(p.s.logLines(), func(l logLine) bool { return l.msg != "close event" })
+	}
 	events := map[string]int64{}
-	for _, line := range p.s.logLines() {
-		if line.msg != "close event" {
-			continue
-		}
+	for _, line := range lines {
 		var e struct {
 			Reason string
 			At     int64
