@@ -240,7 +240,7 @@ func (p *livePeer) closed(told bool, err error) {
 // connection. It reports whether it was told to go for a drain.
 func (p *livePeer) live(c *conn, first bool) (told bool, err error) {
 	p.late = 0
-	for due := time.Now(); ; due = time.Now().Add(soakBeat) {
+	for due := time.Now(); ; due = later(due, time.Now()) {
 		time.Sleep(time.Until(due))
 		p.late = max(p.late, time.Since(due)) // by this process's fault
 		select {
@@ -248,6 +248,8 @@ func (p *livePeer) live(c *conn, first bool) (told bool, err error) {
 			return told, nil
 		default:
 		}
+		// From here on, not from the answer: that may be read late.
+		due = time.Now().Add(soakBeat)
 		if err := c.sendErr(append(codec.AppendData(nil, []byte("live")), beat...)); err != nil {
 			return told, err
 		}
@@ -279,4 +281,11 @@ func (p *livePeer) live(c *conn, first bool) (told bool, err error) {
 			p.ready()
 		}
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
