@@ -122,10 +122,7 @@ func judgeBad(t *testing.T, peers []*badPeer, burdens []burden, late time.Durati
 		if lateBy < 0 {
 			wrong("%s: closed %s before %s were over", kind.name, -lateBy, kind.after)
 		}
-		bound := lateTicks*tick + late + heldUp(burdens, p.sent+int64(kind.after), p.seen)
-		if kind.after > 0 { // by the clock that stands still in a stall
-			bound += credited(burdens, p.sent, p.seen)
-		}
+		bound := lateTicks*tick + late + heldUp(burdens, p.sent+int64(kind.after), p.seen) + credited(burdens, p.sent, p.seen)
 		if lateBy > bound {
 			wrong("%s: closed %s late; the bound is %s", kind.name, lateBy, bound)
 		}

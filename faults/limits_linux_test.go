@@ -123,7 +123,7 @@ func (cr *crowd) checkTold(t *testing.T) (slowest time.Duration) {
 	for _, c := range cr.told {
 		took := time.Duration(c.to - c.from)
 		slowest = max(slowest, took)
-		if measured := cr.lag + heldUp(cr.burdens, c.from, c.to); took > most+measured {
+		if measured := cr.lag + heldUp(cr.burdens, c.from, c.to) + credited(cr.burdens, c.from, c.to); took > most+measured {
 			t.Errorf("a connection was told after %s that there is no room for it; the bound is %s, and %s were measured", took, most, measured)
 		}
 	}
