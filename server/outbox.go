@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"sync"
 
 	"heartwheel/codec"
 )
@@ -39,16 +40,17 @@ func (o *outbox) add(b []byte, control bool, left, limit int) bool {
 	return true
 }
 
-// next returns the bytes to write now, nil when there are none. They are valid
-// until the next call of add or wrote.
+// next returns bytes to write now, nil when there are none. They are valid until
+// the next call of add or wrote.
 func (o *outbox) next() []byte {
 	switch {
 	case o.half != nil:
-		return o.half.bytes()[:o.left]
+		b := o.half.first()
+		return b[:min(o.left, len(b))]
 	case o.control.len() > 0:
-		return o.control.bytes()
+		return o.control.first()
 	case o.data.len() > 0:
-		return o.data.bytes()
+		return o.data.first()
 	}
 	return nil
 }
@@ -60,7 +62,7 @@ func (o *outbox) wrote(n int) {
 		if q = &o.control; q.len() == 0 {
 			q = &o.data
 		}
-		o.left = unsent(q.bytes(), n)
+		o.left = q.unsent(n)
 	} else {
 		o.left -= n
 	}
@@ -93,34 +95,81 @@ func frameOp(frames []byte) codec.Op {
 	return codec.Op(frames[codec.HeaderSize])
 }
 
-// A queue is bytes that come at one end and go at the other.
-type queue struct {
-	buf  []byte
-	head int
-}
+// blockMost is the size of a queue's blocks, but for the first ones.
+const blockMost = 32 << 10
 
-func (q *queue) len() int      { return len(q.buf) - q.head }
-func (q *queue) bytes() []byte { return q.buf[q.head:] }
+// blocks are those that are free.
+var blocks = sync.Pool{New: func() any { return new([blockMost]byte) }}
 
-// add appends b, and keeps the capacity within limit, which must have room.
-func (q *queue) add(b []byte, limit int) {
-	need := q.len() + len(b)
-	switch {
-	case len(q.buf)+len(b) <= cap(q.buf):
-	case need <= cap(q.buf): // room enough once the gap at the front is closed
-		q.buf = q.buf[:copy(q.buf, q.bytes())]
-		q.head = 0
-	default:
-		grown := make([]byte, q.len(), min(max(need, 2*cap(q.buf), 512), max(limit, need)))
-		copy(grown, q.bytes())
-		q.buf, q.head = grown, 0
+func newBlock(size int) []byte {
+	if size == blockMost {
+		return blocks.Get().(*[blockMost]byte)[:0]
 	}
-	q.buf = append(q.buf, b...)
+	return make([]byte, 0, size)
 }
 
-// drop takes n bytes off the front. An empty queue gives its memory back.
+func freeBlock(b []byte) {
+	if cap(b) == blockMost {
+		blocks.Put((*[blockMost]byte)(b[:blockMost]))
+	}
+}
+
+// A queue is bytes that come at one end and go at the other. It keeps them in
+// blocks, each as large as all before it together up to blockMost: when many
+// peers stop reading at a time, a buffer that is doubled and copied for each
+// holds up everybody else on the loop (BENCHMARKS.md).
+type queue struct {
+	blocks [][]byte // none is empty
+	head   int      // what of the first has gone
+	size   int
+}
+
+func (q *queue) len() int      { return q.size }
+func (q *queue) first() []byte { return q.blocks[0][q.head:] }
+
+// add appends b. The memory of the queue stays within limit, which must have
+// room, and a block.
+func (q *queue) add(b []byte, limit int) {
+	for len(b) > 0 {
+		last := len(q.blocks) - 1
+		if last < 0 || len(q.blocks[last]) == cap(q.blocks[last]) {
+			n := min(max(q.size, len(b), 512), blockMost, limit-q.size)
+			q.blocks = append(q.blocks, newBlock(n))
+			last++
+		}
+		block := q.blocks[last]
+		n := min(len(b), cap(block)-len(block))
+		q.blocks[last] = append(block, b[:n]...)
+		q.size += n
+		b = b[n:]
+	}
+}
+
+// unsent is the function of that name for the first n bytes, which are whole
+// frames but for the last one and lie in the first block.
+func (q *queue) unsent(n int) int {
+	end := 0
+	for end < n {
+		var header [codec.HeaderSize]byte
+		have := copy(header[:], q.first()[end:])
+		for _, b := range q.blocks[1:] {
+			have += copy(header[have:], b)
+		}
+		end += frameLen(header[:])
+	}
+	return end - n
+}
+
+// drop takes n bytes off the front, of the first block. An empty queue gives its
+// memory back.
 func (q *queue) drop(n int) {
-	if q.head += n; q.head == len(q.buf) {
+	q.size -= n
+	switch q.head += n; {
+	case q.size == 0:
+		freeBlock(q.blocks[0])
 		*q = queue{}
+	case q.head == len(q.blocks[0]):
+		freeBlock(q.blocks[0])
+		q.blocks[0], q.blocks, q.head = nil, q.blocks[1:], 0
 	}
 }

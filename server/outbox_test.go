@@ -87,8 +87,46 @@ func TestOutboxGivesMemoryBack(t *testing.T) {
 	for b := o.next(); b != nil; b = o.next() {
 		o.wrote(len(b))
 	}
-	if o.control.buf != nil || o.data.buf != nil {
-		t.Fatalf("empty queues keep %d and %d bytes", cap(o.control.buf), cap(o.data.buf))
+	if o.control.blocks != nil || o.data.blocks != nil {
+		t.Fatalf("empty queues keep %d and %d bytes", room(&o.control), room(&o.data))
+	}
+}
+
+// room is the memory of a queue.
+func room(q *queue) (n int) {
+	for _, b := range q.blocks {
+		n += cap(b)
+	}
+	return n
+}
+
+// What a peer that never reads costs is the limit and not more, and nothing of it
+// is copied.
+func TestOutboxGrows(t *testing.T) {
+	const limit = 256 << 10
+	for _, size := range []int{20, 1000, 16<<10 + 5, 100 << 10} {
+		var o outbox
+		f := numbered(codec.OpData, 1, size-9)
+		for {
+			var first *byte
+			if o.len() > 0 {
+				first = &o.next()[0]
+			}
+			if !o.add(f, false, 0, limit) {
+				break
+			}
+			if first != nil && first != &o.next()[0] {
+				t.Fatalf("frames of %d bytes: what waits was copied at %d bytes", size, o.len())
+			}
+		}
+		if n := room(&o.data); n > limit {
+			t.Errorf("frames of %d bytes: %d bytes that wait take %d; the limit is %d", size, o.len(), n, limit)
+		}
+		for _, b := range o.data.blocks {
+			if cap(b) > blockMost {
+				t.Errorf("frames of %d bytes: a block of %d bytes", size, cap(b))
+			}
+		}
 	}
 }
 
@@ -97,7 +135,7 @@ func TestOutboxGivesMemoryBack(t *testing.T) {
 // was waiting when the data began.
 func TestOutboxModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		limit := rapid.IntRange(64, 6000).Draw(t, "limit")
+		limit := rapid.OneOf(rapid.IntRange(64, 6000), rapid.IntRange(60_000, 200_000)).Draw(t, "limit")
 		var (
 			o             outbox
 			control, data [][]byte // waiting; the first may be under way
@@ -116,7 +154,7 @@ func TestOutboxModel(t *testing.T) {
 		}
 		frame := func(op codec.Op) []byte {
 			n++
-			return numbered(op, n, rapid.IntRange(0, 300).Draw(t, "pad"))
+			return numbered(op, n, rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(0, 50_000)).Draw(t, "pad"))
 		}
 		add := func(op codec.Op, isControl bool) {
 			f := frame(op)
@@ -182,11 +220,11 @@ func TestOutboxModel(t *testing.T) {
 					t.Fatalf("it holds %d bytes, not %d", o.len(), waiting())
 				}
 				for _, q := range []*queue{&o.control, &o.data} {
-					if cap(q.buf) > limit || o.len() > limit {
-						t.Fatalf("%d bytes, capacity %d, limit %d", o.len(), cap(q.buf), limit)
+					if room(q) > limit+blockMost || o.len() > limit {
+						t.Fatalf("%d bytes, capacity %d, limit %d", o.len(), room(q), limit)
 					}
-					if q.len() == 0 && q.buf != nil {
-						t.Fatalf("an empty queue keeps %d bytes", cap(q.buf))
+					if q.len() == 0 && q.blocks != nil {
+						t.Fatalf("an empty queue keeps %d bytes", room(q))
 					}
 				}
 			},
