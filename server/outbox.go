@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync"
 
 	"heartwheel/codec"
@@ -115,7 +116,7 @@ func freeBlock(b []byte) {
 }
 
 // A queue is bytes that come at one end and go at the other. It keeps them in
-// blocks, each as large as all before it together up to blockMost: when many
+// blocks, each about as large as all before it together, up to blockMost: when many
 // peers stop reading at a time, a buffer that is doubled and copied for each
 // holds up everybody else on the loop (BENCHMARKS.md).
 type queue struct {
@@ -133,8 +134,8 @@ func (q *queue) add(b []byte, limit int) {
 	for len(b) > 0 {
 		last := len(q.blocks) - 1
 		if last < 0 || len(q.blocks[last]) == cap(q.blocks[last]) {
-			n := min(max(q.size, len(b), 512), blockMost, limit-q.size)
-			q.blocks = append(q.blocks, newBlock(n))
+			n := 1 << (bits.Len(uint(max(q.size, len(b), 512))) - 1) // the allocator would round up
+			q.blocks = append(q.blocks, newBlock(min(n, blockMost, limit-q.size)))
 			last++
 		}
 		block := q.blocks[last]
