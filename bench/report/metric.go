@@ -105,8 +105,9 @@ const floor = "it is the floor: its reads are raw system calls too, where gnet's
 
 const frame = "64 frames in one read cost 14.5 ns each in session, counters and handler; nbio's echo looks at nothing but the length"
 
-const memory = "a session with its deadline is 96 B, and gnet keeps a second address, of 64 B, for a connection that it has not accepted itself; what the first connection costs, 1.2 MB, counts where there are few"
+const memory = "a session with its deadline is 96 B, and gnet keeps a second address, of 64 B, for a connection that it has not accepted itself; what the first ones cost counts where there are few"
 const collect = "heartwheel collects when there is 25 % of garbage, the others at 100 %, to need less memory; once the clients are there hardly any comes up"
+const pulse = "an idle heartwheel takes 1.4 % of a core: a pulse each tick shows that no loop stands still; collections while they connect take 0.3 %"
 const together = "heartwheel closes what runs out together 32 at a turn of half a millisecond"
 
 // reasons say why another contender wins, by "workload metric" and then by the
@@ -115,6 +116,7 @@ const together = "heartwheel closes what runs out together 32 at a turn of half 
 var reasons = map[string]map[string]string{
 	"W1 rss_per_conn": {"": memory}, "W1 heap_per_conn": {"": memory},
 	"W1 gc_pause": {"": collect}, "W1 gc_each": {"": collect}, "W1 gc_cpu": {"": collect},
+	"W1 cpu":      {"": pulse},
 	"W7 live_p99": {"": together},
 	"W3 frames":   {"epoll": floor, "nbio": frame}, "W3 cpu_per_frame": {"epoll": floor, "nbio": frame},
 	"W5 off": {"": alarm, "gnet-timingwheel": early}, "W5 error_p99": {"": alarm},
