@@ -153,8 +153,8 @@ func (q *queue) unsent(n int) int {
 	for end < n {
 		var header [codec.HeaderSize]byte
 		have := copy(header[:], q.first()[end:])
-		for _, b := range q.blocks[1:] {
-			have += copy(header[have:], b)
+		for i := 1; have < len(header); i++ { // it goes on in the next block
+			have += copy(header[have:], q.blocks[i])
 		}
 		end += frameLen(header[:])
 	}
