@@ -82,10 +82,7 @@ func (w *watcher) note() {
 		return
 	}
 	b := burden{from: prev.at, to: next.at, stolen: next.stolen - prev.stolen}
-	for thread, d := range next.waited {
-		b.waited += d - prev.waited[thread]
-		b.longest = max(b.longest, d-prev.waited[thread])
-	}
+	b.wait(prev.waited, next.waited)
 	const stalled, lag = "heartwheel_stalled_seconds_total", "heartwheel_loop_lag_seconds"
 	b.stalled = seconds(next.metrics.sum(stalled) - prev.metrics.sum(stalled))
 	before := prev.metrics.buckets(lag)
@@ -138,15 +135,21 @@ func waits(pid int) map[string]time.Duration {
 	return waited
 }
 
+// wait adds how long the threads of a server waited between two results of waits.
+func (b *burden) wait(before, after map[string]time.Duration) {
+	for thread, d := range after {
+		b.waited += d - before[thread]
+		b.longest = max(b.longest, d-before[thread])
+	}
+}
+
 // withoutAsking is heldUp for a server that cannot be asked just then: what the
 // kernel says of it, and the pauses of processors, until its result is called.
 func withoutAsking(s *serverProcess) func() time.Duration {
 	paused, start, before := meterPauses(), monotonic(), waits(s.pid())
 	return func() time.Duration {
 		b := burden{from: start, to: monotonic()}
-		for thread, d := range waits(s.pid()) {
-			b.waited += d - before[thread]
-		}
+		b.wait(before, waits(s.pid()))
 		return heldUp(append(paused(), b), b.from, b.to)
 	}
 }

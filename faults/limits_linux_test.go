@@ -15,6 +15,19 @@ import (
 // have to wait more.
 const acceptAgain = time.Second
 
+// servedAgain calls serve, which returns when all that waited for room are served,
+// and holds the time that it takes against the promise.
+func servedAgain(t *testing.T, s *serverProcess, who string, serve func()) (again time.Duration) {
+	t.Helper()
+	lag, held, start := ownLag(), withoutAsking(s), time.Now()
+	serve()
+	again = time.Since(start)
+	if late, waited := lag(), held(); again > acceptAgain+late+waited {
+		t.Errorf("%s served %s after there was room; this process was up to %s late, the server %s", who, again, late, waited)
+	}
+	return again
+}
+
 // A crowd is connections that were made at once and of which a server may have
 // admitted only some.
 type crowd struct {
@@ -218,12 +231,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	for _, c := range flood {
 		c.Close()
 	}
-	lag, held, start := ownLag(), withoutAsking(s), time.Now()
-	waiting.echo()
-	again := time.Since(start)
-	if late, waited := lag(), held(); again > acceptAgain+late+waited {
-		t.Errorf("who waited was served %s after there was room; this process was up to %s late, the server %s", again, late, waited)
-	}
+	again := servedAgain(t, s, "who waited was", waiting.echo)
 	cr.admitted = append(cr.admitted, waiting)
 	figure(t, 1, "%d files, %d dialled: %d admitted, %d told 3020 after at most %s, none of them lost without a file left; who waited was served %s after there was room",
 		files, dials, room, len(cr.told), cr.checkTold(t).Round(100*time.Microsecond), again.Round(100*time.Microsecond))

@@ -127,59 +127,62 @@ func (w *socketWatch) await(n int, within time.Duration) {
 // A tcpSocket is one line of the kernel's table (proc_net_tcp in the kernel's
 // documentation).
 type tcpSocket struct {
+	local, peer int // ports
 	state       string
 	unsent      int64 // bytes that are not acknowledged
+	waiting     int64 // bytes that are not read; connections that are not accepted if it listens
 	retransmits int64 // retransmission timeouts without an answer
 }
 
-// tcpTable returns the sockets with the local port listen by the peer's port,
-// in the namespace of a process.
-func tcpTable(pid int, listen uint16) (map[int]tcpSocket, error) {
+// tcpSockets returns all sockets in the namespace of a process.
+func tcpSockets(pid int) (all []tcpSocket, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
 	if err != nil {
 		return nil, err
 	}
-	sockets := map[int]tcpSocket{}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) < 7 || f[0] == "sl" {
 			continue
 		}
 		_, local, _ := strings.Cut(f[1], ":")
-		_, remote, _ := strings.Cut(f[2], ":")
-		queue, _, _ := strings.Cut(f[4], ":")
-		var n [4]int64
-		for i, hex := range []string{local, remote, queue, f[6]} {
+		_, peer, _ := strings.Cut(f[2], ":")
+		unsent, waiting, _ := strings.Cut(f[4], ":")
+		var n [5]int64
+		for i, hex := range []string{local, peer, unsent, waiting, f[6]} {
 			if n[i], err = strconv.ParseInt(hex, 16, 64); err != nil {
 				return nil, fmt.Errorf("%q: %w", line, err)
 			}
 		}
-		if n[0] == int64(listen) && n[1] != 0 {
-			sockets[int(n[1])] = tcpSocket{f[3], n[2], n[3]}
+		all = append(all, tcpSocket{int(n[0]), int(n[1]), f[3], n[2], n[3], n[4]})
+	}
+	return all, nil
+}
+
+// tcpTable returns those of them that are connections to the port listen, by the
+// peer's port.
+func tcpTable(pid int, listen uint16) (map[int]tcpSocket, error) {
+	all, err := tcpSockets(pid)
+	sockets := map[int]tcpSocket{}
+	for _, s := range all {
+		if s.local == int(listen) && s.peer != 0 {
+			sockets[s.peer] = s
 		}
 	}
-	return sockets, nil
+	return sockets, err
 }
 
 // backlog is how many connections a server has not accepted yet.
 func backlog(t testing.TB, s *serverProcess) (n int64) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", s.pid()))
+	all, err := tcpSockets(s.pid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := fmt.Sprintf(":%04X", netip.MustParseAddrPort(s.addr).Port())
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) < 5 || f[3] != listening || !strings.HasSuffix(f[1], port) {
-			continue
+	for _, socket := range all {
+		if socket.state == listening && socket.local == int(netip.MustParseAddrPort(s.addr).Port()) {
+			n += socket.waiting
 		}
-		_, queue, _ := strings.Cut(f[4], ":")
-		waiting, err := strconv.ParseInt(queue, 16, 64)
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		n += waiting
 	}
 	return n
 }
