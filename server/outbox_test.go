@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -62,6 +63,36 @@ func TestOutboxHalfWrittenFirst(t *testing.T) {
 		}
 		if want := append(append([]byte(nil), d...), c...); !bytes.Equal(got, want) {
 			t.Fatalf("cut at %d: % x, want % x", cut, got, want)
+		}
+	}
+}
+
+// A frame's length may lie in two blocks. What is half written goes on before any
+// control.
+func TestOutboxLengthInTwoBlocks(t *testing.T) {
+	const block = 512 // the first one of a queue
+	c := numbered(codec.OpPong, 3, 0)
+	for cut := range codec.HeaderSize { // so much of it in the first
+		var o outbox
+		d1, d2 := numbered(codec.OpData, 1, block-cut-9), numbered(codec.OpData, 2, 300)
+		o.add(d1, false, 0, 1<<20)
+		o.add(d2, false, 0, 1<<20)
+		if got := o.next(); len(got) != block {
+			t.Fatalf("the first block has %d bytes, not %d", len(got), block)
+		}
+		o.wrote(block)
+		o.add(c, true, 0, 1<<20)
+		var got []byte
+		for b := o.next(); b != nil; b = o.next() {
+			got = append(got, b...)
+			o.wrote(len(b))
+		}
+		want := slices.Concat(d2[cut:], c)
+		if cut == 0 {
+			want = slices.Concat(c, d2)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of the length in the first block: % x follow, want % x", cut, got, want)
 		}
 	}
 }
