@@ -1,0 +1,187 @@
+// Package cli is the command heartwheel: its subcommands, flags and terminal
+// output. Each subcommand has a file of its own.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"heartwheel/internal/wording"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // something went wrong while running
+	exitUsage  = 2 // wrong usage or settings; nothing was started
+)
+
+// Run runs the command with the arguments args and the environment environ. It
+// returns the exit code.
+func Run(args, environ []string, stdout, stderr io.Writer) int {
+	root := newRoot(environ)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteC()
+	var (
+		usage  *usageError
+		failed *failure
+		judged *verdict
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &judged):
+		return judged.code
+	case errors.As(err, &failed):
+		if !failed.logged {
+			fmt.Fprintf(stderr, "heartwheel: %s\n", failed.err)
+		}
+		return exitFailed
+	case !errors.As(err, &usage): // cobra's own errors are all about usage
+		usage = &usageError{lines: []string{err.Error()}, help: cmd.CommandPath()}
+	}
+	for _, line := range usage.lines {
+		fmt.Fprintf(stderr, "heartwheel: %s\n", line)
+	}
+	fmt.Fprintf(stderr, "run %s --help\n", usage.help)
+	return exitUsage
+}
+
+// A usageError is wrong usage or wrong settings, one line for each.
+type usageError struct {
+	lines []string
+	help  string // the command whose help says more
+}
+
+func (e *usageError) Error() string { return strings.Join(e.lines, "\n") }
+
+// A failure is an error at run time.
+type failure struct {
+	err    error
+	logged bool // it has been said already
+}
+
+func (e *failure) Error() string { return e.err.Error() }
+func (e *failure) Unwrap() error { return e.err }
+
+func newRoot(environ []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "heartwheel",
+		Short: "Keeps many TCP connections alive and knows when a peer is dead",
+		Long: `Heartwheel keeps many TCP connections alive and knows within a stated bound
+when a peer is dead.`,
+		Example: `  heartwheel serve
+  heartwheel serve --profile fast --listen tcp://0.0.0.0:9000
+  heartwheel config show --profile iot`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("heartwheel {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
+	cobra.EnableCommandSorting = false // the help shows them in this order
+	root.AddCommand(newServe(environ), newConfig(environ), newPing(), newConnect(environ),
+		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // cobra's own answers an unknown shell with its help and exit 0
+			cmd.Args = noCommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+	return root
+}
+
+// newHelp is cobra's help command, but an unknown topic is an error.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return noCommand(topic, rest)
+			}
+			topic.InitDefaultHelpFlag()
+			topic.InitDefaultVersionFlag()
+			return topic.Help()
+		},
+	}
+}
+
+// noCommand is the error for arguments after a command that only groups
+// others.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	if len(names) == 0 {
+		return noArgs(cmd, args)
+	}
+	return &usageError{help: cmd.CommandPath(), lines: []string{fmt.Sprintf(
+		"%q is not a command of %s; the nearest is %s", args[0], cmd.CommandPath(), wording.Nearest(args[0], names))}}
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, but got %q", cmd.Name(), args[0])
+}
+
+func flagError(cmd *cobra.Command, err error) error {
+	if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
+		var names []string
+		for _, s := range settings {
+			if cmd.Flags().Lookup(s.key) != nil {
+				names = append(names, s.key)
+			}
+		}
+		if len(names) > 0 {
+			return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s",
+				name, cmd.CommandPath(), wording.Nearest(name, names))
+		}
+	}
+	return err
+}
+
+// version says what was built, with what, and on which event loop.
+func version() string {
+	text, gnet := "(unknown)", "(unknown)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			text = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				text += " " + s.Value
+			}
+		}
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/panjf2000/gnet/v2" {
+				gnet = dep.Version
+			}
+		}
+	}
+	return fmt.Sprintf("%s, %s %s/%s, gnet %s", text, runtime.Version(), runtime.GOOS, runtime.GOARCH, gnet)
+}

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"heartwheel/client"
+	"heartwheel/internal/wording"
+)
+
+// clientFlags are the flags of ping and connect as they were written, and what
+// is wrong with them, one line each.
+type clientFlags struct {
+	cmd    *cobra.Command
+	values map[string]*planText
+	lines  []string
+}
+
+// newClientFlags gives cmd the flags that both have.
+func newClientFlags(cmd *cobra.Command) *clientFlags {
+	cmd.Args = exactly(1, "one address")
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.Flags().SortFlags = false
+	cmd.SetFlagErrorFunc(nearestFlag)
+	return &clientFlags{cmd: cmd, values: map[string]*planText{}}
+}
+
+// add adds a flag whose value is text until one of the methods below reads it.
+func (f *clientFlags) add(name, short, kind, def, help string) {
+	v := &planText{def, kind}
+	f.values[name] = v
+	f.cmd.Flags().VarP(v, name, short, help)
+	if err := f.cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions); err != nil {
+		panic(err) // two flags with one name
+	}
+}
+
+func (f *clientFlags) text(name string) string { return f.values[name].text }
+
+// duration reads a flag that lies between least and most. It may be absent.
+func (f *clientFlags) duration(name string, least, most time.Duration) time.Duration {
+	text := f.text(name)
+	if text == "" {
+		return 0
+	}
+	d, err := parseDuration(text)
+	if err == nil && (d < least || d > most) {
+		err = fmt.Errorf("must lie between %s and %s", wording.Duration(least), wording.Duration(most))
+	}
+	f.judge(name, err)
+	return d
+}
+
+// count reads a flag that is a number and not negative.
+func (f *clientFlags) count(name string) int {
+	n, err := parseInt(f.text(name), numberKind)
+	if err == nil && n < 0 {
+		err = errors.New("must not be negative")
+	}
+	f.judge(name, err)
+	return n
+}
+
+func (f *clientFlags) judge(name string, err error) {
+	if err != nil {
+		f.lines = append(f.lines, fmt.Sprintf("%s %q (flag --%s): %s", name, f.text(name), name, err))
+	}
+}
+
+// err is a *usageError if anything is wrong with the flags that were read.
+func (f *clientFlags) err() error {
+	if len(f.lines) == 0 {
+		return nil
+	}
+	return &usageError{lines: f.lines, help: f.cmd.CommandPath()}
+}
+
+// endSignals gets the signals that end a command in order. stop gives them back.
+func endSignals() (signals chan os.Signal, stop func()) {
+	signals = make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// dial is client.Dial, but a signal ends it, and its errors are those of a
+// command.
+func (f *clientFlags) dial(signals <-chan os.Signal, url string, cfg client.Config) (*client.Client, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var (
+		c    *client.Client
+		err  error
+		done = make(chan struct{})
+	)
+	go func() {
+		defer close(done)
+		c, err = client.Dial(ctx, url, cfg)
+	}()
+	select {
+	case <-done:
+	case sig := <-signals:
+		cancel()
+		<-done
+		if c != nil {
+			_ = c.Close()
+		}
+		return nil, &failure{err: fmt.Errorf("%s: not connected when a signal came: %s", url, sig)}
+	}
+	switch {
+	case errors.Is(err, client.ErrConfig):
+		return nil, &usageError{lines: wrongConfig(err), help: f.cmd.CommandPath()}
+	case err != nil:
+		return nil, clientFailure(err)
+	}
+	return c, nil
+}
+
+// hangUp closes c. A signal ends the waiting for that.
+func hangUp(c *client.Client, signals <-chan os.Signal) error {
+	closed := make(chan struct{})
+	go func() {
+		_ = c.Close() // always nil
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-signals:
+		return &failure{err: errors.New("ended at once by a second signal")}
+	}
+}
+
+// clientFailure is an error of package client as a person reads it.
+func clientFailure(err error) error {
+	text := strings.TrimPrefix(err.Error(), "client: ")
+	return &failure{err: errors.New(visible([]byte(text)))} // the server may have said some of it
+}
+
+// wrongConfig returns a line for everything that is wrong.
+func wrongConfig(err error) []string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var lines []string
+		for _, err := range joined.Unwrap() {
+			lines = append(lines, wrongConfig(err)...)
+		}
+		return lines
+	}
+	var where *client.Error
+	if errors.As(err, &where) { // without saying that trying again would not help
+		return []string{where.URL + ": " + where.Err.Error()}
+	}
+	return []string{strings.TrimPrefix(err.Error(), "client: ")}
+}

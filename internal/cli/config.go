@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+func newConfig(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check a file of settings, or show what the settings come to",
+		Args:  noCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newConfigCheck(), newConfigShow(environ))
+	return cmd
+}
+
+func newConfigCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say everything that is wrong with a file of settings",
+		Long: `Says everything that is wrong with a YAML file of settings, judged on its own:
+the environment does not count. Exits 0 if nothing is wrong, else 2.`,
+		Example: "  heartwheel config check heartwheel.yaml",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("check takes one file, but got %d", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return yamlFiles, cobra.ShellCompDirectiveFilterFileExt
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			argument := newLayer(map[string]any{"config": args[0]}, true, always("argument"), asIs)
+			r, err := resolve(argument)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d settings\n", args[0], r.given)
+			return err
+		},
+	}
+}
+
+func newConfigShow(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show [flags of serve]",
+		Short: "Show the value of every setting and where it comes from",
+		Long: `Shows what serve would run with if it were started here with the same flags:
+the value of every setting and where it comes from. Starts nothing.`,
+		Example: "  heartwheel config show --profile fast --config heartwheel.yaml",
+		Args:    noArgs,
+	}
+	flags := addFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		r, err := resolve(envLayer(environ), flags())
+		if err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
+		fmt.Fprintf(w, "SETTING\tVALUE\tFROM\n")
+		for _, s := range settings {
+			value, from := r.show(s)
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.key, value, from)
+		}
+		return w.Flush()
+	}
+	return cmd
+}
+
+// show is the effective value of s, and where it comes from.
+func (r *resolved) show(s *setting) (value, from string) {
+	if origin, ok := r.origins[s.key]; ok {
+		return s.value(&r.options), origin
+	}
+	value = "-" // decided when the server starts
+	if s.derive != nil {
+		value = s.derive(&r.options)
+	}
+	return value, "default: " + s.unset
+}

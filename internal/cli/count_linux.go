@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/server"
+)
+
+// newCount makes memory in which so many processes can count, as a file to pass
+// on. It has no name that others could open.
+func newCount(lines int) (*os.File, *server.SharedCount, error) {
+	fd, err := unix.MemfdCreate("heartwheel-connections", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make memory to share: memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "count")
+	err = f.Truncate(int64(lines * server.SharedLine))
+	if err == nil {
+		var c *server.SharedCount
+		if c, err = mapCount(f, 0); err == nil {
+			return f, c, nil
+		}
+	}
+	f.Close()
+	return nil, nil, fmt.Errorf("cannot make memory to share: %w", err)
+}
+
+// mapCount maps the file for as long as this process lives.
+func mapCount(f *os.File, line int) (*server.SharedCount, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	return server.NewSharedCount(mem, line)
+}

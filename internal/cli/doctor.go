@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"heartwheel/internal/doctor"
+	"heartwheel/internal/wording"
+)
+
+func newDoctor() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say whether this machine can carry so many connections, and what to do",
+		Long: `Looks at the limits of this machine: descriptors, ports, queues, connection
+tracking, memory. Says of each whether it is enough for the connections, and of
+what is not the command that mends it. Changes nothing.
+
+With --json the report is one object: schema "` + doctor.Schema + `"; ok; plan with
+connections, role, processes, server_processes, sources, target and
+connect_rate; fits, the most connections that this machine carries as it is, or
+null; findings, each with name, status (ok, wrong or unknown), have, need, fix
+(lines to copy, the best first; empty unless wrong) and why.
+
+Exits 0 if nothing is wrong, 1 if something is, 2 for wrong usage. What is not
+known counts as not wrong.`,
+		Example: `  heartwheel doctor -c 1m
+  heartwheel doctor -c 500k --role server --processes 30
+  heartwheel doctor -c 50k --role client --target 10.0.0.1:9000 --source 10.0.0.8/29`,
+		Args: noArgs,
+	}
+	f := doctorFlags{set: cmd.Flags()}
+	f.set.SortFlags = false
+	f.add("connections", "c", "number", "10k", "connections at one time")
+	f.add("role", "", "word", doctor.Both, "what of them is on this machine; "+wording.Choice(doctor.Roles)+" ends")
+	f.add("processes", "", "number", "1", "processes that share them, on each side")
+	f.sources = f.set.StringArray("source", nil, "source address of clients or `range` of them; may be given several times (default: ranges of 127.0.0.0/8 for a target on loopback, else one address)")
+	f.add("target", "", "address", "", "HOST:PORT that clients connect to (default: on loopback with --role both, else on another machine)")
+	f.add("connect-rate", "", "number", "20k", "new connections a second that the server has to be ready for")
+	asJSON := f.set.Bool("json", false, "write the report as JSON")
+	for name, words := range map[string][]string{"connections": nil, "role": doctor.Roles, "processes": nil, "source": nil, "target": nil, "connect-rate": nil} {
+		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // no such flag
+		}
+	}
+	cmd.SetFlagErrorFunc(nearestFlag)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		plan, err := f.plan()
+		if err != nil {
+			return err
+		}
+		report := doctor.Check(nil, plan)
+		if *asJSON {
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			enc.SetEscapeHTML(false)
+			err = enc.Encode(report)
+		} else {
+			err = report.Write(cmd.OutOrStdout())
+		}
+		switch {
+		case err != nil:
+			return &failure{err: err}
+		case !report.OK():
+			return &failure{err: errors.New("this machine cannot carry that"), logged: true}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// nearestFlag names the flag of cmd that is nearest to an unknown one.
+func nearestFlag(cmd *cobra.Command, err error) error {
+	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !ok {
+		return err
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s", name, cmd.CommandPath(), wording.Nearest(name, names))
+}
+
+// doctorFlags are the flags of doctor as they were written.
+type doctorFlags struct {
+	set     *pflag.FlagSet
+	values  map[string]*planText
+	sources *[]string
+}
+
+// A planText is a flag's value as it was written.
+type planText struct{ text, kind string }
+
+func (v *planText) Set(text string) error { v.text = text; return nil }
+func (v *planText) String() string        { return v.text }
+func (v *planText) Type() string          { return v.kind }
+
+func (f *doctorFlags) add(name, short, kind, def, help string) {
+	if f.values == nil {
+		f.values = map[string]*planText{}
+	}
+	f.values[name] = &planText{def, kind}
+	f.set.VarP(f.values[name], name, short, help)
+}
+
+// plan is what the flags ask for. The error is a *usageError with a line for
+// everything that is wrong.
+func (f *doctorFlags) plan() (doctor.Plan, error) {
+	var lines []string
+	wrong := func(name, text string, err error) {
+		lines = append(lines, fmt.Sprintf("%s %q (flag --%s): %s", name, text, name, err))
+	}
+	count := func(name string, most int) int {
+		text := f.values[name].text
+		n, err := parseInt(text, numberKind)
+		if err == nil && (n < 1 || n > most) {
+			err = fmt.Errorf("must lie between 1 and %d", most)
+		}
+		if err != nil {
+			wrong(name, text, err)
+			return 1
+		}
+		return n
+	}
+	p := doctor.Plan{
+		Role: f.values["role"].text, Target: strings.TrimPrefix(f.values["target"].text, "tcp://"),
+		Connections: count("connections", doctor.MaxConnections), Processes: count("processes", doctor.MaxProcesses),
+		ConnectRate: count("connect-rate", doctor.MaxConnections),
+	}
+	for _, text := range *f.sources {
+		prefix, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			wrong("source", text, errors.New("is not an address or a range of them; write one such as 10.0.0.5 or 127.0.0.0/26"))
+			continue
+		}
+		p.Sources = append(p.Sources, prefix.Masked())
+	}
+	if p.Target != "" {
+		if host, port, err := net.SplitHostPort(p.Target); err != nil || host == "" || port == "" {
+			wrong("target", f.values["target"].text, errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000"))
+		}
+	}
+	var plan *doctor.PlanError
+	if errors.As(p.Validate(), &plan) {
+		lines = append(lines, plan.Lines...)
+	}
+	if len(lines) > 0 {
+		return p, &usageError{lines: lines, help: "heartwheel doctor"}
+	}
+	return p, nil
+}

@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"heartwheel/codec"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"heartwheel": func() { os.Exit(Run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScript runs the real command in the way of testdata/script/*.txtar. The
+// commands that those scripts have beyond testscript's own are below.
+func TestScript(t *testing.T) {
+	// Ignored, as under nohup, it would be so for what is started here too.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) }) // the scripts run in parallel, after this function
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[procs{}] = map[string]*proc{}
+			env.Values[conns{}] = map[string]net.Conn{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":  cmdExits,
+			"start":  cmdStart,
+			"log":    cmdLog,
+			"signal": cmdSignal,
+			"ends":   cmdEnds,
+			"dial":   cmdDial,
+			"echoes": cmdEchoes,
+			"hangup": cmdHangup,
+			"get":    cmdGet,
+			"type":   cmdType,
+			"puppet": cmdPuppet,
+		},
+	})
+}
+
+// limit is how long a script waits for something that has to happen. It is
+// only ever waited for in full when a test fails.
+const limit = time.Minute
+
+type (
+	procs struct{} // keys of testscript.Env.Values
+	conns struct{}
+)
+
+// A proc is a started heartwheel. What it writes goes to a file, so that it can
+// be read while it runs.
+type proc struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	log   string
+	done  chan struct{} // closed when it has ended
+}
+
+func usage(ts *testscript.TestScript, neg, ok bool, form string) {
+	if neg || !ok {
+		ts.Fatalf("usage: %s", form)
+	}
+}
+
+// exits CODE PROGRAM ARG... runs a program, which has to exit with just that
+// code.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) >= 2, "exits CODE PROGRAM ARG...")
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// start NAME ARG... starts heartwheel in the background.
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) >= 1, "start NAME ARG...")
+	p := &proc{log: ts.MkAbs(args[0] + ".log"), done: make(chan struct{})}
+	f, err := os.Create(p.log)
+	ts.Check(err)
+	defer f.Close()
+	path, err := exec.LookPath("heartwheel")
+	ts.Check(err)
+	p.cmd = exec.Command(path, args[1:]...)
+	p.cmd.Dir = ts.Getenv("WORK")
+	p.cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
+	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.stdin, err = p.cmd.StdinPipe()
+	ts.Check(err)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its successors are in its group
+	ts.Check(p.cmd.Start())
+	go func() {
+		_ = p.cmd.Wait() // ends reads the state
+		close(p.done)
+	}()
+	ts.Value(procs{}).(map[string]*proc)[args[0]] = p
+	ts.Defer(func() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	})
+}
+
+func named(ts *testscript.TestScript, name string) *proc {
+	p := ts.Value(procs{}).(map[string]*proc)[name]
+	if p == nil {
+		ts.Fatalf("%s was not started", name)
+	}
+	return p
+}
+
+func (p *proc) read(ts *testscript.TestScript) string {
+	text, err := os.ReadFile(p.log)
+	ts.Check(err)
+	return string(text)
+}
+
+// log NAME REGEXP [VAR...] waits until the log matches, and puts the groups
+// into variables. With ! the log must not match now.
+func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, false, len(args) >= 2, "[!] log NAME REGEXP [VAR...]")
+	p, re := named(ts, args[0]), regexp.MustCompile("(?m)"+args[1])
+	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
+		over := time.Now().After(end)
+		select {
+		case <-p.done: // unless a successor still writes
+			over = over || syscall.Kill(-p.cmd.Process.Pid, 0) != nil
+		default:
+		}
+		text := p.read(ts)
+		m := re.FindStringSubmatch(text)
+		switch {
+		case neg && m != nil:
+			ts.Fatalf("the log of %s matches %q:\n%s", args[0], args[1], text)
+		case neg:
+			return
+		case m != nil:
+			for i, name := range args[2:] {
+				ts.Setenv(name, m[i+1])
+			}
+			return
+		case over:
+			ts.Fatalf("the log of %s does not match %q:\n%s", args[0], args[1], text)
+		}
+	}
+}
+
+// signal NAME TERM|INT|HUP [PID] sends a signal to it, or to the successor of
+// that number.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	sigs := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}
+	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP [PID]")
+	p, pid := named(ts, args[0]), 0
+	if len(args) == 2 {
+		ts.Check(p.cmd.Process.Signal(sigs[args[1]]))
+		return
+	}
+	_, err := fmt.Sscan(args[2], &pid)
+	ts.Check(err)
+	if !strings.Contains(p.read(ts), fmt.Sprintf("successor=%d ", pid)) {
+		ts.Fatalf("%d is no successor of %s", pid, args[0])
+	}
+	ts.Check(syscall.Kill(pid, sigs[args[1]]))
+}
+
+// ends NAME CODE waits for the end, which has to come with just that code.
+func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "ends NAME CODE")
+	p := named(ts, args[0])
+	select {
+	case <-p.done:
+	case <-time.After(limit):
+		ts.Fatalf("%s has not ended:\n%s", args[0], p.read(ts))
+	}
+	if code := p.cmd.ProcessState.ExitCode(); strconv.Itoa(code) != args[1] {
+		ts.Fatalf("%s ended with %s, want exit code %s:\n%s", args[0], p.cmd.ProcessState, args[1], p.read(ts))
+	}
+}
+
+// dial NAME ADDR connects and keeps the connection open.
+func cmdDial(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "dial NAME ADDR")
+	c, err := net.DialTimeout("tcp", args[1], limit)
+	ts.Check(err)
+	ts.Value(conns{}).(map[string]net.Conn)[args[0]] = c
+	ts.Defer(func() { c.Close() })
+}
+
+// echoes NAME sends an empty frame and waits for it to come back.
+func cmdEchoes(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "echoes NAME")
+	c := dialed(ts, args[0])
+	ts.Check(c.SetDeadline(time.Now().Add(limit)))
+	_, err := c.Write(codec.AppendBeat(nil))
+	ts.Check(err)
+	for b := make([]byte, 4); ; { // a server that drains may say so before
+		_, err := io.ReadFull(c, b)
+		ts.Check(err)
+		size, err := codec.FrameSize(b, codec.DefaultMaxFrame)
+		ts.Check(err)
+		if size == codec.HeaderSize {
+			return
+		}
+		_, err = io.CopyN(io.Discard, c, int64(size-codec.HeaderSize))
+		ts.Check(err)
+	}
+}
+
+// hangup NAME closes a connection.
+func cmdHangup(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "hangup NAME")
+	ts.Check(dialed(ts, args[0]).Close())
+}
+
+func dialed(ts *testscript.TestScript, name string) net.Conn {
+	c := ts.Value(conns{}).(map[string]net.Conn)[name]
+	if c == nil {
+		ts.Fatalf("%s was not dialed", name)
+	}
+	return c
+}
+
+// get URL STATUS waits until the URL answers with just that status.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "get URL STATUS")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: limit}
+	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
+		got := ""
+		if resp, err := client.Get(args[0]); err != nil {
+			got = err.Error()
+		} else {
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if got = strconv.Itoa(resp.StatusCode); got == args[1] {
+				return
+			}
+			got += fmt.Sprintf(" %s", body)
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s: %s, want %s", args[0], got, args[1])
+		}
+	}
+}

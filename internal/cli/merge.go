@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+)
+
+// gaugeRules says how gauges of several processes become one where a sum would
+// mean nothing. Counters and histograms are added up; of summaries the counts
+// are, and the largest value stands for each quantile.
+var gaugeRules = map[string]func(a, b float64) float64{
+	"heartwheel_ready":                 math.Min,
+	"heartwheel_memory_limit_bytes":    math.Max, // of one control group the same for all
+	"heartwheel_memory_used_bytes":     math.Max,
+	"heartwheel_memory_rung":           math.Max,
+	"process_start_time_seconds":       math.Min,
+	"process_max_fds":                  math.Min,
+	"go_info":                          math.Max,
+	"go_gc_gogc_percent":               math.Max,
+	"go_gc_gomemlimit_bytes":           math.Max,
+	"go_memstats_last_gc_time_seconds": math.Max,
+}
+
+// A merger adds up metrics of several processes. Not safe for concurrent use.
+type merger struct {
+	families map[string]*dto.MetricFamily
+	metrics  map[string]map[string]*dto.Metric // by family and labels
+}
+
+func newMerger() *merger {
+	return &merger{families: map[string]*dto.MetricFamily{}, metrics: map[string]map[string]*dto.Metric{}}
+}
+
+// add takes in the metrics of one process. It keeps nothing of them: they may
+// be added elsewhere too. A family of which the type is another than before, as
+// of another version, is left out.
+func (m *merger) add(families []*dto.MetricFamily, more ...*dto.LabelPair) {
+	for _, f := range families {
+		name := f.GetName()
+		all, known := m.families[name]
+		if !known {
+			all = &dto.MetricFamily{Name: f.Name, Help: f.Help, Type: f.Type}
+			m.families[name], m.metrics[name] = all, map[string]*dto.Metric{}
+		}
+		if all.GetType() != f.GetType() {
+			continue
+		}
+		for _, one := range f.Metric {
+			labels := sortedLabels(one.Label, more)
+			key := labelKey(labels)
+			sum := m.metrics[name][key]
+			if sum == nil {
+				sum = &dto.Metric{Label: labels}
+				m.metrics[name][key] = sum
+				all.Metric = append(all.Metric, sum)
+			}
+			addMetric(sum, one, gaugeRules[name])
+		}
+	}
+}
+
+// set makes a gauge without labels have a value, if it is there.
+func (m *merger) set(name string, v float64) {
+	if one := m.metrics[name][""]; one != nil && one.Gauge != nil {
+		one.Gauge.Value = &v
+	}
+}
+
+// value is that of a gauge without labels; 0 if it is not there.
+func (m *merger) value(name string) float64 { return m.metrics[name][""].GetGauge().GetValue() }
+
+// all returns the families by name.
+func (m *merger) all() []*dto.MetricFamily {
+	return slices.SortedFunc(maps.Values(m.families), byName)
+}
+
+func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
+
+func sortedLabels(a, b []*dto.LabelPair) []*dto.LabelPair {
+	return slices.SortedFunc(slices.Values(slices.Concat(a, b)), func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetName(), b.GetName()) })
+}
+
+func labelKey(labels []*dto.LabelPair) string {
+	var b strings.Builder
+	for _, l := range labels {
+		b.WriteString(l.GetName() + "\xff" + l.GetValue() + "\xff") // not a byte of UTF-8
+	}
+	return b.String()
+}
+
+// addMetric adds one to sum, which is of the same type or still empty.
+func addMetric(sum, one *dto.Metric, rule func(a, b float64) float64) {
+	plus := func(a, b float64) float64 { return a + b }
+	switch {
+	case one.Counter != nil:
+		if sum.Counter == nil {
+			sum.Counter = &dto.Counter{Value: new(float64)}
+		}
+		*sum.Counter.Value += one.Counter.GetValue()
+	case one.Gauge != nil:
+		v := one.Gauge.GetValue()
+		if rule == nil {
+			rule = plus
+		}
+		if sum.Gauge != nil {
+			v = rule(sum.Gauge.GetValue(), v)
+		}
+		sum.Gauge = &dto.Gauge{Value: &v}
+	case one.Histogram != nil:
+		sum.Histogram = addHistogram(sum.Histogram, one.Histogram)
+	case one.Summary != nil:
+		sum.Summary = addSummary(sum.Summary, one.Summary)
+	case one.Untyped != nil:
+		v := sum.Untyped.GetValue() + one.Untyped.GetValue()
+		sum.Untyped = &dto.Untyped{Value: &v}
+	}
+}
+
+// addHistogram returns a + b with the buckets of both. At an edge that one of
+// them does not have, what it has up to there counts.
+func addHistogram(a, b *dto.Histogram) *dto.Histogram {
+	count, total := a.GetSampleCount()+b.GetSampleCount(), a.GetSampleSum()+b.GetSampleSum()
+	sum := &dto.Histogram{SampleCount: &count, SampleSum: &total}
+	i, j := 0, 0
+	var below [2]uint64
+	for i < len(a.GetBucket()) || j < len(b.GetBucket()) {
+		edge := math.Inf(1)
+		if i < len(a.GetBucket()) {
+			edge = a.Bucket[i].GetUpperBound()
+		}
+		if j < len(b.GetBucket()) {
+			edge = min(edge, b.Bucket[j].GetUpperBound())
+		}
+		if i < len(a.GetBucket()) && a.Bucket[i].GetUpperBound() == edge {
+			below[0] = a.Bucket[i].GetCumulativeCount()
+			i++
+		}
+		if j < len(b.GetBucket()) && b.Bucket[j].GetUpperBound() == edge {
+			below[1] = b.Bucket[j].GetCumulativeCount()
+			j++
+		}
+		n := below[0] + below[1]
+		sum.Bucket = append(sum.Bucket, &dto.Bucket{UpperBound: &edge, CumulativeCount: &n})
+	}
+	return sum
+}
+
+func addSummary(a, b *dto.Summary) *dto.Summary {
+	count, total := a.GetSampleCount()+b.GetSampleCount(), a.GetSampleSum()+b.GetSampleSum()
+	sum := &dto.Summary{SampleCount: &count, SampleSum: &total}
+	values := map[float64]float64{}
+	for _, q := range slices.Concat(a.GetQuantile(), b.GetQuantile()) {
+		v, seen := values[q.GetQuantile()]
+		if !seen || math.IsNaN(v) || q.GetValue() > v {
+			values[q.GetQuantile()] = q.GetValue()
+		}
+	}
+	for _, q := range slices.Sorted(maps.Keys(values)) {
+		v := values[q]
+		sum.Quantile = append(sum.Quantile, &dto.Quantile{Quantile: &q, Value: &v})
+	}
+	return sum
+}
+
+// lasting returns what goes on counting after a process has ended: what ought
+// never to fall.
+func lasting(families []*dto.MetricFamily) []*dto.MetricFamily {
+	return slices.DeleteFunc(slices.Clone(families), func(f *dto.MetricFamily) bool {
+		t := f.GetType()
+		return t != dto.MetricType_COUNTER && t != dto.MetricType_HISTOGRAM && t != dto.MetricType_SUMMARY
+	})
+}
+
+// acceptProto asks for the binary form, which costs less to read than the text.
+const acceptProto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+
+// maxFigures bounds what is read of a worker's answer, in bytes.
+const maxFigures = 16 << 20
+
+// figures keeps what a worker's /metrics said last. Safe for concurrent use.
+type figures struct {
+	mu   sync.Mutex
+	last []*dto.MetricFamily // guarded by mu; not changed once there
+}
+
+func (f *figures) read(get func() (*http.Response, error)) ([]*dto.MetricFamily, error) {
+	fresh, err := readFamilies(get())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		f.last = fresh
+	}
+	return f.last, err
+}
+
+// known is what was read last.
+func (f *figures) known() []*dto.MetricFamily {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
+func readFamilies(resp *http.Response, err error) ([]*dto.MetricFamily, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("/metrics answers %s", resp.Status)
+	}
+	dec := expfmt.NewDecoder(io.LimitReader(resp.Body, maxFigures), expfmt.ResponseFormat(resp.Header))
+	var families []*dto.MetricFamily
+	for {
+		f := new(dto.MetricFamily)
+		if err := dec.Decode(f); errors.Is(err, io.EOF) {
+			return families, nil
+		} else if err != nil {
+			return nil, err
+		}
+		families = append(families, f)
+	}
+}

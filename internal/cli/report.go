@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"heartwheel/loadtest"
+)
+
+func newReport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Show or compare the results of load tests",
+		Args:  noCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newReportCompare(), newReportShow(), newReportHTML())
+	return cmd
+}
+
+func newReportCompare() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Put two runs side by side, with ratios",
+		Long: `Puts two runs side by side, and says B÷A for each figure. What differs of their
+plans and environments comes first. A and B are directories that "heartwheel
+loadtest --out" wrote, or the summary.json in one.
+
+It does not say which differences are more than noise: two runs cannot tell.
+
+With --json the result is one object: schema "` + loadtest.CompareSchema + `"; a and b with
+path, verdict and started; warnings; plan and environment, a list of name, a
+and b for what differs; figures, each with name, unit (us, ms, bytes, percent,
+per_s, or empty for a count), a, b and ratio, which are null where there is
+nothing.
+
+Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
+		Example: `  heartwheel report compare run1 run2
+  heartwheel report compare --json old/summary.json new/summary.json`,
+		Args: exactly(2, "two runs"),
+	}
+	asJSON := cmd.Flags().Bool("json", false, "write the comparison as JSON")
+	cmd.SetFlagErrorFunc(nearestFlag)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var runs [2]*loadtest.Summary
+		for i, path := range args {
+			var err error
+			if runs[i], err = loadtest.ReadSummary(path); err != nil {
+				return &failure{err: err}
+			}
+		}
+		c := loadtest.Compare(runs[0], runs[1], args[0], args[1])
+		var err error
+		if *asJSON {
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			enc.SetEscapeHTML(false)
+			err = enc.Encode(c)
+		} else {
+			_, err = io.WriteString(cmd.OutOrStdout(), c.Text())
+		}
+		if err != nil {
+			return &failure{err: err}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func newReportShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show DIR",
+		Short: "Print the short report of a run again",
+		Long: `Prints the report that a run ended with. DIR is a directory that "heartwheel
+loadtest --out" wrote, or the summary.json in one. The exit code is not that of
+the run: 0 if it was printed, 1 if it cannot be read, 2 for wrong usage.`,
+		Example: "  heartwheel report show run1",
+		Args:    exactly(1, "one run"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := loadtest.ReadSummary(args[0])
+			if err == nil {
+				_, err = io.WriteString(cmd.OutOrStdout(), loadtest.ShortReport(s))
+			}
+			if err != nil {
+				return &failure{err: err}
+			}
+			return nil
+		},
+	}
+}
+
+func newReportHTML() *cobra.Command {
+	return &cobra.Command{
+		Use:   "html DIR",
+		Short: "Write report.html of a run anew",
+		Long: `Writes report.html into DIR from the other files there. DIR is a directory that
+"heartwheel loadtest --out" wrote. Exits 0 if it was written, 1 if not, 2 for
+wrong usage.`,
+		Example: "  heartwheel report html run1",
+		Args:    exactly(1, "one directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := loadtest.RewriteHTML(args[0])
+			if err == nil {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "written to %s\n", path)
+			}
+			if err != nil {
+				return &failure{err: err}
+			}
+			return nil
+		},
+	}
+}
+
+// exactly is the error for another number of arguments than n.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%s takes %s, but got %d", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
