@@ -132,10 +132,10 @@ func (c *Conn) frame(f codec.Frame) error {
 			return err
 		}
 		return &CodeError{code, reason}
-	case codec.OpHello, codec.OpWelcome, codec.OpJoin, codec.OpLeave:
+	case codec.OpHello, codec.OpWelcome, codec.OpSubscribe, codec.OpUnsubscribe:
 		return fmt.Errorf("the server sent %s where it must not", f.Op)
 	}
-	return nil // GROUP and extensions: nobody here has asked for them
+	return nil // PUBLISH and extensions: nobody here has asked for them
 }
 
 // statusUnhandled answers a request of the server: this client takes none.

@@ -223,8 +223,8 @@ func TestWrongFrames(t *testing.T) {
 		{frame(codec.OpPing, strings.Repeat("x", 126)), "more than 125 bytes"},
 		{frame(codec.OpHello, "{}"), "the server sent hello where it must not"},
 		{codec.AppendWelcome(nil, welcomed), "the server sent welcome where it must not"},
-		{codec.AppendJoin(nil, 1, "g"), "the server sent join where it must not"},
-		{codec.AppendLeave(nil, 1, "g"), "the server sent leave where it must not"},
+		{codec.AppendSubscribe(nil, 1, "g"), "the server sent subscribe where it must not"},
+		{codec.AppendUnsubscribe(nil, 1, "g"), "the server sent unsubscribe where it must not"},
 		{frame(codec.OpRes, "123"), "res"},
 		{frame(codec.OpReq, "1234\x05"), "req"},
 		{frame(codec.OpConfig, "no"), "the server's CONFIG: "},
@@ -254,7 +254,7 @@ func TestWrongFrames(t *testing.T) {
 // What a client has not asked for does no harm.
 func TestStrayFrames(t *testing.T) {
 	in := slices.Concat(
-		codec.AppendGroup(nil, "g", []byte("x")),
+		codec.AppendPublish(nil, "g", []byte("x")),
 		codec.AppendFrame(nil, 0x40, []byte("x")),
 		codec.AppendFrame(nil, 0x7f, nil),
 		codec.AppendRes(nil, 77, 0, []byte("x")),

@@ -35,10 +35,10 @@ const (
 
 // Frame errors: the content of ERROR. The connection stays.
 const (
-	CodeNoGateway        Code = 4001 // REQ to GROUP without a gateway
+	CodeNoGateway        Code = 4001 // REQ to PUBLISH without a gateway
 	CodeNotAllowed       Code = 4002
 	CodeUnavailable      Code = 4003 // not now; try again later
-	CodeNotFound         Code = 4004 // no such group or subject
+	CodeNotFound         Code = 4004 // no such channel or subject
 	CodeFrameRateLimited Code = 4005
 )
 

@@ -44,7 +44,7 @@
 //
 // No input from a peer makes anything here panic. A sender that breaks a limit
 // which it could have checked (an opaque longer than MaxPing, a subject or
-// group longer than MaxSubject, a frame longer than MaxFrameLimit, bytes for
+// channel longer than MaxSubject, a frame longer than MaxFrameLimit, bytes for
 // OpBeat) panics: there is no correct frame to write, and a wrong one would
 // shift every frame after it.
 package codec

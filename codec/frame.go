@@ -19,7 +19,7 @@ const (
 	// MaxReason is the longest reason of a CLOSE and text of an ERROR: with the
 	// code it fits a WebSocket close frame.
 	MaxReason = 123
-	// MaxSubject is the longest subject of a REQ and the longest group name.
+	// MaxSubject is the longest subject of a REQ and the longest channel name.
 	MaxSubject = 255
 	// MaxControl is the largest JSON payload of HELLO, WELCOME, CONFIG, GOAWAY.
 	MaxControl = 4096

@@ -135,7 +135,7 @@ func readSlow(stream []byte, max int) (r reading) {
 			return r
 		}
 		op := Op(b[4])
-		if op == 0 || op > OpGroup && op < 0x40 || op > 0x7F {
+		if op == 0 || op > OpPublish && op < 0x40 || op > 0x7F {
 			r.err = ErrOp
 			return r
 		}

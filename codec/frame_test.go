@@ -91,7 +91,7 @@ func TestDecodeEveryOp(t *testing.T) {
 	for i := range 256 {
 		op := Op(i)
 		f, n, err := Decode([]byte{0, 0, 0, 2, byte(op), 'x'}, DefaultMaxFrame)
-		valid := op >= OpPing && op <= OpGroup || op >= 0x40 && op <= 0x7F
+		valid := op >= OpPing && op <= OpPublish || op >= 0x40 && op <= 0x7F
 		switch {
 		case valid && (err != nil || n != 6 || f.Op != op || string(f.Payload) != "x"):
 			t.Errorf("op %#02x: Decode = %v, %d, %v; want it whole", i, f, n, err)
@@ -170,10 +170,10 @@ func TestAppendPanics(t *testing.T) {
 		"req subject":       func() { AppendReq(nil, 1, long, nil) },
 		"req payload":       func() { AppendReq(nil, 1, "", huge[:MaxFrameLimit-5]) },
 		"res payload":       func() { AppendRes(nil, 1, 0, huge[:MaxFrameLimit-5]) },
-		"join":              func() { AppendJoin(nil, 1, long) },
-		"leave":             func() { AppendLeave(nil, 1, long) },
-		"group name":        func() { AppendGroup(nil, long, nil) },
-		"group payload":     func() { AppendGroup(nil, "", huge[:MaxFrameLimit-1]) },
+		"subscribe":         func() { AppendSubscribe(nil, 1, long) },
+		"unsubscribe":       func() { AppendUnsubscribe(nil, 1, long) },
+		"channel name":      func() { AppendPublish(nil, long, nil) },
+		"channel payload":   func() { AppendPublish(nil, "", huge[:MaxFrameLimit-1]) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -244,10 +244,10 @@ func TestBinaryAllocatesNothing(t *testing.T) {
 			check("ParseReq", func() { _, _, _, err = ParseReq(frame.Payload) })
 		case OpRes:
 			check("ParseRes", func() { _, _, _, err = ParseRes(frame.Payload) })
-		case OpJoin, OpLeave:
-			check("ParseJoin", func() { _, _, err = ParseJoin(frame.Payload) })
-		case OpGroup:
-			check("ParseGroup", func() { _, _, err = ParseGroup(frame.Payload) })
+		case OpSubscribe, OpUnsubscribe:
+			check("ParseSubscribe", func() { _, _, err = ParseSubscribe(frame.Payload) })
+		case OpPublish:
+			check("ParsePublish", func() { _, _, err = ParsePublish(frame.Payload) })
 		}
 		if err != nil {
 			t.Errorf("%s: %v", s.name, err)

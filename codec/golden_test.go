@@ -22,11 +22,11 @@ type sample struct {
 
 // The contents of binary frames, as the parsers return them.
 type (
-	coded      struct{ code, text any }
-	req        struct{ id, subject, body any }
-	res        struct{ id, status, body any }
-	membership struct{ id, group any }
-	group      struct{ group, body any }
+	coded       struct{ code, text any }
+	req         struct{ id, subject, body any }
+	res         struct{ id, status, body any }
+	membership  struct{ id, channel any }
+	publication struct{ channel, body any }
 )
 
 func u32(n uint32) any { return n }
@@ -68,12 +68,12 @@ var samples = []sample{
 		func(d []byte) []byte { return AppendReq(d, 1<<32-1, "", nil) }, req{u32(1<<32 - 1), "", ""}},
 	{"res", OpRes, "0000000a 0b 00000007 00 6e6f6f6e",
 		func(d []byte) []byte { return AppendRes(d, 7, 0, []byte("noon")) }, res{u32(7), uint8(0), "noon"}},
-	{"join", OpJoin, "00000009 0c 00000008 726f6f6d",
-		func(d []byte) []byte { return AppendJoin(d, 8, "room") }, membership{u32(8), "room"}},
-	{"leave", OpLeave, "00000009 0d 00000009 726f6f6d",
-		func(d []byte) []byte { return AppendLeave(d, 9, "room") }, membership{u32(9), "room"}},
-	{"group", OpGroup, "00000008 0e 04 726f6f6d 6869",
-		func(d []byte) []byte { return AppendGroup(d, "room", []byte("hi")) }, group{"room", "hi"}},
+	{"subscribe", OpSubscribe, "00000009 0c 00000008 726f6f6d",
+		func(d []byte) []byte { return AppendSubscribe(d, 8, "room") }, membership{u32(8), "room"}},
+	{"unsubscribe", OpUnsubscribe, "00000009 0d 00000009 726f6f6d",
+		func(d []byte) []byte { return AppendUnsubscribe(d, 9, "room") }, membership{u32(9), "room"}},
+	{"publish", OpPublish, "00000008 0e 04 726f6f6d 6869",
+		func(d []byte) []byte { return AppendPublish(d, "room", []byte("hi")) }, publication{"room", "hi"}},
 	{"ext", 0x40, "00000003 40 0102",
 		func(d []byte) []byte { return AppendFrame(d, 0x40, []byte{1, 2}) }, "\x01\x02"},
 }
@@ -122,12 +122,12 @@ func parse(f Frame) (any, error) {
 	case OpRes:
 		id, status, body, err := ParseRes(f.Payload)
 		return res{id, status, string(body)}, err
-	case OpJoin, OpLeave:
-		id, name, err := ParseJoin(f.Payload)
+	case OpSubscribe, OpUnsubscribe:
+		id, name, err := ParseSubscribe(f.Payload)
 		return membership{id, string(name)}, err
-	case OpGroup:
-		name, body, err := ParseGroup(f.Payload)
-		return group{string(name), string(body)}, err
+	case OpPublish:
+		name, body, err := ParsePublish(f.Payload)
+		return publication{string(name), string(body)}, err
 	}
 	return string(f.Payload), nil
 }
@@ -157,7 +157,7 @@ func TestSamples(t *testing.T) {
 			}
 		})
 	}
-	for op := OpBeat; op <= OpGroup; op++ {
+	for op := OpBeat; op <= OpPublish; op++ {
 		if !seen[op] {
 			t.Errorf("no sample of %v", op)
 		}

@@ -11,20 +11,20 @@ const (
 	// answer to one. It is never written as an op byte: 0x00 there is ErrOp.
 	OpBeat Op = 0
 
-	OpPing    Op = 0x01 // 0-125 opaque bytes
-	OpPong    Op = 0x02 // the PING's bytes
-	OpData    Op = 0x03 // application bytes
-	OpHello   Op = 0x04 // JSON, see Hello
-	OpWelcome Op = 0x05 // JSON, see Welcome
-	OpConfig  Op = 0x06 // JSON, see Config
-	OpGoaway  Op = 0x07 // JSON, see Goaway
-	OpClose   Op = 0x08 // nothing, or u16 code, UTF-8 reason of at most 123 bytes
-	OpError   Op = 0x09 // u16 code, UTF-8 text of at most 123 bytes
-	OpReq     Op = 0x0A // u32 id, u8 n, n bytes of subject, payload
-	OpRes     Op = 0x0B // u32 id, u8 status (0 = done), payload
-	OpJoin    Op = 0x0C // u32 id, group name
-	OpLeave   Op = 0x0D // u32 id, group name
-	OpGroup   Op = 0x0E // u8 n, n bytes of group name, payload
+	OpPing        Op = 0x01 // 0-125 opaque bytes
+	OpPong        Op = 0x02 // the PING's bytes
+	OpData        Op = 0x03 // application bytes
+	OpHello       Op = 0x04 // JSON, see Hello
+	OpWelcome     Op = 0x05 // JSON, see Welcome
+	OpConfig      Op = 0x06 // JSON, see Config
+	OpGoaway      Op = 0x07 // JSON, see Goaway
+	OpClose       Op = 0x08 // nothing, or u16 code, UTF-8 reason of at most 123 bytes
+	OpError       Op = 0x09 // u16 code, UTF-8 text of at most 123 bytes
+	OpReq         Op = 0x0A // u32 id, u8 n, n bytes of subject, payload
+	OpRes         Op = 0x0B // u32 id, u8 status (0 = done), payload
+	OpSubscribe   Op = 0x0C // u32 id, channel name
+	OpUnsubscribe Op = 0x0D // u32 id, channel name
+	OpPublish     Op = 0x0E // u8 n, n bytes of channel name, payload
 )
 
 // The extension ops, 0x40 to 0x7F. Decode returns them like any other; who does
@@ -36,11 +36,11 @@ const (
 
 var opNames = [...]string{
 	"beat", "ping", "pong", "data", "hello", "welcome", "config", "goaway",
-	"close", "error", "req", "res", "join", "leave", "group",
+	"close", "error", "req", "res", "subscribe", "unsubscribe", "publish",
 }
 
 // String returns the op in lower case for logs and metric labels: "beat",
-// "ping" … "group", "ext" for the extensions and "invalid" for anything that
+// "ping" … "publish", "ext" for the extensions and "invalid" for anything that
 // Decode refuses. Seventeen values, whatever the peer sends.
 func (op Op) String() string {
 	switch {

@@ -11,7 +11,7 @@ func TestOpString(t *testing.T) {
 		switch {
 		case i <= 0x0E:
 			want = []string{"beat", "ping", "pong", "data", "hello", "welcome", "config",
-				"goaway", "close", "error", "req", "res", "join", "leave", "group"}[i]
+				"goaway", "close", "error", "req", "res", "subscribe", "unsubscribe", "publish"}[i]
 		case i >= 0x40 && i <= 0x7F:
 			want = "ext"
 		}

@@ -34,7 +34,7 @@ func ParseReq(payload []byte) (id uint32, subject, body []byte, err error) {
 	return binary.BigEndian.Uint32(payload), subject, body, nil
 }
 
-// AppendRes appends a RES frame: the answer to the REQ, JOIN or LEAVE with the
+// AppendRes appends a RES frame: the answer to the REQ, SUBSCRIBE or UNSUBSCRIBE with the
 // same id. Status 0 means done; the others belong to the handler. payload is
 // copied. It panics if the frame is longer than MaxFrameLimit.
 //
@@ -56,67 +56,67 @@ func ParseRes(payload []byte) (id uint32, status uint8, body []byte, err error) 
 	return binary.BigEndian.Uint32(payload), payload[4], payload[5:len(payload):len(payload)], nil
 }
 
-// AppendJoin appends a JOIN frame: the session asks to be in a group; RES with
+// AppendSubscribe appends a SUBSCRIBE frame: the session asks to be in a channel; RES with
 // the same id answers. The name is bytes to the codec; the rest of the frame is
 // the name, it has no length of its own. It panics if it is longer than
-// MaxSubject, which a GROUP frame could not address.
+// MaxSubject, which a PUBLISH frame could not address.
 //
-//	u32 id | group name
-func AppendJoin(dst []byte, id uint32, group string) []byte {
-	return appendMembership(dst, OpJoin, id, group)
+//	u32 id | channel name
+func AppendSubscribe(dst []byte, id uint32, channel string) []byte {
+	return appendMembership(dst, OpSubscribe, id, channel)
 }
 
-// AppendLeave appends a LEAVE frame: as AppendJoin, to be out of the group.
-func AppendLeave(dst []byte, id uint32, group string) []byte {
-	return appendMembership(dst, OpLeave, id, group)
+// AppendUnsubscribe appends an UNSUBSCRIBE frame: as AppendSubscribe, to be out of the channel.
+func AppendUnsubscribe(dst []byte, id uint32, channel string) []byte {
+	return appendMembership(dst, OpUnsubscribe, id, channel)
 }
 
-func appendMembership(dst []byte, op Op, id uint32, group string) []byte {
-	if len(group) > MaxSubject {
-		panic("codec: group name longer than MaxSubject")
+func appendMembership(dst []byte, op Op, id uint32, channel string) []byte {
+	if len(channel) > MaxSubject {
+		panic("codec: channel name longer than MaxSubject")
 	}
-	dst = appendHeader(dst, op, 4+len(group))
+	dst = appendHeader(dst, op, 4+len(channel))
 	dst = binary.BigEndian.AppendUint32(dst, id)
-	return append(dst, group...)
+	return append(dst, channel...)
 }
 
-// ParseJoin returns the content of a JOIN or a LEAVE. group is a part of
+// ParseSubscribe returns the content of a SUBSCRIBE or an UNSUBSCRIBE. channel is a part of
 // payload. An empty name is accepted: the gateway refuses it with RES, which
 // keeps the connection.
 //
 // An error is an ErrBody: a payload shorter than 4 bytes, or a name longer than
 // MaxSubject.
-func ParseJoin(payload []byte) (id uint32, group []byte, err error) {
+func ParseSubscribe(payload []byte) (id uint32, channel []byte, err error) {
 	if len(payload) < 4 {
-		return 0, nil, bodyError(OpJoin, "id is %d of 4 bytes", len(payload))
+		return 0, nil, bodyError(OpSubscribe, "id is %d of 4 bytes", len(payload))
 	}
 	if n := len(payload) - 4; n > MaxSubject {
-		return 0, nil, bodyError(OpJoin, "group name is %d bytes, at most %d are allowed", n, MaxSubject)
+		return 0, nil, bodyError(OpSubscribe, "channel name is %d bytes, at most %d are allowed", n, MaxSubject)
 	}
 	return binary.BigEndian.Uint32(payload), payload[4:len(payload):len(payload)], nil
 }
 
-// AppendGroup appends a GROUP frame: a message to, or from, all of a group. The
+// AppendPublish appends a PUBLISH frame: a message to, or from, all of a channel. The
 // name and the payload are copied. It panics if the name is longer than
 // MaxSubject or the frame than MaxFrameLimit.
 //
-//	u8 n | n bytes of group name | payload
-func AppendGroup(dst []byte, group string, payload []byte) []byte {
-	if len(group) > MaxSubject {
-		panic("codec: AppendGroup: group name longer than MaxSubject")
+//	u8 n | n bytes of channel name | payload
+func AppendPublish(dst []byte, channel string, payload []byte) []byte {
+	if len(channel) > MaxSubject {
+		panic("codec: AppendPublish: channel name longer than MaxSubject")
 	}
-	dst = appendHeader(dst, OpGroup, 1+len(group)+len(payload))
-	dst = append(dst, byte(len(group)))
-	dst = append(dst, group...)
+	dst = appendHeader(dst, OpPublish, 1+len(channel)+len(payload))
+	dst = append(dst, byte(len(channel)))
+	dst = append(dst, channel...)
 	return append(dst, payload...)
 }
 
-// ParseGroup returns the content of a GROUP. group and body are parts of
-// payload. An empty name is accepted, as in ParseJoin.
+// ParsePublish returns the content of a PUBLISH. channel and body are parts of
+// payload. An empty name is accepted, as in ParseSubscribe.
 //
 // An error is an ErrBody: the payload ends before the name does.
-func ParseGroup(payload []byte) (group, body []byte, err error) {
-	return cutName(OpGroup, payload)
+func ParsePublish(payload []byte) (channel, body []byte, err error) {
+	return cutName(OpPublish, payload)
 }
 
 // cutName cuts b = u8 n | n bytes of name | rest.

@@ -20,11 +20,11 @@ func TestParseBodiesRefuse(t *testing.T) {
 		{OpReq, "\x00\x00\x00\x07\xffabc", "req: name is 3 of its 255 bytes"},
 		{OpRes, "", "res: id and status are 0 of 5 bytes"},
 		{OpRes, "\x00\x00\x00\x07", "res: id and status are 4 of 5 bytes"},
-		{OpJoin, "\x00\x00\x00", "join: id is 3 of 4 bytes"},
-		{OpLeave, "", "join: id is 0 of 4 bytes"},
-		{OpJoin, "\x00\x00\x00\x07" + strings.Repeat("a", 256), "join: group name is 256 bytes, at most 255 are allowed"},
-		{OpGroup, "", "group: length of the name is missing"},
-		{OpGroup, "\x02a", "group: name is 1 of its 2 bytes"},
+		{OpSubscribe, "\x00\x00\x00", "subscribe: id is 3 of 4 bytes"},
+		{OpUnsubscribe, "", "subscribe: id is 0 of 4 bytes"},
+		{OpSubscribe, "\x00\x00\x00\x07" + strings.Repeat("a", 256), "subscribe: channel name is 256 bytes, at most 255 are allowed"},
+		{OpPublish, "", "publish: length of the name is missing"},
+		{OpPublish, "\x02a", "publish: name is 1 of its 2 bytes"},
 	} {
 		_, err := parse(Frame{tt.op, []byte(tt.payload)})
 		if !errors.Is(err, ErrBody) || err.Error() != "codec: "+tt.want {
@@ -43,10 +43,10 @@ func TestParseBodyLimits(t *testing.T) {
 		{AppendReq(nil, 1, long, []byte("x")), req{u32(1), long, "x"}},
 		{AppendReq(nil, 1, long, nil), req{u32(1), long, ""}},
 		{AppendRes(nil, 1, 255, nil), res{u32(1), uint8(255), ""}},
-		{AppendJoin(nil, 1, long), membership{u32(1), long}},
-		{AppendLeave(nil, 1, ""), membership{u32(1), ""}},
-		{AppendGroup(nil, long, []byte("x")), group{long, "x"}},
-		{AppendGroup(nil, "", nil), group{"", ""}},
+		{AppendSubscribe(nil, 1, long), membership{u32(1), long}},
+		{AppendUnsubscribe(nil, 1, ""), membership{u32(1), ""}},
+		{AppendPublish(nil, long, []byte("x")), publication{long, "x"}},
+		{AppendPublish(nil, "", nil), publication{"", ""}},
 	} {
 		f, n, err := Decode(tt.wire, DefaultMaxFrame)
 		if n != len(tt.wire) || err != nil {
@@ -74,11 +74,11 @@ func TestParseBodiesAlias(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, name, err := ParseJoin(payload)
+	_, name, err := ParseSubscribe(payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, all, err := ParseGroup(payload[4:])
+	first, all, err := ParsePublish(payload[4:])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,11 +117,11 @@ func FuzzBodies(f *testing.F) {
 		same(OpReq, err, func() []byte { return AppendReq(nil, rid, string(subject), body) })
 		rid, st, body, err := ParseRes(b)
 		same(OpRes, err, func() []byte { return AppendRes(nil, rid, st, body) })
-		rid, name1, err := ParseJoin(b)
-		same(OpJoin, err, func() []byte { return AppendJoin(nil, rid, string(name1)) })
-		same(OpLeave, err, func() []byte { return AppendLeave(nil, rid, string(name1)) })
-		name2, body, err := ParseGroup(b)
-		same(OpGroup, err, func() []byte { return AppendGroup(nil, string(name2), body) })
+		rid, name1, err := ParseSubscribe(b)
+		same(OpSubscribe, err, func() []byte { return AppendSubscribe(nil, rid, string(name1)) })
+		same(OpUnsubscribe, err, func() []byte { return AppendUnsubscribe(nil, rid, string(name1)) })
+		name2, body, err := ParsePublish(b)
+		same(OpPublish, err, func() []byte { return AppendPublish(nil, string(name2), body) })
 
 		name = name[:min(len(name), MaxSubject)]
 		for _, tt := range []struct {
@@ -130,9 +130,9 @@ func FuzzBodies(f *testing.F) {
 		}{
 			{AppendReq(nil, id, name, b), req{id, name, string(b)}},
 			{AppendRes(nil, id, status, b), res{id, status, string(b)}},
-			{AppendJoin(nil, id, name), membership{id, name}},
-			{AppendLeave(nil, id, name), membership{id, name}},
-			{AppendGroup(nil, name, b), group{name, string(b)}},
+			{AppendSubscribe(nil, id, name), membership{id, name}},
+			{AppendUnsubscribe(nil, id, name), membership{id, name}},
+			{AppendPublish(nil, name, b), publication{name, string(b)}},
 		} {
 			frame, n, err := Decode(tt.wire, MaxFrameLimit)
 			if n != len(tt.wire) || err != nil {

@@ -66,7 +66,7 @@ func TestSpecExamples(t *testing.T) {
 // TestSpecTables compares the tables of ops and codes with the code.
 func TestSpecTables(t *testing.T) {
 	text := spec(t)
-	for op := OpPing; op <= OpGroup; op++ {
+	for op := OpPing; op <= OpPublish; op++ {
 		if row := fmt.Sprintf("\n| 0x%02X | %v | ", uint8(op), op); strings.Count(text, row) != 1 {
 			t.Errorf("SPEC.md has %d rows %q, want 1", strings.Count(text, row), row)
 		}
@@ -89,7 +89,7 @@ func TestSpecTables(t *testing.T) {
 		"JSON       |   n = 0–" + thousands(MaxControl),
 		"reason     |   n = 0–" + thousands(MaxReason),
 		"text       |   n = 0–" + thousands(MaxReason),
-		"group name |   n = 0–" + thousands(MaxSubject),
+		"channel name |   n = 0–" + thousands(MaxSubject),
 		"milliseconds are 0 to " + thousands(maxMS),
 	} {
 		if !strings.Contains(text, limit) {

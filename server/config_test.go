@@ -329,7 +329,7 @@ func checkMetrics(t *testing.T, h http.Handler) {
 	for _, word := range refusals {
 		want = append(want, `heartwheel_refused_total{reason="`+word+`"}`)
 	}
-	for op := codec.OpBeat; op <= codec.OpGroup; op++ {
+	for op := codec.OpBeat; op <= codec.OpPublish; op++ {
 		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`, `heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
 	}
 	for _, name := range want {

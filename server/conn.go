@@ -131,7 +131,7 @@ func (c *Conn) Value() any {
 func (c *Conn) SetValue(v any) { c.more().value = v }
 
 // Send sends one frame. payload is copied. What the socket does not take waits
-// in the outbox, control frames (every op but DATA, REQ, RES and GROUP) first;
+// in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
 // when the outbox is full the connection is closed as slow_consumer and
 // ErrSlowConsumer returned. Loop only.
 func (c *Conn) Send(op codec.Op, payload []byte) error {

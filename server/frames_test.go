@@ -40,12 +40,12 @@ func TestAnswers(t *testing.T) {
 		{"largest DATA", big, big},
 		{"REQ", codec.AppendReq(nil, 7, "s", []byte("p")), noGateway},
 		{"RES", codec.AppendRes(nil, 7, 0, []byte("p")), noGateway},
-		{"JOIN", codec.AppendJoin(nil, 7, "g"), noGateway},
-		{"LEAVE", codec.AppendLeave(nil, 7, "g"), noGateway},
-		{"GROUP", codec.AppendGroup(nil, "g", []byte("p")), noGateway},
+		{"SUBSCRIBE", codec.AppendSubscribe(nil, 7, "g"), noGateway},
+		{"UNSUBSCRIBE", codec.AppendUnsubscribe(nil, 7, "g"), noGateway},
+		{"PUBLISH", codec.AppendPublish(nil, "g", []byte("p")), noGateway},
 		{"first extension", frame(0x40, []byte("x")), nil},
 		{"last extension", frame(0x7F, nil), nil},
-		{"a mixture", slices.Concat(data("1"), beat, codec.AppendPing(nil, []byte("2")), frame(0x50, nil), data("3"), codec.AppendJoin(nil, 1, "g"), beat),
+		{"a mixture", slices.Concat(data("1"), beat, codec.AppendPing(nil, []byte("2")), frame(0x50, nil), data("3"), codec.AppendSubscribe(nil, 1, "g"), beat),
 			slices.Concat(data("1"), beat, codec.AppendPong(nil, []byte("2")), data("3"), noGateway, beat)},
 	} {
 		for _, cut := range []int{0, 1, 7} { // bytes at a time; 0: all at once

@@ -134,10 +134,10 @@ func cut(b []byte, rng *rand.Rand, most int) (chunks [][]byte) {
 func fuzzSeeds() [][]byte {
 	var seeds [][]byte
 	frame := func(op codec.Op, payload string) []byte { return codec.AppendFrame(nil, op, []byte(payload)) }
-	for op := codec.OpPing; op <= codec.OpGroup; op++ {
+	for op := codec.OpPing; op <= codec.OpPublish; op++ {
 		seeds = append(seeds, frame(op, "x"))
 	}
-	for _, op := range []codec.Op{codec.OpGroup + 1, 0x3f, 0x40, 0x7f, 0x80, 0xff} {
+	for _, op := range []codec.Op{codec.OpPublish + 1, 0x3f, 0x40, 0x7f, 0x80, 0xff} {
 		seeds = append(seeds, frame(op, "x"))
 	}
 	seeds = append(seeds, []byte{0, 0, 0, 1, 0}) // op 0
@@ -153,7 +153,7 @@ func fuzzSeeds() [][]byte {
 		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendConfig(nil, codec.Config{}), frame(codec.OpConfig, `{"beat_ms":-1}`),
 		codec.AppendClose(nil, codec.CodeClosedByPeer, "bye"), frame(codec.OpClose, ""), frame(codec.OpClose, "\x0b\xb8\xff"),
 		codec.AppendReq(nil, 7, "subject", []byte("body")), codec.AppendRes(nil, 7, 0, []byte("body")),
-		codec.AppendJoin(nil, 8, "group"), codec.AppendGroup(nil, "group", []byte("body")),
+		codec.AppendSubscribe(nil, 8, "group"), codec.AppendPublish(nil, "group", []byte("body")),
 		codec.AppendWelcome(nil, codec.Welcome{}), codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), codec.AppendError(nil, 4001, "no"),
 		[]byte("GET / HTTP/1.1\r\n\r\n"), []byte{0x16, 3, 1, 2, 0}, []byte{0, 0, 2}, []byte{0, 0, 2, 1}, []byte{0, 0, 1, 1, 3}, []byte{0, 0xff, 0xff, 0xff},
 	)

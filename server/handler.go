@@ -11,7 +11,7 @@ type Handler interface {
 	// accepted, or after its HELLO where that is required.
 	Open(c *Conn)
 
-	// Frame is called for DATA, REQ, RES, JOIN, LEAVE, GROUP and extension
+	// Frame is called for DATA, REQ, RES, SUBSCRIBE, UNSUBSCRIBE, PUBLISH and extension
 	// frames; everything else is the session's own business. f.Payload is
 	// valid until Frame returns, and not to be changed. A *codec.Error with a
 	// code from 4000 to 4499 is sent to the peer as ERROR and the connection
@@ -32,7 +32,7 @@ type HelloHandler interface {
 }
 
 // Echo is the built-in handler: it returns each DATA frame to its sender, and
-// answers REQ to GROUP with ERROR 4001, as there is no gateway behind it.
+// answers REQ to PUBLISH with ERROR 4001, as there is no gateway behind it.
 type Echo struct{}
 
 var errNoGateway = &codec.Error{Code: codec.CodeNoGateway, Text: "no gateway"}

@@ -196,7 +196,7 @@ func TestOpLabels(t *testing.T) {
 			t.Errorf("op %#x has the label %d of %d", op, i, opLabels)
 		}
 	}
-	if opName(opLabel(0x40)) != "ext" || opName(opLabel(codec.OpGroup)) != codec.OpGroup.String() {
-		t.Error("an extension or GROUP has a wrong label")
+	if opName(opLabel(0x40)) != "ext" || opName(opLabel(codec.OpPublish)) != codec.OpPublish.String() {
+		t.Error("an extension or PUBLISH has a wrong label")
 	}
 }

@@ -18,7 +18,7 @@ const closeGrace = 2 * time.Second
 // it comes after all that was sent before it.
 func overtakes(op codec.Op) bool {
 	switch op {
-	case codec.OpData, codec.OpReq, codec.OpRes, codec.OpGroup, codec.OpClose:
+	case codec.OpData, codec.OpReq, codec.OpRes, codec.OpPublish, codec.OpClose:
 		return false
 	}
 	return !op.Extension()

@@ -9,7 +9,7 @@ import (
 
 // opLabels is one more than the largest op with a label of its own; the last
 // one is for extensions.
-const opLabels = int(codec.OpGroup) + 2
+const opLabels = int(codec.OpPublish) + 2
 
 // counters are a loop's figures. Plain fields: only the loop touches them, and
 // whoever wants to read them asks the loop for a copy.

@@ -43,7 +43,7 @@ func ParseBench(r io.Reader, procs int) ([]Micro, error) {
 }
 
 // microSubjects are the names of heartwheel's own part in a micro benchmark, of
-// which the name is GROUP/PART.
+// which the name is PUBLISH/PART.
 var microSubjects = []string{"heartwheel", "codec"}
 
 // microUnits are what parts are compared by, the first that there is: where an
