@@ -46,6 +46,12 @@ var packageRules = map[string]packageRule{
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
 	"loadtest":     {own: []string{"codec", "internal/timerslack", "internal/wording"}, thirdParty: true},
 
+	"internal/settings":   {own: []string{"internal/wording", "server"}, thirdParty: true},
+	"internal/handover":   {own: []string{"internal/settings", "internal/timerslack", "internal/wording", "server"}, thirdParty: true},
+	"internal/ops":        {},
+	"internal/daemon":     {own: []string{"internal/handover", "internal/ops", "internal/settings", "internal/wording", "server"}},
+	"internal/supervisor": {own: []string{"internal/handover", "internal/ops", "internal/settings", "internal/timerslack", "internal/wording", "server"}, thirdParty: true},
+
 	"internal/arch":   {},
 	"internal/doctor": {own: []string{"internal/wording"}, thirdParty: true},
 
@@ -229,6 +235,9 @@ func TestImportRulesFind(t *testing.T) {
 		{"x_test.go", `import "heartwheel/bench/peers"`, "nothing imports bench"},
 		{"internal/cli/x.go", `import ("heartwheel/server"; "heartwheel/client"); import "os"; var _ = os.Getenv("X")`, ""},
 		{"main.go", `import ("heartwheel/internal/cli"; "os"); var _ = os.Environ()`, ""},
+		{"internal/daemon/x.go", `import "heartwheel/internal/supervisor"`, "internal/daemon does not import heartwheel/internal/supervisor"},
+		{"internal/supervisor/x.go", `import "heartwheel/internal/daemon"`, "internal/supervisor does not import heartwheel/internal/daemon"},
+		{"internal/settings/x.go", `import "heartwheel/internal/handover"`, "internal/settings does not import"},
 		{"main.go", `import "heartwheel/server"`, ". does not import heartwheel/server"},
 		{"server/x.go", `import "os"; var _ = os.Getenv("X")`, "here is os.Getenv"},
 		{"server/x.go", `import sys "os"; var _, _ = sys.LookupEnv("X")`, "here is sys.LookupEnv"},

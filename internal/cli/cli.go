@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -31,8 +32,8 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()
 	var (
-		usage  *usageError
-		failed *failure
+		usage  *settings.UsageError
+		failed *settings.Failure
 		judged *verdict
 	)
 	switch {
@@ -41,36 +42,19 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &judged):
 		return judged.code
 	case errors.As(err, &failed):
-		if !failed.logged {
-			fmt.Fprintf(stderr, "heartwheel: %s\n", failed.err)
+		if !failed.Logged {
+			fmt.Fprintf(stderr, "heartwheel: %s\n", failed.Err)
 		}
 		return exitFailed
 	case !errors.As(err, &usage): // cobra's own errors are all about usage
-		usage = &usageError{lines: []string{err.Error()}, help: cmd.CommandPath()}
+		usage = &settings.UsageError{Lines: []string{err.Error()}, Help: cmd.CommandPath()}
 	}
-	for _, line := range usage.lines {
+	for _, line := range usage.Lines {
 		fmt.Fprintf(stderr, "heartwheel: %s\n", line)
 	}
-	fmt.Fprintf(stderr, "run %s --help\n", usage.help)
+	fmt.Fprintf(stderr, "run %s --help\n", usage.Help)
 	return exitUsage
 }
-
-// A usageError is wrong usage or wrong settings, one line for each.
-type usageError struct {
-	lines []string
-	help  string // the command whose help says more
-}
-
-func (e *usageError) Error() string { return strings.Join(e.lines, "\n") }
-
-// A failure is an error at run time.
-type failure struct {
-	err    error
-	logged bool // it has been said already
-}
-
-func (e *failure) Error() string { return e.err.Error() }
-func (e *failure) Unwrap() error { return e.err }
 
 func newRoot(environ []string) *cobra.Command {
 	root := &cobra.Command{
@@ -138,7 +122,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	if len(names) == 0 {
 		return noArgs(cmd, args)
 	}
-	return &usageError{help: cmd.CommandPath(), lines: []string{fmt.Sprintf(
+	return &settings.UsageError{Help: cmd.CommandPath(), Lines: []string{fmt.Sprintf(
 		"%q is not a command of %s; the nearest is %s", args[0], cmd.CommandPath(), wording.Nearest(args[0], names))}}
 }
 
@@ -152,9 +136,9 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func flagError(cmd *cobra.Command, err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
 		var names []string
-		for _, s := range settings {
-			if cmd.Flags().Lookup(s.key) != nil {
-				names = append(names, s.key)
+		for _, s := range settings.Table {
+			if cmd.Flags().Lookup(s.Key) != nil {
+				names = append(names, s.Key)
 			}
 		}
 		if len(names) > 0 {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"heartwheel/client"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -51,7 +52,7 @@ func (f *clientFlags) duration(name string, least, most time.Duration) time.Dura
 	if text == "" {
 		return 0
 	}
-	d, err := parseDuration(text)
+	d, err := settings.ParseDuration(text)
 	if err == nil && (d < least || d > most) {
 		err = fmt.Errorf("must lie between %s and %s", wording.Duration(least), wording.Duration(most))
 	}
@@ -61,7 +62,7 @@ func (f *clientFlags) duration(name string, least, most time.Duration) time.Dura
 
 // count reads a flag that is a number and not negative.
 func (f *clientFlags) count(name string) int {
-	n, err := parseInt(f.text(name), numberKind)
+	n, err := settings.ParseInt(f.text(name), settings.NumberKind)
 	if err == nil && n < 0 {
 		err = errors.New("must not be negative")
 	}
@@ -75,12 +76,12 @@ func (f *clientFlags) judge(name string, err error) {
 	}
 }
 
-// err is a *usageError if anything is wrong with the flags that were read.
+// err is a *settings.UsageError if anything is wrong with the flags that were read.
 func (f *clientFlags) err() error {
 	if len(f.lines) == 0 {
 		return nil
 	}
-	return &usageError{lines: f.lines, help: f.cmd.CommandPath()}
+	return &settings.UsageError{Lines: f.lines, Help: f.cmd.CommandPath()}
 }
 
 // endSignals gets the signals that end a command in order. stop gives them back.
@@ -112,11 +113,11 @@ func (f *clientFlags) dial(signals <-chan os.Signal, url string, cfg client.Conf
 		if c != nil {
 			_ = c.Close()
 		}
-		return nil, &failure{err: fmt.Errorf("%s: not connected when a signal came: %s", url, sig)}
+		return nil, &settings.Failure{Err: fmt.Errorf("%s: not connected when a signal came: %s", url, sig)}
 	}
 	switch {
 	case errors.Is(err, client.ErrConfig):
-		return nil, &usageError{lines: wrongConfig(err), help: f.cmd.CommandPath()}
+		return nil, &settings.UsageError{Lines: wrongConfig(err), Help: f.cmd.CommandPath()}
 	case err != nil:
 		return nil, clientFailure(err)
 	}
@@ -134,14 +135,14 @@ func hangUp(c *client.Client, signals <-chan os.Signal) error {
 	case <-closed:
 		return nil
 	case <-signals:
-		return &failure{err: errors.New("ended at once by a second signal")}
+		return &settings.Failure{Err: errors.New("ended at once by a second signal")}
 	}
 }
 
 // clientFailure is an error of package client as a person reads it.
 func clientFailure(err error) error {
 	text := strings.TrimPrefix(err.Error(), "client: ")
-	return &failure{err: errors.New(visible([]byte(text)))} // the server may have said some of it
+	return &settings.Failure{Err: errors.New(visible([]byte(text)))} // the server may have said some of it
 }
 
 // wrongConfig returns a line for everything that is wrong.

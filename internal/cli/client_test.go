@@ -16,6 +16,7 @@ import (
 
 	"heartwheel/client"
 	"heartwheel/codec"
+	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
 
@@ -105,7 +106,7 @@ func TestHangUpTwice(t *testing.T) {
 	}
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGINT
-	var failed *failure
+	var failed *settings.Failure
 	if err := hangUp(c, signals); !errors.As(err, &failed) {
 		t.Errorf("got %v, want a failure that says it was ended at once", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"heartwheel/internal/settings"
 )
 
 func newConfig(environ []string) *cobra.Command {
@@ -35,12 +37,11 @@ the environment does not count. Exits 0 if nothing is wrong, else 2.`,
 			return yamlFiles, cobra.ShellCompDirectiveFilterFileExt
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			argument := newLayer(map[string]any{"config": args[0]}, true, always("argument"), asIs)
-			r, err := resolve(argument)
+			r, err := settings.Resolve(settings.ArgumentLayer(args[0]))
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d settings\n", args[0], r.given)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d settings\n", args[0], r.Given)
 			return err
 		},
 	}
@@ -57,29 +58,17 @@ the value of every setting and where it comes from. Starts nothing.`,
 	}
 	flags := addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r, err := resolve(envLayer(environ), flags())
+		r, err := settings.Resolve(settings.EnvLayer(environ), flags())
 		if err != nil {
 			return err
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 		fmt.Fprintf(w, "SETTING\tVALUE\tFROM\n")
-		for _, s := range settings {
-			value, from := r.show(s)
-			fmt.Fprintf(w, "%s\t%s\t%s\n", s.key, value, from)
+		for _, s := range settings.Table {
+			value, from := r.Show(s)
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, value, from)
 		}
 		return w.Flush()
 	}
 	return cmd
-}
-
-// show is the effective value of s, and where it comes from.
-func (r *resolved) show(s *setting) (value, from string) {
-	if origin, ok := r.origins[s.key]; ok {
-		return s.value(&r.options), origin
-	}
-	value = "-" // decided when the server starts
-	if s.derive != nil {
-		value = s.derive(&r.options)
-	}
-	return value, "default: " + s.unset
 }

@@ -18,6 +18,7 @@ import (
 
 	"heartwheel/client"
 	"heartwheel/codec"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -179,9 +180,9 @@ func (t *talk) run(in io.Reader, signals <-chan os.Signal) error {
 func (t *talk) end() error {
 	switch {
 	case t.lost.Load() || t.client.State() != client.Connected:
-		return &failure{err: errors.New("the connection was lost before the server was known to have read all lines: some may not have been delivered")}
+		return &settings.Failure{Err: errors.New("the connection was lost before the server was known to have read all lines: some may not have been delivered")}
 	case t.refused.Load():
-		return &failure{err: errors.New("not every line was accepted"), logged: true}
+		return &settings.Failure{Err: errors.New("not every line was accepted"), Logged: true}
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func (t *talk) send(ctx context.Context, in io.Reader) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return &failure{err: fmt.Errorf("the input cannot be read: %w", err)}
+		return &settings.Failure{Err: fmt.Errorf("the input cannot be read: %w", err)}
 	}
 	// A server answers in order: with this one it has had all lines, if it answers
 	// on their connection.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"heartwheel/internal/doctor"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -67,9 +68,9 @@ known counts as not wrong.`,
 		}
 		switch {
 		case err != nil:
-			return &failure{err: err}
+			return &settings.Failure{Err: err}
 		case !report.OK():
-			return &failure{err: errors.New("this machine cannot carry that"), logged: true}
+			return &settings.Failure{Err: errors.New("this machine cannot carry that"), Logged: true}
 		}
 		return nil
 	}
@@ -109,7 +110,7 @@ func (f *doctorFlags) add(name, short, kind, def, help string) {
 	f.set.VarP(f.values[name], name, short, help)
 }
 
-// plan is what the flags ask for. The error is a *usageError with a line for
+// plan is what the flags ask for. The error is a *settings.UsageError with a line for
 // everything that is wrong.
 func (f *doctorFlags) plan() (doctor.Plan, error) {
 	var lines []string
@@ -118,7 +119,7 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 	}
 	count := func(name string, most int) int {
 		text := f.values[name].text
-		n, err := parseInt(text, numberKind)
+		n, err := settings.ParseInt(text, settings.NumberKind)
 		if err == nil && (n < 1 || n > most) {
 			err = fmt.Errorf("must lie between 1 and %d", most)
 		}
@@ -154,7 +155,7 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 		lines = append(lines, plan.Lines...)
 	}
 	if len(lines) > 0 {
-		return p, &usageError{lines: lines, help: "heartwheel doctor"}
+		return p, &settings.UsageError{Lines: lines, Help: "heartwheel doctor"}
 	}
 	return p, nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/internal/doctor"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
 	"heartwheel/server"
@@ -62,7 +63,7 @@ interrupted, with a report of what was measured until then.`,
 		if err != nil {
 			return planError(err)
 		}
-		plan, settings, err := loadtest.Build(layers...)
+		plan, origins, err := loadtest.Build(layers...)
 		if err != nil {
 			return planError(err)
 		}
@@ -75,7 +76,7 @@ interrupted, with a report of what was measured until then.`,
 		progress := cmd.ErrOrStderr()
 		width := terminalWidth(progress)
 		summary, err := loadtest.Run(loadtest.Options{
-			Plan: plan, Settings: settings, Version: version(), Command: heartwheel,
+			Plan: plan, Settings: origins, Version: version(), Command: heartwheel,
 			Stdout: cmd.OutOrStdout(), Progress: progress,
 			Terminal: width > 0, Width: width, Color: width > 0 && !slices.ContainsFunc(environ, noColor),
 			Signals: signals,
@@ -85,7 +86,7 @@ interrupted, with a report of what was measured until then.`,
 		case errors.As(err, &plans):
 			return planError(err)
 		case err != nil:
-			return &failure{err: err}
+			return &settings.Failure{Err: err}
 		case summary.Verdict.ExitCode != exitOK:
 			return &verdict{summary.Verdict.ExitCode}
 		}
@@ -103,7 +104,7 @@ func newLoadtestWorker() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(syscall.SIGINT) // the run says when to stop
 			if err := loadtest.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
-				return &failure{err: err}
+				return &settings.Failure{Err: err}
 			}
 			return nil
 		},
@@ -183,7 +184,7 @@ func (v *planValue) Type() string          { return v.kind }
 func planError(err error) error {
 	var plan *loadtest.PlanError
 	if errors.As(err, &plan) {
-		return &usageError{lines: plan.Lines, help: "heartwheel loadtest"}
+		return &settings.UsageError{Lines: plan.Lines, Help: "heartwheel loadtest"}
 	}
 	return err
 }
@@ -216,11 +217,11 @@ func serveProcesses(flags string, connections int) int {
 		if !given {
 			continue
 		}
-		if text == settingByKey("workers").minus {
+		if text == settings.ByKey("workers").MinusOne {
 			descriptors, _ := server.RaiseDescriptorLimit()
-			return workersFor(connections, descriptors)
+			return settings.WorkersFor(connections, descriptors)
 		}
-		if n, err := parseInt(text, numberKind); err == nil {
+		if n, err := settings.ParseInt(text, settings.NumberKind); err == nil {
 			return max(n, 1)
 		}
 	}

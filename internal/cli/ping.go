@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"heartwheel/client"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -119,14 +120,14 @@ loop:
 			p.take(a)
 		case e := <-p.events:
 			if p.event(e); e.State == client.Ended {
-				return &failure{err: errors.New("the server has ended it for good"), logged: true}
+				return &settings.Failure{Err: errors.New("the server has ended it for good"), Logged: true}
 			}
 		case <-signals:
 			break loop
 		}
 	}
 	if p.tally.answered == 0 {
-		return &failure{err: errors.New("no beat was answered"), logged: true}
+		return &settings.Failure{Err: errors.New("no beat was answered"), Logged: true}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/settings"
 	"heartwheel/loadtest"
 )
 
@@ -49,7 +50,7 @@ Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
 		for i, path := range args {
 			var err error
 			if runs[i], err = loadtest.ReadSummary(path); err != nil {
-				return &failure{err: err}
+				return &settings.Failure{Err: err}
 			}
 		}
 		c := loadtest.Compare(runs[0], runs[1], args[0], args[1])
@@ -63,7 +64,7 @@ Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
 			_, err = io.WriteString(cmd.OutOrStdout(), c.Text())
 		}
 		if err != nil {
-			return &failure{err: err}
+			return &settings.Failure{Err: err}
 		}
 		return nil
 	}
@@ -85,7 +86,7 @@ the run: 0 if it was printed, 1 if it cannot be read, 2 for wrong usage.`,
 				_, err = io.WriteString(cmd.OutOrStdout(), loadtest.ShortReport(s))
 			}
 			if err != nil {
-				return &failure{err: err}
+				return &settings.Failure{Err: err}
 			}
 			return nil
 		},
@@ -107,7 +108,7 @@ wrong usage.`,
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "written to %s\n", path)
 			}
 			if err != nil {
-				return &failure{err: err}
+				return &settings.Failure{Err: err}
 			}
 			return nil
 		},

@@ -1,244 +1,300 @@
-package cli
+// Package daemon is one serving process from its start to its end: it runs a
+// server.Server, answers signals, hands over to a successor, and drains.
+package daemon
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
+	"heartwheel/internal/handover"
+	"heartwheel/internal/ops"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
-// readyWithin is how long a new process may take until it is ready.
-const readyWithin = 30 * time.Second
+// GCPercent is GOGC for a serving process unless the environment sets it.
+// Frames make no garbage, so the collector hardly runs once the clients are
+// connected, and a connection takes a fifth less memory than with Go's 100
+// (docs/benchmarks.md).
+const GCPercent = 25
 
-// A serving is a server and what happens to it. Only the goroutine of run uses
-// its fields, but for what the channels bring.
-type serving struct {
-	// Static after serve.
-	program *program // what a hand-over starts; nil: a worker
-	manager manager
-	signals chan os.Signal // SIGTERM, SIGINT; nil: a worker
-	hangups chan os.Signal // SIGHUP; nil: a worker
-	worker  *underling     // nil: no worker
-	r       *resolved
-	log     *slog.Logger
-	given   *inheritance // from the process before
+// A Process is what a daemon needs of the process that it runs in. A worker has
+// no program, manager or signals: those are its supervisor's.
+type Process struct {
+	Program *handover.Program // what a hand-over starts
+	Manager handover.Manager
+	Signals <-chan os.Signal // SIGTERM, SIGINT
+	Hangups <-chan os.Signal // SIGHUP
+}
+
+// Run serves with the settings r until the server ends by itself, which is a
+// failure, or a signal or a hand-over has made it drain. in is what this process
+// inherited. After a second signal Run returns while the server still runs: the
+// process must exit. Errors are of type *settings.Failure.
+func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Process) error {
+	if in.FromParent() {
+		log = withPID(log)
+	}
+	d := &daemon{process: p, r: r, log: log, in: in, worker: in.Control}
+	r.Logger = log
+	if err := d.openOps(); err != nil {
+		in.Close()
+		return &settings.Failure{Err: err}
+	}
+	r.Sockets = in.Take(handover.TCPScheme)
+	s, err := server.New(r.Config, server.Echo{})
+	if err != nil {
+		d.ops.Close()
+		in.Close()
+		return &settings.Failure{Err: err}
+	}
+	d.s = s
+	return d.run()
+}
+
+// RunWorker is Run for a worker of a supervisor.
+func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance) error {
+	c := in.Control
+	descriptors, err := server.RaiseDescriptorLimit()
+	if descriptors != 0 { // else server.New reports it
+		err = checkUnchanged(r, c, in.Addresses(), descriptors)
+	}
+	if err != nil {
+		in.Close()
+		return &settings.Failure{Err: err}
+	}
+	r.Shared = in.Count
+	if r.Loops == 0 {
+		r.Loops = c.Loops
+	}
+	if r.MemoryLimit > 0 {
+		r.MemoryLimit /= c.Count
+	}
+	c.Start()
+	return Run(r, log.With("worker", c.Index), in, Process{})
+}
+
+// withPID is for the time when two processes write to one log.
+func withPID(log *slog.Logger) *slog.Logger { return log.With("pid", os.Getpid()) }
+
+// A daemon is a running server. Its fields belong to the goroutine of run.
+type daemon struct {
+	// Static after Run.
+	process Process
+	worker  *handover.Control // nil: this process is not a worker
+	r       *settings.Resolved
+	in      *handover.Inheritance
 	s       *server.Server
-	ops     *opsServer
+	ops     *ops.Server
 
-	drain     context.CancelFunc
-	drainFrom time.Time // when the drain began; zero: it has not
-	asked     bool      // a signal has asked for the end
+	log       *slog.Logger
+	stop      context.CancelFunc // starts the server's drain
+	drainFrom time.Time          // when the drain began; zero: it has not
+	signaled  bool               // a signal has asked for the end
 
-	handing  chan handed        // brings the result of the hand-over under way; nil: there is none
-	giveUp   context.CancelFunc // of that
-	handedTo *successor         // serves instead; nil: nobody does
+	result    chan handoverResult // of the hand-over under way; nil: none is
+	cancel    context.CancelFunc  // cancels it
+	successor *handover.Child     // serves in place of this process; nil: none
 }
 
-// handed is the result of a hand-over.
-type handed struct {
-	to   *successor
-	err  error
-	took time.Duration
+type handoverResult struct {
+	child *handover.Child
+	err   error
+	took  time.Duration
 }
 
-// run serves until the server ends by itself, which is a failure, or it has
-// drained because a signal asked for it or a successor serves instead. After a
-// second signal it returns while the server still runs: the process has to end.
-func (v *serving) run() error {
+func (d *daemon) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	v.drain = cancel
+	d.stop = cancel
 	done := make(chan error, 1)
-	go func() { done <- v.s.Run(ctx) }()
-	<-v.s.Accepting()
-	v.begin()
-	var orders chan order
-	if v.worker != nil {
-		orders = v.worker.orders
+	go func() { done <- d.s.Run(ctx) }()
+	<-d.s.Accepting()
+	d.announce()
+	var drains <-chan handover.DrainRequest
+	if d.worker != nil {
+		drains = d.worker.Drains
 	}
-	tidier, tidy := newTidier(), time.NewTicker(tidyEvery)
-	defer tidy.Stop()
+	scavenger, scavenge := newScavenger(), time.NewTicker(scavengeEvery)
+	defer scavenge.Stop()
 	for {
-		handing := v.handing
-		if v.asked { // too late for it: see over
-			handing = nil
+		result := d.result
+		if d.signaled { // too late for a hand-over: see finish
+			result = nil
 		}
-		var gone chan struct{}
-		if v.handedTo != nil {
-			gone = v.handedTo.gone
+		var successorDone <-chan struct{}
+		if d.successor != nil {
+			successorDone = d.successor.Done()
 		}
 		select {
-		case sig := <-v.signals:
-			if v.asked {
-				v.log.Error("second signal: ended at once, the drain was not over", "signal", sig.String())
-				return &failure{err: errors.New("ended by a second signal"), logged: true}
+		case sig := <-d.process.Signals:
+			if d.signaled {
+				d.log.Error("second signal: exiting before the drain is complete", "signal", sig.String())
+				return &settings.Failure{Err: errors.New("ended by a second signal"), Logged: true}
 			}
-			v.end(sig)
-		case o := <-orders:
-			if o.deserted {
-				v.log.Warn("the supervisor has ended, so this worker drains: connects are refused until a server is started again")
+			d.drain(sig)
+		case r := <-drains:
+			if r.Orphaned {
+				d.log.Warn("the supervisor has ended: this worker drains, and connections are refused until a server is started again")
 			}
-			v.asked, v.drainFrom = true, time.Now()
-			v.drain()
-		case <-v.hangups:
-			v.handOver()
-		case result := <-handing:
-			v.handed(result)
-		case <-gone:
-			v.deserted()
-		case <-tidy.C:
-			tidier.look()
+			d.signaled, d.drainFrom = true, time.Now()
+			d.stop()
+		case <-d.process.Hangups:
+			d.handOver()
+		case r := <-result:
+			d.handedOver(r)
+		case <-successorDone:
+			d.successorEnded()
+		case <-scavenge.C:
+			scavenger.check()
 		case err := <-done:
-			return v.over(err)
+			return d.finish(err)
 		}
 	}
 }
 
-// begin says that connections are taken, to all who wait for it.
-func (v *serving) begin() {
-	v.ops.serve(v.s.OpsHandler())
-	if v.worker == nil { // else the supervisor says it, when all are ready
-		v.r.logListening(v.log, v.s.Addrs())
+// openOps opens the ops listener. A worker answers through its supervisor.
+func (d *daemon) openOps() (err error) {
+	if d.worker != nil {
+		d.ops = ops.New(d.worker, d.log)
+		return nil
 	}
-	if !v.given.given() { // else the process before tells the manager
-		v.tell("READY=1")
+	d.ops, err = ops.Listen(d.r.Ops, d.in.TakeOps(d.r.Ops), d.log)
+	return err
+}
+
+// announce tells everything that waits for it that connections are accepted.
+func (d *daemon) announce() {
+	d.ops.Serve(d.s.OpsHandler())
+	if d.worker == nil { // the supervisor logs it when all workers are ready
+		d.r.LogListening(d.log, d.s.Addrs())
 	}
-	if err := v.given.announce(); err != nil {
-		v.log.Warn("cannot tell the process before that this one is ready", "error", err)
+	if !d.in.FromParent() { // else the parent tells the manager
+		d.notify("READY=1")
+	}
+	if err := d.in.Announce(); err != nil {
+		d.log.Warn("cannot tell the parent process that this one is ready", "error", err)
 	}
 }
 
-// openOps opens what the ops handler answers on.
-func (v *serving) openOps(addr string, given *inheritance, log *slog.Logger) (*opsServer, error) {
-	if v.worker != nil {
-		return &opsServer{ln: v.worker, log: log}, nil
-	}
-	return listenOps(addr, given.takeOps(addr), log)
-}
-
-// logListening says where connections are taken, and how they are kept.
-func (r *resolved) logListening(log *slog.Logger, addrs []net.Addr, more ...any) {
-	timeout, _ := r.show(settingByKey("timeout"))
-	for _, addr := range addrs {
-		log.Info("listening", append([]any{"addr", addr.String(), "profile", r.profile, "beat", wording.Duration(r.Beat),
-			"timeout", timeout, "beats", r.beats, "handler", r.handler}, more...)...)
+func (d *daemon) notify(states ...string) {
+	if err := d.process.Manager.Notify(states...); err != nil {
+		d.log.Warn("cannot notify the service manager", "states", states, "error", err)
 	}
 }
 
-func (v *serving) tell(states ...string) {
-	if err := v.manager.tell(states...); err != nil {
-		v.log.Warn("cannot tell the service manager", "states", states, "error", err)
-	}
-}
-
-// end begins the drain that a signal asks for.
-func (v *serving) end(sig os.Signal) {
-	v.asked = true
-	if !v.drainFrom.IsZero() {
-		v.log.Info("draining already, as another process serves instead; a second signal ends at once", "signal", sig.String())
+// drain begins the drain that a signal asks for.
+func (d *daemon) drain(sig os.Signal) {
+	d.signaled = true
+	if !d.drainFrom.IsZero() {
+		d.log.Info("already draining after a hand-over; a second signal exits at once", "signal", sig.String())
 		return
 	}
-	v.drainFrom = time.Now()
-	v.log.Info("draining; a second signal ends at once", "signal", sig.String(), "at_most", wording.Duration(v.r.Drain))
-	v.tell("STOPPING=1")
-	if v.handing != nil {
-		v.giveUp()
+	d.drainFrom = time.Now()
+	d.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(d.r.Drain))
+	d.notify("STOPPING=1")
+	if d.result != nil {
+		d.cancel()
 	}
-	v.drain()
+	d.stop()
 }
 
-// handOver starts a process that is to serve instead of this one.
-func (v *serving) handOver() {
+// handOver starts a successor.
+func (d *daemon) handOver() {
 	switch {
-	case !v.drainFrom.IsZero():
-		v.log.Warn("SIGHUP ignored: this process drains")
+	case !d.drainFrom.IsZero():
+		d.log.Warn("SIGHUP ignored: this process is draining")
 		return
-	case v.handing != nil:
-		v.log.Warn("SIGHUP ignored: a hand-over is under way")
+	case d.result != nil:
+		d.log.Warn("SIGHUP ignored: a hand-over is under way")
 		return
 	}
-	v.tell(reloading()...)
-	h := &handover{program: v.program, sockets: append(v.s.Sockets(), v.ops.sockets()...),
-		limit: readyWithin, drain: v.r.Drain, log: v.log}
+	d.notify(handover.Reloading()...)
+	sockets := d.s.Sockets()
+	if addr, ln := d.ops.Listener(); ln != nil {
+		sockets = append(sockets, server.Socket{Address: handover.OpsScheme + addr, Listener: ln})
+	}
+	h := &handover.Handover{Program: d.process.Program, Sockets: sockets,
+		Timeout: handover.ReadyTimeout, Drain: d.r.Drain, Log: d.log}
 	ctx, cancel := context.WithCancel(context.Background())
-	handing := make(chan handed, 1)
-	v.handing, v.giveUp = handing, cancel
+	result := make(chan handoverResult, 1)
+	d.result, d.cancel = result, cancel
 	go func() {
 		start := time.Now()
-		to, err := h.run(ctx)
-		handing <- handed{to, err, time.Since(start)}
+		child, err := h.Run(ctx)
+		result <- handoverResult{child, err, time.Since(start)}
 	}()
 }
 
-// handed takes the result of a hand-over. If it came about, this process stops
-// accepting, which leaves the sockets to the other, and drains.
-func (v *serving) handed(result handed) {
-	v.handing = nil
-	v.giveUp()
+// handedOver acts on the result of a hand-over. If it succeeded, this process
+// stops accepting, which leaves the sockets to the successor, and drains.
+func (d *daemon) handedOver(result handoverResult) {
+	d.result = nil
+	d.cancel()
 	if result.err != nil {
 		args := []any{"error", result.err}
-		var e *handoverError
-		if errors.As(result.err, &e) && e.said != "" {
-			args = append(args, "stderr", e.said)
+		var e *handover.Error
+		if errors.As(result.err, &e) && e.Stderr != "" {
+			args = append(args, "stderr", e.Stderr)
 		}
-		v.log.Error("hand-over failed: nothing has changed, this process goes on", args...)
-		v.tell("READY=1", "STATUS=the last hand-over failed, see the log")
+		d.log.Error("hand-over failed: nothing has changed, this process goes on", args...)
+		d.notify("READY=1", "STATUS=the last hand-over failed, see the log")
 		return
 	}
-	if !v.given.given() { // else it has that already
-		v.log = withPID(v.log)
+	if !d.in.FromParent() { // else the log has the pid already
+		d.log = withPID(d.log)
 	}
-	v.handedTo, v.drainFrom = result.to, time.Now()
-	v.ops.leave()
-	v.drain()
-	v.tell(fmt.Sprintf("MAINPID=%d", result.to.pid()), "READY=1", "STATUS=")
-	v.log.Info("handed over", "successor", result.to.pid(), "took", result.took.Round(time.Millisecond).String(),
-		"drain_at_most", wording.Duration(v.r.Drain))
+	d.successor, d.drainFrom = result.child, time.Now()
+	d.ops.StopAccepting()
+	d.stop()
+	d.notify(fmt.Sprintf("MAINPID=%d", result.child.PID()), "READY=1", "STATUS=")
+	d.log.Info("handed over", "successor", result.child.PID(), "took", result.took.Round(time.Millisecond).String(),
+		"drain_at_most", wording.Duration(d.r.Drain))
 }
 
-// deserted takes the news that the successor has ended while this process
-// drains. There is no way back: the sockets are not this one's any more.
-func (v *serving) deserted() {
-	state := v.handedTo.cmd.ProcessState
+// successorEnded logs that the successor has ended while this process drains.
+// There is no way back: the sockets are no longer this process's.
+func (d *daemon) successorEnded() {
+	state := d.successor.State()
 	if state.Success() {
-		v.log.Info("the process that this one has handed over to has ended", "successor", state.Pid(), "state", state.String())
+		d.log.Info("the successor has ended", "successor", state.Pid(), "state", state.String())
 	} else {
-		v.log.Error("the process that this one has handed over to has ended: nobody takes connections now; start it again",
+		d.log.Error("the successor has ended: connections are refused until a server is started again",
 			"successor", state.Pid(), "state", state.String())
 	}
-	v.handedTo = nil
+	d.successor = nil
 }
 
-// over ends what is left when the server has ended.
-func (v *serving) over(err error) error {
-	if v.worker != nil {
-		v.worker.lastWords()
+// finish ends what is left when the server has ended with err.
+func (d *daemon) finish(err error) error {
+	if d.worker != nil {
+		d.worker.FinalScrape()
 	}
-	v.ops.close()
-	if v.handing != nil { // a new process must not outlive what asks for the end
-		v.giveUp()
-		if result := <-v.handing; result.err == nil {
-			result.to.end(v.r.Drain)
+	d.ops.Close()
+	if d.result != nil { // a successor must not outlive the signal that ends this process
+		d.cancel()
+		if result := <-d.result; result.err == nil {
+			result.child.Terminate(d.r.Drain)
 		}
 	}
-	if err == nil && v.drainFrom.IsZero() {
+	if err == nil && d.drainFrom.IsZero() {
 		err = errors.New("the server ended without being asked to")
 	}
 	if err != nil {
-		v.log.Error("ended", "error", err)
-		return &failure{err: err, logged: true}
+		d.log.Error("ended", "error", err)
+		return &settings.Failure{Err: err, Logged: true}
 	}
-	stats := v.s.Stats()
+	stats := d.s.Stats()
 	closed := uint64(0)
 	for _, n := range stats.Closed {
 		closed += n
 	}
-	v.log.Info("drained", "took", time.Since(v.drainFrom).Round(time.Millisecond).String(), "accepted", stats.Accepted, "closed", closed)
+	d.log.Info("drained", "took", time.Since(d.drainFrom).Round(time.Millisecond).String(),
+		"accepted", stats.Accepted, "closed", closed)
 	return nil
 }

@@ -1,4 +1,4 @@
-package cli
+package daemon
 
 import (
 	"runtime/debug"
@@ -7,55 +7,55 @@ import (
 )
 
 const (
-	// tidyEvery is the time between two looks of a tidier.
-	tidyEvery = 2 * time.Second
+	// scavengeEvery is the time between two checks.
+	scavengeEvery = 2 * time.Second
 
-	// quietBytes is what may be allocated between two looks that find it quiet:
+	// quietBytes is the most that a quiet process allocates between two checks:
 	// the log, timers, a client or two.
 	quietBytes = 64 << 10
 
-	// tidyBytes is what has to have been allocated since the last time that
-	// memory was given back, and tidyShare which part of what lives. They bound
-	// what it costs: for each byte that is allocated the collector looks at 16.
-	tidyBytes = 256 << 10
-	tidyShare = 16
+	// At least scavengeBytes and a scavengeShare-th of the live heap must have been
+	// allocated since memory was last returned. That bounds the cost: for each byte
+	// allocated the collector looks at 16.
+	scavengeBytes = 256 << 10
+	scavengeShare = 16
 )
 
-// A tidier gives memory back when it has become quiet: after many have connected
-// there is garbage, and memory that Go's runtime keeps for the next, which nobody
-// needs once they are there. One goroutine uses it.
-type tidier struct {
-	seen    uint64 // bytes allocated until the last look
-	tidied  uint64 // and until memory was last given back
-	samples [3]metrics.Sample
+// A scavenger returns memory to the system once the process is quiet: after many
+// clients have connected there is garbage, and free memory that the runtime keeps
+// for more of them. It is used by one goroutine.
+type scavenger struct {
+	seen      uint64 // bytes allocated until the last check
+	scavenged uint64 // bytes allocated until memory was last returned
+	samples   [3]metrics.Sample
 }
 
-func newTidier() *tidier {
-	t := new(tidier)
+func newScavenger() *scavenger {
+	s := new(scavenger)
 	for i, name := range []string{"/gc/gogc:percent", "/gc/heap/allocs:bytes", "/gc/heap/live:bytes"} {
-		t.samples[i].Name = name
+		s.samples[i].Name = name
 	}
-	return t
+	return s
 }
 
-// look gives memory back if it is due. Where GOGC says how much garbage may be,
-// it does nothing.
-func (t *tidier) look() {
-	metrics.Read(t.samples[:])
-	percent, allocated, live := t.samples[0].Value.Uint64(), t.samples[1].Value.Uint64(), t.samples[2].Value.Uint64()
-	if percent == gcPercent && t.due(allocated, live) {
+// check returns memory if that is due. It does nothing where GOGC is set by the
+// environment.
+func (s *scavenger) check() {
+	metrics.Read(s.samples[:])
+	percent, allocated, live := s.samples[0].Value.Uint64(), s.samples[1].Value.Uint64(), s.samples[2].Value.Uint64()
+	if percent == GCPercent && s.due(allocated, live) {
 		debug.FreeOSMemory()
 	}
 }
 
-// due takes what has been allocated in all and what lived at the last
-// collection, and reports whether memory is to be given back now.
-func (t *tidier) due(allocated, live uint64) bool {
-	quiet := allocated-t.seen < quietBytes
-	t.seen = allocated
-	if !quiet || allocated-t.tidied < max(live/tidyShare, tidyBytes) {
+// due reports whether to return memory now. allocated is the number of bytes
+// allocated so far, live the live heap at the last collection.
+func (s *scavenger) due(allocated, live uint64) bool {
+	quiet := allocated-s.seen < quietBytes
+	s.seen = allocated
+	if !quiet || allocated-s.scavenged < max(live/scavengeShare, scavengeBytes) {
 		return false
 	}
-	t.tidied = allocated
+	s.scavenged = allocated
 	return true
 }

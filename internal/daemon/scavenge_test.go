@@ -1,4 +1,4 @@
-package cli
+package daemon
 
 import (
 	"runtime"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-func TestTidierDue(t *testing.T) {
+func TestScavengerDue(t *testing.T) {
 	const kb, mb = 1 << 10, 1 << 20
-	y := newTidier()
+	y := newScavenger()
 	for i, c := range []struct {
 		allocated, live uint64
 		want            bool
@@ -39,21 +39,21 @@ func TestTidierDue(t *testing.T) {
 
 var keptByTest []byte
 
-// TestTidierLooks: garbage is gone once it is quiet.
-func TestTidierLooks(t *testing.T) {
+// TestScavengerChecks: garbage is gone once it is quiet.
+func TestScavengerChecks(t *testing.T) {
 	forced := func() uint32 {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.NumForcedGC
 	}
-	y := newTidier()
+	y := newScavenger()
 	before := forced()
-	y.look()
-	y.look()
+	y.check()
+	y.check()
 	if forced() != before {
 		t.Fatal("memory is given back though somebody else says how much garbage may be")
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	defer debug.SetGCPercent(debug.SetGCPercent(GCPercent))
 	for end := time.Now().Add(time.Minute); forced() == before; {
 		if time.Now().After(end) {
 			t.Fatal("no memory is given back")
@@ -61,10 +61,10 @@ func TestTidierLooks(t *testing.T) {
 		for range 1000 {
 			keptByTest = make([]byte, 1<<10)
 		}
-		y.look()
+		y.check()
 		if forced() != before {
 			t.Fatal("memory is given back while much is allocated")
 		}
-		y.look()
+		y.check()
 	}
 }

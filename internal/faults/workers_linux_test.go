@@ -217,7 +217,7 @@ func TestWorkerKilled(t *testing.T) {
 	f.installText(t, "#!/bin/sh\necho out of order >&2\nexit 3\n")
 	skip := len(f.logLines())
 	f.signal(t, victim.PID, syscall.SIGKILL)
-	f.await503(fmt.Sprintf("worker %d is to be started again", victim.Worker))
+	f.await503(fmt.Sprintf("worker %d is waiting to be restarted", victim.Worker))
 	if got := f.metrics().value("heartwheel_ready"); got != 0 {
 		t.Errorf("without one worker heartwheel_ready is %v", got)
 	}
@@ -281,7 +281,7 @@ func TestWorkersReplaced(t *testing.T) {
 	f.signal(t, f.pid(), syscall.SIGHUP)
 	f.awaitLine("the replacement", skip, func(l logLine) bool { return l.msg == "replacing the workers" })
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	f.awaitLine("another SIGHUP", skip, func(l logLine) bool { return l.msg == "SIGHUP ignored: the workers are being replaced" })
+	f.awaitLine("another SIGHUP", skip, func(l logLine) bool { return l.msg == "SIGHUP ignored: a rolling restart is under way" })
 	done := f.awaitLine("the end of it", skip, func(l logLine) bool { return l.msg == "workers replaced" })
 	for _, s := range stayers {
 		if err := s.wait(); err != nil {
@@ -327,7 +327,7 @@ func TestReplacementStops(t *testing.T) {
 	before := f.workers()
 	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit 3;; esac\nexec %s \"$@\"\n", binary(t)))
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	line := f.awaitLine("the end", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "the rest of the workers go on as they were") })
+	line := f.awaitLine("the end", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "the rest of the workers go on unchanged") })
 	if !strings.Contains(line.text, `"replaced":2,"of":4`) {
 		t.Error(line.text)
 	}

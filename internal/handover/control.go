@@ -1,59 +1,65 @@
-package cli
+package handover
 
 import (
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"heartwheel/server"
 )
 
 // The control socket joins a supervisor and a worker. A message is one byte:
 const (
-	orderConn  = 'c' // to the worker, with a descriptor: a connection for its ops handler
-	orderDrain = 'd' // to the worker: drain and end
-	orderGo    = 'g' // to the worker: its last figures are read, end
-	wordLast   = 'l' // from the worker: it has drained and waits for orderGo
+	msgConn    = 'c' // to the worker, with a descriptor: a connection for its ops handler
+	msgDrain   = 'd' // to the worker: drain and exit
+	msgExit    = 'g' // to the worker: its final scrape is done, exit
+	msgDrained = 'l' // from the worker: it has drained and waits for msgExit
 )
 
-// lastPatience is how long a worker that has drained waits for its last figures
-// to be read.
-const lastPatience = 2 * time.Second
+// ScrapeTimeout is how long a worker that has drained waits for its final scrape.
+const ScrapeTimeout = 2 * time.Second
 
-// An order to a worker is to drain and end.
-type order struct {
-	deserted bool // nobody gave it, but the supervisor has ended
+// A DrainRequest asks a worker to drain and exit.
+type DrainRequest struct {
+	Orphaned bool // the supervisor has ended
 }
 
-// An underling is a worker's side of its control socket. When the socket ends,
-// the supervisor has ended, however that came: it is the only one to hold the
-// other side. It is a net.Listener for the connections that are passed.
-// PR_SET_PDEATHSIG would not do as well: it goes by the thread that started the
-// process (golang/go#27505).
-type underling struct {
-	// Static after newUnderling.
-	index, count int
-	loops        int    // unless the settings say
-	ops          string // the supervisor's setting
-	conn         *net.UnixConn
-	conns        chan net.Conn
-	orders       chan order    // the first one; later ones say the same
-	dismissed    chan struct{} // closed at orderGo and at the end of the socket
+// A Control is a worker's side of its control socket. When the socket ends the
+// supervisor has ended, however that happened: only the supervisor holds the
+// other side. PR_SET_PDEATHSIG would not do as well: it follows the thread that
+// started the process (golang/go#27505).
+//
+// It is a net.Listener for the connections that the supervisor passes.
+type Control struct {
+	// Static after newControl.
+	Index, Count int    // of this worker, of all workers
+	Loops        int    // event loops, unless the settings say
+	Ops          string // the supervisor's --ops
+
+	Drains chan DrainRequest // the first request; later ones are dropped
+
+	conn  *net.UnixConn
+	conns chan net.Conn
+	exit  chan struct{} // closed at msgExit and at the end of the socket
 
 	closeOnce sync.Once
-	closed    chan struct{} // by Close, as a listener
+	closed    chan struct{} // by Close
 }
 
-// newUnderling takes up the control socket f. text is INDEX/COUNT/LOOPS/OPS.
-func newUnderling(text string, f *os.File) (*underling, error) {
+// ControlName is the name that a control socket is passed on by: see
+// settings.InheritEnv.
+func ControlName(index, count, loops int, ops string) string {
+	return fmt.Sprintf("%s%d/%d/%d/%s", workerScheme, index, count, loops, ops)
+}
+
+// newControl takes over the control socket f. text is INDEX/COUNT/LOOPS/OPS.
+func newControl(text string, f *os.File) (*Control, error) {
 	parts := strings.SplitN(text, "/", 4)
 	if len(parts) != 4 {
 		return nil, errors.New("is not of the form INDEX/COUNT/LOOPS/OPS")
@@ -68,10 +74,11 @@ func newUnderling(text string, f *os.File) (*underling, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &underling{index: index, count: count, loops: loops, ops: parts[3], conn: conn,
-		conns: make(chan net.Conn), orders: make(chan order, 1), dismissed: make(chan struct{}), closed: make(chan struct{})}, nil
+	return &Control{Index: index, Count: count, Loops: loops, Ops: parts[3], Drains: make(chan DrainRequest, 1),
+		conn: conn, conns: make(chan net.Conn), exit: make(chan struct{}), closed: make(chan struct{})}, nil
 }
 
+// unixConn returns a connection of its own for the socket f.
 func unixConn(f *os.File) (*net.UnixConn, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -84,57 +91,32 @@ func unixConn(f *os.File) (*net.UnixConn, error) {
 	return nil, errors.New("is not a Unix socket")
 }
 
-// accepts says whether a worker with these settings can take the place that the
-// supervisor has for it. What it cannot change while it runs must be as it was.
-func (u *underling) accepts(r *resolved, sockets []server.Socket, descriptors uint64) error {
-	const fix = "cannot change while the supervisor runs; restart it, or set it back"
-	var had []string
-	for _, o := range sockets {
-		had = append(had, o.Address)
-	}
-	want := r.WithDefaults().Listen
-	if !slices.Equal(slices.Sorted(slices.Values(had)), slices.Sorted(slices.Values(want))) {
-		return fmt.Errorf("listen was %s and is now %s: it %s", strings.Join(had, ","), strings.Join(want, ","), fix)
-	}
-	if r.ops != u.ops {
-		return fmt.Errorf("ops was %s and is now %s: it %s", u.ops, r.ops, fix)
-	}
-	n, err := decideWorkers(r, descriptors)
-	if err != nil {
-		return err
-	}
-	if n != u.count {
-		return fmt.Errorf("workers was %d and is now %d: it %s", u.count, n, fix)
-	}
-	return nil
-}
+// Start begins to read messages.
+func (c *Control) Start() { go c.read() }
 
-// begin starts to take orders.
-func (u *underling) begin() { go u.read() }
-
-func (u *underling) read() {
-	what, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+func (c *Control) read() {
+	msg, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 	for {
-		n, rightsLen, _, _, err := u.conn.ReadMsgUnix(what, rights)
+		n, rightsLen, _, _, err := c.conn.ReadMsgUnix(msg, rights)
 		if err != nil || n == 0 {
-			u.drain(order{deserted: true})
-			u.dismiss()
+			c.drain(DrainRequest{Orphaned: true})
+			c.stopWaiting()
 			return
 		}
-		switch what[0] {
-		case orderConn:
-			u.take(rights[:rightsLen])
-		case orderDrain:
-			u.drain(order{})
-		case orderGo:
-			u.dismiss()
+		switch msg[0] {
+		case msgConn:
+			c.pass(rights[:rightsLen])
+		case msgDrain:
+			c.drain(DrainRequest{})
+		case msgExit:
+			c.stopWaiting()
 		}
 	}
 }
 
-// take gives a connection that was passed to whoever accepts. Of what cannot be
-// used the other side sees the end.
-func (u *underling) take(rights []byte) {
+// pass gives the connection whose descriptor came with a message to Accept. An
+// unusable one is closed, which the other side sees.
+func (c *Control) pass(rights []byte) {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil || len(messages) != 1 {
 		return
@@ -145,60 +127,142 @@ func (u *underling) take(rights []byte) {
 	}
 	f := os.NewFile(uintptr(fds[0]), "ops")
 	defer f.Close()
-	c, err := unixConn(f)
+	conn, err := unixConn(f)
 	if err != nil {
 		return
 	}
 	select {
-	case u.conns <- c:
-	case <-u.closed:
-		c.Close()
+	case c.conns <- conn:
+	case <-c.closed:
+		conn.Close()
 	}
 }
 
-func (u *underling) drain(o order) {
+func (c *Control) drain(r DrainRequest) {
 	select {
-	case u.orders <- o:
-	default: // it has been said
+	case c.Drains <- r:
+	default: // already requested
 	}
 }
 
-// dismiss is called by read alone.
-func (u *underling) dismiss() {
+// stopWaiting is called by read alone.
+func (c *Control) stopWaiting() {
 	select {
-	case <-u.dismissed:
+	case <-c.exit:
 	default:
-		close(u.dismissed)
+		close(c.exit)
 	}
 }
 
-// lastWords lets the supervisor read the last figures, while the ops handler
-// still answers.
-func (u *underling) lastWords() {
-	if _, err := u.conn.Write([]byte{wordLast}); err != nil {
+// FinalScrape lets the supervisor read this worker's metrics once more while its
+// ops handler still answers, and returns when that is done or after
+// ScrapeTimeout.
+func (c *Control) FinalScrape() {
+	if _, err := c.conn.Write([]byte{msgDrained}); err != nil {
 		return
 	}
 	select {
-	case <-u.dismissed:
-	case <-time.After(lastPatience):
+	case <-c.exit:
+	case <-time.After(ScrapeTimeout):
 	}
 }
 
 // Accept implements net.Listener.
-func (u *underling) Accept() (net.Conn, error) {
+func (c *Control) Accept() (net.Conn, error) {
 	select {
-	case c := <-u.conns:
-		return c, nil
-	case <-u.closed:
+	case conn := <-c.conns:
+		return conn, nil
+	case <-c.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close implements net.Listener. Orders are taken on.
-func (u *underling) Close() error {
-	u.closeOnce.Do(func() { close(u.closed) })
+// Close implements net.Listener. Drain requests still arrive.
+func (c *Control) Close() error {
+	c.closeOnce.Do(func() { close(c.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (u *underling) Addr() net.Addr { return u.conn.LocalAddr() }
+func (c *Control) Addr() net.Addr { return c.conn.LocalAddr() }
+
+// A WorkerControl is the supervisor's side of a control socket. Its methods are
+// safe for concurrent use, but for Serve.
+type WorkerControl struct{ conn *net.UnixConn }
+
+// NewWorkerControl makes a control socket. The worker's end is for
+// Program.Start; the caller closes both.
+func NewWorkerControl() (*WorkerControl, *os.File, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &WorkerControl{conn: ours}, theirs, nil
+}
+
+// sendTimeout bounds sending to a worker that has stopped reading.
+const sendTimeout = time.Second
+
+func (w *WorkerControl) send(msg byte, rights []byte) error {
+	_ = w.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	_, _, err := w.conn.WriteMsgUnix([]byte{msg}, rights, nil)
+	return err
+}
+
+// Drain asks the worker to drain and exit.
+func (w *WorkerControl) Drain() error { return w.send(msgDrain, nil) }
+
+// Dial makes a connection to the worker's ops handler.
+func (w *WorkerControl) Dial() (net.Conn, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	if err := w.send(msgConn, syscall.UnixRights(int(theirs.Fd()))); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("the worker does not take connections to its ops handler: %w", err)
+	}
+	return ours, nil
+}
+
+// Serve reads messages until the socket ends. It calls finalScrape when the
+// worker has drained, and then lets it exit.
+func (w *WorkerControl) Serve(finalScrape func()) {
+	msg := make([]byte, 1)
+	for {
+		if _, err := w.conn.Read(msg); err != nil {
+			return
+		}
+		if msg[0] == msgDrained {
+			finalScrape()
+			_ = w.send(msgExit, nil)
+		}
+	}
+}
+
+// Close closes the supervisor's end.
+func (w *WorkerControl) Close() { w.conn.Close() }
+
+// socketPair makes the two ends of a control socket, or of a connection to a
+// worker's ops handler.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	syscall.ForkLock.RLock() // not every system has a close-on-exec flag for this
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "control")
+	defer f.Close() // unixConn has a duplicate
+	theirs = os.NewFile(uintptr(fds[1]), "control")
+	if ours, err = unixConn(f); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}

@@ -1,4 +1,4 @@
-package cli
+package handover
 
 import (
 	"fmt"
@@ -9,15 +9,15 @@ import (
 	"heartwheel/server"
 )
 
-// newCount makes memory in which so many processes can count, as a file to pass
-// on. It has no name that others could open.
-func newCount(lines int) (*os.File, *server.SharedCount, error) {
+// NewCount makes a connection count with slots for that many processes, in
+// memory without a name, and the file to pass it on by. The count has slot 0.
+func NewCount(slots int) (*os.File, *server.SharedCount, error) {
 	fd, err := unix.MemfdCreate("heartwheel-connections", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot make memory to share: memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "count")
-	err = f.Truncate(int64(lines * server.SharedLine))
+	err = f.Truncate(int64(slots * server.SharedLine))
 	if err == nil {
 		var c *server.SharedCount
 		if c, err = mapCount(f, 0); err == nil {
@@ -29,7 +29,7 @@ func newCount(lines int) (*os.File, *server.SharedCount, error) {
 }
 
 // mapCount maps the file for as long as this process lives.
-func mapCount(f *os.File, line int) (*server.SharedCount, error) {
+func mapCount(f *os.File, slot int) (*server.SharedCount, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -38,5 +38,5 @@ func mapCount(f *os.File, line int) (*server.SharedCount, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return server.NewSharedCount(mem, line)
+	return server.NewSharedCount(mem, slot)
 }

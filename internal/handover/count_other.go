@@ -1,6 +1,6 @@
 //go:build !linux
 
-package cli
+package handover
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 var errNoWorkers = errors.New("workers are possible on Linux only")
 
-func newCount(int) (*os.File, *server.SharedCount, error) { return nil, nil, errNoWorkers }
+// NewCount fails: workers need Linux.
+func NewCount(int) (*os.File, *server.SharedCount, error) { return nil, nil, errNoWorkers }
 
 func mapCount(*os.File, int) (*server.SharedCount, error) { return nil, errNoWorkers }

@@ -1,4 +1,8 @@
-package cli
+// Package handover passes listening sockets from one heartwheel process to
+// another: to the successor that replaces this process, and to the workers of a
+// supervisor. It starts those processes, and speaks to them over the control
+// socket and to the service manager.
+package handover
 
 import (
 	"context"
@@ -17,32 +21,36 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/settings"
 	"heartwheel/internal/timerslack"
 	"heartwheel/internal/wording"
 	"heartwheel/server"
 )
 
-// A program is what a process of serve is started from.
-type program struct {
-	path    string
-	args    []string
-	environ []string
-	stderr  *os.File      // the log of both processes
-	slack   time.Duration // of its timers; 0: as of this process
+// ReadyTimeout is how long a new process may take to become ready.
+const ReadyTimeout = 30 * time.Second
+
+// A Program is what a process of serve is started from.
+type Program struct {
+	Path    string
+	Args    []string
+	Environ []string
+	Stderr  *os.File      // the log, shared with this process
+	Slack   time.Duration // timer slack (prctl(2)); 0: as in this process
 }
 
-// thisProgram is the program that this process was started from: whatever is
-// at that path later is what a hand-over starts.
-func thisProgram(argv, environ []string, stderr *os.File) (*program, error) {
+// ThisProgram returns the program that this process was started from. A
+// hand-over starts what is at its path then.
+func ThisProgram(argv, environ []string, stderr *os.File) (*Program, error) {
 	path, err := startedFrom(argv[0])
 	if err != nil {
 		return nil, err
 	}
-	return &program{path: path, args: argv[1:], environ: environ, stderr: stderr}, nil
+	return &Program{Path: path, Args: argv[1:], Environ: environ, Stderr: stderr}, nil
 }
 
-// startedFrom is the path that the command arg0 was found at. Where that is a
-// symbolic link it stays one, so that it can be pointed at another version.
+// startedFrom returns the path where the command arg0 was found. A symbolic link
+// is not resolved, so that it can be pointed at another version.
 func startedFrom(arg0 string) (string, error) {
 	self, err := os.Executable()
 	found, lookErr := exec.LookPath(arg0)
@@ -64,28 +72,31 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(ia, ib)
 }
 
-// A successor is a started process that was given sockets.
-type successor struct {
-	cmd   *exec.Cmd
-	ready *os.File // reading end of its pipe
-	said  *heldBack
-	gone  chan struct{} // closed when it has ended; cmd.ProcessState tells how
+// A Child is a started process. Its methods are safe for concurrent use, but for
+// AwaitReady.
+type Child struct {
+	cmd    *exec.Cmd
+	ready  *os.File // reading end of its pipe
+	stderr *startupOutput
+	done   chan struct{} // closed when it has ended
 }
 
-// A gift is a descriptor that a started process is given, with its name in
-// inheritEnv.
-type gift struct {
-	name string
-	file *os.File
+// An Extra is a descriptor to pass to a child beside its sockets.
+type Extra struct {
+	Name string // in settings.InheritEnv
+	File *os.File
 }
 
-// start starts p as a process that is given duplicates of the sockets, and the
-// gifts, which it closes here.
-func (p *program) start(sockets []server.Socket, gifts ...gift) (*successor, error) {
+// CountExtra passes a connection count on, with a slot in it.
+func CountExtra(f *os.File, slot int) Extra { return Extra{fmt.Sprintf("%s%d", countScheme, slot), f} }
+
+// Start starts p with duplicates of the sockets, and with the extras, which it
+// closes in this process.
+func (p *Program) Start(sockets []server.Socket, extras ...Extra) (*Child, error) {
 	ready, announce, err := os.Pipe()
-	names, files := []string{readyName, stderrName}, []*os.File{announce, p.stderr}
-	for _, g := range gifts {
-		names, files = append(names, g.name), append(files, g.file)
+	names, files := []string{readyName, stderrName}, []*os.File{announce, p.Stderr}
+	for _, x := range extras {
+		names, files = append(names, x.Name), append(files, x.File)
 	}
 	defer func() {
 		for i, f := range files {
@@ -105,25 +116,25 @@ func (p *program) start(sockets []server.Socket, gifts ...gift) (*successor, err
 		}
 		names, files = append(names, o.Address), append(files, f)
 	}
-	s := &successor{ready: ready, said: &heldBack{to: p.stderr}, gone: make(chan struct{})}
-	s.cmd = exec.Command(p.path, p.args...)
-	s.cmd.Env = append(p.environ[:len(p.environ):len(p.environ)], inheritEnv+"="+strings.Join(names, ","))
-	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = os.Stdin, os.Stdout, s.said
-	s.cmd.ExtraFiles = files
-	s.cmd.WaitDelay = time.Second // for children of its own that keep its standard error
-	if err := timerslack.Start(s.cmd, p.slack); err != nil {
+	c := &Child{ready: ready, stderr: &startupOutput{to: p.Stderr}, done: make(chan struct{})}
+	c.cmd = exec.Command(p.Path, p.Args...)
+	c.cmd.Env = append(p.Environ[:len(p.Environ):len(p.Environ)], settings.InheritEnv+"="+strings.Join(names, ","))
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, c.stderr
+	c.cmd.ExtraFiles = files
+	c.cmd.WaitDelay = time.Second // its own children may hold its standard error
+	if err := timerslack.Start(c.cmd, p.Slack); err != nil {
 		ready.Close()
 		return nil, err
 	}
 	go func() {
-		defer close(s.gone)
-		_ = s.cmd.Wait() // the state says what came of it
+		defer close(c.done)
+		_ = c.cmd.Wait() // see State
 	}()
-	return s, nil
+	return c, nil
 }
 
-// duplicate is another descriptor of the socket. ln.File would not do: os/exec
-// makes that blocking, and with it the socket that this process accepts on.
+// duplicate returns another descriptor of the socket. os/exec would make one from
+// ln.File blocking, and with it the socket that this process accepts on.
 func duplicate(ln *net.TCPListener) (*os.File, error) {
 	raw, err := ln.SyscallConn()
 	if err != nil {
@@ -139,45 +150,59 @@ func duplicate(ln *net.TCPListener) (*os.File, error) {
 	return os.NewFile(uintptr(dup), "socket"), nil
 }
 
-func (s *successor) pid() int { return s.cmd.Process.Pid }
+// PID returns its process id.
+func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// awaitReady waits until the process says that it is ready, for at most limit.
-func (s *successor) awaitReady(limit time.Duration) error {
-	defer s.ready.Close()
-	_ = s.ready.SetReadDeadline(time.Now().Add(limit))
-	line, err := io.ReadAll(io.LimitReader(s.ready, int64(len(readyLine))))
+// Done is closed when the process has ended.
+func (c *Child) Done() <-chan struct{} { return c.done }
+
+// State says how the process ended. Valid once Done is closed.
+func (c *Child) State() *os.ProcessState { return c.cmd.ProcessState }
+
+// Stderr returns what the process wrote to standard error before it was ready,
+// its first 16 KiB.
+func (c *Child) Stderr() string { return c.stderr.text() }
+
+// AwaitReady waits until the process is ready, for at most timeout.
+func (c *Child) AwaitReady(timeout time.Duration) error {
+	defer c.ready.Close()
+	_ = c.ready.SetReadDeadline(time.Now().Add(timeout))
+	line, err := io.ReadAll(io.LimitReader(c.ready, int64(len(readyLine))))
 	switch {
 	case string(line) == readyLine:
-		s.said.passOn()
+		c.stderr.passOn()
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the new process was not ready within %s", wording.Duration(limit))
+		return fmt.Errorf("the new process was not ready within %s", wording.Duration(timeout))
 	case err != nil:
 		return err
 	}
-	select { // most likely it is ending, and its exit code says why
-	case <-s.gone:
+	select { // most likely it is ending, and its exit status says why
+	case <-c.done:
 	case <-time.After(time.Second):
 	}
 	return errors.New("the new process did not say that it is ready")
 }
 
-// end asks the process to drain and end, kills it after the time it may take,
-// and returns when it has ended.
-func (s *successor) end(within time.Duration) {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	patience := time.AfterFunc(within, func() { _ = s.cmd.Process.Kill() })
-	defer patience.Stop()
-	<-s.gone
+// Kill ends the process at once.
+func (c *Child) Kill() { _ = c.cmd.Process.Kill() }
+
+// Terminate asks the process to drain and exit, kills it after timeout, and
+// returns when it has ended.
+func (c *Child) Terminate(timeout time.Duration) {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	late := time.AfterFunc(timeout, c.Kill)
+	defer late.Stop()
+	<-c.done
 }
 
-// maxHeldBack bounds what is kept of a new process' standard error, in bytes.
-const maxHeldBack = 16 << 10
+// maxStartupOutput bounds what a startupOutput keeps, in bytes.
+const maxStartupOutput = 16 << 10
 
-// A heldBack takes what a process writes to standard error before it is ready.
-// That is passed on when it is; if it never is, text has its beginning. Safe
-// for concurrent use.
-type heldBack struct {
+// A startupOutput takes what a process writes to standard error before it is
+// ready, and passes it on then. If that never happens, text has the beginning.
+// Safe for concurrent use.
+type startupOutput struct {
 	to io.Writer
 
 	mu     sync.Mutex
@@ -185,72 +210,103 @@ type heldBack struct {
 	passes bool   // guarded by mu
 }
 
-func (h *heldBack) Write(b []byte) (int, error) {
+func (h *startupOutput) Write(b []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.passes {
 		_, _ = h.to.Write(b)
 	} else {
-		h.kept = append(h.kept, b[:min(len(b), maxHeldBack-len(h.kept))]...)
+		h.kept = append(h.kept, b[:min(len(b), maxStartupOutput-len(h.kept))]...)
 	}
-	return len(b), nil // a log that is gone is no reason to block the process
+	return len(b), nil // a broken log must not block the process
 }
 
-func (h *heldBack) passOn() {
+func (h *startupOutput) passOn() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, _ = h.to.Write(h.kept)
 	h.kept, h.passes = nil, true
 }
 
-func (h *heldBack) text() string {
+func (h *startupOutput) text() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return strings.TrimSpace(string(h.kept))
 }
 
-// A handover is one attempt to be replaced by a new process.
-type handover struct {
-	program *program
-	sockets []server.Socket
-	limit   time.Duration // for the new process to be ready
-	drain   time.Duration // for it to end where it must not go on
-	log     *slog.Logger
+// A Handover is one attempt to replace this process by a new one.
+type Handover struct {
+	Program *Program
+	Sockets []server.Socket
+	Timeout time.Duration // for the new process to become ready
+	Drain   time.Duration // for it to end if the attempt fails
+	Log     *slog.Logger
 }
 
-// A handoverError is a hand-over that did not come about.
-type handoverError struct {
-	err  error
-	said string // by the new process, on standard error
+// An Error is a child that did not become ready.
+type Error struct {
+	Err    error
+	Stderr string // what it wrote to standard error
 }
 
-func (e *handoverError) Error() string { return e.err.Error() }
-func (e *handoverError) Unwrap() error { return e.err }
+func (e *Error) Error() string { return e.Err.Error() }
 
-// run starts the new process and returns it once it is ready. When ctx ends
-// before, or it does not become ready, it is made to end, and the error is a
-// *handoverError.
-func (h *handover) run(ctx context.Context) (*successor, error) {
-	s, err := h.program.start(h.sockets)
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// errCanceled is the cause when this process ends before its child is ready.
+var errCanceled = errors.New("canceled: this process is ending")
+
+// Run starts the new process and returns it once it is ready. If ctx ends first,
+// or the process does not become ready, it is terminated and the error is an
+// *Error.
+func (h *Handover) Run(ctx context.Context) (*Child, error) {
+	c, err := h.Program.Start(h.Sockets)
 	if err != nil {
-		return nil, &handoverError{err: err}
+		return nil, &Error{Err: err}
 	}
-	h.log.Info("handing over", "successor", s.pid(), "path", h.program.path)
-	ended := make(chan struct{})
+	h.Log.Info("handing over", "successor", c.PID(), "path", h.Program.Path)
+	canceled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		s.end(h.drain)
+		defer close(canceled)
+		c.Terminate(h.Drain)
 	})
-	err = s.awaitReady(h.limit)
+	err = c.AwaitReady(h.Timeout)
 	switch {
 	case !stop():
-		<-ended
-		err = errors.New("given up, as this process is to end")
+		<-canceled
+		err = errCanceled
 	case err == nil:
-		return s, nil
+		return c, nil
 	default:
-		s.end(h.drain)
-		err = fmt.Errorf("%w; it ended with %s", err, s.cmd.ProcessState)
+		c.Terminate(h.Drain)
+		err = fmt.Errorf("%w; it ended with %s", err, c.State())
 	}
-	return nil, &handoverError{err: err, said: s.said.text()}
+	return nil, &Error{Err: err, Stderr: c.Stderr()}
+}
+
+// StartWorker starts p as a worker and returns it once it is ready. If ctx ends
+// first, or the process does not become ready, it is killed and the error is an
+// *Error.
+func (p *Program) StartWorker(ctx context.Context, sockets []server.Socket, extras ...Extra) (*Child, error) {
+	c, err := p.Start(sockets, extras...)
+	if err != nil {
+		return nil, &Error{Err: err}
+	}
+	canceled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(canceled)
+		c.Kill() // it serves few connections yet, if any
+	})
+	err = c.AwaitReady(ReadyTimeout)
+	if !stop() {
+		<-canceled
+		err = errCanceled
+	}
+	if err == nil {
+		return c, nil
+	}
+	c.Kill()
+	<-c.done
+	return nil, &Error{Err: fmt.Errorf("%w; it ended with %s", err, c.State()), Stderr: c.Stderr()}
 }

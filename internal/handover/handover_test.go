@@ -1,43 +1,44 @@
-package cli
+package handover
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
+
+// limit is how long a test waits for something that has to happen.
+const limit = time.Minute
 
 // shell is a program that runs a script of the shell in the place of a new
 // version: descriptor 3 is where it says that it is ready, 4 its lasting
 // standard error, 5 the socket.
-func shell(t *testing.T, script string) (p *program, stderr *os.File) {
+func shell(t *testing.T, script string) (p *Program, stderr *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
-	return &program{path: "/bin/sh", args: []string{"-c", script}, environ: []string{"PATH=" + os.Getenv("PATH")}, stderr: w}, r
+	return &Program{Path: "/bin/sh", Args: []string{"-c", script}, Environ: []string{"PATH=" + os.Getenv("PATH")}, Stderr: w}, r
 }
 
-func handOverTo(t *testing.T, p *program) *handover {
-	return &handover{program: p, sockets: []server.Socket{{Address: "tcp://127.0.0.1:0", Listener: listenHere(t)}},
-		limit: limit, drain: limit, log: slog.New(slog.DiscardHandler)}
+func handOverTo(t *testing.T, p *Program) *Handover {
+	return &Handover{Program: p, Sockets: []server.Socket{{Address: "tcp://127.0.0.1:0", Listener: listenHere(t)}},
+		Timeout: limit, Drain: limit, Log: slog.New(slog.DiscardHandler)}
 }
 
 func TestHandoverFails(t *testing.T) {
@@ -58,18 +59,18 @@ func TestHandoverFails(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			p, _ := shell(t, c.script)
 			h := handOverTo(t, p)
-			h.limit, h.drain = c.limit, c.drain
-			_, err := h.run(context.Background())
-			var failed *handoverError
-			if !errors.As(err, &failed) || !strings.Contains(err.Error(), c.err) || failed.said != c.said {
-				t.Errorf("%v, said %q; want %s, said %q", err, failed.said, c.err, c.said)
+			h.Timeout, h.Drain = c.limit, c.drain
+			_, err := h.Run(context.Background())
+			var failed *Error
+			if !errors.As(err, &failed) || !strings.Contains(err.Error(), c.err) || failed.Stderr != c.said {
+				t.Errorf("%v, said %q; want %s, said %q", err, failed.Stderr, c.err, c.said)
 			}
-			wantNonBlocking(t, h.sockets[0].Listener)
+			wantNonBlocking(t, h.Sockets[0].Listener)
 		})
 	}
 	p, _ := shell(t, "")
-	p.path = filepath.Join(t.TempDir(), "missing")
-	if _, err := handOverTo(t, p).run(context.Background()); !errors.Is(err, os.ErrNotExist) {
+	p.Path = filepath.Join(t.TempDir(), "missing")
+	if _, err := handOverTo(t, p).Run(context.Background()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
 }
@@ -89,15 +90,15 @@ func wantNonBlocking(t *testing.T, ln *net.TCPListener) {
 }
 
 // A new process that is ready lives on; what it wrote before goes to the log,
-// and its environment and descriptors are what inheritEnv says.
+// and its environment and descriptors are what settings.InheritEnv says.
 func TestHandoverSucceeds(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	p, log := shell(t, `echo "$HEARTWHEEL_INHERIT $A" >&2; test -S /dev/fd/5 || exit 1
 exec 2>&4; echo ready >&3; exec 3>&-; echo later >&2; read line; exit 7`)
-	p.environ = append(p.environ, "A=b", inheritEnv+"=old")
+	p.Environ = append(p.Environ, "A=b", settings.InheritEnv+"=old")
 	h := handOverTo(t, p)
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := h.run(ctx)
+	s, err := h.Run(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,21 +111,21 @@ exec 2>&4; echo ready >&3; exec 3>&-; echo later >&2; read line; exit 7`)
 	if text := string(got); text != want+"later\n" && text != "later\n"+want {
 		t.Errorf("the log has %q", text)
 	}
-	wantNonBlocking(t, h.sockets[0].Listener)
-	s.end(limit)
-	if s.cmd.ProcessState.Success() {
-		t.Errorf("it ended with %s", s.cmd.ProcessState)
+	wantNonBlocking(t, h.Sockets[0].Listener)
+	s.Terminate(limit)
+	if s.State().Success() {
+		t.Errorf("it ended with %s", s.State())
 	}
 }
 
-// Whoever gives up a hand-over has the new process asked to end first.
-func TestHandoverGivenUp(t *testing.T) {
+// A canceled hand-over terminates the new process first.
+func TestHandoverCanceled(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	p, log := shell(t, `trap 'echo told >&4; exit 5' TERM; echo here >&4; while :; do sleep 0.01; done`)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := handOverTo(t, p).run(ctx)
+		_, err := handOverTo(t, p).Run(ctx)
 		ended <- err
 	}()
 	line := make([]byte, len("here\n"))
@@ -132,7 +133,7 @@ func TestHandoverGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "given up") {
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "canceled") {
 		t.Errorf("%v", err)
 	}
 	if _, err := io.ReadFull(log, line); err != nil || string(line) != "told\n" {
@@ -140,10 +141,10 @@ func TestHandoverGivenUp(t *testing.T) {
 	}
 }
 
-func TestHeldBack(t *testing.T) {
+func TestStartupOutput(t *testing.T) {
 	var to strings.Builder
-	h := &heldBack{to: &to}
-	big := strings.Repeat("x", maxHeldBack-2)
+	h := &startupOutput{to: &to}
+	big := strings.Repeat("x", maxStartupOutput-2)
 	for _, text := range []string{" a", big, "bc"} {
 		if n, err := h.Write([]byte(text)); n != len(text) || err != nil {
 			t.Errorf("%d %v", n, err)
@@ -188,7 +189,7 @@ func TestStartedFrom(t *testing.T) {
 }
 
 // notifications is a socket in the place of a service manager's.
-func notifications(t *testing.T) (m manager, next func() string) {
+func notifications(t *testing.T) (m Manager, next func() string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hw") // short: the length of such a path is limited
 	if err != nil {
@@ -201,7 +202,7 @@ func notifications(t *testing.T) (m manager, next func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return managerOf([]string{"NOTIFY_SOCKET=" + path}), func() string {
+	return ManagerOf([]string{"NOTIFY_SOCKET=" + path}), func() string {
 		t.Helper()
 		b := make([]byte, 4096)
 		_ = conn.SetReadDeadline(time.Now().Add(limit))
@@ -214,87 +215,25 @@ func notifications(t *testing.T) (m manager, next func() string) {
 }
 
 func TestManager(t *testing.T) {
-	if err := managerOf(nil).tell("READY=1"); err != nil {
+	if err := ManagerOf(nil).Notify("READY=1"); err != nil {
 		t.Error(err)
 	}
-	for _, wrong := range []manager{"vsock:2:1", "/nowhere/n"} {
-		if wrong.tell("READY=1") == nil {
+	for _, wrong := range []Manager{"vsock:2:1", "/nowhere/n"} {
+		if wrong.Notify("READY=1") == nil {
 			t.Errorf("%s was told", wrong)
 		}
 	}
 	m, next := notifications(t)
-	if err := m.tell("MAINPID=7", "READY=1"); err != nil {
+	if err := m.Notify("MAINPID=7", "READY=1"); err != nil {
 		t.Fatal(err)
 	}
 	if got := next(); got != "MAINPID=7\nREADY=1" {
 		t.Errorf("got %q", got)
 	}
-	if err := m.tell(reloading()...); err != nil {
+	if err := m.Notify(Reloading()...); err != nil {
 		t.Fatal(err)
 	}
 	if got := next(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") || strings.HasSuffix(got, "=0") {
 		t.Errorf("got %q", got)
 	}
-}
-
-// What a service manager is told in the life of two processes, of which only
-// that which it watches speaks.
-func TestManagerIsTold(t *testing.T) {
-	hangups := make(chan os.Signal, 1) // see TestScript
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	m, next := notifications(t)
-	path, err := exec.LookPath("heartwheel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(t.TempDir(), "f.yaml")
-	write := func(text string) {
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("drain: 1s")
-	cmd := exec.Command(path, "serve", "--listen", "tcp://127.0.0.1:0", "--ops", "off", "--config", config)
-	cmd.Env = []string{"NOTIFY_SOCKET=" + string(m)}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-	}()
-	want := func(text string) string {
-		t.Helper()
-		rest, ok := strings.CutPrefix(next(), text)
-		if !ok {
-			t.Fatalf("got no %q", text)
-		}
-		return rest
-	}
-	hangUp := func() {
-		t.Helper()
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		want("RELOADING=1\n")
-	}
-	want("READY=1")
-	write("drain: soon")
-	hangUp()
-	want("READY=1\nSTATUS=the last hand-over failed")
-	write("drain: 1s")
-	hangUp()
-	pid, _, _ := strings.Cut(want("MAINPID="), "\nREADY=1")
-	if _, err := fmt.Sscan(pid, new(int)); err != nil || pid == fmt.Sprint(cmd.Process.Pid) {
-		t.Fatalf("the main process is now %q", pid)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
-	}
-	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil { // only the successor is left
-		t.Fatal(err)
-	}
-	want("STOPPING=1")
 }

@@ -1,4 +1,4 @@
-package cli
+package handover
 
 import (
 	"errors"
@@ -11,39 +11,39 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
 
-// inheritEnv names the descriptors that a process was given by the one that
-// started it, in their order from firstInherited on, separated by commas. A
-// name is one of
+// settings.InheritEnv names the descriptors that a process inherits from the
+// one that started it, in their order from firstInherited on, separated by
+// commas. A name is one of
 //
-//	ready                      a pipe: readyLine is written there once connections are taken
-//	stderr                     what becomes standard error then; the starter reads it until then
+//	ready                      a pipe: the child writes readyLine once it accepts connections
+//	stderr                     standard error from then on; until then the parent reads it
 //	tcp://HOST:PORT            a listening socket for this address of --listen
 //	ops://HOST:PORT            the same for --ops
-//	worker://INDEX/COUNT/…     the control socket of a worker: see underling
-//	count://LINE               memory that the workers share, and the worker's line of it
+//	worker://INDEX/COUNT/…     the control socket of a worker: see Control
+//	count://SLOT               the connection count that workers share, and the worker's slot in it
 //
-// An address is written as in the settings: a port 0 there stays 0 here. ready
-// is there whenever anything is.
+// An address is written as in the settings: port 0 stays 0. ready is always
+// there.
 const (
-	inheritEnv     = envPrefix + "INHERIT"
 	firstInherited = 3
 	maxInherited   = 1000
 
 	readyName  = "ready"
 	stderrName = "stderr"
-	tcpScheme  = "tcp://"
-	opsScheme  = "ops://"
 
+	TCPScheme    = "tcp://"
+	OpsScheme    = "ops://"
 	workerScheme = "worker://"
 	countScheme  = "count://"
 
 	readyLine = "ready\n"
 )
 
-// parseInherit reads the value of inheritEnv into the names.
+// parseInherit reads the value of settings.InheritEnv into the names.
 func parseInherit(text string) ([]string, error) {
 	names := strings.Split(text, ",")
 	if len(names) > maxInherited {
@@ -57,8 +57,8 @@ func parseInherit(text string) ([]string, error) {
 				return nil, fmt.Errorf("names %s twice", name)
 			}
 			seen[name] = true
-		case strings.HasPrefix(name, workerScheme) || strings.HasPrefix(name, countScheme): // open judges the rest
-		case len(name) == len(tcpScheme) || !strings.HasPrefix(name, tcpScheme) && !strings.HasPrefix(name, opsScheme):
+		case strings.HasPrefix(name, workerScheme) || strings.HasPrefix(name, countScheme): // open checks the rest
+		case len(name) == len(TCPScheme) || !strings.HasPrefix(name, TCPScheme) && !strings.HasPrefix(name, OpsScheme):
 			return nil, fmt.Errorf("names %q, which this version does not know", name)
 		}
 	}
@@ -68,39 +68,40 @@ func parseInherit(text string) ([]string, error) {
 	return names, nil
 }
 
-// An inheritance is what a process was given by the one that started it; the
-// zero one is nothing.
-type inheritance struct {
+// An Inheritance is what a process got from the one that started it. The zero
+// value is nothing.
+type Inheritance struct {
+	Control *Control            // nil: this process is not a worker
+	Count   *server.SharedCount // nil: this process counts its connections alone
+
 	ready, stderr *os.File
-	sockets       []server.Socket // those of tcp:// and of ops://
-	worker        *underling      // nil: this process is no worker
-	count         *server.SharedCount
+	sockets       []server.Socket // those of tcp:// and ops://
 }
 
-// inherit opens what environ names. The descriptors are not passed on to
-// children of this process, and neither is the variable.
-func inherit(environ []string) (*inheritance, error) {
-	in := &inheritance{}
-	text := lookup(environ, inheritEnv)
+// Inherit opens what environ names. Children of this process inherit neither
+// the descriptors nor the variable.
+func Inherit(environ []string) (*Inheritance, error) {
+	in := &Inheritance{}
+	text := Lookup(environ, settings.InheritEnv)
 	if text == "" {
 		return in, nil
 	}
-	_ = os.Unsetenv(inheritEnv) // it fails only for names that are none
+	_ = os.Unsetenv(settings.InheritEnv) // fails only for malformed names
 	names, err := parseInherit(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%s %w; it is for processes that heartwheel starts: unset it", inheritEnv, text, err)
+		return nil, fmt.Errorf("%s=%s %w; only heartwheel sets it, for processes that it starts: unset it", settings.InheritEnv, text, err)
 	}
 	for i, name := range names {
 		if err := in.open(name, firstInherited+i); err != nil {
-			in.close()
-			return nil, fmt.Errorf("%s=%s: descriptor %d, %s: %w; it is for processes that heartwheel starts: unset it",
-				inheritEnv, text, firstInherited+i, name, err)
+			in.Close()
+			return nil, fmt.Errorf("%s=%s: descriptor %d, %s: %w; only heartwheel sets it, for processes that it starts: unset it",
+				settings.InheritEnv, text, firstInherited+i, name, err)
 		}
 	}
 	return in, nil
 }
 
-func (in *inheritance) open(name string, fd int) error {
+func (in *Inheritance) open(name string, fd int) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return err
 	}
@@ -113,18 +114,18 @@ func (in *inheritance) open(name string, fd int) error {
 		in.stderr = f
 		return nil
 	}
-	defer f.Close() // what follows has a duplicate, or a mapping
+	defer f.Close() // the rest keeps a duplicate or a mapping
 	if text, ok := strings.CutPrefix(name, workerScheme); ok {
 		var err error
-		in.worker, err = newUnderling(text, f)
+		in.Control, err = newControl(text, f)
 		return err
 	}
 	if text, ok := strings.CutPrefix(name, countScheme); ok {
-		line, err := strconv.Atoi(text)
+		slot, err := strconv.Atoi(text)
 		if err != nil {
-			return errors.New("has no line")
+			return errors.New("has no slot")
 		}
-		in.count, err = mapCount(f, line)
+		in.Count, err = mapCount(f, slot)
 		return err
 	}
 	ln, err := net.FileListener(f)
@@ -140,67 +141,77 @@ func (in *inheritance) open(name string, fd int) error {
 	return nil
 }
 
-// take takes out the sockets whose address has that beginning.
-func (in *inheritance) take(scheme string) (taken []server.Socket) {
-	in.sockets = slices.DeleteFunc(in.sockets, func(o server.Socket) bool {
-		wanted := strings.HasPrefix(o.Address, scheme)
+// Addresses returns the addresses of the sockets that nobody has taken.
+func (in *Inheritance) Addresses() []string {
+	var all []string
+	for _, s := range in.sockets {
+		all = append(all, s.Address)
+	}
+	return all
+}
+
+// Take removes and returns the sockets whose address begins with scheme. They
+// are the caller's to close.
+func (in *Inheritance) Take(scheme string) (taken []server.Socket) {
+	in.sockets = slices.DeleteFunc(in.sockets, func(s server.Socket) bool {
+		wanted := strings.HasPrefix(s.Address, scheme)
 		if wanted {
-			taken = append(taken, o)
+			taken = append(taken, s)
 		}
 		return wanted
 	})
 	return taken
 }
 
-// takeOps takes out the socket for the ops address addr, and closes those for
-// others. It is nil if there is none.
-func (in *inheritance) takeOps(addr string) (ln *net.TCPListener) {
-	for _, o := range in.take(opsScheme) {
-		if ln == nil && o.Address == opsScheme+addr {
-			ln = o.Listener
+// TakeOps removes and returns the socket for the ops address addr, nil if there
+// is none, and closes those for other ops addresses.
+func (in *Inheritance) TakeOps(addr string) (ln *net.TCPListener) {
+	for _, s := range in.Take(OpsScheme) {
+		if ln == nil && s.Address == OpsScheme+addr {
+			ln = s.Listener
 			continue
 		}
-		o.Listener.Close()
+		s.Listener.Close()
 	}
 	return ln
 }
 
-// given reports whether another process started this one to take over, or as
-// a worker.
-func (in *inheritance) given() bool { return in.ready != nil }
+// FromParent reports whether a heartwheel process started this one, as its
+// successor or as a worker.
+func (in *Inheritance) FromParent() bool { return in.ready != nil }
 
-// announce tells the process that started this one that connections are taken,
-// and takes up the standard error that is to last.
-func (in *inheritance) announce() error {
-	if !in.given() {
+// Announce tells the parent that this process accepts connections, and switches
+// to the standard error that lasts.
+func (in *Inheritance) Announce() error {
+	if !in.FromParent() {
 		return nil
 	}
 	if in.stderr != nil {
 		if err := unix.Dup2(int(in.stderr.Fd()), unix.Stderr); err != nil {
-			return fmt.Errorf("standard error stays with the process before: %w", err)
+			return fmt.Errorf("standard error stays with the parent process: %w", err)
 		}
 	}
 	_, err := in.ready.WriteString(readyLine)
-	in.close()
+	in.Close()
 	return err
 }
 
-// close closes what nobody has taken.
-func (in *inheritance) close() {
+// Close closes what has not been taken.
+func (in *Inheritance) Close() {
 	for _, f := range []*os.File{in.ready, in.stderr} {
 		if f != nil {
 			f.Close()
 		}
 	}
-	for _, o := range in.sockets {
-		o.Listener.Close()
+	for _, s := range in.sockets {
+		s.Listener.Close()
 	}
 	in.sockets = nil
 }
 
-// lookup is the value of a variable in environ, empty if it is not there. The
-// last one counts, as in os/exec.
-func lookup(environ []string, name string) string {
+// Lookup returns the value of a variable in environ, empty if it is not there.
+// The last one counts, as in os/exec.
+func Lookup(environ []string, name string) string {
 	for _, entry := range slices.Backward(environ) {
 		if value, ok := strings.CutPrefix(entry, name+"="); ok {
 			return value

@@ -1,16 +1,12 @@
-package cli
+package handover
 
 import (
-	"bytes"
-	"io"
 	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
+	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
 
@@ -63,7 +59,7 @@ func FuzzParseInherit(f *testing.F) {
 			case name == readyName:
 				ready++
 			case name == stderrName:
-			case len(name) <= len(tcpScheme) && !strings.HasPrefix(name, opsScheme), !strings.Contains(name, "://"):
+			case len(name) <= len(TCPScheme) && !strings.HasPrefix(name, OpsScheme), !strings.Contains(name, "://"):
 				t.Errorf("%q has the name %q", text, name)
 			}
 		}
@@ -75,12 +71,12 @@ func FuzzParseInherit(f *testing.F) {
 
 // The variable is no setting, and no setting has its name.
 func TestInheritIsNoSetting(t *testing.T) {
-	for _, s := range settings {
-		if s.env() == inheritEnv {
-			t.Errorf("%s is %s too", s.key, inheritEnv)
+	for _, s := range settings.Table {
+		if s.Env() == settings.InheritEnv {
+			t.Errorf("%s is %s too", s.Key, settings.InheritEnv)
 		}
 	}
-	if _, err := resolve(envLayer([]string{inheritEnv + "=ready"})); err != nil {
+	if _, err := settings.Resolve(settings.EnvLayer([]string{settings.InheritEnv + "=ready"})); err != nil {
 		t.Error(err)
 	}
 }
@@ -88,96 +84,9 @@ func TestInheritIsNoSetting(t *testing.T) {
 func TestLookup(t *testing.T) {
 	environ := []string{"A=1", "AB=2", "A=3", "C"}
 	for name, want := range map[string]string{"A": "3", "AB": "2", "B": "", "C": ""} {
-		if got := lookup(environ, name); got != want {
+		if got := Lookup(environ, name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
-	}
-}
-
-// A given is a heartwheel that this test starts as a supervisor would: it gives
-// it sockets by descriptor and waits on a pipe.
-type given struct {
-	cmd   *exec.Cmd
-	early bytes.Buffer // its standard error before it was ready; valid when it has ended
-}
-
-func startGiven(t *testing.T, environ []string, names []string, files []*os.File, args ...string) *given {
-	t.Helper()
-	path, err := exec.LookPath("heartwheel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &given{cmd: exec.Command(path, append([]string{"serve"}, args...)...)}
-	g.cmd.Env = append(environ, inheritEnv+"="+strings.Join(names, ","))
-	g.cmd.ExtraFiles, g.cmd.Stderr = files, &g.early
-	if err := g.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if g.cmd.ProcessState == nil {
-			_ = g.cmd.Process.Kill()
-			_ = g.cmd.Wait()
-		}
-	})
-	return g
-}
-
-func TestServeWithGivenSockets(t *testing.T) {
-	tcp, ops := listenHere(t), listenHere(t)
-	pipes := [2][2]*os.File{}
-	for i := range pipes {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		pipes[i] = [2]*os.File{r, w}
-	}
-	var files []*os.File
-	for _, ln := range []*net.TCPListener{tcp, ops} {
-		f, err := duplicate(ln)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, f)
-	}
-	files = append(files, pipes[0][1], pipes[1][1])
-	c, err := net.Dial("tcp", tcp.Addr().String()) // waits in the backlog
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	g := startGiven(t, nil, []string{"tcp://127.0.0.1:0", "ops://127.0.0.1:0", "ready", "stderr"}, files,
-		"--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0")
-	for _, f := range files {
-		f.Close()
-	}
-	text, err := io.ReadAll(pipes[0][0])
-	if err != nil || string(text) != readyLine {
-		_ = g.cmd.Wait()
-		t.Fatalf("got %q %v; it wrote\n%s", text, err, g.early.String())
-	}
-	tcp.Close() // it has its own
-	ops.Close()
-	beat(t, c)
-	c.Close()
-	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	log, err := io.ReadAll(pipes[1][0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.cmd.Wait(); err != nil {
-		t.Error(err)
-	}
-	for _, want := range []string{"msg=listening pid=", "addr=" + tcp.Addr().String(), `msg="ops listening" pid=`, "addr=" + ops.Addr().String()} {
-		if !strings.Contains(g.early.String(), want) {
-			t.Errorf("%q is not in what it wrote before it was ready:\n%s", want, g.early.String())
-		}
-	}
-	if !strings.Contains(string(log), "msg=drained") || strings.Contains(g.early.String(), "drain") {
-		t.Errorf("before it was ready it wrote\n%s\nand then\n%s", g.early.String(), log)
 	}
 }
 
@@ -193,35 +102,12 @@ func listenHere(t *testing.T) *net.TCPListener {
 	return ln.(*net.TCPListener)
 }
 
-func TestWrongInheritance(t *testing.T) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	for _, c := range []struct {
-		names string
-		want  string
-	}{
-		{"ready,stdin", `names "stdin", which this version does not know`},
-		{"ready,tcp://127.0.0.1:0", "descriptor 4, tcp://127.0.0.1:0: "},
-		{"ready,stderr,stderr", "names stderr twice"},
-	} {
-		g := startGiven(t, nil, strings.Split(c.names, ","), []*os.File{null, null}, "--listen", "tcp://127.0.0.1:0", "--ops", "off")
-		err := g.cmd.Wait()
-		if text := g.early.String(); err == nil || g.cmd.ProcessState.ExitCode() != exitFailed ||
-			!strings.Contains(text, c.want) || !strings.HasSuffix(text, "unset it\n") || strings.Count(text, "\n") != 1 {
-			t.Errorf("%s: %v, %s", c.names, err, text)
-		}
-	}
-}
-
 func TestTakeOps(t *testing.T) {
 	wanted, other, tcp := listenHere(t), listenHere(t), listenHere(t)
-	in := &inheritance{sockets: []server.Socket{
+	in := &Inheritance{sockets: []server.Socket{
 		{Address: "ops://a:1", Listener: other}, {Address: "tcp://b:2", Listener: tcp}, {Address: "ops://b:2", Listener: wanted},
 	}}
-	if got := in.takeOps("b:2"); got != wanted {
+	if got := in.TakeOps("b:2"); got != wanted {
 		t.Errorf("took %v", got)
 	}
 	open := func(ln *net.TCPListener) bool {
@@ -234,7 +120,7 @@ func TestTakeOps(t *testing.T) {
 	if !open(wanted) || open(other) || !open(tcp) {
 		t.Errorf("wanted is open: %v, other: %v, tcp: %v", open(wanted), open(other), open(tcp))
 	}
-	if rest := in.take(tcpScheme); !slices.Equal(rest, []server.Socket{{Address: "tcp://b:2", Listener: tcp}}) || len(in.sockets) != 0 {
+	if rest := in.Take(TCPScheme); !slices.Equal(rest, []server.Socket{{Address: "tcp://b:2", Listener: tcp}}) || len(in.sockets) != 0 {
 		t.Errorf("left are %v, then %v", rest, in.sockets)
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package handover
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A manager is the service manager to tell what this process does, as
-// sd_notify(3) of systemd: the socket that NOTIFY_SOCKET names. Empty: none.
-type manager string
+// A Manager is the service manager that wants to know what this process does,
+// as in sd_notify(3): the socket that NOTIFY_SOCKET names. Empty: none.
+type Manager string
 
-func managerOf(environ []string) manager { return manager(lookup(environ, "NOTIFY_SOCKET")) }
+// ManagerOf returns the service manager that environ names.
+func ManagerOf(environ []string) Manager { return Manager(Lookup(environ, "NOTIFY_SOCKET")) }
 
-// tell sends one message, a line for each state.
-func (m manager) tell(states ...string) error {
+// Notify sends one message, a line for each state.
+func (m Manager) Notify(states ...string) error {
 	if m == "" {
 		return nil
 	}
@@ -31,14 +32,14 @@ func (m manager) tell(states ...string) error {
 	return err
 }
 
-// clockMonotonic is CLOCK_MONOTONIC of Linux, the only system with such a
-// manager; not every other has it.
+// clockMonotonic is Linux's CLOCK_MONOTONIC. Only Linux has service managers of
+// this kind, and package unix lacks the constant elsewhere.
 const clockMonotonic = 1
 
-// reloading is what is told when a hand-over begins: the time shows which
-// request to reload it answers (Type=notify-reload).
-func reloading() []string {
+// Reloading returns the states that announce a reload. The time tells the
+// manager which of its requests is answered (Type=notify-reload).
+func Reloading() []string {
 	var now unix.Timespec
-	_ = unix.ClockGettime(clockMonotonic, &now) // this clock is always there
+	_ = unix.ClockGettime(clockMonotonic, &now) // never fails for this clock
 	return []string{"RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000)}
 }

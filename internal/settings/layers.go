@@ -1,4 +1,4 @@
-package cli
+package settings
 
 import (
 	"bytes"
@@ -20,37 +20,41 @@ import (
 	"heartwheel/server"
 )
 
-const envPrefix = "HEARTWHEEL_"
+// Names of environment variables.
+const (
+	EnvPrefix  = "HEARTWHEEL_"         // of every setting
+	InheritEnv = EnvPrefix + "INHERIT" // the descriptors a process was given; no setting
+)
 
 // maxFile bounds what is read of a file of settings.
 const maxFile = 1 << 20
 
-// A layer is one source of settings. Layers are kept apart so that the origin
-// of each value stays known; a later layer wins.
-type layer struct {
+// A Layer is one source of settings. Layers are kept apart so that the origin
+// of each value stays known; a later one wins.
+type Layer struct {
 	values *koanf.Koanf
-	origin func(key string) string // where the layer's value of key comes from
-	spell  func(key string) string // how the layer's source writes key
+	origin func(key string) string // where its value of key comes from
+	spell  func(key string) string // how its source writes key
 	given  bool                    // somebody wrote these values, they are not presets
 	file   bool
 }
 
-func newLayer(values map[string]any, given bool, origin, spell func(string) string) layer {
+func newLayer(values map[string]any, given bool, origin, spell func(string) string) Layer {
 	k := koanf.New(".")
 	// A confmap cannot fail to load.
 	_ = k.Load(confmap.Provider(values, ""), nil)
-	return layer{values: k, origin: origin, spell: spell, given: given}
+	return Layer{values: k, origin: origin, spell: spell, given: given}
 }
 
 func always(text string) func(string) string { return func(string) string { return text } }
 
 func asIs(key string) string { return key }
 
-func defaultLayer() layer {
+func defaultLayer() Layer {
 	values := map[string]any{}
-	for _, s := range settings {
-		if s.def != "" {
-			values[s.key] = s.def
+	for _, s := range Table {
+		if s.Default != "" {
+			values[s.Key] = s.Default
 		}
 	}
 	return newLayer(values, false, always("default"), asIs)
@@ -58,7 +62,7 @@ func defaultLayer() layer {
 
 // profileLayer has no timeout: 2.5 × beat is each profile's timeout too, and
 // left open it follows the beat interval that a connection negotiates.
-func profileLayer(p server.Profile) layer {
+func profileLayer(p server.Profile) Layer {
 	return newLayer(map[string]any{
 		"beat":     p.Beat.String(),
 		"beat-min": p.BeatMin.String(),
@@ -66,19 +70,19 @@ func profileLayer(p server.Profile) layer {
 	}, false, always("profile "+p.Name), asIs)
 }
 
-// envLayer takes the HEARTWHEEL_* variables of environ. An empty one counts as
+// EnvLayer takes the HEARTWHEEL_* variables of environ. An empty one counts as
 // not set, as compose files and unit files write it.
-func envLayer(environ []string) layer {
+func EnvLayer(environ []string) Layer {
 	values := map[string]any{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) || foreign(name, value) {
+		if !strings.HasPrefix(name, EnvPrefix) || foreign(name, value) {
 			continue
 		}
 		key := name // an unknown name stays as it is, and is reported
-		for _, s := range settings {
-			if s.env() == name {
-				key = s.key
+		for _, s := range Table {
+			if s.Env() == name {
+				key = s.Key
 			}
 		}
 		if value != "" || key == name {
@@ -86,8 +90,8 @@ func envLayer(environ []string) layer {
 		}
 	}
 	spell := func(key string) string {
-		if s := settingByKey(key); s != nil {
-			return s.env()
+		if s := ByKey(key); s != nil {
+			return s.Env()
 		}
 		return key
 	}
@@ -103,21 +107,26 @@ var kubernetes = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_
 // of ours says in it what it has given to this one.
 func foreign(name, value string) bool {
 	switch name {
-	case envPrefix + "ACTIVE_HELP", envPrefix + "COMPLETION_DESCRIPTIONS", inheritEnv:
+	case EnvPrefix + "ACTIVE_HELP", EnvPrefix + "COMPLETION_DESCRIPTIONS", InheritEnv:
 		return true
 	}
 	return kubernetes.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
-func flagLayer(values map[string]any) layer {
+func FlagLayer(values map[string]any) Layer {
 	spell := func(key string) string { return "--" + key }
 	return newLayer(values, true, func(key string) string { return "flag " + spell(key) }, spell)
 }
 
+// ArgumentLayer has the file of settings that an argument names.
+func ArgumentLayer(path string) Layer {
+	return newLayer(map[string]any{"config": path}, true, always("argument"), asIs)
+}
+
 // fileLayer reads the YAML file at path. The error says what to do.
-func fileLayer(path string) (layer, error) {
+func fileLayer(path string) (Layer, error) {
 	k := koanf.New(".")
-	l := layer{values: k, origin: always("file " + path), spell: asIs, given: true, file: true}
+	l := Layer{values: k, origin: always("file " + path), spell: asIs, given: true, file: true}
 	f, err := os.Open(path)
 	if err != nil {
 		return l, fmt.Errorf("cannot be read: %w; give the path of a YAML file", cause(err))
@@ -128,7 +137,7 @@ func fileLayer(path string) (layer, error) {
 		return l, fmt.Errorf("cannot be read: %w; give the path of a YAML file", cause(err))
 	}
 	if len(text) > maxFile {
-		return l, fmt.Errorf("is larger than %s; give the path of a YAML file", formatSize(maxFile))
+		return l, fmt.Errorf("is larger than %s; give the path of a YAML file", FormatSize(maxFile))
 	}
 	if documents(text) > 1 {
 		return l, errors.New("holds more than one YAML document; leave out the lines of only ---")
@@ -182,20 +191,20 @@ func documents(text []byte) int {
 	return n
 }
 
-// A resolved is what the layers come to: valid options, and where each value
+// A Resolved is what the layers come to: valid Options, and where each value
 // that is set comes from.
-type resolved struct {
-	options
+type Resolved struct {
+	Options
+	Given   int // settings that somebody wrote
 	origins map[string]string
-	given   int // settings that somebody wrote
 }
 
-// resolve puts the defaults, the profile, the file and the outer layers above
-// each other and judges the result. The error is a *usageError with a line for
+// Resolve puts the defaults, the profile, the file and the outer layers above
+// each other and judges the result. The error is a *UsageError with a line for
 // everything that is wrong.
-func resolve(outer ...layer) (*resolved, error) {
+func Resolve(outer ...Layer) (*Resolved, error) {
 	j := &judge{bad: map[string]bool{}}
-	layers := []layer{defaultLayer()}
+	layers := []Layer{defaultLayer()}
 	if path, from := last(outer, "config"); path != "" {
 		file, err := fileLayer(path)
 		if err != nil {
@@ -209,41 +218,41 @@ func resolve(outer ...layer) (*resolved, error) {
 		layers = slices.Insert(layers, 1, profileLayer(p))
 	}
 
-	r := &resolved{origins: map[string]string{}}
+	r := &Resolved{origins: map[string]string{}}
 	for _, l := range layers {
 		j.unknown(l)
-		for _, s := range settings {
-			if !l.values.Exists(s.key) {
+		for _, s := range Table {
+			if !l.values.Exists(s.Key) {
 				continue
 			}
-			raw := l.values.Get(s.key)
-			err := s.set(&r.options, raw)
-			if s.key == "config" && l.file {
+			raw := l.values.Get(s.Key)
+			err := s.set(&r.Options, raw)
+			if s.Key == "config" && l.file {
 				err = errors.New("cannot be set in the file itself; leave it out")
 			}
 			if err != nil {
-				j.wrong(s.key, raw, l.origin(s.key), err)
+				j.wrong(s.Key, raw, l.origin(s.Key), err)
 				j.bad[s.group] = true
 				continue
 			}
-			r.origins[s.key] = l.origin(s.key)
-			if l.given && s.key != "config" {
-				j.given = append(j.given, s.key)
+			r.origins[s.Key] = l.origin(s.Key)
+			if l.given && s.Key != "config" {
+				j.given = append(j.given, s.Key)
 			}
 		}
 	}
 	r.widen(j.given)
 	j.fields(r)
 	if len(j.lines) > 0 {
-		return nil, &usageError{lines: j.lines, help: "heartwheel serve"}
+		return nil, &UsageError{Lines: j.lines, Help: "heartwheel serve"}
 	}
 	slices.Sort(j.given)
-	r.given = len(slices.Compact(j.given))
+	r.Given = len(slices.Compact(j.given))
 	return r, nil
 }
 
 // last finds the winning text of key among layers, and its origin.
-func last(layers []layer, key string) (text, origin string) {
+func last(layers []Layer, key string) (text, origin string) {
 	for _, l := range layers {
 		if l.values.Exists(key) {
 			text, origin = fmt.Sprint(l.values.Get(key)), l.origin(key)
@@ -254,7 +263,7 @@ func last(layers []layer, key string) (text, origin string) {
 
 // widen makes the range that a profile allows hold the beat interval that
 // somebody gave, so that giving the one is enough.
-func (r *resolved) widen(given []string) {
+func (r *Resolved) widen(given []string) {
 	if !slices.Contains(given, "beat-min") && r.BeatMin > r.Beat {
 		r.BeatMin = r.Beat
 		r.origins["beat-min"] += ", widened to hold beat"
@@ -284,15 +293,15 @@ func (j *judge) wrong(key string, value any, origin string, err error) {
 }
 
 // unknown reports the keys of l that are not settings.
-func (j *judge) unknown(l layer) {
+func (j *judge) unknown(l Layer) {
 	for _, key := range l.values.Keys() {
 		base, _, _ := strings.Cut(key, ".") // koanf writes the inside of a map so
-		if settingByKey(key) != nil || settingByKey(base) != nil {
+		if ByKey(key) != nil || ByKey(base) != nil {
 			continue
 		}
 		var names []string
-		for _, s := range settings {
-			names = append(names, l.spell(s.key))
+		for _, s := range Table {
+			names = append(names, l.spell(s.Key))
 		}
 		inner := key[strings.LastIndex(key, ".")+1:]
 		j.lines = append(j.lines, fmt.Sprintf("%s (%s): is not a setting; the nearest is %s",
@@ -303,8 +312,8 @@ func (j *judge) unknown(l layer) {
 // fields reports what server.Config finds wrong, with the origin of each, and
 // what it does not know of. A value is not judged against another that could
 // not be read, and a preset is not blamed for not fitting a wrong value.
-func (j *judge) fields(r *resolved) {
-	r.Config.Beats, _ = server.ParseBeats(r.beats)
+func (j *judge) fields(r *Resolved) {
+	r.Config.Beats, _ = server.ParseBeats(r.BeatSide)
 	var errs []*server.FieldError
 	for _, err := range unjoin(r.Config.Validate()) {
 		var field *server.FieldError
@@ -316,23 +325,23 @@ func (j *judge) fields(r *resolved) {
 	}
 	blamed := map[string]bool{}
 	for _, e := range errs {
-		if s := settingByKey(e.Key); s != nil && slices.Contains(j.given, e.Key) {
+		if s := ByKey(e.Key); s != nil && slices.Contains(j.given, e.Key) {
 			blamed[s.group] = true
 		}
 	}
 	for _, e := range errs {
-		if s := settingByKey(e.Key); s != nil && s.group != "" {
+		if s := ByKey(e.Key); s != nil && s.group != "" {
 			if j.bad[s.group] || blamed[s.group] && !slices.Contains(j.given, e.Key) {
 				continue
 			}
 		}
 		j.wrong(e.Key, e.Value, r.origins[e.Key], errors.New(e.Want))
 	}
-	if err := checkWorkers(r.workers, r.MaxConnections); err != nil {
-		j.wrong("workers", settingByKey("workers").value(&r.options), r.origins["workers"], err)
+	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
+		j.wrong("workers", ByKey("workers").Value(&r.Options), r.origins["workers"], err)
 	}
-	if slices.Contains(r.Listen, "tcp://"+r.ops) && !strings.HasSuffix(r.ops, ":0") {
-		j.wrong("ops", r.ops, r.origins["ops"], errors.New("is an address of listen too; give it another port, or off"))
+	if slices.Contains(r.Listen, "tcp://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
+		j.wrong("ops", r.Ops, r.origins["ops"], errors.New("is an address of listen too; give it another port, or off"))
 	}
 }
 

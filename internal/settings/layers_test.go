@@ -1,4 +1,4 @@
-package cli
+package settings
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 
 func TestNearest(t *testing.T) {
 	var keys []string
-	for _, s := range settings {
-		keys = append(keys, s.key)
+	for _, s := range Table {
+		keys = append(keys, s.Key)
 	}
 	for word, want := range map[string]string{
 		"max_connections": "max-connections", "maxframe": "max-frame", "lisen": "listen", "Beat": "beat",
@@ -81,15 +81,15 @@ func FuzzFile(f *testing.F) {
 		if err := os.WriteFile(path, text, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		r, err := resolve(flagLayer(map[string]any{"config": path}))
+		r, err := Resolve(FlagLayer(map[string]any{"config": path}))
 		if err == nil {
 			if err := r.Validate(); err != nil {
-				t.Errorf("%q: resolved, but %v", text, err)
+				t.Errorf("%q: Resolved, but %v", text, err)
 			}
 			return
 		}
-		var usage *usageError
-		if !errors.As(err, &usage) || len(usage.lines) == 0 {
+		var usage *UsageError
+		if !errors.As(err, &usage) || len(usage.Lines) == 0 {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package cli
+package settings
 
 import (
 	"flag"
@@ -14,7 +14,7 @@ import (
 )
 
 func TestDefaultsAreThoseOfTheServer(t *testing.T) {
-	r, err := resolve()
+	r, err := Resolve()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestDefaultsAreThoseOfTheServer(t *testing.T) {
 
 func TestBeats(t *testing.T) {
 	for word, want := range map[string]server.Beats{"client": server.ClientBeats, "server": server.ServerBeats} {
-		r, err := resolve(flagLayer(map[string]any{"beats": word}))
+		r, err := Resolve(FlagLayer(map[string]any{"beats": word}))
 		if err != nil || r.Config.Beats != want {
 			t.Errorf("beats %s comes to %v, %v", word, r, err)
 		}
@@ -36,14 +36,14 @@ func TestBeats(t *testing.T) {
 // TestProfilesNeedNoTimeout is why profileLayer can leave the timeout open.
 func TestProfilesNeedNoTimeout(t *testing.T) {
 	for _, p := range server.Profiles {
-		r, err := resolve(flagLayer(map[string]any{"profile": p.Name}))
+		r, err := Resolve(FlagLayer(map[string]any{"profile": p.Name}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Beat != p.Beat || r.BeatMin != p.BeatMin || r.BeatMax != p.BeatMax || r.Timeout != 0 {
 			t.Errorf("profile %s comes to beat %s, %s to %s, timeout %s", p.Name, r.Beat, r.BeatMin, r.BeatMax, r.Timeout)
 		}
-		if shown, _ := r.show(settingByKey("timeout")); shown != wording.Duration(p.Timeout) {
+		if shown, _ := r.Show(ByKey("timeout")); shown != wording.Duration(p.Timeout) {
 			t.Errorf("profile %s: 2.5 × beat is %s, its timeout is %s", p.Name, shown, p.Timeout)
 		}
 	}
@@ -52,31 +52,31 @@ func TestProfilesNeedNoTimeout(t *testing.T) {
 // TestEveryFieldCanBeSet finds a field of server.Config that no setting leads
 // to, and a setting that leads nowhere.
 func TestEveryFieldCanBeSet(t *testing.T) {
-	values := map[kind]string{
-		listKind: "tcp://127.0.0.1:1", addressKind: "off", durationKind: "7m",
-		sizeKind: "77", numberKind: "77", boolKind: "true", pathKind: "f.yaml",
+	values := map[Kind]string{
+		ListKind: "tcp://127.0.0.1:1", AddressKind: "off", DurationKind: "7m",
+		SizeKind: "77", NumberKind: "77", BoolKind: "true", PathKind: "f.yaml",
 	}
-	var all options
-	for _, s := range settings {
-		text := values[s.kind]
-		if s.kind == wordKind {
-			text = s.words[len(s.words)-1]
+	var all Options
+	for _, s := range Table {
+		text := values[s.Kind]
+		if s.Kind == WordKind {
+			text = s.Words[len(s.Words)-1]
 		}
-		var o options
+		var o Options
 		if err := s.set(&o, text); err != nil {
-			t.Errorf("%s: %s", s.key, err)
+			t.Errorf("%s: %s", s.Key, err)
 		}
-		if got := s.value(&o); got != text {
-			t.Errorf("%s was set to %s and is %s", s.key, text, got)
+		if got := s.Value(&o); got != text {
+			t.Errorf("%s was set to %s and is %s", s.Key, text, got)
 		}
-		if reflect.DeepEqual(o, options{}) {
-			t.Errorf("%s sets nothing", s.key)
+		if reflect.DeepEqual(o, Options{}) {
+			t.Errorf("%s sets nothing", s.Key)
 		}
 		if err := s.set(&all, text); err != nil {
 			t.Error(err)
 		}
-		if s.def != "" && s.unset != "" || s.def == "" && s.unset == "" {
-			t.Errorf("%s: exactly one of def and unset says what holds", s.key)
+		if s.Default != "" && s.Unset != "" || s.Default == "" && s.Unset == "" {
+			t.Errorf("%s: exactly one of def and unset says what holds", s.Key)
 		}
 	}
 	config := reflect.ValueOf(all.Config)
@@ -88,7 +88,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		}
 	}
 	if reflect.ValueOf(all).NumField() != 1+8 {
-		t.Error("options has another number of fields: give each a setting")
+		t.Error("Options has another number of fields: give each a setting")
 	}
 }
 
@@ -97,14 +97,14 @@ func TestParseDuration(t *testing.T) {
 		"15s": 15 * time.Second, "37.5s": 37500 * time.Millisecond, "2m": 2 * time.Minute,
 		"1h30m": 90 * time.Minute, "0": 0, "-1s": -time.Second,
 	} {
-		if got, err := parseDuration(text); got != want || err != nil {
+		if got, err := ParseDuration(text); got != want || err != nil {
 			t.Errorf("%q is %s, %v, want %s", text, got, err, want)
 		}
 	}
 	for text, want := range map[string]string{
 		"15": "write 15s", "1.5": "write 1.5s", "": "such as 15s", "15 s": "such as 15s", "1d": "such as 15s", "s": "such as 15s",
 	} {
-		if d, err := parseDuration(text); err == nil || !strings.Contains(err.Error(), want) {
+		if d, err := ParseDuration(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is %s, %v, want an error with %q", text, d, err, want)
 		}
 	}
@@ -113,37 +113,37 @@ func TestParseDuration(t *testing.T) {
 func TestParseInt(t *testing.T) {
 	for _, c := range []struct {
 		text string
-		kind kind
+		Kind Kind
 		want int
 	}{
-		{"65536", sizeKind, 65536}, {"64KiB", sizeKind, 65536}, {"64 kib", sizeKind, 65536}, {"1MiB", sizeKind, 1 << 20}, {"1GiB", sizeKind, 1 << 30},
-		{"20000", numberKind, 20000}, {"20k", numberKind, 20000}, {"1m", numberKind, 1000000}, {"1M", numberKind, 1000000},
-		{"-5", numberKind, -5}, {"0", sizeKind, 0},
+		{"65536", SizeKind, 65536}, {"64KiB", SizeKind, 65536}, {"64 kib", SizeKind, 65536}, {"1MiB", SizeKind, 1 << 20}, {"1GiB", SizeKind, 1 << 30},
+		{"20000", NumberKind, 20000}, {"20k", NumberKind, 20000}, {"1m", NumberKind, 1000000}, {"1M", NumberKind, 1000000},
+		{"-5", NumberKind, -5}, {"0", SizeKind, 0},
 	} {
-		if got, err := parseInt(c.text, c.kind); got != c.want || err != nil {
-			t.Errorf("%s %q is %d, %v, want %d", c.kind, c.text, got, err, c.want)
+		if got, err := ParseInt(c.text, c.Kind); got != c.want || err != nil {
+			t.Errorf("%s %q is %d, %v, want %d", c.Kind, c.text, got, err, c.want)
 		}
 	}
 	for _, c := range []struct {
 		text string
-		kind kind
+		Kind Kind
 		want string
 	}{
-		{"64KB", sizeKind, "is not a size"}, {"64k", sizeKind, "is not a size"}, {"", sizeKind, "is not a size"},
-		{"KiB", sizeKind, "is not a size"}, {"1.5MiB", sizeKind, "is not a size"},
-		{"20KiB", numberKind, "is not a whole number"}, {"1.5k", numberKind, "is not a whole number"},
-		{"1e6", numberKind, "is not a whole number"}, {"99999999999999999999", numberKind, "beyond"},
-		{"9223372036854775807k", numberKind, "beyond"}, {"-9223372036854775808m", numberKind, "beyond"},
+		{"64KB", SizeKind, "is not a size"}, {"64k", SizeKind, "is not a size"}, {"", SizeKind, "is not a size"},
+		{"KiB", SizeKind, "is not a size"}, {"1.5MiB", SizeKind, "is not a size"},
+		{"20KiB", NumberKind, "is not a whole number"}, {"1.5k", NumberKind, "is not a whole number"},
+		{"1e6", NumberKind, "is not a whole number"}, {"99999999999999999999", NumberKind, "beyond"},
+		{"9223372036854775807k", NumberKind, "beyond"}, {"-9223372036854775808m", NumberKind, "beyond"},
 	} {
-		if n, err := parseInt(c.text, c.kind); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s %q is %d, %v, want an error with %q", c.kind, c.text, n, err, c.want)
+		if n, err := ParseInt(c.text, c.Kind); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %q is %d, %v, want an error with %q", c.Kind, c.text, n, err, c.want)
 		}
 	}
 }
 
 func TestFormatSize(t *testing.T) {
 	for want, n := range map[string]int{"0": 0, "77": 77, "1KiB": 1024, "1025": 1025, "64KiB": 65536, "1MiB": 1 << 20, "1536KiB": 3 << 19, "1GiB": 1 << 30} {
-		if got := formatSize(n); got != want {
+		if got := FormatSize(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
 	}
@@ -156,7 +156,7 @@ func TestSettingsPage(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`# Settings
 
-Made from the table in settings.go: ` + "`go test -run TestSettingsPage -update .`" + ` writes it anew.
+Made from the table in settings.go: ` + "`go test -run TestSettingsPage -update ./internal/settings`" + ` writes it anew.
 
 A flag counts more than the environment, which counts more than the file, which
 counts more than the profile. The keys of the file are the names of the flags.
@@ -166,16 +166,16 @@ what is wrong with a file.
 | flag and key | environment | value | default | meaning |
 |---|---|---|---|---|
 `)
-	for _, s := range settings {
-		value, def := string(s.kind), s.unset
-		if s.kind == wordKind {
-			value = "`" + strings.Join(s.words, "`, `") + "`"
+	for _, s := range Table {
+		value, def := string(s.Kind), s.Unset
+		if s.Kind == WordKind {
+			value = "`" + strings.Join(s.Words, "`, `") + "`"
 		}
-		if s.def != "" {
-			def = "`" + s.def + "`"
+		if s.Default != "" {
+			def = "`" + s.Default + "`"
 		}
-		env := "`" + s.env() + "`"
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", s.key, env, value, def, s.help)
+		env := "`" + s.Env() + "`"
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", s.Key, env, value, def, s.Help)
 	}
 	b.WriteString("\n| profile | beat | timeout | beat-min | beat-max |\n|---|---|---|---|---|\n")
 	for _, p := range server.Profiles {
@@ -205,6 +205,6 @@ called heartwheel are left alone. An empty variable counts as not set.
 		t.Fatal(err)
 	}
 	if string(got) != b.String() {
-		t.Error("docs/settings.md is not what the table of settings says: go test -run TestSettingsPage -update ./internal/cli")
+		t.Error("docs/settings.md is not what the table of settings says: go test -run TestSettingsPage -update ./internal/settings")
 	}
 }

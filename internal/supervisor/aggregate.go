@@ -1,4 +1,4 @@
-package cli
+package supervisor
 
 import (
 	"cmp"
@@ -16,12 +16,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// gaugeRules says how gauges of several processes become one where a sum would
-// mean nothing. Counters and histograms are added up; of summaries the counts
-// are, and the largest value stands for each quantile.
+// gaugeRules combine gauges of several processes where a sum would mean nothing.
+// Counters and histograms are added up. So are the counts of summaries; their
+// quantiles become the largest of each.
 var gaugeRules = map[string]func(a, b float64) float64{
 	"heartwheel_ready":                 math.Min,
-	"heartwheel_memory_limit_bytes":    math.Max, // of one control group the same for all
+	"heartwheel_memory_limit_bytes":    math.Max, // all are in one control group
 	"heartwheel_memory_used_bytes":     math.Max,
 	"heartwheel_memory_rung":           math.Max,
 	"process_start_time_seconds":       math.Min,
@@ -32,20 +32,21 @@ var gaugeRules = map[string]func(a, b float64) float64{
 	"go_memstats_last_gc_time_seconds": math.Max,
 }
 
-// A merger adds up metrics of several processes. Not safe for concurrent use.
-type merger struct {
+// An aggregate is the sum of the metrics of several processes. Not safe for
+// concurrent use.
+type aggregate struct {
 	families map[string]*dto.MetricFamily
 	metrics  map[string]map[string]*dto.Metric // by family and labels
 }
 
-func newMerger() *merger {
-	return &merger{families: map[string]*dto.MetricFamily{}, metrics: map[string]map[string]*dto.Metric{}}
+func newAggregate() *aggregate {
+	return &aggregate{families: map[string]*dto.MetricFamily{}, metrics: map[string]map[string]*dto.Metric{}}
 }
 
-// add takes in the metrics of one process. It keeps nothing of them: they may
-// be added elsewhere too. A family of which the type is another than before, as
-// of another version, is left out.
-func (m *merger) add(families []*dto.MetricFamily, more ...*dto.LabelPair) {
+// add adds the metrics of one process, which it neither keeps nor changes. It
+// leaves out a family whose type differs from before, as it may in another
+// version.
+func (m *aggregate) add(families []*dto.MetricFamily, more ...*dto.LabelPair) {
 	for _, f := range families {
 		name := f.GetName()
 		all, known := m.families[name]
@@ -71,17 +72,17 @@ func (m *merger) add(families []*dto.MetricFamily, more ...*dto.LabelPair) {
 }
 
 // set makes a gauge without labels have a value, if it is there.
-func (m *merger) set(name string, v float64) {
+func (m *aggregate) set(name string, v float64) {
 	if one := m.metrics[name][""]; one != nil && one.Gauge != nil {
 		one.Gauge.Value = &v
 	}
 }
 
 // value is that of a gauge without labels; 0 if it is not there.
-func (m *merger) value(name string) float64 { return m.metrics[name][""].GetGauge().GetValue() }
+func (m *aggregate) value(name string) float64 { return m.metrics[name][""].GetGauge().GetValue() }
 
 // all returns the families by name.
-func (m *merger) all() []*dto.MetricFamily {
+func (m *aggregate) all() []*dto.MetricFamily {
 	return slices.SortedFunc(maps.Values(m.families), byName)
 }
 
@@ -173,42 +174,44 @@ func addSummary(a, b *dto.Summary) *dto.Summary {
 	return sum
 }
 
-// lasting returns what goes on counting after a process has ended: what ought
-// never to fall.
-func lasting(families []*dto.MetricFamily) []*dto.MetricFamily {
+// countersOf returns the families that must never fall, and so outlive their
+// process.
+func countersOf(families []*dto.MetricFamily) []*dto.MetricFamily {
 	return slices.DeleteFunc(slices.Clone(families), func(f *dto.MetricFamily) bool {
 		t := f.GetType()
 		return t != dto.MetricType_COUNTER && t != dto.MetricType_HISTOGRAM && t != dto.MetricType_SUMMARY
 	})
 }
 
-// acceptProto asks for the binary form, which costs less to read than the text.
+// acceptProto asks for the binary form, which is cheaper to read than the text.
 const acceptProto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
-// maxFigures bounds what is read of a worker's answer, in bytes.
-const maxFigures = 16 << 20
+// maxScrape bounds a worker's answer, in bytes.
+const maxScrape = 16 << 20
 
-// figures keeps what a worker's /metrics said last. Safe for concurrent use.
-type figures struct {
+// A metricsCache keeps the last scrape of a worker. Safe for concurrent use.
+type metricsCache struct {
 	mu   sync.Mutex
-	last []*dto.MetricFamily // guarded by mu; not changed once there
+	last []*dto.MetricFamily // guarded by mu; the families do not change
 }
 
-func (f *figures) read(get func() (*http.Response, error)) ([]*dto.MetricFamily, error) {
+// refresh reads the metrics with get. If that fails it returns the last ones with
+// the error.
+func (c *metricsCache) refresh(get func() (*http.Response, error)) ([]*dto.MetricFamily, error) {
 	fresh, err := readFamilies(get())
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil {
-		f.last = fresh
+		c.last = fresh
 	}
-	return f.last, err
+	return c.last, err
 }
 
-// known is what was read last.
-func (f *figures) known() []*dto.MetricFamily {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last
+// latest returns the last scrape.
+func (c *metricsCache) latest() []*dto.MetricFamily {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
 }
 
 func readFamilies(resp *http.Response, err error) ([]*dto.MetricFamily, error) {
@@ -219,7 +222,7 @@ func readFamilies(resp *http.Response, err error) ([]*dto.MetricFamily, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("/metrics answers %s", resp.Status)
 	}
-	dec := expfmt.NewDecoder(io.LimitReader(resp.Body, maxFigures), expfmt.ResponseFormat(resp.Header))
+	dec := expfmt.NewDecoder(io.LimitReader(resp.Body, maxScrape), expfmt.ResponseFormat(resp.Header))
 	var families []*dto.MetricFamily
 	for {
 		f := new(dto.MetricFamily)

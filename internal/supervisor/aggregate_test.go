@@ -1,4 +1,4 @@
-package cli
+package supervisor
 
 import (
 	"bytes"
@@ -90,7 +90,7 @@ s_count 12`, []string{
 		{"one that only one has", "a 2\nb 3", []string{"# TYPE a gauge\na 2\n", "# TYPE b gauge\nb 3\n"}},
 		{"nothing", "", nil},
 	} {
-		m := newMerger()
+		m := newAggregate()
 		for _, text := range c.of {
 			m.add(readText(t, text))
 		}
@@ -105,7 +105,7 @@ func TestMergeKeepsNothing(t *testing.T) {
 	const text = "# TYPE a_total counter\na_total{r=\"x\"} 2\n# TYPE g gauge\ng 1\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n"
 	families := readText(t, text)
 	before := writeText(t, families)
-	m := newMerger()
+	m := newAggregate()
 	for range 3 {
 		m.add(families)
 	}
@@ -119,7 +119,7 @@ func TestMergeKeepsNothing(t *testing.T) {
 }
 
 func TestMergeLabels(t *testing.T) {
-	m := newMerger()
+	m := newAggregate()
 	for i := range 2 {
 		m.add(readText(t, fmt.Sprintf("# TYPE s gauge\ns{loop=\"0\"} %d\n", i+5)), label("worker", fmt.Sprint(i)))
 	}
@@ -128,22 +128,22 @@ func TestMergeLabels(t *testing.T) {
 	}
 }
 
-// TestLasting: of a process that has ended only what counts is kept.
-func TestLasting(t *testing.T) {
-	got := writeText(t, lasting(readText(t, "# TYPE a_total counter\na_total 2\n# TYPE g gauge\ng 1\n# TYPE s summary\ns_sum 1\ns_count 5\n")))
+// TestCountersOf: only counters outlive a process.
+func TestCountersOf(t *testing.T) {
+	got := writeText(t, countersOf(readText(t, "# TYPE a_total counter\na_total 2\n# TYPE g gauge\ng 1\n# TYPE s summary\ns_sum 1\ns_count 5\n")))
 	if want := "a_total 2\ns_sum 1\ns_count 5"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
 
-func TestPlaceFigures(t *testing.T) {
+func TestSlotMetrics(t *testing.T) {
 	text := func(ready, most, conns, closed int) []*dto.MetricFamily {
 		return readText(t, fmt.Sprintf("# TYPE heartwheel_ready gauge\nheartwheel_ready %d\n# TYPE heartwheel_connections_max gauge\nheartwheel_connections_max %d\n"+
 			"# TYPE heartwheel_connections gauge\nheartwheel_connections %d\n# TYPE c_total counter\nc_total %d\n", ready, most, conns, closed))
 	}
-	p := &place{retired: lasting(text(1, 1, 1, 100)),
-		current: &worker{figures: figures{last: text(1, 50, 3, 10)}}, old: &worker{figures: figures{last: text(0, 50, 4, 1)}}}
-	if got, want := writeText(t, p.figures()), "c_total 111\nheartwheel_connections 7\nheartwheel_connections_max 50\nheartwheel_ready 1"; got != want {
+	s := &slot{ended: countersOf(text(1, 1, 1, 100)),
+		current: &worker{metrics: metricsCache{last: text(1, 50, 3, 10)}}, old: &worker{metrics: metricsCache{last: text(0, 50, 4, 1)}}}
+	if got, want := writeText(t, s.metrics()), "c_total 111\nheartwheel_connections 7\nheartwheel_connections_max 50\nheartwheel_ready 1"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }

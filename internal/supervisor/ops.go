@@ -1,13 +1,13 @@
-package cli
+package supervisor
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/http/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,24 +20,24 @@ import (
 	"heartwheel/server"
 )
 
-// askPatience is how long the supervisor waits for its workers' answers: a
+// queryTimeout is how long the supervisor waits for its workers' answers: a
 // worker itself waits a second for an event loop that is stuck.
-const askPatience = 3 * time.Second
+const queryTimeout = 3 * time.Second
 
-// handler answers for all workers what server.OpsHandler does for one. Safe for
-// concurrent use.
+// handler answers for all workers what server.OpsHandler answers for one. Like
+// all methods below it is safe for concurrent use.
 func (v *supervisor) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		v.answer(w, v.ask(r.Context(), "/healthz", v.workers()))
+		reply(w, query(r.Context(), "/healthz", v.workers()))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		current, problems := v.current()
-		v.answer(w, append(problems, v.ask(r.Context(), "/readyz", current)...))
+		accepting, problems := v.accepting()
+		reply(w, append(problems, query(r.Context(), "/readyz", accepting)...))
 	})
-	mux.HandleFunc("GET /metrics", v.metrics)
+	mux.HandleFunc("GET /metrics", v.serveMetrics)
 	debug := http.NewServeMux()
-	debug.HandleFunc("GET /debug/check", v.check)
+	debug.HandleFunc("GET /debug/check", v.serveCheck)
 	debug.HandleFunc("GET /debug/worker/{index}/{rest...}", v.forward)
 	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
 	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -48,26 +48,26 @@ func (v *supervisor) handler() http.Handler {
 	return mux
 }
 
-// current returns the workers that take connections, and a line for each place
+// accepting returns the workers that accept connections, and a line for each slot
 // that has none.
-func (v *supervisor) current() (all []*worker, problems []string) {
+func (v *supervisor) accepting() (all []*worker, problems []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ending {
 		return nil, []string{"draining"}
 	}
-	for _, p := range v.places {
-		if p.current == nil {
-			problems = append(problems, fmt.Sprintf("worker %d is to be started again", p.index))
+	for _, s := range v.slots {
+		if s.current == nil {
+			problems = append(problems, fmt.Sprintf("worker %d is waiting to be restarted", s.index))
 			continue
 		}
-		all = append(all, p.current)
+		all = append(all, s.current)
 	}
 	return all, problems
 }
 
-// each runs f for each worker at one time, and waits for all.
-func each(workers []*worker, f func(i int, w *worker)) {
+// forEach calls f for all workers concurrently, and returns when all calls have.
+func forEach(workers []*worker, f func(i int, w *worker)) {
 	var wg sync.WaitGroup
 	for i, w := range workers {
 		wg.Go(func() { f(i, w) })
@@ -75,29 +75,25 @@ func each(workers []*worker, f func(i int, w *worker)) {
 	wg.Wait()
 }
 
-// ask returns a line for each worker that does not answer the path with 200.
-func (v *supervisor) ask(ctx context.Context, path string, workers []*worker) (problems []string) {
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
+// query returns a line for each worker that does not answer the path with 200.
+func query(ctx context.Context, path string, workers []*worker) (problems []string) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	said := make([]string, len(workers))
-	each(workers, func(i int, w *worker) {
-		status, body, err := w.text(ctx, path)
+	answers := make([]string, len(workers))
+	forEach(workers, func(i int, w *worker) {
+		status, body, err := w.getText(ctx, path)
 		switch {
 		case err != nil:
-			said[i] = fmt.Sprintf("%s: %s", w, err)
+			answers[i] = fmt.Sprintf("%s: %s", w, err)
 		case status != http.StatusOK:
-			said[i] = fmt.Sprintf("%s: %s", w, strings.TrimSpace(string(body)))
+			answers[i] = fmt.Sprintf("%s: %s", w, strings.TrimSpace(string(body)))
 		}
 	})
-	for _, line := range said {
-		if line != "" {
-			problems = append(problems, line)
-		}
-	}
-	return problems
+	return slices.DeleteFunc(answers, func(line string) bool { return line == "" })
 }
 
-func (v *supervisor) answer(w http.ResponseWriter, problems []string) {
+// reply answers 200, or 503 with the problems.
+func reply(w http.ResponseWriter, problems []string) {
 	if len(problems) > 0 {
 		http.Error(w, strings.Join(problems, "\n"), http.StatusServiceUnavailable)
 		return
@@ -105,39 +101,29 @@ func (v *supervisor) answer(w http.ResponseWriter, problems []string) {
 	fmt.Fprintln(w, "ok")
 }
 
-// text asks the worker's ops handler, and reads the answer.
-func (w *worker) text(ctx context.Context, path string) (status int, body []byte, err error) {
-	resp, err := w.get(ctx, path, "")
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxFigures))
-	return resp.StatusCode, body, err
-}
-
-// A checked is the answer of /debug/check: the sums, and what each worker says.
-type checked struct {
+// A checkReport is the answer of /debug/check: the sums, and the report of each
+// worker.
+type checkReport struct {
 	server.Check
-	Workers []checkedWorker `json:"workers"`
+	Workers []workerReport `json:"workers"`
 }
 
-type checkedWorker struct {
+type workerReport struct {
 	Worker   int  `json:"worker"`
 	PID      int  `json:"pid"`
-	Draining bool `json:"draining"` // two may be in one place, of which one drains
+	Draining bool `json:"draining"` // a slot has two workers while one of them drains
 	server.Check
 }
 
-func (v *supervisor) check(w http.ResponseWriter, r *http.Request) {
+func (v *supervisor) serveCheck(w http.ResponseWriter, r *http.Request) {
 	workers := v.workers()
-	all := checked{Check: server.Check{OK: true, Problems: []string{}}, Workers: make([]checkedWorker, len(workers))}
-	each(workers, func(i int, one *worker) {
-		ctx, cancel := context.WithTimeout(r.Context(), 10*askPatience) // it visits every session
+	all := checkReport{Check: server.Check{OK: true, Problems: []string{}}, Workers: make([]workerReport, len(workers))}
+	forEach(workers, func(i int, one *worker) {
+		ctx, cancel := context.WithTimeout(r.Context(), 10*queryTimeout) // it visits every session
 		defer cancel()
 		c := &all.Workers[i]
-		c.Worker, c.PID, c.Draining = one.index, one.pid(), one.draining.Load()
-		_, body, err := one.text(ctx, "/debug/check")
+		c.Worker, c.PID, c.Draining = one.index, one.PID(), one.draining.Load()
+		_, body, err := one.getText(ctx, "/debug/check")
 		if err == nil {
 			err = json.Unmarshal(body, &c.Check)
 		}
@@ -169,13 +155,13 @@ func (v *supervisor) check(w http.ResponseWriter, r *http.Request) {
 func (v *supervisor) forward(w http.ResponseWriter, r *http.Request) {
 	index, err := strconv.Atoi(r.PathValue("index"))
 	var to *worker
-	if err == nil && index >= 0 && index < len(v.places) {
+	if err == nil && index >= 0 && index < len(v.slots) {
 		v.mu.Lock()
-		to = v.places[index].current
+		to = v.slots[index].current
 		v.mu.Unlock()
 	}
 	if to == nil {
-		http.Error(w, fmt.Sprintf("there is no worker %s; they are 0 to %d", r.PathValue("index"), len(v.places)-1), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("there is no worker %s; they are 0 to %d", r.PathValue("index"), len(v.slots)-1), http.StatusNotFound)
 		return
 	}
 	proxy := httputil.ReverseProxy{Transport: to.client.Transport, Rewrite: func(p *httputil.ProxyRequest) {
@@ -184,80 +170,81 @@ func (v *supervisor) forward(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
-// metrics answers with the sum over the workers, or with ?per_worker=1 with the
-// metrics of each place, labelled.
-func (v *supervisor) metrics(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), askPatience)
+// serveMetrics answers with the sum over the workers, or for ?per_worker=1 with
+// the metrics of each slot under a label.
+func (v *supervisor) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
-	each(v.workers(), func(_ int, one *worker) { _, _ = one.read(ctx) }) // of who is silent the last figures stand
-	m := v.merged(r.FormValue("per_worker") == "1")
+	forEach(v.workers(), func(_ int, one *worker) { _, _ = one.scrape(ctx) }) // if it fails, the last scrape stands
+	sum := v.aggregate(r.FormValue("per_worker") == "1")
 	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 	w.Header().Set("Content-Type", string(format))
 	enc := expfmt.NewEncoder(w, format)
-	for _, f := range m.all() {
+	for _, f := range sum.all() {
 		if enc.Encode(f) != nil {
-			return // the client has gone
+			return // the client is gone
 		}
 	}
 }
 
-// merged adds up what the workers said last, those that have ended included.
-func (v *supervisor) merged(perWorker bool) *merger {
-	own := v.own()
+// aggregate adds up the last scrapes of all workers, those that have ended
+// included.
+func (v *supervisor) aggregate(perWorker bool) *aggregate {
+	own := v.ownMetrics()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	m, ready := newMerger(), !v.ending
-	for _, p := range v.places {
-		ready = ready && p.current != nil
+	sum, ready := newAggregate(), !v.ending
+	for _, s := range v.slots {
+		ready = ready && s.current != nil
 		if perWorker {
-			m.add(p.figures(), label("worker", strconv.Itoa(p.index)))
+			sum.add(s.metrics(), label("worker", strconv.Itoa(s.index)))
 		} else {
-			m.add(p.figures())
+			sum.add(s.metrics())
 		}
 	}
 	if perWorker {
-		m.add(own, label("worker", "supervisor"))
-		return m
+		sum.add(own, label("worker", "supervisor"))
+		return sum
 	}
-	m.add(own)
+	sum.add(own)
 	if v.limit > 0 {
-		m.set("heartwheel_connections_max", min(float64(v.limit), m.value("heartwheel_connections_max")))
+		sum.set("heartwheel_connections_max", min(float64(v.limit), sum.value("heartwheel_connections_max")))
 	}
 	if !ready {
-		m.set("heartwheel_ready", 0)
+		sum.set("heartwheel_ready", 0)
 	}
-	return m
+	return sum
 }
 
-// figures is the sum over those that are and were in the place. The caller
-// holds supervisor.mu.
-func (p *place) figures() []*dto.MetricFamily {
-	m := newMerger()
-	m.add(p.retired)
-	if p.current != nil {
-		m.add(p.current.figures.known())
+// metrics returns the sum over the workers that are and were in the slot. Under
+// supervisor.mu.
+func (s *slot) metrics() []*dto.MetricFamily {
+	sum := newAggregate()
+	sum.add(s.ended)
+	if s.current != nil {
+		sum.add(s.current.metrics.latest())
 	}
-	if p.old != nil { // it takes nobody any more
-		takes := map[string]float64{"heartwheel_ready": 0, "heartwheel_connections_max": 0}
-		for name := range takes {
-			takes[name] = m.value(name)
+	if s.old != nil { // it accepts nothing any more
+		keep := map[string]float64{"heartwheel_ready": 0, "heartwheel_connections_max": 0}
+		for name := range keep {
+			keep[name] = sum.value(name)
 		}
-		m.add(p.old.figures.known())
-		for name, v := range takes {
-			m.set(name, v)
+		sum.add(s.old.metrics.latest())
+		for name, v := range keep {
+			sum.set(name, v)
 		}
 	}
-	return m.all()
+	return sum.all()
 }
 
 func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// own is what the supervisor says of itself.
-func (v *supervisor) own() []*dto.MetricFamily {
+// ownMetrics returns the metrics of the supervisor itself.
+func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 	v.mu.Lock()
 	ready, restarts, replaced := 0, v.restarts, v.replaced
-	for _, p := range v.places {
-		if p.current != nil {
+	for _, s := range v.slots {
+		if s.current != nil {
 			ready++
 		}
 	}
@@ -268,8 +255,8 @@ func (v *supervisor) own() []*dto.MetricFamily {
 		name, help string
 		value      int
 	}{
-		{"heartwheel_workers", "Workers that the settings ask for.", len(v.places)},
-		{"heartwheel_workers_ready", "Workers that take connections.", ready},
+		{"heartwheel_workers", "Workers that the settings ask for.", len(v.slots)},
+		{"heartwheel_workers_ready", "Workers that accept connections.", ready},
 	} {
 		value := float64(o.value)
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: o.name, Help: o.help}, func() float64 { return value }))
@@ -278,8 +265,8 @@ func (v *supervisor) own() []*dto.MetricFamily {
 		name, help string
 		value      int
 	}{
-		{"heartwheel_worker_restarts_total", "Starts in the place of a worker that had ended unasked.", restarts},
-		{"heartwheel_workers_replaced_total", "Workers replaced for SIGHUP.", replaced},
+		{"heartwheel_worker_restarts_total", "Workers restarted because one ended unasked.", restarts},
+		{"heartwheel_workers_replaced_total", "Workers replaced by rolling restarts.", replaced},
 	} {
 		value := float64(o.value)
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: o.name, Help: o.help}, func() float64 { return value }))

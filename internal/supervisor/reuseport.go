@@ -1,4 +1,4 @@
-package cli
+package supervisor
 
 import (
 	"context"
@@ -11,16 +11,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/handover"
 	"heartwheel/server"
 )
 
-// openSockets listens n times on each address, with SO_REUSEPORT: the kernel
-// deals newcomers out over the n by a hash of their addresses. The result has
-// for each of the n its sockets, in the order of addresses.
+// openSockets opens n listening sockets on each address with SO_REUSEPORT: the
+// kernel distributes connections over them by a hash of their addresses. The
+// result has the sockets of each slot, in the order of addresses.
 func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 	sockets := make([][]server.Socket, n)
 	for _, address := range addresses {
-		hostport := strings.TrimPrefix(address, tcpScheme)
+		hostport := strings.TrimPrefix(address, handover.TCPScheme)
 		for i := range n {
 			ln, err := listenShared(hostport, i == 0)
 			if err != nil {
@@ -31,16 +32,16 @@ func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 				return nil, fmt.Errorf("cannot listen on %s: %w", hostport, err)
 			}
 			sockets[i] = append(sockets[i], server.Socket{Address: address, Listener: ln})
-			hostport = ln.Addr().String() // for the others: port 0 takes a free one once
+			hostport = ln.Addr().String() // port 0 takes a free port once
 		}
 	}
 	return sockets, nil
 }
 
-// listenShared opens one socket. With SO_REUSEPORT a port would silently be
-// shared with another server of this user that has it too. So the first is
-// bound without, which fails if anybody listens there, and gets the option
-// then: Linux looks at it on each socket when the next is bound.
+// listenShared opens one socket. SO_REUSEPORT would silently share the port with
+// another server of this user. So the first socket is bound without it, which
+// fails if the port is taken, and gets the option afterwards: Linux checks it on
+// every socket when the next one is bound.
 func listenShared(hostport string, first bool) (*net.TCPListener, error) {
 	share := func(c syscall.RawConn) (err error) {
 		ctlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })

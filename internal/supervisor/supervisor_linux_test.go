@@ -1,8 +1,6 @@
-package cli
+package supervisor
 
 import (
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -10,16 +8,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"heartwheel/internal/handover"
+	"heartwheel/internal/settings"
 )
 
-// TestSupervisorCannotStart: when workers do not get ready at first, supervise
-// returns with the reason, and leaves nobody behind. A script stands for a
-// binary that only sometimes works.
-func TestSupervisorCannotStart(t *testing.T) {
-	heartwheel, err := exec.LookPath("heartwheel")
-	if err != nil {
-		t.Fatal(err)
+// TestCannotStart: when workers do not become ready at first, the supervisor ends
+// with the reason and leaves no worker behind. A script stands for a binary that
+// only sometimes works.
+func TestCannotStart(t *testing.T) {
+	heartwheel := filepath.Join(t.TempDir(), "heartwheel")
+	if out, err := exec.Command("go", "build", "-o", heartwheel, "../..").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for what, c := range map[string]struct{ script, want string }{
 		"none": {"echo out of order >&2; exit 3", "worker 0 cannot start: the new process did not say that it is ready; it ended with exit status 3\nout of order"},
@@ -34,10 +34,10 @@ func TestSupervisorCannotStart(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			again := func() (*resolved, error) {
-				return resolve(flagLayer(map[string]any{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
+			resolve := func() (*settings.Resolved, error) {
+				return settings.Resolve(settings.FlagLayer(map[string]any{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
 			}
-			r, err := again()
+			r, err := resolve()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -46,23 +46,27 @@ func TestSupervisorCannotStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stderr.Close()
-			v := &supervisor{again: again, program: &program{path: path, environ: os.Environ(), stderr: stderr,
-				args: []string{"serve", "--workers", "4", "--listen", "tcp://127.0.0.1:0", "--ops", "off"}}}
-			err = supervise(r, slog.New(slog.NewTextHandler(io.Discard, nil)), v)
+			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr,
+				Args: []string{"serve", "--workers", "4", "--listen", "tcp://127.0.0.1:0", "--ops", "off"}}
+			v, err := newSupervisor(r, slog.New(slog.DiscardHandler), Options{Program: program, Resolve: resolve})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = v.run()
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("it ended with %v, want %s", err, c.want)
 			}
-			for _, p := range v.places {
-				if p.current != nil || p.old != nil {
-					t.Errorf("place %d has %v and %v", p.index, p.current, p.old)
+			for _, s := range v.slots {
+				if s.current != nil || s.old != nil {
+					t.Errorf("slot %d has %v and %v", s.index, s.current, s.old)
 				}
 			}
 		})
 	}
 }
 
-// TestOpenSockets: all share one port, which nobody else can take any more, and
-// nobody is joined who has it already, not even with SO_REUSEPORT.
+// TestOpenSockets: all sockets share one port. No other process can take it, and
+// a port that another process has is refused, even with SO_REUSEPORT.
 func TestOpenSockets(t *testing.T) {
 	sockets, err := openSockets([]string{"tcp://127.0.0.1:0", "tcp://127.0.0.2:0"}, 3)
 	if err != nil {
@@ -72,16 +76,16 @@ func TestOpenSockets(t *testing.T) {
 	for i, of := range sockets {
 		for j, address := range []string{"tcp://127.0.0.1:0", "tcp://127.0.0.2:0"} {
 			if of[j].Address != address || of[j].Listener.Addr().String() != sockets[0][j].Listener.Addr().String() {
-				t.Errorf("socket %d of place %d is %s for %s", j, i, of[j].Listener.Addr(), of[j].Address)
+				t.Errorf("socket %d of slot %d is %s for %s", j, i, of[j].Listener.Addr(), of[j].Address)
 			}
 		}
 	}
-	taken := tcpScheme + sockets[0][0].Listener.Addr().String()
+	taken := handover.TCPScheme + sockets[0][0].Listener.Addr().String()
 	if more, err := openSockets([]string{"tcp://127.0.0.1:0", taken}, 2); err == nil || !strings.Contains(err.Error(), "another process has this port; stop it") {
 		closeSockets(more)
 		t.Errorf("the port of others was taken: %v", err)
 	}
-	if ln, err := net.Listen("tcp", strings.TrimPrefix(taken, tcpScheme)); err == nil {
+	if ln, err := net.Listen("tcp", strings.TrimPrefix(taken, handover.TCPScheme)); err == nil {
 		ln.Close()
 		t.Error("another took the port")
 	}
@@ -101,7 +105,7 @@ func TestOpenSockets(t *testing.T) {
 	}
 	count := map[int]int{}
 	for range 60 {
-		c, err := net.Dial("tcp", strings.TrimPrefix(taken, tcpScheme))
+		c, err := net.Dial("tcp", strings.TrimPrefix(taken, handover.TCPScheme))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,125 +117,14 @@ func TestOpenSockets(t *testing.T) {
 	}
 }
 
-// TestUnderlingAccepts: what a supervisor cannot change is found by a worker
-// that is to begin.
-func TestUnderlingAccepts(t *testing.T) {
-	sockets, err := openSockets([]string{"tcp://127.0.0.1:0", "tcp://127.0.0.1:0"}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeSockets(sockets)
-	for _, c := range []struct{ listen, ops, workers, want string }{
-		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "auto", ""},
-		{"tcp://127.0.0.1:0", "off", "2", "listen was tcp://127.0.0.1:0,tcp://127.0.0.1:0 and is now tcp://127.0.0.1:0: it cannot change"},
-		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", ":1", "2", "ops was off and is now :1: it cannot change"},
-		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "3", "workers was 2 and is now 3: it cannot change"},
-		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "1000", "1000 workers need"},
-	} {
-		r, err := resolve(flagLayer(map[string]any{"listen": c.listen, "ops": c.ops, "workers": c.workers, "max-connections": "1500"}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		u := &underling{count: 2, ops: "off"}
-		if err := u.accepts(r, sockets[0], 1000); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v", c, err)
-		}
-	}
-}
-
-// TestControl has both ends of a control socket in this process: orders,
-// connections, last words, and the end.
-func TestControl(t *testing.T) {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := newUnderling("3/5/2/127.0.0.1:9090", theirs)
-	theirs.Close()
-	if err != nil || u.index != 3 || u.count != 5 || u.loops != 2 || u.ops != "127.0.0.1:9090" {
-		t.Fatalf("%+v, %v", u, err)
-	}
-	u.begin()
-	w := &worker{control: ours}
-	for i := range 3 {
-		said := make(chan error, 1)
-		go func() {
-			c, err := u.Accept()
-			if err == nil {
-				_, err = fmt.Fprint(c, i)
-				c.Close()
-			}
-			said <- err
-		}()
-		c, err := w.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(c)
-		c.Close()
-		if string(text) != fmt.Sprint(i) || err != nil || <-said != nil {
-			t.Errorf("through a passed connection came %q, %v", text, err)
-		}
-	}
-	for range 2 { // the second says nothing new
-		if err := w.order(orderDrain, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if o := <-u.orders; o.deserted {
-		t.Error("an order counts as the supervisor's end")
-	}
-	u.Close()
-	if _, err := u.Accept(); err != net.ErrClosed {
-		t.Errorf("after Close comes %v", err)
-	}
-	go func() { _ = w.order(orderGo, nil) }()
-	begun := time.Now()
-	u.lastWords()
-	if time.Since(begun) > lastPatience {
-		t.Error("it waited for an order that had come")
-	}
-	<-u.dismissed
-	for len(u.orders) > 0 {
-		<-u.orders
-	}
-	ours.Close()
-	if o := <-u.orders; !o.deserted {
-		t.Error("the supervisor's end counts as an order")
-	}
-	for _, text := range []string{"", "1", "1/2", "1/2/off", "x/2/1/off", "1/y/1/off", "1/2/z/off"} {
-		if _, err := newUnderling(text, os.Stdin); err == nil {
-			t.Errorf("%q was taken", text)
-		}
-	}
-}
-
 // TestWorkerProgram: workers do not speak to the service manager.
 func TestWorkerProgram(t *testing.T) {
-	p := workerProgram(&program{path: "p", environ: []string{"A=1", "NOTIFY_SOCKET=/x"}}, 2)
-	if got := strings.Join(p.environ, " "); got != "A=1 GOMAXPROCS=2" {
+	p := workerProgram(&handover.Program{Path: "p", Environ: []string{"A=1", "NOTIFY_SOCKET=/x"}}, 2)
+	if got := strings.Join(p.Environ, " "); got != "A=1 GOMAXPROCS=2" {
 		t.Error(got)
 	}
-	p = workerProgram(&program{environ: []string{"GOMAXPROCS=7"}}, 2)
-	if got := strings.Join(p.environ, " "); got != "GOMAXPROCS=7" {
+	p = workerProgram(&handover.Program{Environ: []string{"GOMAXPROCS=7"}}, 2)
+	if got := strings.Join(p.Environ, " "); got != "GOMAXPROCS=7" {
 		t.Error(got)
-	}
-}
-
-func TestCountIsShared(t *testing.T) {
-	f, c, err := newCount(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	other, err := mapCount(f, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Total() != 0 || other.Total() != 0 {
-		t.Error("it does not begin with zero")
-	}
-	if _, err := mapCount(f, 4); err == nil {
-		t.Error("line 4 of 4 was taken")
 	}
 }

@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"heartwheel/internal/settings"
+)
+
+// notifications is a socket in the place of a service manager's.
+func notifications(t *testing.T) (path string, next func() string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hw") // short: the length of such a path is limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path = filepath.Join(dir, "n")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return path, func() string {
+		t.Helper()
+		b := make([]byte, 4096)
+		_ = conn.SetReadDeadline(time.Now().Add(limit))
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+}
+
+// TestServiceManager: what a service manager hears from two processes. Only the one
+// that it watches notifies it.
+func TestServiceManager(t *testing.T) {
+	hangups := make(chan os.Signal, 1) // see TestScript
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	path, next := notifications(t)
+	binary, err := exec.LookPath("heartwheel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "f.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("drain: 1s")
+	cmd := exec.Command(binary, "serve", "--listen", "tcp://127.0.0.1:0", "--ops", "off", "--config", config)
+	cmd.Env = []string{"NOTIFY_SOCKET=" + path}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	}()
+	want := func(text string) string {
+		t.Helper()
+		rest, ok := strings.CutPrefix(next(), text)
+		if !ok {
+			t.Fatalf("got no %q", text)
+		}
+		return rest
+	}
+	hangUp := func() {
+		t.Helper()
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		want("RELOADING=1\n")
+	}
+	want("READY=1")
+	write("drain: soon")
+	hangUp()
+	want("READY=1\nSTATUS=the last hand-over failed")
+	write("drain: 1s")
+	hangUp()
+	pid, _, _ := strings.Cut(want("MAINPID="), "\nREADY=1")
+	if _, err := fmt.Sscan(pid, new(int)); err != nil || pid == fmt.Sprint(cmd.Process.Pid) {
+		t.Fatalf("the main process is now %q", pid)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil { // only the successor is left
+		t.Fatal(err)
+	}
+	want("STOPPING=1")
+}
+
+// A given is a heartwheel that this test starts as a supervisor would: it gives
+// it sockets by descriptor and waits on a pipe.
+type given struct {
+	cmd   *exec.Cmd
+	early bytes.Buffer // its standard error before it was ready; valid when it has ended
+}
+
+func startGiven(t *testing.T, environ []string, names []string, files []*os.File, args ...string) *given {
+	t.Helper()
+	path, err := exec.LookPath("heartwheel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &given{cmd: exec.Command(path, append([]string{"serve"}, args...)...)}
+	g.cmd.Env = append(environ, settings.InheritEnv+"="+strings.Join(names, ","))
+	g.cmd.ExtraFiles, g.cmd.Stderr = files, &g.early
+	if err := g.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if g.cmd.ProcessState == nil {
+			_ = g.cmd.Process.Kill()
+			_ = g.cmd.Wait()
+		}
+	})
+	return g
+}
+
+func TestServeWithGivenSockets(t *testing.T) {
+	tcp, ops := listenHere(t), listenHere(t)
+	pipes := [2][2]*os.File{}
+	for i := range pipes {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		pipes[i] = [2]*os.File{r, w}
+	}
+	var files []*os.File
+	for _, ln := range []*net.TCPListener{tcp, ops} {
+		f, err := ln.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	files = append(files, pipes[0][1], pipes[1][1])
+	c, err := net.Dial("tcp", tcp.Addr().String()) // waits in the backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	g := startGiven(t, nil, []string{"tcp://127.0.0.1:0", "ops://127.0.0.1:0", "ready", "stderr"}, files,
+		"--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0")
+	for _, f := range files {
+		f.Close()
+	}
+	text, err := io.ReadAll(pipes[0][0])
+	if err != nil || string(text) != "ready\n" {
+		_ = g.cmd.Wait()
+		t.Fatalf("got %q %v; it wrote\n%s", text, err, g.early.String())
+	}
+	tcp.Close() // it has its own
+	ops.Close()
+	beat(t, c)
+	c.Close()
+	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	log, err := io.ReadAll(pipes[1][0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"msg=listening pid=", "addr=" + tcp.Addr().String(), `msg="ops listening" pid=`, "addr=" + ops.Addr().String()} {
+		if !strings.Contains(g.early.String(), want) {
+			t.Errorf("%q is not in what it wrote before it was ready:\n%s", want, g.early.String())
+		}
+	}
+	if !strings.Contains(string(log), "msg=drained") || strings.Contains(g.early.String(), "drain") {
+		t.Errorf("before it was ready it wrote\n%s\nand then\n%s", g.early.String(), log)
+	}
+}
+
+func TestWrongInheritance(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, c := range []struct {
+		names string
+		want  string
+	}{
+		{"ready,stdin", `names "stdin", which this version does not know`},
+		{"ready,tcp://127.0.0.1:0", "descriptor 4, tcp://127.0.0.1:0: "},
+		{"ready,stderr,stderr", "names stderr twice"},
+	} {
+		g := startGiven(t, nil, strings.Split(c.names, ","), []*os.File{null, null}, "--listen", "tcp://127.0.0.1:0", "--ops", "off")
+		err := g.cmd.Wait()
+		if text := g.early.String(); err == nil || g.cmd.ProcessState.ExitCode() != exitFailed ||
+			!strings.Contains(text, c.want) || !strings.HasSuffix(text, "unset it\n") || strings.Count(text, "\n") != 1 {
+			t.Errorf("%s: %v, %s", c.names, err, text)
+		}
+	}
+}
+
+func listenHere(t *testing.T) *net.TCPListener {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // which Go has on, and the server refuses
+	ln, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener)
+}
