@@ -226,7 +226,7 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 		},
 		"CLOSE in place of an answer": func(_ *testing.T, r *rig, _ *Client) {
 			time.Sleep(30 * time.Second)
-			r.peer().write(codec.AppendClose(nil, codec.CodeInternal, ""))
+			r.peer().write(codec.AppendClose(nil, codec.CodeInternalError, ""))
 		},
 		"gone amid traffic": func(t *testing.T, r *rig, c *Client) {
 			time.Sleep(15 * time.Second)

@@ -235,7 +235,7 @@ func TestRequest(t *testing.T) {
 		if _, err := c.Request(t.Context(), string(make([]byte, 256)), nil); err == nil {
 			t.Error("a subject of 256 bytes was accepted")
 		}
-		if _, err := c.Request(t.Context(), "x", make([]byte, 65536)); !errors.Is(err, ErrTooLarge) {
+		if _, err := c.Request(t.Context(), "x", make([]byte, 65536)); !errors.Is(err, ErrFrameTooLarge) {
 			t.Errorf("too large: %v", err)
 		}
 		c.Close()

@@ -359,6 +359,6 @@ func (c *Conn) shut() {
 	c.closing = true
 	c.armed = c.now() + closeTimeout
 	c.timer.Reset(closeTimeout)
-	c.out = codec.AppendClose(c.out, codec.CodeClosedByPeer, "")
+	c.out = codec.AppendClose(c.out, codec.CodePeerClosed, "")
 	c.write()
 }

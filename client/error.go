@@ -24,8 +24,8 @@ var (
 	ErrSilent = errors.New("no byte came for 10 s after a beat: the server or the way to it is dead")
 	// ErrStalled: the kernel took none of the bytes to be sent for 10 s.
 	ErrStalled = errors.New("no byte could be sent for 10 s: the server does not read, or the way to it is dead")
-	// ErrTooLarge: the frame is larger than the server accepts.
-	ErrTooLarge = errors.New("client: the frame is larger than the server accepts")
+	// ErrFrameTooLarge: the frame is larger than the server accepts.
+	ErrFrameTooLarge = errors.New("client: the frame is larger than the server accepts")
 )
 
 // A CodeError is what the server said: when it ended the connection (CLOSE or

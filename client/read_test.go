@@ -112,7 +112,7 @@ func TestReadMaxFrame(t *testing.T) {
 		if limit == codec.MaxFrameLimit {
 			continue // there is no such length
 		}
-		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit))[:4]); !errors.Is(err, codec.ErrTooLarge) {
+		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit))[:4]); !errors.Is(err, codec.ErrFrameTooLarge) {
 			t.Errorf("limit %d: %v", limit, err)
 		}
 	}

@@ -84,7 +84,7 @@ func (c *Conn) Receive(ctx context.Context, dst []byte) ([]byte, error) {
 // fits checks the content of a frame against what the server accepts.
 func (c *Conn) fits(content int) error {
 	if 1+content > c.limit {
-		return fmt.Errorf("%w: %d bytes, %d are accepted", ErrTooLarge, 1+content, c.limit)
+		return fmt.Errorf("%w: %d bytes, %d are accepted", ErrFrameTooLarge, 1+content, c.limit)
 	}
 	return nil
 }

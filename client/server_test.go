@@ -113,7 +113,7 @@ func (s *tinyServer) serve(nc net.Conn) {
 		for {
 			f, n, err := codec.Decode(buf, codec.DefaultMaxFrame)
 			if err != nil {
-				_, _ = nc.Write(codec.AppendClose(out, codec.CodeProtocol, err.Error()))
+				_, _ = nc.Write(codec.AppendClose(out, codec.CodeProtocolError, err.Error()))
 				return
 			}
 			if n == 0 {

@@ -17,14 +17,14 @@ func AppendClose(dst []byte, code Code, reason string) []byte {
 }
 
 // ParseClose returns the content of a CLOSE. An empty payload is a close
-// without a word: CodeClosedByPeer and no reason. Any code is accepted, known
+// without a word: CodePeerClosed and no reason. Any code is accepted, known
 // or not.
 //
 // An error is an ErrBody: a payload of one byte, or a reason that is longer
 // than MaxReason or not UTF-8.
 func ParseClose(payload []byte) (Code, string, error) {
 	if len(payload) == 0 {
-		return CodeClosedByPeer, "", nil
+		return CodePeerClosed, "", nil
 	}
 	return parseCoded(OpClose, payload)
 }

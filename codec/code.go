@@ -8,28 +8,28 @@ type Code uint16
 
 // Close codes after which the client connects again.
 const (
-	CodeClosedByPeer Code = 3000 // the peer closed, with CLOSE or at the socket
-	CodeDraining     Code = 3001 // the server is shutting down or draining
-	CodeInternal     Code = 3004 // internal error of the server
-	CodeTokenExpired Code = 3005 // get a new token, then connect again
-	CodeSlowConsumer Code = 3008 // the peer does not read what is sent to it
-	CodeWriteError   Code = 3009 // writing to the socket failed
-	CodeIdleTimeout  Code = 3012 // silence for T; counted, never sent
-	CodeRateLimited  Code = 3013 // more traffic than allowed
-	CodeOverloaded   Code = 3020 // the server is at its connection limit
-	CodeBeatTooOften Code = 3021 // beats faster than min_beat_ms
+	CodePeerClosed    Code = 3000 // the peer closed, with CLOSE or at the socket
+	CodeDraining      Code = 3001 // the server is shutting down or draining
+	CodeInternalError Code = 3004 // internal error of the server
+	CodeTokenExpired  Code = 3005 // get a new token, then connect again
+	CodeSlowConsumer  Code = 3008 // the peer does not read what is sent to it
+	CodeWriteError    Code = 3009 // writing to the socket failed
+	CodeIdleTimeout   Code = 3012 // silence for T; counted, never sent
+	CodeRateLimited   Code = 3013 // more traffic than allowed
+	CodeOverloaded    Code = 3020 // the server is at its connection limit
+	CodeBeatTooOften  Code = 3021 // beats faster than min_beat_ms
 )
 
 // Close codes after which the client does not connect again.
 const (
 	CodeBadToken      Code = 3500 // bad or missing token
-	CodeProtocol      Code = 3501 // bytes that are not this protocol
+	CodeProtocolError Code = 3501 // bytes that are not this protocol
 	CodeIncomplete    Code = 3502 // a frame or the HELLO not completed in time
 	CodeKicked        Code = 3503 // closed by an operator or the application
 	CodeIdentityLimit Code = 3504 // too many connections of this identity
 	CodeReplaced      Code = 3510 // a newer session took its place
-	CodeTooLarge      Code = 3511 // frame larger than the limit
-	CodeVersion       Code = 3512 // protocol version not supported
+	CodeFrameTooLarge Code = 3511 // frame larger than the limit
+	CodeBadVersion    Code = 3512 // protocol version not supported
 	CodeBanned        Code = 3513 // this address or identity is banned
 )
 
@@ -47,12 +47,12 @@ const (
 // values is bounded, whatever the peer sends.
 func (c Code) String() string {
 	switch c {
-	case CodeClosedByPeer:
-		return "closed_by_peer"
+	case CodePeerClosed:
+		return "peer_closed"
 	case CodeDraining:
 		return "draining"
-	case CodeInternal:
-		return "internal"
+	case CodeInternalError:
+		return "internal_error"
 	case CodeTokenExpired:
 		return "token_expired"
 	case CodeSlowConsumer:
@@ -69,8 +69,8 @@ func (c Code) String() string {
 		return "beat_too_often"
 	case CodeBadToken:
 		return "bad_token"
-	case CodeProtocol:
-		return "protocol"
+	case CodeProtocolError:
+		return "protocol_error"
 	case CodeIncomplete:
 		return "incomplete"
 	case CodeKicked:
@@ -79,10 +79,10 @@ func (c Code) String() string {
 		return "identity_limit"
 	case CodeReplaced:
 		return "replaced"
-	case CodeTooLarge:
-		return "too_large"
-	case CodeVersion:
-		return "version"
+	case CodeFrameTooLarge:
+		return "frame_too_large"
+	case CodeBadVersion:
+		return "bad_version"
 	case CodeBanned:
 		return "banned"
 	case CodeNoGateway:

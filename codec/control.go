@@ -19,7 +19,7 @@ const (
 // is optional; the zero value says nothing.
 type Hello struct {
 	// V is the protocol version. 0 means 1, and ParseHello never returns 0.
-	// Versions the receiver does not speak are for it to refuse (CodeVersion).
+	// Versions the receiver does not speak are for it to refuse (CodeBadVersion).
 	V      int    `json:"v,omitempty"`
 	Token  string `json:"token,omitempty"`
 	Device string `json:"device,omitempty"`

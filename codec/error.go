@@ -28,29 +28,32 @@ func (e *Error) Unwrap() error {
 // a frame allocates nothing.
 var (
 	// ErrForeign: the first byte is not 0, so these are not frames.
-	ErrForeign = &Error{Code: CodeProtocol, Text: "first byte is not 0: not this protocol, or a length in little-endian order"}
+	ErrForeign = &Error{Code: CodeProtocolError,
+		Text: "first byte is not 0: not this protocol, or a length in little-endian order"}
 	// ErrTLS is the ErrForeign of a TLS handshake (first byte 0x16).
-	ErrTLS = &Error{Code: CodeProtocol, Text: "a TLS handshake where plain frames are expected: connect without TLS, or to a TLS listener", kind: ErrForeign}
+	ErrTLS = &Error{Code: CodeProtocolError, kind: ErrForeign,
+		Text: "a TLS handshake where plain frames are expected: connect without TLS, or to a TLS listener"}
 	// ErrHTTP is the ErrForeign of a text protocol (first byte a letter): most
 	// often an HTTP request or a WebSocket upgrade.
-	ErrHTTP = &Error{Code: CodeProtocol, Text: "text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener", kind: ErrForeign}
-	// ErrTooLarge: the length is above the limit.
-	ErrTooLarge = &Error{Code: CodeTooLarge, Text: "frame is larger than the limit"}
+	ErrHTTP = &Error{Code: CodeProtocolError, kind: ErrForeign,
+		Text: "text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener"}
+	// ErrFrameTooLarge: the length is above the limit.
+	ErrFrameTooLarge = &Error{Code: CodeFrameTooLarge, Text: "frame is larger than the limit"}
 	// ErrOp: the op byte is 0x00, reserved (0x0F-0x3F) or invalid (0x80-0xFF).
-	ErrOp = &Error{Code: CodeProtocol, Text: "op is not one of protocol version 1"}
+	ErrOp = &Error{Code: CodeProtocolError, Text: "op is not one of protocol version 1"}
 	// ErrPing: a PING or PONG carries more than MaxPing bytes. It is an ErrBody.
-	ErrPing = &Error{Code: CodeProtocol, Text: "ping or pong carries more than 125 bytes", kind: ErrBody}
+	ErrPing = &Error{Code: CodeProtocolError, Text: "ping or pong carries more than 125 bytes", kind: ErrBody}
 )
 
 // ErrBody is what errors.Is finds in every error about the content of a frame.
 // The parsers return errors made for the occasion, which name the op, the
 // member and its value.
-var ErrBody = &Error{Code: CodeProtocol, Text: "content of the frame is wrong"}
+var ErrBody = &Error{Code: CodeProtocolError, Text: "content of the frame is wrong"}
 
 // bodyError makes an ErrBody about a frame of op.
 func bodyError(op Op, format string, args ...any) error {
 	return &Error{
-		Code: CodeProtocol,
+		Code: CodeProtocolError,
 		Text: op.String() + ": " + fmt.Sprintf(format, args...),
 		kind: ErrBody,
 	}

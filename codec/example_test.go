@@ -45,6 +45,6 @@ func ExampleDecode_foreign() {
 	fmt.Println(uint16(e.Code), e.Code, e.Code.Reconnect())
 	fmt.Println(err)
 	// Output:
-	// 3501 protocol false
+	// 3501 protocol_error false
 	// codec: text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener
 }

@@ -58,7 +58,7 @@ var maxLength = func() (t [256]uint32) {
 // MaxFrameLimit it means MaxFrameLimit. An empty frame has length 0.
 //
 // What is wrong is said as soon as it can be known, without waiting for the
-// rest: ErrForeign, ErrTLS or ErrHTTP from 1 byte on, ErrTooLarge from 4, ErrOp
+// rest: ErrForeign, ErrTLS or ErrHTTP from 1 byte on, ErrFrameTooLarge from 4, ErrOp
 // and ErrPing from 5. Those variables are all it returns; n is then 0 and the
 // connection cannot be used any more.
 //
@@ -93,7 +93,7 @@ func Decode(b []byte, max int) (f Frame, n int, err error) {
 // b is too short to tell, which is below HeaderSize bytes. max is as for Decode.
 //
 // It looks at the header only and refuses what Decode would refuse there, with
-// the same errors: ErrForeign, ErrTLS, ErrHTTP, ErrTooLarge. It is a pure
+// the same errors: ErrForeign, ErrTLS, ErrHTTP, ErrFrameTooLarge. It is a pure
 // function and never allocates.
 func FrameSize(b []byte, max int) (size int, err error) {
 	if len(b) < HeaderSize {
@@ -118,7 +118,7 @@ func checkFirst(b []byte) error {
 // length and not the bytes, so that Decode reads the header with one load.
 func refuseLength(length uint32) error {
 	if length <= MaxFrameLimit {
-		return ErrTooLarge
+		return ErrFrameTooLarge
 	}
 	return foreign(byte(length >> 24))
 }

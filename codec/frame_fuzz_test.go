@@ -123,7 +123,7 @@ func readSlow(stream []byte, max int) (r reading) {
 		}
 		length := int(binary.BigEndian.Uint32(b))
 		if length > max {
-			r.err = ErrTooLarge
+			r.err = ErrFrameTooLarge
 			return r
 		}
 		if length == 0 {

@@ -26,11 +26,11 @@ var refused = []struct {
 	{"little-endian", "0500000003", DefaultMaxFrame, 1, ErrForeign},
 	{"all ones", "ffffffffff", MaxFrameLimit, 1, ErrForeign},
 	{"above any limit", "0100000003", math.MaxInt, 1, ErrForeign},
-	{"above the default", "0001000103", DefaultMaxFrame, 4, ErrTooLarge},
-	{"above a small limit", "0000000603", 5, 4, ErrTooLarge},
-	{"limit 0", "0000000103", 0, 4, ErrTooLarge},
-	{"limit below 0", "0000000103", -1, 4, ErrTooLarge},
-	{"too large before op", "00ffffff80", DefaultMaxFrame, 4, ErrTooLarge},
+	{"above the default", "0001000103", DefaultMaxFrame, 4, ErrFrameTooLarge},
+	{"above a small limit", "0000000603", 5, 4, ErrFrameTooLarge},
+	{"limit 0", "0000000103", 0, 4, ErrFrameTooLarge},
+	{"limit below 0", "0000000103", -1, 4, ErrFrameTooLarge},
+	{"too large before op", "00ffffff80", DefaultMaxFrame, 4, ErrFrameTooLarge},
 	{"op 0x00", "0000000100", DefaultMaxFrame, 5, ErrOp},
 	{"op 0x0f", "000000020f00", DefaultMaxFrame, 5, ErrOp},
 	{"op 0x3f", "000000023f00", DefaultMaxFrame, 5, ErrOp},
@@ -193,20 +193,20 @@ func TestErrorKinds(t *testing.T) {
 		err, kind error
 		code      Code
 	}{
-		{ErrForeign, ErrForeign, CodeProtocol},
-		{ErrTLS, ErrForeign, CodeProtocol},
-		{ErrHTTP, ErrForeign, CodeProtocol},
-		{ErrTooLarge, ErrTooLarge, CodeTooLarge},
-		{ErrOp, ErrOp, CodeProtocol},
-		{ErrPing, ErrBody, CodeProtocol},
-		{ErrBody, ErrBody, CodeProtocol},
-		{body, ErrBody, CodeProtocol},
+		{ErrForeign, ErrForeign, CodeProtocolError},
+		{ErrTLS, ErrForeign, CodeProtocolError},
+		{ErrHTTP, ErrForeign, CodeProtocolError},
+		{ErrFrameTooLarge, ErrFrameTooLarge, CodeFrameTooLarge},
+		{ErrOp, ErrOp, CodeProtocolError},
+		{ErrPing, ErrBody, CodeProtocolError},
+		{ErrBody, ErrBody, CodeProtocolError},
+		{body, ErrBody, CodeProtocolError},
 	} {
 		var e *Error
 		if !errors.Is(tt.err, tt.kind) || !errors.As(tt.err, &e) || e.Code != tt.code || e.Error() != "codec: "+e.Text {
 			t.Errorf("%v: not an *Error of kind %q with code %d", tt.err, tt.kind, tt.code)
 		}
-		for _, other := range []error{ErrForeign, ErrTooLarge, ErrOp, ErrBody} {
+		for _, other := range []error{ErrForeign, ErrFrameTooLarge, ErrOp, ErrBody} {
 			if other != tt.kind && errors.Is(tt.err, other) {
 				t.Errorf("%v is also %v", tt.err, other)
 			}

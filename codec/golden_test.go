@@ -59,7 +59,7 @@ var samples = []sample{
 		func(d []byte) []byte { return AppendGoaway(d, sampleGoaway) }, sampleGoaway},
 	{"close", OpClose, "00000006 08 0bb9 627965",
 		func(d []byte) []byte { return AppendClose(d, CodeDraining, "bye") }, coded{CodeDraining, "bye"}},
-	{"close-empty", OpClose, "00000001 08", nil, coded{CodeClosedByPeer, ""}},
+	{"close-empty", OpClose, "00000001 08", nil, coded{CodePeerClosed, ""}},
 	{"error", OpError, "0000000d 09 0fa1" + text("no gateway"),
 		func(d []byte) []byte { return AppendError(d, CodeNoGateway, "no gateway") }, coded{CodeNoGateway, "no gateway"}},
 	{"req", OpReq, "0000000b 0a 00000007 04 74696d65 3f",

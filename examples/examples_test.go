@@ -239,7 +239,7 @@ func TestObeys(t *testing.T) {
 		}
 		p.welcome("client", 60_000)
 		c.await(&c.err, "connected: ", 3)
-		p.write(codec.AppendClose(nil, codec.CodeInternal, ""))
+		p.write(codec.AppendClose(nil, codec.CodeInternalError, ""))
 		home.accept()
 	})
 }

@@ -47,7 +47,7 @@ const atOnce = int64(time.Second)
 var toldCodes = []codec.Code{
 	codec.CodeDraining, codec.CodeTokenExpired, codec.CodeRateLimited, codec.CodeOverloaded, codec.CodeBeatTooOften,
 	codec.CodeBadToken, codec.CodeIncomplete, codec.CodeKicked, codec.CodeIdentityLimit, codec.CodeReplaced,
-	codec.CodeVersion, codec.CodeBanned,
+	codec.CodeBadVersion, codec.CodeBanned,
 }
 
 // judge says what the close was. Pure.

@@ -55,7 +55,7 @@ func TestDescribe(t *testing.T) {
 	c := closing{at: 22e9, lastFrame: 20e9, code: 3501}
 	for _, w := range []struct{ reason, want string }{
 		{"bad op", `at 12.000 s connection 7, 2000 ms after its last whole frame: reset, told 3501 "bad op"`},
-		{"", `at 12.000 s connection 7, 2000 ms after its last whole frame: reset, told 3501 (protocol)`},
+		{"", `at 12.000 s connection 7, 2000 ms after its last whole frame: reset, told 3501 (protocol_error)`},
 	} {
 		if e := c.describe(10e9, 7, "reset", w.reason); e.Text != w.want || e.SilentMS != 2000 || e.AtS != 12 {
 			t.Errorf("%+v, want %s", e, w.want)

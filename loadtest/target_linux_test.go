@@ -204,7 +204,7 @@ func TestCloses(t *testing.T) {
 		unexplained int
 	}{
 		{"without a word", nil, "1h", Failed, "2 false kills; the first: at ", 2, 0, 0},
-		{"accused", codec.AppendClose(nil, codec.CodeProtocol, "bad op"), "1h", Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
+		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
 		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", Pass, "", 0, 2, 0},
 		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", Failed, "2 connections closed with 3021", 0, 2, 0},
 		{"T unknown", nil, "", Failed, "2 unexplained closes", 0, 0, 2},

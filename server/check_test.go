@@ -112,7 +112,7 @@ func TestServerCheck(t *testing.T) {
 		a.open()
 		a.open()
 		b.open()
-		a.feed(a.open(), codec.AppendClose(nil, codec.CodeClosedByPeer, ""))
+		a.feed(a.open(), codec.AppendClose(nil, codec.CodePeerClosed, ""))
 		s := checked(a, b)
 		s.admission.leave()
 		return s, a, b

@@ -253,11 +253,11 @@ var endings = []struct {
 		r.loop.lost(c, PeerReset)
 	}, Application, true},
 	{"CLOSE frame", Config{}, func(r *rig, c *Conn) {
-		r.input(c, codec.AppendClose(nil, codec.CodeClosedByPeer, "bye"))
+		r.input(c, codec.AppendClose(nil, codec.CodePeerClosed, "bye"))
 		r.loop.lost(c, PeerClosed)
 	}, PeerClosed, false},
 	{"CLOSE frame and more", Config{}, func(r *rig, c *Conn) {
-		r.input(c, append(codec.AppendClose(nil, codec.CodeClosedByPeer, "bye"), "garbage"...))
+		r.input(c, append(codec.AppendClose(nil, codec.CodePeerClosed, "bye"), "garbage"...))
 	}, PeerClosed, false},
 	{"garbage", Config{}, func(r *rig, c *Conn) { r.input(c, []byte("GET / HTTP/1.1")) }, ProtocolError, false},
 	{"too large", Config{}, func(r *rig, c *Conn) { r.input(c, []byte{0, 1, 0, 1}) }, FrameTooLarge, false},
@@ -385,7 +385,7 @@ func TestPanicEverywhere(t *testing.T) {
 				r.wait(0)
 				r.wantEnd(victim, test.why, false)
 				if test.why == Internal {
-					r.wantClose(victim, Internal, codec.CodeInternal)
+					r.wantClose(victim, Internal, codec.CodeInternalError)
 				}
 				if s := r.stats(); s.panics != 1 || s.totalClosed() != 1 {
 					t.Errorf("%d panics and %d closes are counted, want 1 and 1", s.panics, s.totalClosed())
@@ -553,7 +553,7 @@ func TestHandlerErrors(t *testing.T) {
 		r.alive(c, "a refused frame")
 		h.onFrame = func(*Conn, codec.Frame) error { return errors.New("broken") }
 		r.feed(c, data("x"))
-		r.wantClose(c, Internal, codec.CodeInternal)
+		r.wantClose(c, Internal, codec.CodeInternalError)
 	})
 }
 

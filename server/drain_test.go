@@ -45,7 +45,7 @@ func TestDrain(t *testing.T) {
 					d.at = time.Since(from)
 				}
 				if d.early {
-					r.arrive(d.c, codec.AppendClose(nil, codec.CodeClosedByPeer, ""))
+					r.arrive(d.c, codec.AppendClose(nil, codec.CodePeerClosed, ""))
 				}
 			}
 		}
@@ -56,7 +56,7 @@ func TestDrain(t *testing.T) {
 		r.wait(0)
 		for _, d := range all { // these are in the drain's list, but leave before their turn, which is later but for the first of them
 			if d.before {
-				r.feed(d.c, codec.AppendClose(nil, codec.CodeClosedByPeer, ""))
+				r.feed(d.c, codec.AppendClose(nil, codec.CodePeerClosed, ""))
 			}
 		}
 		r.wait(cfg.Drain / 2)

@@ -81,25 +81,25 @@ func TestRefusedBytes(t *testing.T) {
 		code codec.Code
 	}
 	cases := []refusal{
-		{"TLS", []byte{0x16}, ProtocolError, codec.CodeProtocol},
-		{"HTTP", []byte("G"), ProtocolError, codec.CodeProtocol},
-		{"little-endian", []byte{1, 0, 0, 0}, ProtocolError, codec.CodeProtocol},
-		{"0xFF", []byte{0xFF}, ProtocolError, codec.CodeProtocol},
-		{"oversize header", header(codec.DefaultMaxFrame + 1), FrameTooLarge, codec.CodeTooLarge},
-		{"oversize header and op", append(header(codec.DefaultMaxFrame+1), 3), FrameTooLarge, codec.CodeTooLarge},
-		{"largest header", header(codec.MaxFrameLimit), FrameTooLarge, codec.CodeTooLarge},
-		{"op 0x00", append(header(1), 0), ProtocolError, codec.CodeProtocol},
-		{"reserved op, body missing", append(header(100), 0x0F), ProtocolError, codec.CodeProtocol},
-		{"long PING", append(header(127), 1), ProtocolError, codec.CodeProtocol},
-		{"long PONG", append(header(127), 2), ProtocolError, codec.CodeProtocol},
-		{"WELCOME", codec.AppendWelcome(nil, codec.Welcome{}), ProtocolError, codec.CodeProtocol},
-		{"GOAWAY", codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), ProtocolError, codec.CodeProtocol},
-		{"ERROR", codec.AppendError(nil, codec.CodeNotAllowed, "x"), ProtocolError, codec.CodeProtocol},
-		{"CLOSE of one byte", codec.AppendFrame(nil, codec.OpClose, []byte{1}), ProtocolError, codec.CodeProtocol},
-		{"CLOSE not UTF-8", codec.AppendFrame(nil, codec.OpClose, []byte{0x0B, 0xB8, 0xFF}), ProtocolError, codec.CodeProtocol},
+		{"TLS", []byte{0x16}, ProtocolError, codec.CodeProtocolError},
+		{"HTTP", []byte("G"), ProtocolError, codec.CodeProtocolError},
+		{"little-endian", []byte{1, 0, 0, 0}, ProtocolError, codec.CodeProtocolError},
+		{"0xFF", []byte{0xFF}, ProtocolError, codec.CodeProtocolError},
+		{"oversize header", header(codec.DefaultMaxFrame + 1), FrameTooLarge, codec.CodeFrameTooLarge},
+		{"oversize header and op", append(header(codec.DefaultMaxFrame+1), 3), FrameTooLarge, codec.CodeFrameTooLarge},
+		{"largest header", header(codec.MaxFrameLimit), FrameTooLarge, codec.CodeFrameTooLarge},
+		{"op 0x00", append(header(1), 0), ProtocolError, codec.CodeProtocolError},
+		{"reserved op, body missing", append(header(100), 0x0F), ProtocolError, codec.CodeProtocolError},
+		{"long PING", append(header(127), 1), ProtocolError, codec.CodeProtocolError},
+		{"long PONG", append(header(127), 2), ProtocolError, codec.CodeProtocolError},
+		{"WELCOME", codec.AppendWelcome(nil, codec.Welcome{}), ProtocolError, codec.CodeProtocolError},
+		{"GOAWAY", codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), ProtocolError, codec.CodeProtocolError},
+		{"ERROR", codec.AppendError(nil, codec.CodeNotAllowed, "x"), ProtocolError, codec.CodeProtocolError},
+		{"CLOSE of one byte", codec.AppendFrame(nil, codec.OpClose, []byte{1}), ProtocolError, codec.CodeProtocolError},
+		{"CLOSE not UTF-8", codec.AppendFrame(nil, codec.OpClose, []byte{0x0B, 0xB8, 0xFF}), ProtocolError, codec.CodeProtocolError},
 	}
 	for _, op := range []codec.Op{0x0F, 0x10, 0x3F, 0x80, 0xC0, 0xFF} {
-		cases = append(cases, refusal{fmt.Sprintf("op %#x", uint8(op)), codec.AppendFrame(nil, op, []byte("x")), ProtocolError, codec.CodeProtocol})
+		cases = append(cases, refusal{fmt.Sprintf("op %#x", uint8(op)), codec.AppendFrame(nil, op, []byte("x")), ProtocolError, codec.CodeProtocolError})
 	}
 	for _, tc := range cases {
 		for _, before := range [][]byte{nil, data("ok")} {
@@ -133,13 +133,13 @@ func TestMaxFrame(t *testing.T) {
 		r, c := answers(t, Config{MaxFrame: 300}, data(strings.Repeat("x", 299)))
 		r.alive(c, "after the largest frame")
 		r.feed(c, data(strings.Repeat("x", 300))[:4])
-		r.wantClose(c, FrameTooLarge, codec.CodeTooLarge)
+		r.wantClose(c, FrameTooLarge, codec.CodeFrameTooLarge)
 	})
 }
 
 func TestPeerCloses(t *testing.T) {
 	for name, b := range map[string][]byte{
-		"with a code": codec.AppendClose(nil, codec.CodeClosedByPeer, "bye"), "empty": codec.AppendFrame(nil, codec.OpClose, nil),
+		"with a code": codec.AppendClose(nil, codec.CodePeerClosed, "bye"), "empty": codec.AppendFrame(nil, codec.OpClose, nil),
 		"with an unknown code": codec.AppendClose(nil, 9999, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestPeerCloses(t *testing.T) {
 			r.rec.onFrame = func(c *Conn, f codec.Frame) error { return c.Send(f.Op, f.Payload) }
 			c := r.open()
 			r.do(func() { r.sock(c).room = 3 })
-			r.feed(c, slices.Concat(data("one"), data("two"), codec.AppendClose(nil, codec.CodeClosedByPeer, "")))
+			r.feed(c, slices.Concat(data("one"), data("two"), codec.AppendClose(nil, codec.CodePeerClosed, "")))
 			r.alive(c, "with answers unsent")
 			if n := r.rec.closes[c]; n != 0 {
 				t.Errorf("%d close events", n)
@@ -179,7 +179,7 @@ func TestPeerCloses(t *testing.T) {
 			c := r.open()
 			r.do(func() { r.sock(c).room = 3 })
 			from := time.Now()
-			r.feed(c, slices.Concat(data("one"), codec.AppendClose(nil, codec.CodeClosedByPeer, "")))
+			r.feed(c, slices.Concat(data("one"), codec.AppendClose(nil, codec.CodePeerClosed, "")))
 			r.wait(3 * time.Second)
 			within(t, "cut off", from, r.wantEnd(c, PeerClosed, true).at, closeGrace)
 		})
@@ -227,7 +227,7 @@ func TestFrameErrors(t *testing.T) {
 				c, other := r.open(), r.open()
 				r.feed(c, data("x"))
 				if tc.code == 0 {
-					r.wantClose(c, Internal, codec.CodeInternal)
+					r.wantClose(c, Internal, codec.CodeInternalError)
 				} else {
 					r.alive(c, "after ERROR")
 					if code, text, err := codec.ParseError(one(r, c, codec.OpError).Payload); code != tc.code || text != "no" || err != nil {
@@ -247,7 +247,7 @@ func TestFrameErrors(t *testing.T) {
 			}
 			c, other := r.open(), r.open()
 			r.feed(c, append(data("x"), data("y")...))
-			r.wantClose(c, Internal, codec.CodeInternal)
+			r.wantClose(c, Internal, codec.CodeInternalError)
 			if all := r.frames(c); len(all) != 2 || string(all[0].Payload) != "before" || len(r.rec.got) != 1 {
 				t.Errorf("sent %v, got %v", all, r.rec.got)
 			}

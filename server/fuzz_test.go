@@ -151,7 +151,7 @@ func fuzzSeeds() [][]byte {
 		codec.AppendHello(nil, codec.Hello{V: 2}), codec.AppendHello(nil, codec.Hello{Beats: "nobody"}),
 		frame(codec.OpHello, "{"), frame(codec.OpHello, strings.Repeat("[", 4000)),
 		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendConfig(nil, codec.Config{}), frame(codec.OpConfig, `{"beat_ms":-1}`),
-		codec.AppendClose(nil, codec.CodeClosedByPeer, "bye"), frame(codec.OpClose, ""), frame(codec.OpClose, "\x0b\xb8\xff"),
+		codec.AppendClose(nil, codec.CodePeerClosed, "bye"), frame(codec.OpClose, ""), frame(codec.OpClose, "\x0b\xb8\xff"),
 		codec.AppendReq(nil, 7, "subject", []byte("body")), codec.AppendRes(nil, 7, 0, []byte("body")),
 		codec.AppendSubscribe(nil, 8, "group"), codec.AppendPublish(nil, "group", []byte("body")),
 		codec.AppendWelcome(nil, codec.Welcome{}), codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), codec.AppendError(nil, 4001, "no"),

@@ -167,20 +167,20 @@ func TestHelloRefused(t *testing.T) {
 		why   Reason
 		code  codec.Code
 	}{
-		{"version 2", [][]byte{hello(codec.Hello{V: 2})}, nil, BadVersion, codec.CodeVersion},
-		{"twice", [][]byte{hello(codec.Hello{}), hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocol},
-		{"after a beat", [][]byte{beat, hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocol},
-		{"after data", [][]byte{data("x"), hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocol},
-		{"not JSON", [][]byte{raw(codec.OpHello, "{")}, nil, ProtocolError, codec.CodeProtocol},
-		{"an array", [][]byte{raw(codec.OpHello, "[]")}, nil, ProtocolError, codec.CodeProtocol},
-		{"wrong type", [][]byte{raw(codec.OpHello, `{"beat_ms":"fast"}`)}, nil, ProtocolError, codec.CodeProtocol},
-		{"negative", [][]byte{raw(codec.OpHello, `{"beat_ms":-1}`)}, nil, ProtocolError, codec.CodeProtocol},
-		{"beats nobody", [][]byte{raw(codec.OpHello, `{"beats":"nobody"}`)}, nil, ProtocolError, codec.CodeProtocol},
-		{"not UTF-8", [][]byte{raw(codec.OpHello, "{\"token\":\"\xff\"}")}, nil, ProtocolError, codec.CodeProtocol},
-		{"too long", [][]byte{raw(codec.OpHello, `{"token":"`+strings.Repeat("x", codec.MaxControl)+`"}`)}, nil, ProtocolError, codec.CodeProtocol},
-		{"CONFIG not JSON", [][]byte{raw(codec.OpConfig, "no")}, nil, ProtocolError, codec.CodeProtocol},
-		{"CONFIG not UTF-8", [][]byte{raw(codec.OpConfig, "{\"\xff\":1}")}, nil, ProtocolError, codec.CodeProtocol},
-		{"CONFIG negative", [][]byte{raw(codec.OpConfig, `{"beat_ms":-5}`)}, nil, ProtocolError, codec.CodeProtocol},
+		{"version 2", [][]byte{hello(codec.Hello{V: 2})}, nil, BadVersion, codec.CodeBadVersion},
+		{"twice", [][]byte{hello(codec.Hello{}), hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocolError},
+		{"after a beat", [][]byte{beat, hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocolError},
+		{"after data", [][]byte{data("x"), hello(codec.Hello{})}, nil, ProtocolError, codec.CodeProtocolError},
+		{"not JSON", [][]byte{raw(codec.OpHello, "{")}, nil, ProtocolError, codec.CodeProtocolError},
+		{"an array", [][]byte{raw(codec.OpHello, "[]")}, nil, ProtocolError, codec.CodeProtocolError},
+		{"wrong type", [][]byte{raw(codec.OpHello, `{"beat_ms":"fast"}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"negative", [][]byte{raw(codec.OpHello, `{"beat_ms":-1}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"beats nobody", [][]byte{raw(codec.OpHello, `{"beats":"nobody"}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"not UTF-8", [][]byte{raw(codec.OpHello, "{\"token\":\"\xff\"}")}, nil, ProtocolError, codec.CodeProtocolError},
+		{"too long", [][]byte{raw(codec.OpHello, `{"token":"`+strings.Repeat("x", codec.MaxControl)+`"}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"CONFIG not JSON", [][]byte{raw(codec.OpConfig, "no")}, nil, ProtocolError, codec.CodeProtocolError},
+		{"CONFIG not UTF-8", [][]byte{raw(codec.OpConfig, "{\"\xff\":1}")}, nil, ProtocolError, codec.CodeProtocolError},
+		{"CONFIG negative", [][]byte{raw(codec.OpConfig, `{"beat_ms":-5}`)}, nil, ProtocolError, codec.CodeProtocolError},
 		{"by the handler", [][]byte{hello(codec.Hello{})}, refuseWith(errors.New("no")), BadToken, codec.CodeBadToken},
 		{"by the handler with a code", [][]byte{hello(codec.Hello{})}, refuseWith(&codec.Error{Code: codec.CodeBanned, Text: "go away"}), BadToken, codec.CodeBanned},
 	} {
@@ -274,7 +274,7 @@ func TestHelloHandler(t *testing.T) {
 			r := newRig(t, Config{RequireHello: true}, h)
 			c, other := r.open(), r.open()
 			r.feed(c, hello(codec.Hello{}))
-			r.wantClose(c, Internal, codec.CodeInternal)
+			r.wantClose(c, Internal, codec.CodeInternalError)
 			r.alive(other, "a panic for another")
 		})
 	})
@@ -336,7 +336,7 @@ func TestRequireHello(t *testing.T) {
 				r := newRig(t, Config{RequireHello: true}, nil)
 				c := r.open()
 				r.feed(c, b, hello(codec.Hello{}))
-				r.wantClose(c, ProtocolError, codec.CodeProtocol)
+				r.wantClose(c, ProtocolError, codec.CodeProtocolError)
 				if len(r.rec.got) != 0 || r.rec.opens[c] != 0 || r.rec.closes[c] != 0 {
 					t.Error("the handler heard of it")
 				}

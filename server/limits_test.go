@@ -102,14 +102,14 @@ func TestReasonWords(t *testing.T) {
 	// Where a reason is one of the protocol's own, it has that code to itself.
 	codes := map[codec.Code]Reason{}
 	for r := range numReasons {
-		if c := r.Code(); c != codec.CodeClosedByPeer && c != codec.CodeInternal {
+		if c := r.Code(); c != codec.CodePeerClosed && c != codec.CodeInternalError {
 			if other, twice := codes[c]; twice {
 				t.Errorf("%s and %s share the code %d", r, other, c)
 			}
 			codes[c] = r
 		}
 	}
-	if numReasons.String() != "unknown" || numReasons.Code() != codec.CodeInternal {
+	if numReasons.String() != "unknown" || numReasons.Code() != codec.CodeInternalError {
 		t.Errorf("a reason that does not exist: %s, %d", numReasons, numReasons.Code())
 	}
 	for r, want := range map[Reason]codec.Code{

@@ -143,7 +143,7 @@ func (l *loop) leave() {
 func (l *loop) panicked(c *Conn, p any) {
 	l.stats.panics++
 	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	l.beginClose(c, Internal, codec.CodeInternal, "internal error")
+	l.beginClose(c, Internal, codec.CodeInternalError, "internal error")
 }
 
 // opened takes a connection whose socket has reached the loop.

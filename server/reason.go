@@ -31,23 +31,23 @@ var reasons = [numReasons]struct {
 	word string
 	code codec.Code
 }{
-	PeerClosed:    {"peer_closed", codec.CodeClosedByPeer},
-	PeerReset:     {"peer_reset", codec.CodeClosedByPeer},
-	PeerTimeout:   {"peer_timeout", codec.CodeClosedByPeer},
-	ReadError:     {"read_error", codec.CodeInternal},
+	PeerClosed:    {"peer_closed", codec.CodePeerClosed},
+	PeerReset:     {"peer_reset", codec.CodePeerClosed},
+	PeerTimeout:   {"peer_timeout", codec.CodePeerClosed},
+	ReadError:     {"read_error", codec.CodeInternalError},
 	WriteError:    {"write_error", codec.CodeWriteError},
 	IdleTimeout:   {"idle_timeout", codec.CodeIdleTimeout},
 	Incomplete:    {"incomplete", codec.CodeIncomplete},
-	ProtocolError: {"protocol_error", codec.CodeProtocol},
-	FrameTooLarge: {"frame_too_large", codec.CodeTooLarge},
-	BadVersion:    {"bad_version", codec.CodeVersion},
+	ProtocolError: {"protocol_error", codec.CodeProtocolError},
+	FrameTooLarge: {"frame_too_large", codec.CodeFrameTooLarge},
+	BadVersion:    {"bad_version", codec.CodeBadVersion},
 	BadToken:      {"bad_token", codec.CodeBadToken},
 	BeatTooOften:  {"beat_too_often", codec.CodeBeatTooOften},
 	SlowConsumer:  {"slow_consumer", codec.CodeSlowConsumer},
 	Draining:      {"draining", codec.CodeDraining},
-	Internal:      {"internal_error", codec.CodeInternal},
-	Application:   {"application", codec.CodeClosedByPeer},
-	EngineStopped: {"engine_stopped", codec.CodeInternal},
+	Internal:      {"internal_error", codec.CodeInternalError},
+	Application:   {"application", codec.CodePeerClosed},
+	EngineStopped: {"engine_stopped", codec.CodeInternalError},
 }
 
 // String returns the reason's word, such as "idle_timeout".
@@ -64,7 +64,7 @@ func (r Reason) Code() codec.Code {
 	if r < numReasons {
 		return reasons[r].code
 	}
-	return codec.CodeInternal
+	return codec.CodeInternalError
 }
 
 // refusal says why a connection was turned away before it became a session.

@@ -90,12 +90,12 @@ func (l *loop) heardPart(c *Conn) {
 
 // refuse closes a connection for bytes that are not the protocol.
 func (l *loop) refuse(c *Conn, err error) {
-	code, why := codec.CodeProtocol, ProtocolError
+	code, why := codec.CodeProtocolError, ProtocolError
 	var e *codec.Error
 	if errors.As(err, &e) {
 		code = e.Code
 	}
-	if code == codec.CodeTooLarge {
+	if code == codec.CodeFrameTooLarge {
 		why = FrameTooLarge
 	}
 	l.beginClose(c, why, code, err.Error())
@@ -106,7 +106,7 @@ func (l *loop) frame(c *Conn, f codec.Frame) {
 	first := !c.has(flagBegan)
 	c.flags |= flagBegan
 	if c.has(flagAwaitHello) && f.Op != codec.OpHello {
-		l.beginClose(c, ProtocolError, codec.CodeProtocol, "the first frame must be HELLO, not "+f.Op.String())
+		l.beginClose(c, ProtocolError, codec.CodeProtocolError, "the first frame must be HELLO, not "+f.Op.String())
 		return
 	}
 	switch f.Op {
@@ -122,7 +122,7 @@ func (l *loop) frame(c *Conn, f codec.Frame) {
 	case codec.OpPong:
 	case codec.OpHello:
 		if !first {
-			l.beginClose(c, ProtocolError, codec.CodeProtocol, "HELLO must be the first frame")
+			l.beginClose(c, ProtocolError, codec.CodeProtocolError, "HELLO must be the first frame")
 			return
 		}
 		l.onHello(c, f.Payload)
@@ -135,7 +135,7 @@ func (l *loop) frame(c *Conn, f codec.Frame) {
 		}
 		c.state, c.reason = stateFlushing, PeerClosed
 	case codec.OpWelcome, codec.OpGoaway, codec.OpError:
-		l.beginClose(c, ProtocolError, codec.CodeProtocol, f.Op.String()+" is for servers to send")
+		l.beginClose(c, ProtocolError, codec.CodeProtocolError, f.Op.String()+" is for servers to send")
 	default:
 		l.handle(c, f)
 	}
@@ -153,7 +153,7 @@ func (l *loop) handle(c *Conn, f codec.Frame) {
 		return
 	}
 	l.log.Error("handler failed; its connection is closed", "conn", c.ID(), "op", f.Op.String(), "error", err)
-	l.beginClose(c, Internal, codec.CodeInternal, "internal error")
+	l.beginClose(c, Internal, codec.CodeInternalError, "internal error")
 }
 
 // mayBeat counts beats that come too early in a row, and closes at the third.
@@ -194,7 +194,7 @@ func (l *loop) onHello(c *Conn, body []byte) {
 		return
 	}
 	if h.V != codec.Version {
-		l.beginClose(c, BadVersion, codec.CodeVersion, "this server speaks version 1")
+		l.beginClose(c, BadVersion, codec.CodeBadVersion, "this server speaks version 1")
 		return
 	}
 	switch h.Beats {
@@ -204,7 +204,7 @@ func (l *loop) onHello(c *Conn, body []byte) {
 	case "server":
 		c.flags |= flagServerBeats
 	default:
-		l.beginClose(c, ProtocolError, codec.CodeProtocol, "HELLO: beats must be client or server")
+		l.beginClose(c, ProtocolError, codec.CodeProtocolError, "HELLO: beats must be client or server")
 		return
 	}
 	if l.hello != nil {

@@ -34,7 +34,7 @@ func TestWriteOfPart(t *testing.T) {
 						r.do(func() { r.sock(c).room = room })
 						r.feed(c, data("go"))
 						r.do(func() { r.writable(c, -1) })
-						r.wantClose(c, Internal, codec.CodeInternal)
+						r.wantClose(c, Internal, codec.CodeInternalError)
 						if got := opsOf(r.frames(c)); !slices.Equal(got, []codec.Op{codec.OpData, codec.OpClose}) {
 							t.Errorf("it was sent %v", got)
 						}

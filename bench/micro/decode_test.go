@@ -93,7 +93,7 @@ func readFrame(r *bufio.Reader, head []byte, room func(int) []byte) ([]byte, err
 	}
 	n := int(binary.BigEndian.Uint32(head))
 	if n > codec.DefaultMaxFrame {
-		return nil, codec.ErrTooLarge
+		return nil, codec.ErrFrameTooLarge
 	}
 	body := room(n)
 	_, err := io.ReadFull(r, body)

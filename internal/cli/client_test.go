@@ -72,7 +72,7 @@ func (p *puppet) Frame(c *server.Conn, f codec.Frame) error {
 	case "kick":
 		c.Close(codec.CodeKicked, "asked\x1bfor")
 	case "leave":
-		c.Close(codec.CodeInternal, "come back")
+		c.Close(codec.CodeInternalError, "come back")
 	case "refuse":
 		return &codec.Error{Code: codec.CodeNotAllowed, Text: "not this"}
 	case "device":

@@ -203,7 +203,7 @@ func (t *talk) send(ctx context.Context, in io.Reader) error {
 	for lines.Scan() {
 		err := t.client.Send(ctx, lines.Bytes())
 		switch {
-		case errors.Is(err, client.ErrTooLarge):
+		case errors.Is(err, client.ErrFrameTooLarge):
 			t.refused.Store(true)
 			t.screen.say("not sent: %s", strings.TrimPrefix(err.Error(), "client: "))
 		case err != nil:

@@ -26,10 +26,10 @@ var badKinds = []struct {
 }{
 	{"byte at a time", append(append(hello(`{"device":"slow"}`), beat...), codec.AppendData(nil, []byte("data"))...), 0, 0, "peer_closed"},
 	{"partial frame", raw("00 00 00 05 03 61"), codec.CodeIncomplete, incomplete, "incomplete"},
-	{"garbage", slices.Repeat(raw("99 c3 28 ff"), 500), codec.CodeProtocol, 0, "protocol_error"},
-	{"oversize", raw("00 01 00 01 03 61 61 61"), codec.CodeTooLarge, 0, "frame_too_large"},
-	{"TLS", append(raw("16 03 01 02 00 01 00 01 fc 03 03"), make([]byte, 506)...), codec.CodeProtocol, 0, "protocol_error"},
-	{"HTTP", []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), codec.CodeProtocol, 0, "protocol_error"},
+	{"garbage", slices.Repeat(raw("99 c3 28 ff"), 500), codec.CodeProtocolError, 0, "protocol_error"},
+	{"oversize", raw("00 01 00 01 03 61 61 61"), codec.CodeFrameTooLarge, 0, "frame_too_large"},
+	{"TLS", append(raw("16 03 01 02 00 01 00 01 fc 03 03"), make([]byte, 506)...), codec.CodeProtocolError, 0, "protocol_error"},
+	{"HTTP", []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), codec.CodeProtocolError, 0, "protocol_error"},
 }
 
 // A badPeer is one connection of a bad crowd, and what came of it.

@@ -59,7 +59,7 @@ func TestHandlerPanics(t *testing.T) {
 				c.send(p.ask)
 			}
 			if p.ends == "internal_error" {
-				c.wantClose(codec.CodeInternal)
+				c.wantClose(codec.CodeInternalError)
 			} else if f := c.frame(); f.Op != codec.OpData { // it is echoed first
 				t.Errorf("%s: got %s", p.callback, f.Op)
 			}
