@@ -7,7 +7,7 @@ import (
 )
 
 // A simPath is a client that beats through a NAT to a server, in virtual time.
-// Beats come as PROTOCOL.md says: the first after H × U(0.5, 1), then H ± 10 %.
+// Beats come as codec/SPEC.md says: the first after H × U(0.5, 1), then H ± 10 %.
 type simPath struct {
 	t        testing.TB
 	s        search

@@ -81,16 +81,25 @@ func TestSpecTables(t *testing.T) {
 	if rows := regexp.MustCompile("(?m)^\\| [34]\\d{3} \\| `").FindAllString(text, -1); len(rows) != len(codes) {
 		t.Errorf("SPEC.md has %d codes, want %d", len(rows), len(codes))
 	}
+	text = strings.Join(strings.Fields(text), " ") // sentences may be wrapped
 	for _, limit := range []string{
 		thousands(DefaultMaxFrame) + " unless set otherwise",
 		"never above " + thousands(MaxFrameLimit),
 		"| PING or PONG with length above " + thousands(1+MaxPing) + " |",
-		"opaque     |   n = 0–" + thousands(MaxPing),
-		"JSON       |   n = 0–" + thousands(MaxControl),
-		"reason     |   n = 0–" + thousands(MaxReason),
-		"text       |   n = 0–" + thousands(MaxReason),
-		"channel name |   n = 0–" + thousands(MaxSubject),
+		"opaque | n = 0–" + thousands(MaxPing),
+		"JSON | n = 0–" + thousands(MaxControl),
+		"reason | n = 0–" + thousands(MaxReason),
+		"text | n = 0–" + thousands(MaxReason),
+		"channel name | n = 0–" + thousands(MaxSubject),
 		"milliseconds are 0 to " + thousands(maxMS),
+		"at most " + thousands(MaxControl) + " bytes, with nothing but white space",
+		"| `max_frame` | integer, 0 to " + thousands(MaxFrameLimit) + " |",
+		"SHOULD assume " + thousands(DefaultMaxFrame) + " without it",
+		fmt.Sprintf("LengthFieldBasedFrameDecoder(%d, 0, 4, 0, 4)", HeaderSize+DefaultMaxFrame),
+		fmt.Sprintf("# The heartwheel protocol, version %d", Version),
+		"| 0x01 | ping | both | 0–" + thousands(MaxPing) + " opaque bytes |",
+		fmt.Sprintf("0x0F–0x3F are reserved and 0x80–0xFF invalid: both are refused with %d", CodeProtocolError),
+		fmt.Sprintf("0x%02X–0x%02X are extensions", uint8(firstExtension), uint8(lastExtension)),
 	} {
 		if !strings.Contains(text, limit) {
 			t.Errorf("SPEC.md does not say %q", limit)

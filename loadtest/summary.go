@@ -104,7 +104,7 @@ type Failure struct {
 
 // Told counts connections closed with one code.
 type Told struct {
-	Code    int    `json:"code"` // as in PROTOCOL.md
+	Code    int    `json:"code"` // as in codec/SPEC.md
 	Meaning string `json:"meaning"`
 	Count   int    `json:"count"`
 }

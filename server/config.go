@@ -40,7 +40,7 @@ func ParseBeats(s string) (Beats, error) {
 	return 0, fmt.Errorf("server: beats %q is neither client nor server", s)
 }
 
-// Profile is a preset of the heartbeat times. PROTOCOL.md names three.
+// Profile is a preset of the heartbeat times. codec/SPEC.md names three.
 type Profile struct {
 	Name             string
 	Beat, Timeout    time.Duration

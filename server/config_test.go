@@ -173,7 +173,7 @@ func TestParseListen(t *testing.T) {
 }
 
 func TestProfiles(t *testing.T) {
-	for name, want := range map[string][2]time.Duration{ // PROTOCOL.md
+	for name, want := range map[string][2]time.Duration{ // codec/SPEC.md
 		"standard": {15 * time.Second, 37500 * time.Millisecond},
 		"fast":     {3 * time.Second, 7500 * time.Millisecond},
 		"iot":      {time.Minute, 150 * time.Second},

@@ -13,7 +13,7 @@ import (
 	"heartwheel/wheel"
 )
 
-// tick is the wheel's, slack how late an expiry may be (PROTOCOL.md).
+// tick is the wheel's, slack how late an expiry may be (codec/SPEC.md).
 const (
 	tick  = 100 * time.Millisecond
 	slack = 2 * tick
@@ -562,7 +562,7 @@ var beat = codec.AppendBeat(nil)
 // data returns a DATA frame.
 func data(s string) []byte { return codec.AppendFrame(nil, codec.OpData, []byte(s)) }
 
-// profile returns the settings of a profile of PROTOCOL.md.
+// profile returns the settings of a profile of codec/SPEC.md.
 func profile(t testing.TB, name string) Config {
 	t.Helper()
 	p, ok := ProfileByName(name)

@@ -96,7 +96,7 @@ func TestReasonWords(t *testing.T) {
 		}
 		seen[word] = r
 		if c := r.Code(); c < 3000 || c > 3999 || c.String() == "unknown" {
-			t.Errorf("%s has the code %d, which PROTOCOL.md does not know", word, c)
+			t.Errorf("%s has the code %d, which codec/SPEC.md does not know", word, c)
 		}
 	}
 	// Where a reason is one of the protocol's own, it has that code to itself.

@@ -58,7 +58,7 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
-// Code returns the close code that PROTOCOL.md gives to the reason. A code that
+// Code returns the close code that codec/SPEC.md gives to the reason. A code that
 // the handler chose itself is not kept.
 func (r Reason) Code() codec.Code {
 	if r < numReasons {

@@ -10,7 +10,7 @@ import (
 )
 
 // incompleteLimit is how long part of a frame, or a required HELLO, may be
-// outstanding (PROTOCOL.md, heartbeat rules).
+// outstanding (codec/SPEC.md, heartbeat rules).
 const incompleteLimit = 10 * time.Second
 
 // strikesAllowed is how many beats in a row may come too early.
@@ -267,7 +267,7 @@ func (l *loop) setBeat(c *Conn, wish time.Duration) {
 }
 
 // decide returns the beat interval H and the idle timeout T for a client's
-// wish: H clamped to the range, T = 2.5 × H unless set (PROTOCOL.md).
+// wish: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
 func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
 	beat = c.Beat
 	if wish > 0 {

@@ -134,7 +134,7 @@ func badInputs() []badInput {
 }
 
 // TestBadInput feeds one server with everything that is not its protocol. Each
-// case ends as PROTOCOL.md says, nothing else is affected, and the server's
+// case ends as codec/SPEC.md says, nothing else is affected, and the server's
 // counters know of each case and of nothing else.
 func TestBadInput(t *testing.T) {
 	t.Parallel()

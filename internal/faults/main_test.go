@@ -17,7 +17,7 @@ import (
 
 const (
 	// tick is the precision of the server's deadlines, and lateTicks how many
-	// of them a peer may be declared dead late (PROTOCOL.md, heartbeat rules).
+	// of them a peer may be declared dead late (codec/SPEC.md, heartbeat rules).
 	tick      = 100 * time.Millisecond
 	lateTicks = 2
 
