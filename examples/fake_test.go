@@ -46,8 +46,8 @@ type peer struct {
 	buf []byte // received, not decoded yet
 }
 
-// accept takes a connection and its HELLO.
-func (s *fakeServer) accept() *peer {
+// acceptPlain takes a connection.
+func (s *fakeServer) acceptPlain() *peer {
 	s.t.Helper()
 	_ = s.SetDeadline(time.Now().Add(limit))
 	conn, err := s.Accept()
@@ -55,7 +55,13 @@ func (s *fakeServer) accept() *peer {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	p := &peer{Conn: conn, t: s.t}
+	return &peer{Conn: conn, t: s.t}
+}
+
+// accept takes a connection and its HELLO.
+func (s *fakeServer) accept() *peer {
+	s.t.Helper()
+	p := s.acceptPlain()
 	hello := p.want(codec.OpHello)
 	if h, err := codec.ParseHello(hello.Payload); err != nil || h.V != codec.Version {
 		s.t.Fatalf("got HELLO %q: %v", hello.Payload, err)
@@ -79,7 +85,9 @@ func (p *peer) write(frames []byte) {
 }
 
 // frame returns the next frame, or why there is none.
-func (p *peer) frame() (codec.Frame, error) {
+func (p *peer) frame() (codec.Frame, error) { return p.frameWithin(limit) }
+
+func (p *peer) frameWithin(limit time.Duration) (codec.Frame, error) {
 	for {
 		f, n, err := codec.Decode(p.buf, codec.DefaultMaxFrame)
 		if n > 0 || err != nil {

@@ -31,7 +31,12 @@ type process struct {
 // start starts a command. The test's end kills it.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), exited: make(chan struct{}), more: make(chan struct{})}
+	return startCmd(t, exec.Command(name, args...))
+}
+
+func startCmd(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, exited: make(chan struct{}), more: make(chan struct{})}
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "HEARTWHEEL_") })
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -68,6 +73,7 @@ func start(t testing.TB, name string, args ...string) *process {
 
 func (p *process) follow(r io.Reader, lines *[]string) {
 	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
 		p.mu.Lock()
 		*lines = append(*lines, scanner.Text())
@@ -103,6 +109,34 @@ func (p *process) await(lines *[]string, text string, n int) string {
 			p.t.Fatalf("it ended (%s) with %q %d times, not %d", p.cmd.ProcessState, text, late, n)
 		case <-timeout:
 			p.t.Fatalf("%q came %d times within %s, not %d", text, len(found), limit, n)
+		}
+	}
+}
+
+// awaitAny waits for a line on stdout or stderr that has one of texts in it.
+func (p *process) awaitAny(texts ...string) string {
+	p.t.Helper()
+	timeout := time.After(limit)
+	for exited := false; ; {
+		p.mu.Lock()
+		lines, more := slices.Concat(p.out, p.err), p.more
+		p.mu.Unlock()
+		for _, line := range lines {
+			for _, text := range texts {
+				if strings.Contains(line, text) {
+					return line
+				}
+			}
+		}
+		if exited {
+			p.t.Fatalf("it ended (%s) without %q", p.cmd.ProcessState, texts)
+		}
+		select {
+		case <-more:
+		case <-p.exited:
+			exited = true
+		case <-timeout:
+			p.t.Fatalf("none of %q within %s", texts, limit)
 		}
 	}
 }
