@@ -18,8 +18,8 @@ import (
 // the NAT remembers, and then stays connected for 20 times as long. Most of its
 // time are the 10 s after which a silent server is given up.
 func TestAdaptiveNAT(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes a minute")
+	if !*long {
+		t.Skip("it waits a minute for real losses; run it with -long. TestAdaptivePath has the same in virtual time")
 	}
 	t.Parallel()
 	const (

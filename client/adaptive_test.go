@@ -15,6 +15,7 @@ import (
 // with the bound within 10 % of the proof (or 1 s) and keeps 0.9 of the proof,
 // so at worst 0.9/1.1 of the mapping: 0.9 of the optimum, less for short ones.
 func TestAdaptiveSettles(t *testing.T) {
+	t.Parallel()
 	const seeds = 40
 	for _, c := range []struct {
 		mapping, top time.Duration

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"flag"
 	"log/slog"
 	"slices"
 	"sync"
@@ -12,6 +13,8 @@ import (
 	"heartwheel/codec"
 	"heartwheel/server"
 )
+
+var long = flag.Bool("long", false, "also run what waits longer, in real time")
 
 // echo is a server.Handler that returns DATA.
 type echo struct{ nothingServed }
@@ -93,6 +96,7 @@ func (o *told) await(t *testing.T, state State, n int) Event {
 // own view is what counts: it has closed nobody as idle. T is long for what this
 // machine may be late by: two timeouts of H = 200 ms in a row would have to fail.
 func TestRealServerKeeps(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name          string
 		client        bool
@@ -160,6 +164,7 @@ func TestRealServerWish(t *testing.T) {
 
 // A server that drains sends its clients to another, and sees them leave in order.
 func TestRealServerDrain(t *testing.T) {
+	t.Parallel()
 	first, drain := startReal(t, server.Config{Drain: 5 * time.Second, Spread: 200 * time.Millisecond})
 	o := newTold()
 	c, err := Dial(t.Context(), "tcp://"+first.Addrs()[0].String(), Config{OnState: o.event})

@@ -281,6 +281,7 @@ func TestStates(t *testing.T) {
 // A herd of 10,000 that loses its server at once comes back evenly over the
 // server's window.
 func TestHerd(t *testing.T) {
+	t.Parallel()
 	const herd, tenths = 10_000, 10
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
