@@ -156,7 +156,7 @@ func TestSettingsPage(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`# Settings
 
-Made from the table in settings.go: ` + "`go test -run TestSettingsPage -update ./internal/settings`" + ` writes it anew.
+Made from the table in internal/settings: ` + "`go test ./internal/settings -run TestSettingsPage -update`" + ` writes it anew.
 
 A flag counts more than the environment, which counts more than the file, which
 counts more than the profile. The keys of the file are the names of the flags.
