@@ -26,7 +26,7 @@ import (
 )
 
 // readSize is how much of a socket is read at a time. With gnet's 64 KiB large
-// frames took twice the processor time (docs/benchmarks.md). A loop has one buffer,
+// frames took twice the processor time (docs/decisions/loops.md). A loop has one buffer,
 // whose pages are there once they are used.
 const readSize = 256 << 10
 

@@ -118,7 +118,7 @@ func freeBlock(b []byte) {
 // A queue is bytes that come at one end and go at the other. It keeps them in
 // blocks, each about as large as all before it together, up to blockMost: when many
 // peers stop reading at a time, a buffer that is doubled and copied for each
-// holds up everybody else on the loop (docs/benchmarks.md).
+// holds up everybody else on the loop (docs/decisions/outbox.md).
 type queue struct {
 	blocks [][]byte // none is empty
 	head   int      // what of the first has gone
