@@ -16,13 +16,13 @@ import (
 )
 
 // docPatterns are the documents that are checked, below root.
-var docPatterns = []string{"*.md", "docs/*.md", "docs/*/*.md", "examples/*.md"}
+var docPatterns = []string{"*.md", "docs/*.md", "docs/*/*.md", "codec/*.md", "examples/*.md"}
 
 // maxLines bounds documents that have to be read in one go.
 var maxLines = map[string]int{"README.md": 120, "docs/benchmarks.md": 150}
 
 var (
-	fence    = regexp.MustCompile("(?ms)^```[a-z]*\n(.*?)^```")
+	fence    = regexp.MustCompile("(?ms)^```[^\n]*\n(.*?)^```")
 	codeSpan = regexp.MustCompile("`([^`]+)`")
 	measured = regexp.MustCompile(`<!-- figures: measured by (.+?) -->`)
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
@@ -30,7 +30,8 @@ var (
 	notSlug  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 	testName = regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]\w*$`)
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
-	flagCall = regexp.MustCompile(`\.(?:Bool|Int|String|Duration|Uint64)(?:Var\(&[\w.]+, |\()"([\w-]+)"`)
+	filePath = regexp.MustCompile(`^[\w./-]+/[\w-]+\.(go|md|yaml)$`)
+	flagCall = regexp.MustCompile(`\b(?:flag|fs)\.\w+\((?:&[\w.]+, )?"([\w-]+)"`)
 	word     = regexp.MustCompile(`'([^']*)'|"([^"]*)"|(\S+)`)
 )
 
@@ -88,6 +89,9 @@ func (d *docs) check(name, text string) []string {
 		commands = append(commands, []string{"", code})
 		if testName.MatchString(code) && !slices.Contains(d.tests(".", true), code) {
 			report("there is no test %s", code)
+		}
+		if _, err := os.Stat(filepath.Join(root, code)); filePath.MatchString(code) && err != nil {
+			report("there is no file %s", code)
 		}
 	}
 	for _, c := range commands {
@@ -302,6 +306,7 @@ func TestDocsFind(t *testing.T) {
 		{"`go test ./codec -run '^$' -bench 'Decode\\|Gone'`", "no test matches -bench Gone"},
 		{"`go test ./internal/faults -run TestSoak -soak 1h -lang`", "internal/faults has no flag -lang"},
 		{"`TestGone` proves it", "there is no test TestGone"},
+		{"in `server/nothing.go`", "there is no file server/nothing.go"},
 		{"```\n$ go run . serve --profile fast   # x\n```\n", ""},
 		{"```\nheartwheel serv\n```\n", "heartwheel has no command serv"},
 		{"```\ncd bench && go run . -onli W1\n```\n", "bench has no flag -onli"},
