@@ -71,7 +71,7 @@ func (l *Loop) checkPlace(t *Timer) error {
 	switch {
 	case !l.isNear(t):
 		if k, want := l.tickOf(t.list), l.place(d); k > want {
-			return fmt.Errorf("wheel: slot %d: tick %d is too late for a deadline at %d, to be visited in %d", t.list, k, d, want)
+			return fmt.Errorf("wheel: slot %d: tick %d is too late for a deadline at %d, which needs tick %d", t.list, k, d, want)
 		}
 	case t.list == l.near && d < l.nearAt:
 		return fmt.Errorf("wheel: one that is near is due at %d, the first at %d", d, l.nearAt)

@@ -30,7 +30,8 @@ func (l *logBuffer) String() string {
 func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // faulty runs f with a wheel over fake timing wheels.
-func faulty(t *testing.T, make func(n int) *fakeDriver, f func(t *testing.T, w *Wheel, e *eventLoop, fakes *fakeDrivers)) {
+func faulty(t *testing.T, make func(n int) *fakeDriver,
+	f func(t *testing.T, w *Wheel, e *eventLoop, fakes *fakeDrivers)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		fakes := &fakeDrivers{make: make}
@@ -147,7 +148,9 @@ func TestFiresAtOnce(t *testing.T) {
 }
 
 func TestWallClockSteps(t *testing.T) {
-	for _, step := range []time.Duration{time.Minute, -time.Minute, time.Hour, -time.Hour, 24 * 365 * time.Hour, 2 * time.Second, -2 * time.Second} {
+	for _, step := range []time.Duration{
+		time.Minute, -time.Minute, time.Hour, -time.Hour, 24 * 365 * time.Hour, 2 * time.Second, -2 * time.Second,
+	} {
 		t.Run(step.String(), func(t *testing.T) {
 			faulty(t, nil, func(t *testing.T, w *Wheel, e *eventLoop, fakes *fakeDrivers) {
 				all := armMany(e)

@@ -194,7 +194,8 @@ func TestSweepsRest(t *testing.T) {
 			t.Errorf("crowd %d: swept again within %v", crowd, time.Duration(want))
 		}
 		if m.wakeAt < swept+want || m.wakeAt > swept+want+sweepPause {
-			t.Errorf("crowd %d: the alarm is set to %v after the sweep, want %v", crowd, time.Duration(m.wakeAt-swept), time.Duration(want))
+			t.Errorf("crowd %d: the alarm is set to %v after the sweep, want %v", crowd, time.Duration(m.wakeAt-swept),
+				time.Duration(want))
 		}
 		if due := m.at(t, m.wakeAt); len(due) != 1 || due[0] != &second {
 			t.Errorf("crowd %d: %d are due after the rest, want the second", crowd, len(due))
@@ -502,12 +503,16 @@ func TestAll(t *testing.T) {
 }
 
 func TestSlotsClamp(t *testing.T) {
-	for in, want := range map[int]int{-1: 512, 0: 512, 1: 8, 8: 8, 9: 16, 512: 512, 1 << 16: 1 << 16, 1 << 20: 1 << 16} {
+	for in, want := range map[int]int{
+		-1: 512, 0: 512, 1: 8, 8: 8, 9: 16, 512: 512, 1 << 16: 1 << 16, 1 << 20: 1 << 16,
+	} {
 		if got := (Config{Slots: in}).withDefaults().Slots; got != want {
 			t.Errorf("Slots %d becomes %d, want %d", in, got, want)
 		}
 	}
-	for in, want := range map[time.Duration]time.Duration{-1: defaultTick, 0: defaultTick, 1: minTick, time.Second: time.Second} {
+	for in, want := range map[time.Duration]time.Duration{
+		-1: defaultTick, 0: defaultTick, 1: minTick, time.Second: time.Second,
+	} {
 		if got := (Config{Tick: in}).withDefaults().Tick; got != want {
 			t.Errorf("Tick %v becomes %v, want %v", in, got, want)
 		}

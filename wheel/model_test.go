@@ -215,7 +215,8 @@ func TestModel(t *testing.T) {
 				delete(model, i)
 			},
 			"time": func(t *rapid.T) {
-				h.mono += rapid.OneOf(rapid.Int64Range(0, tick), rapid.Int64Range(0, 3*tick), rapid.Int64Range(0, 700*tick)).Draw(t, "by")
+				h.mono += rapid.OneOf(rapid.Int64Range(0, tick), rapid.Int64Range(0, 3*tick),
+					rapid.Int64Range(0, 700*tick)).Draw(t, "by")
 				h.settle()
 				last := now
 				now = h.Now()
@@ -256,10 +257,12 @@ func TestModel(t *testing.T) {
 					if h.isNear(tm) {
 						late = h.mono - max(tm.Deadline(), h.restTo) - h.credit
 					} else {
-						late = h.mono - max(h.dueAt(h.tickOf(tm.list)), linked[sessionOf(tm).id]) - int64(margin(h.w.fine))
+						due := max(h.dueAt(h.tickOf(tm.list)), linked[sessionOf(tm).id])
+						late = h.mono - due - int64(margin(h.w.fine))
 					}
 					if h.wakes == woken && late >= 0 {
-						t.Fatalf("session %d was to be looked at %v ago and nobody woke the loop", sessionOf(tm).id, time.Duration(late))
+						t.Fatalf("session %d was to be looked at %v ago and nobody woke the loop", sessionOf(tm).id,
+							time.Duration(late))
 					}
 				}
 				if n != len(model) {

@@ -246,7 +246,8 @@ func TestSeveralLoops(t *testing.T) {
 					}
 					for j := range ss {
 						// Touched after it was due: not armed then, no matter.
-						if len(ss[j].mono) != 1 || ss[j].Last() <= ss[j].fired[0] && (ss[j].fired[0] < ss[j].Deadline() || ss[j].fired[0] > latest(ss[j].Deadline())) {
+						if len(ss[j].mono) != 1 || ss[j].Last() <= ss[j].fired[0] &&
+							(ss[j].fired[0] < ss[j].Deadline() || ss[j].fired[0] > latest(ss[j].Deadline())) {
 							t.Errorf("loop %d: due at %v, the deadline was %d", i, ss[j].fired, ss[j].Deadline())
 						}
 					}

@@ -38,7 +38,8 @@ func cmdPuppet(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func startPuppet() (addr string, stop func(), err error) {
-	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Drain: time.Millisecond, Spread: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, &puppet{})
+	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Drain: time.Millisecond,
+		Spread: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, &puppet{})
 	if err != nil {
 		return "", nil, err
 	}
@@ -94,7 +95,8 @@ func TestHangUpTwice(t *testing.T) {
 	defer stop()
 	var got atomic.Bool
 	release := make(chan struct{})
-	c, err := client.Dial(t.Context(), "tcp://"+addr, client.Config{OnData: func([]byte) { got.Store(true); <-release }})
+	c, err := client.Dial(t.Context(), "tcp://"+addr,
+		client.Config{OnData: func([]byte) { got.Store(true); <-release }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,8 @@ func TestServeProcesses(t *testing.T) {
 		}
 	}
 	descriptors, _ := server.RaiseDescriptorLimit()
-	if got, want := serveProcesses("--workers auto --max-connections 100m", 100_000_000), settings.WorkersFor(100_000_000, descriptors); got != want {
+	got := serveProcesses("--workers auto --max-connections 100m", 100_000_000)
+	if want := settings.WorkersFor(100_000_000, descriptors); got != want {
 		t.Errorf("auto is %d, want %d", got, want)
 	}
 }

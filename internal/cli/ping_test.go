@@ -31,7 +31,8 @@ func TestTally(t *testing.T) {
 			"12 beats, 8 answered, 33.3333% lost, time 1.235s\nrtt min/avg/max/stddev = 2.000/5.000/9.000/2.000 ms\n"},
 		// What is under way is neither answered nor lost.
 		{[]time.Duration{time.Hour, time.Hour + ms}, 4, 1,
-			"4 beats, 2 answered, 33.3333% lost, 1 under way, time 1.235s\nrtt min/avg/max/stddev = 3600000.000/3600000.500/3600001.000/0.500 ms\n"},
+			"4 beats, 2 answered, 33.3333% lost, 1 under way, time 1.235s\n" +
+				"rtt min/avg/max/stddev = 3600000.000/3600000.500/3600001.000/0.500 ms\n"},
 	} {
 		y := tally{sent: c.sent, lost: c.lost}
 		for _, rtt := range c.rtts {
@@ -70,7 +71,8 @@ func TestPingInOrder(t *testing.T) {
 	p := &pinger{out: &out, count: beats, every: time.Millisecond, wait: time.Minute,
 		events: make(chan client.Event, 4), answers: make(chan answer), over: make(chan struct{})}
 	defer close(p.over)
-	if p.client, err = client.Dial(t.Context(), "tcp://"+ln.Addr().String(), client.Config{OnState: p.onState}); err != nil {
+	p.client, err = client.Dial(t.Context(), "tcp://"+ln.Addr().String(), client.Config{OnState: p.onState})
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.client.Close()

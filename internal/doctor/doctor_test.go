@@ -11,15 +11,25 @@ import (
 	"testing/fstest"
 )
 
+const (
+	procLimits = "Limit                     Soft Limit           Hard Limit           Units     \n" +
+		"Max open files            1024                 1048576              files     \n" +
+		"Max locked memory         8388608              8388608              bytes     \n"
+	procMeminfo  = "MemTotal:       24684096 kB\nMemFree:         3265836 kB\nMemAvailable:   24000000 kB\n"
+	procSockstat = "sockets: used 12\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 125\nUDP: inuse 0 mem 0\n"
+	procTCP      = "  sl  local_address rem_address   st\n" +
+		"   0: 00000000:07E8 00000000:0000 0A 00000000:00000000\n"
+)
+
 // tree is a machine with the limits that are usual on a server of 24 GB, and
 // with changes: a path and its content, or "-" for no such file.
 func tree(changes ...string) fstest.MapFS {
 	files := map[string]string{
-		"proc/self/limits":                           "Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 1048576              files     \nMax locked memory         8388608              8388608              bytes     \n",
+		"proc/self/limits":                           procLimits,
 		"proc/self/cgroup":                           "0::/system.slice/heartwheel.service\n",
-		"proc/meminfo":                               "MemTotal:       24684096 kB\nMemFree:         3265836 kB\nMemAvailable:   24000000 kB\n",
-		"proc/net/sockstat":                          "sockets: used 12\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 125\nUDP: inuse 0 mem 0\n",
-		"proc/net/tcp":                               "  sl  local_address rem_address   st\n   0: 00000000:07E8 00000000:0000 0A 00000000:00000000\n",
+		"proc/meminfo":                               procMeminfo,
+		"proc/net/sockstat":                          procSockstat,
+		"proc/net/tcp":                               procTCP,
 		"proc/sys/fs/nr_open":                        "1048576\n",
 		"proc/sys/fs/file-max":                       "9223372036854775807\n",
 		"proc/sys/fs/file-nr":                        "449\t0\t9223372036854775807\n",
@@ -86,83 +96,172 @@ func TestChecks(t *testing.T) {
 		fix    string // parts of the fixes, separated by a bar; empty: none
 		why    string // part of it
 	}{
-		{"room to the last descriptor", Plan{Connections: 19600, Role: Server}, tree(limits, limit("20000")), "descriptors", OK, "20,000", "19,999 a process", "", ""},
-		{"one too many", Plan{Connections: 19601, Role: Server}, tree(limits, limit("20000")), "descriptors", Wrong, "20,000", "20,001 a process",
+		{"room to the last descriptor", Plan{Connections: 19600, Role: Server}, tree(limits, limit("20000")),
+			"descriptors", OK, "20,000", "19,999 a process", "", ""},
+		{"one too many", Plan{Connections: 19601, Role: Server}, tree(limits, limit("20000")),
+			"descriptors", Wrong, "20,000", "20,001 a process",
 			"ulimit -Hn 20001 |LimitNOFILE=20001 |--processes 2 ", "to hold 19,601 of them"},
-		{"more processes", Plan{Connections: 1_000_000, Role: Client, Processes: 51}, tree(limits, limit("20000")), "descriptors", Wrong, "20,000", "20,008 a process", "--processes 52   # of heartwheel loadtest", ""},
-		{"enough processes", Plan{Connections: 1_000_000, Role: Client, Processes: 52}, tree(limits, limit("20000")), "descriptors", OK, "20,000", "19,623 a process", "", ""},
-		{"one server of many clients", Plan{Connections: 100_000, Role: Both, Processes: 10, ServerProcesses: 1}, tree(limits, limit("20000")), "descriptors", Wrong, "20,000", "102,040 a process", "--processes 6   # so many of the load test, and so many servers", ""},
-		{"a tiny limit", Plan{Connections: 10, Role: Server}, tree(limits, limit("64")), "descriptors", Wrong, "64", "74 a process", "ulimit -Hn 74 ", ""},
-		{"no limit", Plan{Connections: 5_000_000, Role: Server}, tree(limits, limit("unlimited")), "descriptors", OK, "unlimited", "5,102,040 a process", "", ""},
-		{"no file", Plan{Connections: 10, Role: Server}, tree(limits, "-"), "descriptors", Unknown, "?", "74 a process", "", "it is read from /proc/self/limits, which is not there."},
-		{"nothing of files", Plan{Connections: 10, Role: Server}, tree(limits, "Max cpu time unlimited\n"), "descriptors", Unknown, "?", "", "", `has no line "Max open files"`},
-		{"not a number", Plan{Connections: 10, Role: Server}, tree(limits, limit("many")), "descriptors", Unknown, "?", "", "", `"many", which is not a number`},
+		{"more processes", Plan{Connections: 1_000_000, Role: Client, Processes: 51}, tree(limits, limit("20000")),
+			"descriptors", Wrong, "20,000", "20,008 a process", "--processes 52   # of heartwheel loadtest", ""},
+		{"enough processes", Plan{Connections: 1_000_000, Role: Client, Processes: 52}, tree(limits, limit("20000")),
+			"descriptors", OK, "20,000", "19,623 a process", "", ""},
+		{"one server of many clients", Plan{Connections: 100_000, Role: Both, Processes: 10, ServerProcesses: 1},
+			tree(limits, limit("20000")),
+			"descriptors", Wrong, "20,000", "102,040 a process",
+			"--processes 6   # so many of the load test, and so many servers", ""},
+		{"a tiny limit", Plan{Connections: 10, Role: Server}, tree(limits, limit("64")),
+			"descriptors", Wrong, "64", "74 a process", "ulimit -Hn 74 ", ""},
+		{"no limit", Plan{Connections: 5_000_000, Role: Server}, tree(limits, limit("unlimited")),
+			"descriptors", OK, "unlimited", "5,102,040 a process", "", ""},
+		{"no file", Plan{Connections: 10, Role: Server}, tree(limits, "-"),
+			"descriptors", Unknown, "?", "74 a process", "", "it is read from /proc/self/limits, which is not there."},
+		{"nothing of files", Plan{Connections: 10, Role: Server}, tree(limits, "Max cpu time unlimited\n"),
+			"descriptors", Unknown, "?", "", "", `has no line "Max open files"`},
+		{"not a number", Plan{Connections: 10, Role: Server}, tree(limits, limit("many")),
+			"descriptors", Unknown, "?", "", "", `"many", which is not a number`},
 
-		{"nr_open", Plan{Connections: 1_000_000, Role: Server}, tree(limits, limit("20000")), "fs.nr_open", OK, "1,048,576", "1,020,408", "", ""},
-		{"nr_open too low", Plan{Connections: 2_000_000, Role: Server}, tree(limits, limit("20000")), "fs.nr_open", Wrong, "1,048,576", "2,040,816", "sysctl -w fs.nr_open=2040816", ""},
-		{"nr_open does not matter", Plan{Connections: 2_000_000, Role: Server}, tree(limits, limit("unlimited")), "fs.nr_open", OK, "1,048,576", "2,040,816", "", ""},
+		{"nr_open", Plan{Connections: 1_000_000, Role: Server}, tree(limits, limit("20000")),
+			"fs.nr_open", OK, "1,048,576", "1,020,408", "", ""},
+		{"nr_open too low", Plan{Connections: 2_000_000, Role: Server}, tree(limits, limit("20000")),
+			"fs.nr_open", Wrong, "1,048,576", "2,040,816", "sysctl -w fs.nr_open=2040816", ""},
+		{"nr_open does not matter", Plan{Connections: 2_000_000, Role: Server}, tree(limits, limit("unlimited")),
+			"fs.nr_open", OK, "1,048,576", "2,040,816", "", ""},
 
-		{"file-max", Plan{Connections: 1_000_000, Role: Both}, tree(), "fs.file-max", OK, "unlimited", "2,000,577", "", ""},
-		{"file-max too low", Plan{Connections: 1_000_000, Role: Both}, tree("proc/sys/fs/file-max", "2000576\n"), "fs.file-max", Wrong, "2,000,576", "2,000,577", "sysctl -w fs.file-max=2100000", "449 are open now, and 2,000,000 sockets"},
-		{"file-max of a server alone", Plan{Connections: 1_000_000, Role: Server}, tree("proc/sys/fs/file-max", "2000576\n"), "fs.file-max", OK, "2,000,576", "1,000,577", "", ""},
-		{"both ends of clients on loopback", Plan{Connections: 1_000_000, Role: Client, Target: "127.0.0.1:9000"}, tree(), "fs.epoll.max_user_watches", OK, "5,491,533", "2,000,000", "", "both ends"},
-		{"watches too few", Plan{Connections: 3_000_000, Role: Both}, tree(), "fs.epoll.max_user_watches", Wrong, "5,491,533", "6,000,000", "sysctl -w fs.epoll.max_user_watches=6000000", ""},
-		{"watches not a number", Plan{Connections: 3, Role: Both}, tree("proc/sys/fs/epoll/max_user_watches", "\n"), "fs.epoll.max_user_watches", Unknown, "?", "6", "", "not of the form"},
+		{"file-max", Plan{Connections: 1_000_000, Role: Both}, tree(),
+			"fs.file-max", OK, "unlimited", "2,000,577", "", ""},
+		{"file-max too low", Plan{Connections: 1_000_000, Role: Both}, tree("proc/sys/fs/file-max", "2000576\n"),
+			"fs.file-max", Wrong, "2,000,576", "2,000,577", "sysctl -w fs.file-max=2100000",
+			"449 are open now, and 2,000,000 sockets"},
+		{"file-max of a server alone", Plan{Connections: 1_000_000, Role: Server},
+			tree("proc/sys/fs/file-max", "2000576\n"),
+			"fs.file-max", OK, "2,000,576", "1,000,577", "", ""},
+		{"both ends of clients on loopback", Plan{Connections: 1_000_000, Role: Client, Target: "127.0.0.1:9000"},
+			tree(),
+			"fs.epoll.max_user_watches", OK, "5,491,533", "2,000,000", "", "both ends"},
+		{"watches too few", Plan{Connections: 3_000_000, Role: Both}, tree(),
+			"fs.epoll.max_user_watches", Wrong, "5,491,533", "6,000,000", "sysctl -w fs.epoll.max_user_watches=6000000",
+			""},
+		{"watches not a number", Plan{Connections: 3, Role: Both}, tree("proc/sys/fs/epoll/max_user_watches", "\n"),
+			"fs.epoll.max_user_watches", Unknown, "?", "6", "", "not of the form"},
 
-		{"memory of pairs", Plan{Connections: 1_000_000, Role: Both}, tree(), "memory", OK, "24.6 GB", "9.6 GB", "", "8.1 kB"},
-		{"memory of a server", Plan{Connections: 1_000_000, Role: Server}, tree(), "memory", OK, "24.6 GB", "4.9 GB", "", "3.9 kB of the kernel and 1 kB of the server"},
-		{"memory of clients", Plan{Connections: 1_000_000, Role: Client, Processes: 50}, tree(), "memory", OK, "24.6 GB", "5.4 GB", "", "0.5 kB of the load test"},
-		{"too little memory", Plan{Connections: 3_000_000, Role: Both}, tree(), "memory", Wrong, "24.6 GB", "28.8 GB", "-c 2555k ", "MemAvailable"},
-		{"no memory", Plan{Connections: 10_000, Role: Both}, tree("proc/meminfo", "MemAvailable: 1000 kB\n"), "memory", Wrong, "1.02 MB", "136 MB", "free -h", ""},
-		{"an old kernel", Plan{Connections: 10_000, Role: Both}, tree("proc/meminfo", "MemFree: 1000 kB\n"), "memory", Unknown, "?", "136 MB", "", `has no line "MemAvailable:"`},
+		{"memory of pairs", Plan{Connections: 1_000_000, Role: Both}, tree(),
+			"memory", OK, "24.6 GB", "9.6 GB", "", "8.1 kB"},
+		{"memory of a server", Plan{Connections: 1_000_000, Role: Server}, tree(),
+			"memory", OK, "24.6 GB", "4.9 GB", "", "3.9 kB of the kernel and 1 kB of the server"},
+		{"memory of clients", Plan{Connections: 1_000_000, Role: Client, Processes: 50}, tree(),
+			"memory", OK, "24.6 GB", "5.4 GB", "", "0.5 kB of the load test"},
+		{"too little memory", Plan{Connections: 3_000_000, Role: Both}, tree(),
+			"memory", Wrong, "24.6 GB", "28.8 GB", "-c 2555k ", "MemAvailable"},
+		{"no memory", Plan{Connections: 10_000, Role: Both}, tree("proc/meminfo", "MemAvailable: 1000 kB\n"),
+			"memory", Wrong, "1.02 MB", "136 MB", "free -h", ""},
+		{"an old kernel", Plan{Connections: 10_000, Role: Both}, tree("proc/meminfo", "MemFree: 1000 kB\n"),
+			"memory", Unknown, "?", "136 MB", "", `has no line "MemAvailable:"`},
 		{"a group of version 2", Plan{Connections: 100_000, Role: Server},
-			tree("sys/fs/cgroup/system.slice/memory.max", "500000000", "sys/fs/cgroup/system.slice/memory.current", "90000000", "sys/fs/cgroup/system.slice/memory.stat", "anon 7\ninactive_file 40000000\n"),
-			"memory", Wrong, "450 MB", "510 MB", "echo 573M > /sys/fs/cgroup/system.slice/memory.max|-c 87k ", "the control group of this process leaves: /sys/fs/cgroup/system.slice/memory.max"},
-		{"a group that is larger than the machine", Plan{Connections: 100_000, Role: Server}, tree("sys/fs/cgroup/system.slice/memory.max", "99000000000000"), "memory", OK, "24.6 GB", "510 MB", "", "MemAvailable"},
-		{"a container of version 2", Plan{Connections: 100_000, Role: Server}, tree("proc/self/cgroup", "0::/\n", "sys/fs/cgroup/memory.max", "256000000", "sys/fs/cgroup/memory.current", "1000000"), "memory", Wrong, "255 MB", "510 MB", "-c 47k", "/sys/fs/cgroup/memory.max"},
-		{"a container beside its group", Plan{Connections: 100_000, Role: Server}, tree("proc/self/cgroup", "0::/../other\n", "sys/fs/cgroup/memory.max", "256000000", "sys/fs/cgroup/memory.current", "1000000"), "memory", Wrong, "255 MB", "510 MB", "-c 47k", ""},
+			tree("sys/fs/cgroup/system.slice/memory.max", "500000000", "sys/fs/cgroup/system.slice/memory.current",
+				"90000000", "sys/fs/cgroup/system.slice/memory.stat", "anon 7\ninactive_file 40000000\n"),
+			"memory", Wrong, "450 MB", "510 MB", "echo 573M > /sys/fs/cgroup/system.slice/memory.max|-c 87k ",
+			"the control group of this process leaves: /sys/fs/cgroup/system.slice/memory.max"},
+		{"a group that is larger than the machine", Plan{Connections: 100_000, Role: Server},
+			tree("sys/fs/cgroup/system.slice/memory.max", "99000000000000"),
+			"memory", OK, "24.6 GB", "510 MB", "", "MemAvailable"},
+		{"a container of version 2", Plan{Connections: 100_000, Role: Server},
+			tree("proc/self/cgroup", "0::/\n", "sys/fs/cgroup/memory.max", "256000000", "sys/fs/cgroup/memory.current",
+				"1000000"),
+			"memory", Wrong, "255 MB", "510 MB", "-c 47k", "/sys/fs/cgroup/memory.max"},
+		{"a container beside its group", Plan{Connections: 100_000, Role: Server},
+			tree("proc/self/cgroup", "0::/../other\n", "sys/fs/cgroup/memory.max", "256000000",
+				"sys/fs/cgroup/memory.current", "1000000"),
+			"memory", Wrong, "255 MB", "510 MB", "-c 47k", ""},
 		{"a container of version 1, named as outside", Plan{Connections: 100_000, Role: Server},
-			tree("proc/self/cgroup", "9:cpu:/\n4:hugetlb,memory:/docker/4f2a\n", "sys/fs/cgroup/memory/memory.limit_in_bytes", "256000000", "sys/fs/cgroup/memory/memory.usage_in_bytes", "6000000"),
+			tree("proc/self/cgroup", "9:cpu:/\n4:hugetlb,memory:/docker/4f2a\n",
+				"sys/fs/cgroup/memory/memory.limit_in_bytes", "256000000", "sys/fs/cgroup/memory/memory.usage_in_bytes",
+				"6000000"),
 			"memory", Wrong, "250 MB", "510 MB", "echo 493M > /sys/fs/cgroup/memory/memory.limit_in_bytes", ""},
 		{"version 1 without a limit", Plan{Connections: 100_000, Role: Server},
-			tree("proc/self/cgroup", "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712", "sys/fs/cgroup/memory/memory.usage_in_bytes", "6000000"),
+			tree("proc/self/cgroup", "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes",
+				"9223372036854771712", "sys/fs/cgroup/memory/memory.usage_in_bytes", "6000000"),
 			"memory", OK, "24.6 GB", "510 MB", "", "MemAvailable"},
 
-		{"tcp_mem", Plan{Connections: 1_000_000, Role: Both}, tree(), "net.ipv4.tcp_mem", OK, "575,802 pages", "250,125 pages", "", ""},
-		{"tcp_mem of a small machine", Plan{Connections: 100_000, Role: Server}, tree("proc/sys/net/ipv4/tcp_mem", "10 20 24576"), "net.ipv4.tcp_mem", Wrong, "24,576 pages", "25,125 pages", `sysctl -w net.ipv4.tcp_mem="13000 17333 26000"`, ""},
-		{"tcp_mem in another form", Plan{Connections: 100_000, Role: Server}, tree("proc/sys/net/ipv4/tcp_mem", "10 20"), "net.ipv4.tcp_mem", Unknown, "?", "", "", "not of the form"},
+		{"tcp_mem", Plan{Connections: 1_000_000, Role: Both}, tree(),
+			"net.ipv4.tcp_mem", OK, "575,802 pages", "250,125 pages", "", ""},
+		{"tcp_mem of a small machine", Plan{Connections: 100_000, Role: Server},
+			tree("proc/sys/net/ipv4/tcp_mem", "10 20 24576"),
+			"net.ipv4.tcp_mem", Wrong, "24,576 pages", "25,125 pages", `sysctl -w net.ipv4.tcp_mem="13000 17333 26000"`,
+			""},
+		{"tcp_mem in another form", Plan{Connections: 100_000, Role: Server},
+			tree("proc/sys/net/ipv4/tcp_mem", "10 20"),
+			"net.ipv4.tcp_mem", Unknown, "?", "", "", "not of the form"},
 
-		{"one address", Plan{Connections: 14_116, Role: Client}, tree(), "ports", OK, "1 × 28,232", "14,116", "", "(32768 to 60999)"},
-		{"more than half of a range", Plan{Connections: 14_117, Role: Client}, tree(), "ports", OK, "1 × 28,232", "14,117", "", "2 addresses would be better"},
+		{"one address", Plan{Connections: 14_116, Role: Client}, tree(),
+			"ports", OK, "1 × 28,232", "14,116", "", "(32768 to 60999)"},
+		{"more than half of a range", Plan{Connections: 14_117, Role: Client}, tree(),
+			"ports", OK, "1 × 28,232", "14,117", "", "2 addresses would be better"},
 		{"a full range", Plan{Connections: 28_232, Role: Client}, tree(), "ports", OK, "1 × 28,232", "28,232", "", ""},
-		{"beyond the range", Plan{Connections: 28_233, Role: Client, Target: "10.0.0.1:9000"}, tree(), "ports", Wrong, "1 × 28,232", "28,233",
-			`--source PREFIX   # of heartwheel loadtest, with at least 3 addresses|sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, ""},
-		{"beyond any range", Plan{Connections: 1_000_000, Role: Client}, tree(), "ports", Wrong, "1 × 28,232", "1,000,000", "at least 71 addresses", ""},
-		{"several ranges of addresses", Plan{Connections: 100_000, Role: Client, Sources: []netip.Prefix{prefix("10.0.0.8/29"), prefix("10.0.1.7/32"), prefix("10.0.2.0/31")}}, tree(), "ports", OK, "9 × 28,232", "100,000", "", "10.0.0.8/29 10.0.1.7/32 10.0.2.0/31"},
-		{"IPv6", Plan{Connections: 100_000, Role: Client, Sources: []netip.Prefix{prefix("fd00::/64")}}, tree(), "ports", OK, "1,099,511,627,776 × 28,232", "100,000", "", ""},
-		{"loopback by itself", Plan{Connections: 1_000_000, Role: Both}, tree(), "ports", OK, "126 × 28,232", "1,000,000", "", "127.0.0.0/25, which the load test takes by itself"},
-		{"one address of loopback", Plan{Connections: 50_000, Role: Client, Target: "[::1]:9000", Sources: []netip.Prefix{prefix("127.0.0.1/32")}}, tree(), "ports", Wrong, "1 × 28,232", "50,000", "--source 127.0.0.0/26   # of heartwheel loadtest|sysctl -w net", ""},
-		{"reserved ports", Plan{Connections: 10_000, Role: Client}, tree("proc/sys/net/ipv4/ip_local_reserved_ports", "80,32768,40000-49999,60990-65000"), "ports", OK, "1 × 18,221", "10,000", "", "less 10,011 reserved"},
-		{"a small range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "40000 40099"), "ports", Wrong, "62 × 100", "10,000", "--source 127.0.0.0/24 ", ""},
-		{"no range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "-"), "ports", Unknown, "?", "10,000", "", "ip_local_port_range, which is not there"},
+		{"beyond the range", Plan{Connections: 28_233, Role: Client, Target: "10.0.0.1:9000"}, tree(),
+			"ports", Wrong, "1 × 28,232", "28,233",
+			"--source PREFIX   # of heartwheel loadtest, with at least 3 addresses|" +
+				`sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, ""},
+		{"beyond any range", Plan{Connections: 1_000_000, Role: Client}, tree(),
+			"ports", Wrong, "1 × 28,232", "1,000,000", "at least 71 addresses", ""},
+		{"several ranges of addresses", Plan{Connections: 100_000, Role: Client,
+			Sources: []netip.Prefix{prefix("10.0.0.8/29"), prefix("10.0.1.7/32"), prefix("10.0.2.0/31")}}, tree(),
+			"ports", OK, "9 × 28,232", "100,000", "", "10.0.0.8/29 10.0.1.7/32 10.0.2.0/31"},
+		{"IPv6", Plan{Connections: 100_000, Role: Client, Sources: []netip.Prefix{prefix("fd00::/64")}}, tree(),
+			"ports", OK, "1,099,511,627,776 × 28,232", "100,000", "", ""},
+		{"loopback by itself", Plan{Connections: 1_000_000, Role: Both}, tree(),
+			"ports", OK, "126 × 28,232", "1,000,000", "", "127.0.0.0/25, which the load test takes by itself"},
+		{"one address of loopback", Plan{Connections: 50_000, Role: Client, Target: "[::1]:9000",
+			Sources: []netip.Prefix{prefix("127.0.0.1/32")}}, tree(),
+			"ports", Wrong, "1 × 28,232", "50,000", "--source 127.0.0.0/26   # of heartwheel loadtest|sysctl -w net",
+			""},
+		{"reserved ports", Plan{Connections: 10_000, Role: Client},
+			tree("proc/sys/net/ipv4/ip_local_reserved_ports", "80,32768,40000-49999,60990-65000"),
+			"ports", OK, "1 × 18,221", "10,000", "", "less 10,011 reserved"},
+		{"a small range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "40000 40099"),
+			"ports", Wrong, "62 × 100", "10,000", "--source 127.0.0.0/24 ", ""},
+		{"no range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "-"),
+			"ports", Unknown, "?", "10,000", "", "ip_local_port_range, which is not there"},
 
-		{"no conntrack", Plan{Connections: 10, Role: Server}, tree(), "nf_conntrack_max", OK, "not loaded", "-", "", ""},
-		{"enough conntrack", Plan{Connections: 262_000, Role: Server}, tree(tracked, "262144", count, "144"), "nf_conntrack_max", OK, "262,144", "262,144", "", "144 are kept now"},
-		{"too little conntrack", Plan{Connections: 262_001, Role: Server}, tree(tracked, "262144", count, "144"), "nf_conntrack_max", Wrong, "262,144", "262,145", "sysctl -w net.netfilter.nf_conntrack_max=270000", ""},
-		{"conntrack without a limit", Plan{Connections: 262_001, Role: Server}, tree(tracked, "0", count, "144"), "nf_conntrack_max", OK, "unlimited", "", "", ""},
-		{"conntrack that tracks nothing", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144", count, "0", "proc/net/tcp6", "sl local rem st\n 0: a b 0A\n 1: a b 01\n"), "nf_conntrack_max", OK, "262,144", "", "", "no rule of this machine asks for it"},
-		{"conntrack that may track", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144", count, "0"), "nf_conntrack_max", Unknown, "262,144", "", "", "No connection is open"},
-		{"conntrack without a count", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144"), "nf_conntrack_max", Unknown, "262,144", "", "", "How many is not known"},
+		{"no conntrack", Plan{Connections: 10, Role: Server}, tree(),
+			"nf_conntrack_max", OK, "not loaded", "-", "", ""},
+		{"enough conntrack", Plan{Connections: 262_000, Role: Server}, tree(tracked, "262144", count, "144"),
+			"nf_conntrack_max", OK, "262,144", "262,144", "", "144 are kept now"},
+		{"too little conntrack", Plan{Connections: 262_001, Role: Server}, tree(tracked, "262144", count, "144"),
+			"nf_conntrack_max", Wrong, "262,144", "262,145", "sysctl -w net.netfilter.nf_conntrack_max=270000", ""},
+		{"conntrack without a limit", Plan{Connections: 262_001, Role: Server}, tree(tracked, "0", count, "144"),
+			"nf_conntrack_max", OK, "unlimited", "", "", ""},
+		{"conntrack that tracks nothing", Plan{Connections: 1_000_000, Role: Server},
+			tree(tracked, "262144", count, "0", "proc/net/tcp6", "sl local rem st\n 0: a b 0A\n 1: a b 01\n"),
+			"nf_conntrack_max", OK, "262,144", "", "", "no rule of this machine asks for it"},
+		{"conntrack that may track", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144", count, "0"),
+			"nf_conntrack_max", Unknown, "262,144", "", "", "No connection is open"},
+		{"conntrack without a count", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144"),
+			"nf_conntrack_max", Unknown, "262,144", "", "", "How many is not known"},
 
-		{"somaxconn", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_480}, tree(), "net.core.somaxconn", OK, "4,096", "4,096", "", ""},
-		{"somaxconn too small", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_481}, tree(), "net.core.somaxconn", Wrong, "4,096", "4,097", "sysctl -w net.core.somaxconn=4100 ", "at 20,481 a second"},
-		{"somaxconn of an old kernel", Plan{Connections: 1_000_000, Role: Server}, tree("proc/sys/net/core/somaxconn", "128"), "net.core.somaxconn", Wrong, "128", "4,000", "sysctl -w net.core.somaxconn=4096 ", ""},
-		{"few connections", Plan{Connections: 100, Role: Server}, tree("proc/sys/net/core/somaxconn", "128"), "net.core.somaxconn", OK, "128", "100", "", ""},
-		{"shared among servers", Plan{Connections: 1_000_000, Role: Server, Processes: 40}, tree("proc/sys/net/core/somaxconn", "128"), "net.core.somaxconn", OK, "128", "100", "", ""},
-		{"with SYN cookies", Plan{Connections: 1_000_000, Role: Server}, tree("proc/sys/net/ipv4/tcp_max_syn_backlog", "1"), "net.ipv4.tcp_max_syn_backlog", OK, "1", "any", "", "SYN cookies are on"},
-		{"without SYN cookies", Plan{Connections: 1_000_000, Role: Server}, tree("proc/sys/net/ipv4/tcp_syncookies", "0"), "net.ipv4.tcp_max_syn_backlog", Wrong, "2,048", "5,334", "sysctl -w net.ipv4.tcp_syncookies=1|sysctl -w net.ipv4.tcp_max_syn_backlog=5400", ""},
-		{"SYN cookies unknown", Plan{Connections: 1_000_000, Role: Server}, tree("proc/sys/net/ipv4/tcp_syncookies", "-"), "net.ipv4.tcp_max_syn_backlog", Unknown, "2,048", "", "", "tcp_syncookies, which is not there"},
-		{"closed connections", Plan{Connections: 1_000_000, Role: Server}, tree(), "net.ipv4.tcp_max_tw_buckets", OK, "131,072", "any", "", "by a reset"},
+		{"somaxconn", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_480}, tree(),
+			"net.core.somaxconn", OK, "4,096", "4,096", "", ""},
+		{"somaxconn too small", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_481}, tree(),
+			"net.core.somaxconn", Wrong, "4,096", "4,097", "sysctl -w net.core.somaxconn=4100 ", "at 20,481 a second"},
+		{"somaxconn of an old kernel", Plan{Connections: 1_000_000, Role: Server},
+			tree("proc/sys/net/core/somaxconn", "128"),
+			"net.core.somaxconn", Wrong, "128", "4,000", "sysctl -w net.core.somaxconn=4096 ", ""},
+		{"few connections", Plan{Connections: 100, Role: Server}, tree("proc/sys/net/core/somaxconn", "128"),
+			"net.core.somaxconn", OK, "128", "100", "", ""},
+		{"shared among servers", Plan{Connections: 1_000_000, Role: Server, Processes: 40},
+			tree("proc/sys/net/core/somaxconn", "128"),
+			"net.core.somaxconn", OK, "128", "100", "", ""},
+		{"with SYN cookies", Plan{Connections: 1_000_000, Role: Server},
+			tree("proc/sys/net/ipv4/tcp_max_syn_backlog", "1"),
+			"net.ipv4.tcp_max_syn_backlog", OK, "1", "any", "", "SYN cookies are on"},
+		{"without SYN cookies", Plan{Connections: 1_000_000, Role: Server},
+			tree("proc/sys/net/ipv4/tcp_syncookies", "0"),
+			"net.ipv4.tcp_max_syn_backlog", Wrong, "2,048", "5,334",
+			"sysctl -w net.ipv4.tcp_syncookies=1|sysctl -w net.ipv4.tcp_max_syn_backlog=5400", ""},
+		{"SYN cookies unknown", Plan{Connections: 1_000_000, Role: Server},
+			tree("proc/sys/net/ipv4/tcp_syncookies", "-"),
+			"net.ipv4.tcp_max_syn_backlog", Unknown, "2,048", "", "", "tcp_syncookies, which is not there"},
+		{"closed connections", Plan{Connections: 1_000_000, Role: Server}, tree(),
+			"net.ipv4.tcp_max_tw_buckets", OK, "131,072", "any", "", "by a reset"},
 	} {
 		t.Run(c.test, func(t *testing.T) {
 			if err := c.plan.Validate(); err != nil {
@@ -170,8 +269,10 @@ func TestChecks(t *testing.T) {
 			}
 			r := Check(c.tree, c.plan)
 			f := finding(t, r, c.name)
-			if f.Status != c.status || c.have != "" && f.Have != c.have && f.Status != Unknown || c.need != "" && f.Need != c.need {
-				t.Errorf("got %s, have %q, need %q; want %s, %q, %q", f.Status, f.Have, f.Need, c.status, c.have, c.need)
+			if f.Status != c.status || c.have != "" && f.Have != c.have && f.Status != Unknown || c.need != "" &&
+				f.Need != c.need {
+				t.Errorf("got %s, have %q, need %q; want %s, %q, %q", f.Status, f.Have, f.Need, c.status, c.have,
+					c.need)
 			}
 			if !strings.Contains(f.Why, c.why) || f.Why == "" {
 				t.Errorf("why is %q, want %q", f.Why, c.why)
@@ -195,16 +296,19 @@ func TestChecks(t *testing.T) {
 // What a fix sets has to be enough.
 func TestFixesMend(t *testing.T) {
 	p := Plan{Connections: 2_000_000, Role: Both}
-	files := tree(limits, limit("2040816"), "proc/sys/fs/nr_open", "2040816", "proc/sys/fs/file-max", "4100000", "proc/sys/net/ipv4/tcp_mem", "255000 340000 510000",
+	files := tree(limits, limit("2040816"), "proc/sys/fs/nr_open", "2040816", "proc/sys/fs/file-max", "4100000",
+		"proc/sys/net/ipv4/tcp_mem", "255000 340000 510000",
 		tracked, "2100000", count, "144", "proc/sys/fs/epoll/max_user_watches", "4000000")
 	if r := Check(files, p); !r.OK() {
 		t.Errorf("%q", r.Problems())
 	}
-	small := tree(limits, limit("20000"), "proc/sys/fs/nr_open", "20000", "proc/sys/fs/file-max", "20000", "proc/sys/net/ipv4/tcp_mem", "1 2 3",
+	small := tree(limits, limit("20000"), "proc/sys/fs/nr_open", "20000", "proc/sys/fs/file-max", "20000",
+		"proc/sys/net/ipv4/tcp_mem", "1 2 3",
 		tracked, "1000", count, "144", "proc/sys/fs/epoll/max_user_watches", "4")
 	r := Check(small, p)
 	all := strings.Join(r.Problems(), "\n")
-	for _, fix := range []string{"ulimit -Hn 2040816", "fs.nr_open=2040816", "fs.file-max=4100000", `tcp_mem="255000 340000 510000"`, "nf_conntrack_max=2100000", "max_user_watches=4000000"} {
+	for _, fix := range []string{"ulimit -Hn 2040816", "fs.nr_open=2040816", "fs.file-max=4100000",
+		`tcp_mem="255000 340000 510000"`, "nf_conntrack_max=2100000", "max_user_watches=4000000"} {
 		if !strings.Contains(all, fix) {
 			t.Errorf("no %s in\n%s", fix, all)
 		}
@@ -225,7 +329,8 @@ func TestChecksOfRoles(t *testing.T) {
 	if got := names(Server); strings.Contains(got, "ports") || !strings.Contains(got, "somaxconn") {
 		t.Errorf("server: %s", got)
 	}
-	if got := names(Client); !strings.Contains(got, "ports") || strings.Contains(got, "somaxconn") || strings.Contains(got, "syn") {
+	if got := names(Client); !strings.Contains(got, "ports") || strings.Contains(got,
+		"somaxconn") || strings.Contains(got, "syn") {
 		t.Errorf("client: %s", got)
 	}
 	if got := names(Both); len(strings.Fields(got)) != len(checks) {
@@ -244,7 +349,8 @@ func TestFits(t *testing.T) {
 		{Plan{Role: Both, Processes: 20}, tree(limits, limit("20000")), 392_000},
 		{Plan{Role: Server, Processes: 100}, tree(limits, limit("20000"), tracked, "262144", count, "144"), 262_000},
 		{Plan{Role: Server}, tree(limits, limit("10")), 0},
-		{Plan{Role: Server}, tree("proc/sys/net/core/somaxconn", "1", "proc/sys/net/ipv4/tcp_syncookies", "0"), 1_027_605},
+		{Plan{Role: Server}, tree("proc/sys/net/core/somaxconn", "1", "proc/sys/net/ipv4/tcp_syncookies", "0"),
+			1_027_605},
 	} {
 		c.plan.Connections = 1000
 		r := Check(c.tree, c.plan)
@@ -279,10 +385,12 @@ func TestValidate(t *testing.T) {
 		want string // lines that it has to say, separated by a bar
 	}{
 		{Plan{Connections: 1, Role: Server}, ""},
-		{Plan{Connections: 1, Role: Both, Processes: 5, ServerProcesses: 1, ConnectRate: 1, Target: "127.0.0.1:9000"}, ""},
+		{Plan{Connections: 1, Role: Both, Processes: 5, ServerProcesses: 1, ConnectRate: 1, Target: "127.0.0.1:9000"},
+			""},
 		{Plan{}, "connections 0: must lie between 1 and 1,000,000,000|role \"\": must be server, client or both"},
 		{Plan{Connections: -1, Processes: -1, ServerProcesses: -2, ConnectRate: -3, Role: "sever"},
-			"connections -1: |processes -1: must lie between 1 and 100,000|server-processes -2: |connect-rate -3: |role \"sever\""},
+			"connections -1: |processes -1: must lie between 1 and 100,000|server-processes -2: |connect-rate -3: |" +
+				`role "sever"`},
 		{Plan{Connections: 1, Role: Server, Target: "a:1"}, "target: is for clients"},
 		{Plan{Connections: 1, Role: Server, Sources: []netip.Prefix{{}}}, "source: is for clients"},
 	} {
@@ -333,7 +441,8 @@ func TestElsewhere(t *testing.T) {
 		if c.name == "descriptors" {
 			continue // what it is here
 		}
-		if f.Status != Unknown || !strings.Contains(f.Why, "Not known: it is not looked at on plan9, only on Linux.") && c.name != "nf_conntrack_max" {
+		if f.Status != Unknown || !strings.Contains(f.Why,
+			"Not known: it is not looked at on plan9, only on Linux.") && c.name != "nf_conntrack_max" {
 			t.Errorf("%+v", f)
 		}
 		if f.Have != "?" {

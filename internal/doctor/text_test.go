@@ -36,8 +36,9 @@ func TestWrite(t *testing.T) {
 		tree fstest.MapFS
 		plan Plan
 	}{
-		"ok":      {tree(), Plan{Connections: 100_000, Role: Server}},
-		"wrong":   {tree(limits, limit("20000"), tracked, "262144", count, "0", "proc/sys/net/core/somaxconn", "128"), Plan{Connections: 1_000_000, Role: Both, Processes: 60, ServerProcesses: 1}},
+		"ok": {tree(), Plan{Connections: 100_000, Role: Server}},
+		"wrong": {tree(limits, limit("20000"), tracked, "262144", count, "0", "proc/sys/net/core/somaxconn", "128"),
+			Plan{Connections: 1_000_000, Role: Both, Processes: 60, ServerProcesses: 1}},
 		"unknown": {tree("proc/meminfo", "-"), Plan{Connections: 10, Role: Client, Target: "localhost:9000"}},
 	} {
 		r := Check(c.tree, c.plan)
@@ -67,7 +68,8 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("%d is %s", n, got)
 		}
 	}
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 136_000_000: "136 MB", 9_640_000_000: "9.6 GB", 24_576_000_000_000: "24576.0 GB"} {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 136_000_000: "136 MB", 9_640_000_000: "9.6 GB",
+		24_576_000_000_000: "24576.0 GB"} {
 		if got := bytesText(n); got != want {
 			t.Errorf("%d is %s", n, got)
 		}

@@ -35,8 +35,9 @@ func TestChoice(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"0s": 0, "37.5s": 37500 * time.Millisecond, "1m": time.Minute, "1m30s": 90 * time.Second, "10m": 10 * time.Minute,
-		"1h": time.Hour, "1h10m": 70 * time.Minute, "2h30m": 150 * time.Minute, "1h0m5s": time.Hour + 5*time.Second,
+		"0s": 0, "37.5s": 37500 * time.Millisecond, "1m": time.Minute, "1m30s": 90 * time.Second,
+		"10m": 10 * time.Minute,
+		"1h":  time.Hour, "1h10m": 70 * time.Minute, "2h30m": 150 * time.Minute, "1h0m5s": time.Hour + 5*time.Second,
 	} {
 		if got := Duration(d); got != want {
 			t.Errorf("%s is written %s, want %s", d, got, want)
@@ -46,7 +47,8 @@ func TestDuration(t *testing.T) {
 
 func TestGrouped(t *testing.T) {
 	for want, n := range map[string]int64{
-		"0": 0, "999": 999, "1,000": 1000, "-999": -999, "-1,000": -1000, "1,234,567": 1234567, "9,223,372,036,854,775,807": math.MaxInt64,
+		"0": 0, "999": 999, "1,000": 1000, "-999": -999, "-1,000": -1000, "1,234,567": 1234567,
+		"9,223,372,036,854,775,807": math.MaxInt64,
 	} {
 		if got := Grouped(n); got != want {
 			t.Errorf("%d is written %q, want %q", n, got, want)

@@ -1,0 +1,104 @@
+package arch
+
+import (
+	"bufio"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+const (
+	maxLine  = 120 // columns
+	tabWidth = 4
+)
+
+// longLines has the directories that may have lines over maxLine for now.
+var longLines = []string{
+	"client",
+	"codec",
+	"examples",
+	"examples/progress",
+	"internal/cli",
+	"internal/daemon",
+	"internal/doctor",
+	"internal/faults",
+	"internal/faults/testdata/panics",
+	"internal/handover",
+	"internal/netlab",
+	"internal/settings",
+	"internal/supervisor",
+	"loadtest",
+	"server",
+	"wheel",
+}
+
+// columns returns the width of a line of Go code.
+func columns(line string) int {
+	return utf8.RuneCountInString(line) + (tabWidth-1)*strings.Count(line, "\t")
+}
+
+// TestLines checks that no line of Go code in the module is over maxLine columns.
+func TestLines(t *testing.T) {
+	long := map[string]int{} // long lines by directory
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		if d.IsDir() {
+			if strings.HasPrefix(d.Name(), ".") && name != "." {
+				return fs.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && name != "." {
+				return fs.SkipDir // another module, such as bench
+			}
+			return nil
+		}
+		if path.Ext(name) != ".go" {
+			return nil
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		lines := bufio.NewScanner(f)
+		for n := 1; lines.Scan(); n++ {
+			if c := columns(lines.Text()); c > maxLine {
+				if long[path.Dir(name)]++; !slices.Contains(longLines, path.Dir(name)) {
+					t.Errorf("%s:%d: %d columns, want at most %d", name, n, c, maxLine)
+				}
+			}
+		}
+		return lines.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(longLines) > 0 {
+		t.Logf("long lines by directory: %v", slices.Sorted(maps.Keys(long)))
+	}
+	for _, dir := range longLines {
+		if long[dir] == 0 {
+			t.Errorf("%s has no long line: take it out of longLines", dir)
+		}
+	}
+}
+
+func TestColumns(t *testing.T) {
+	for line, want := range map[string]int{"": 0, "abc": 3, "\t\tabc": 11, "a\tb": 6, "µ→": 2} {
+		if got := columns(line); got != want {
+			t.Errorf("%q has %d columns, want %d", line, got, want)
+		}
+	}
+}
