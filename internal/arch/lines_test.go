@@ -26,7 +26,6 @@ var longLines = []string{
 	"examples/progress",
 	"internal/cli",
 	"internal/daemon",
-	"internal/doctor",
 	"internal/faults",
 	"internal/faults/testdata/panics",
 	"internal/handover",

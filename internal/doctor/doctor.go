@@ -1,6 +1,6 @@
-// Package doctor says whether a machine can carry a number of connections as
-// it is set up, and the command that mends what stands against it. It only
-// looks: nothing is changed.
+// Package doctor checks whether a machine, as it is set up, can carry a number of
+// connections, and names the commands that raise the limits that are too low. It
+// changes nothing.
 package doctor
 
 import (
@@ -16,60 +16,73 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// Schema names the form of a Report as JSON. A change that a reader of the
-// older form would get wrong makes it /2; members may be added without.
+// Schema names the JSON form of a Report. An incompatible change increments its
+// number; new members do not.
 const Schema = "heartwheel-doctor/1"
 
 // The words of Plan.Role.
 const (
 	Server = "server" // the connections come from other machines
-	Client = "client" // the load test's side; the server is elsewhere unless Target is on loopback
-	Both   = "both"
+	Client = "client" // the load test's side; the server is on another machine unless Target is on loopback
+	Both   = "both"   // both ends of every connection
 )
 
-// Roles has the words of Plan.Role.
+// Roles lists the words of Plan.Role.
 var Roles = []string{Server, Client, Both}
 
-// DefaultConnectRate is for a Plan that does not say: what comes back at once
-// after a network was away for a moment.
+// DefaultConnectRate is the rate that a server should expect when many clients
+// reconnect after a short network failure, in connections per second.
 const DefaultConnectRate = 20_000
 
-// MaxConnections and MaxProcesses bound a Plan. What is beyond is a mistake.
+// MaxConnections and MaxProcesses bound a Plan, to catch mistakes.
 const (
 	MaxConnections = 1_000_000_000
 	MaxProcesses   = 100_000
 )
 
-// A Plan is what the machine is to carry.
+// A Plan is the load that the machine has to carry.
 type Plan struct {
-	Connections     int            `json:"connections"`
-	Role            string         `json:"role"`             // one of Roles
-	Processes       int            `json:"processes"`        // that share the connections, on each side; 0: 1
-	ServerProcesses int            `json:"server_processes"` // of the server, with Both; 0: as many as Processes
-	Sources         []netip.Prefix `json:"sources"`          // addresses of the clients; none: spread over 127.0.0.0/8 for a target on loopback, else one
-	Target          string         `json:"target"`           // HOST:PORT that the clients connect to; empty: on loopback with Both, else on another machine
-	ConnectRate     int            `json:"connect_rate"`     // new connections a second; 0: DefaultConnectRate
+	Connections int    `json:"connections"` // open at the same time
+	Role        string `json:"role"`        // one of Roles
+
+	// Processes share the connections, on each side. 0 means 1.
+	Processes int `json:"processes"`
+
+	// ServerProcesses is the number on the server's side, for Both. 0 means
+	// Processes.
+	ServerProcesses int `json:"server_processes"`
+
+	// Sources are the clients' addresses. None means ranges of 127.0.0.0/8 if
+	// the target is on loopback, else one address.
+	Sources []netip.Prefix `json:"sources"`
+
+	// Target is the HOST:PORT that the clients connect to. Empty means on
+	// loopback for Both, else on another machine.
+	Target string `json:"target"`
+
+	// ConnectRate is in new connections per second. 0 means DefaultConnectRate.
+	ConnectRate int `json:"connect_rate"`
 }
 
-// A PlanError is everything that is wrong with a plan, one line each.
+// A PlanError has a line for each mistake in a plan.
 type PlanError struct{ Lines []string }
 
 func (e *PlanError) Error() string { return strings.Join(e.Lines, "\n") }
 
-// Validate reports everything that is wrong with p at once: a *PlanError, or
-// nil.
+// Validate reports everything that is wrong with p: nil or a *PlanError.
 func (p Plan) Validate() error {
 	var lines []string
 	between := func(name string, n, low, high int) {
 		if n < low || n > high {
-			lines = append(lines, fmt.Sprintf("%s %d: must lie between %d and %s", name, n, max(low, 1), wording.Grouped(int64(high))))
+			lines = append(lines, fmt.Sprintf("%s %d: must lie between %d and %s",
+				name, n, max(low, 1), wording.Grouped(int64(high))))
 		}
 	}
 	between("connections", p.Connections, 1, MaxConnections)
 	between("processes", p.Processes, 0, MaxProcesses)
 	between("server-processes", p.ServerProcesses, 0, MaxProcesses)
 	between("connect-rate", p.ConnectRate, 0, MaxConnections)
-	const forClients = ": is for clients; leave it out, or write --role client or both"
+	const forClients = ": applies to clients only; leave it out, or write --role client or both"
 	if !slices.Contains(Roles, p.Role) {
 		lines = append(lines, fmt.Sprintf("role %q: must be server, client or both", p.Role))
 	}
@@ -85,8 +98,8 @@ func (p Plan) Validate() error {
 	return nil
 }
 
-// effective fills in what was left at zero.
-func (p Plan) effective() Plan {
+// withDefaults replaces zero values by their meaning.
+func (p Plan) withDefaults() Plan {
 	p.Processes = max(1, p.Processes)
 	if p.Role != Both || p.ServerProcesses == 0 {
 		p.ServerProcesses = p.Processes
@@ -103,7 +116,7 @@ func (p Plan) effective() Plan {
 func (p *Plan) serves() bool   { return p.Role != Client }
 func (p *Plan) connects() bool { return p.Role != Server }
 
-// loopback says whether the clients connect to a loopback address.
+// loopback reports whether the clients connect to a loopback address.
 func (p *Plan) loopback() bool {
 	if p.Target == "" {
 		return p.Role == Both
@@ -117,10 +130,10 @@ func (p *Plan) loopback() bool {
 	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
-// pairs says whether both ends of every connection are on this machine.
+// pairs reports whether both ends of every connection are on this machine.
 func (p *Plan) pairs() bool { return p.Role == Both || p.Role == Client && p.loopback() }
 
-// sockets is how many of them the machine has to carry.
+// sockets returns the number of sockets on this machine.
 func (p *Plan) sockets() int64 {
 	if p.pairs() {
 		return 2 * int64(p.Connections)
@@ -139,27 +152,27 @@ const (
 type Finding struct {
 	Name   string   `json:"name"`
 	Status string   `json:"status"` // one of the words above
-	Have   string   `json:"have"`   // for people
-	Need   string   `json:"need"`   // for people
-	Fix    []string `json:"fix"`    // ways to mend it, the best first; each is a line to copy. Empty unless wrong
+	Have   string   `json:"have"`   // text
+	Need   string   `json:"need"`   // text
+	Fix    []string `json:"fix"`    // alternatives, the best first, each a line to copy; empty unless Wrong
 	Why    string   `json:"why"`
 }
 
 // A Report is the result of all checks.
 type Report struct {
 	Schema   string    `json:"schema"`
-	Good     bool      `json:"ok"` // as OK
+	Good     bool      `json:"ok"` // same as OK
 	Plan     Plan      `json:"plan"`
-	Fits     *int      `json:"fits"`     // the most connections in the way of Plan, as the machine is; null: unknown
+	Fits     *int      `json:"fits"`     // the most connections that this machine carries in this setup; nil: unknown
 	Findings []Finding `json:"findings"` // in a fixed order
 }
 
-// OK says whether nothing is wrong. What is unknown is not wrong.
+// OK reports whether no finding is Wrong. Unknown counts as OK.
 func (r Report) OK() bool {
 	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Status == Wrong })
 }
 
-// Problems is a line for everything that is wrong, with what mends it.
+// Problems returns a line for each finding that is Wrong, with its fixes.
 func (r Report) Problems() []string {
 	var lines []string
 	for _, f := range r.Findings {
@@ -168,23 +181,24 @@ func (r Report) Problems() []string {
 		}
 		var ways []string
 		for _, way := range f.Fix {
-			if line, about, ok := strings.Cut(way, remark); ok {
-				way = line + " (" + about + ")"
+			if line, note, ok := strings.Cut(way, comment); ok {
+				way = line + " (" + note + ")"
 			}
 			ways = append(ways, way)
 		}
-		lines = append(lines, fmt.Sprintf("%s: there is %s, and needed is %s; %s", f.Name, f.Have, f.Need, strings.Join(ways, "; or ")))
+		lines = append(lines, fmt.Sprintf("%s: have %s, need %s; %s",
+			f.Name, f.Have, f.Need, strings.Join(ways, "; or ")))
 	}
 	return lines
 }
 
-// Check looks at the machine for p, which has to be valid. fsys holds its
-// /proc and /sys, as proc/… and sys/…; nil: the real ones.
+// Check checks the machine for p, which must be valid. fsys holds its /proc and
+// /sys, as proc/… and sys/…; nil means the real ones.
 func Check(fsys fs.FS, p Plan) Report {
-	p = p.effective()
+	p = p.withDefaults()
 	m := &machine{}
 	if fsys == nil && runtime.GOOS != "linux" {
-		m.elsewhere(errors.New("is not looked at on " + runtime.GOOS + ", only on Linux"))
+		m.notLinux(errors.New("checked on Linux only, not on " + runtime.GOOS))
 	} else {
 		if fsys == nil {
 			fsys = os.DirFS("/")
@@ -207,11 +221,11 @@ type check struct {
 	name    string
 	fixed   bool             // does not depend on the number of connections
 	applies func(*Plan) bool // nil: to every plan
-	look    func(*machine, *Plan) Finding
+	find    func(*machine, *Plan) Finding
 }
 
 func (c *check) run(m *machine, p *Plan) Finding {
-	f := c.look(m, p)
+	f := c.find(m, p)
 	f.Name = c.name
 	if f.Fix == nil || f.Status != Wrong {
 		f.Fix = []string{}
@@ -219,23 +233,23 @@ func (c *check) run(m *machine, p *Plan) Finding {
 	return f
 }
 
-// checks has all of them, in the order of the report.
+// checks is in the order of the report.
 var checks = []check{
-	{name: "descriptors", look: descriptors},
-	{name: "fs.nr_open", look: nrOpen},
-	{name: "fs.file-max", look: fileMax},
-	{name: "fs.epoll.max_user_watches", look: epollWatches},
-	{name: "memory", look: memory},
-	{name: "net.ipv4.tcp_mem", look: tcpMem},
-	{name: "ports", applies: (*Plan).connects, look: ports},
-	{name: "nf_conntrack_max", look: conntrack},
-	{name: "net.core.somaxconn", fixed: true, applies: (*Plan).serves, look: somaxconn},
-	{name: "net.ipv4.tcp_max_syn_backlog", fixed: true, applies: (*Plan).serves, look: synBacklog},
-	{name: "net.ipv4.tcp_max_tw_buckets", fixed: true, look: twBuckets},
+	{name: "descriptors", find: descriptors},
+	{name: "fs.nr_open", find: nrOpen},
+	{name: "fs.file-max", find: fileMax},
+	{name: "fs.epoll.max_user_watches", find: epollWatches},
+	{name: "memory", find: memory},
+	{name: "net.ipv4.tcp_mem", find: tcpMem},
+	{name: "ports", applies: (*Plan).connects, find: ports},
+	{name: "nf_conntrack_max", find: conntrack},
+	{name: "net.core.somaxconn", fixed: true, applies: (*Plan).serves, find: somaxconn},
+	{name: "net.ipv4.tcp_max_syn_backlog", fixed: true, applies: (*Plan).serves, find: synBacklog},
+	{name: "net.ipv4.tcp_max_tw_buckets", fixed: true, find: twBuckets},
 }
 
-// fits is the largest number of connections for which nothing would be wrong;
-// nil if that cannot be said.
+// fits returns the largest number of connections with no finding Wrong, nil if
+// that is unknown.
 func fits(m *machine, p Plan) *int {
 	if m.descriptors.err != nil || m.available.err != nil {
 		return nil
@@ -243,7 +257,7 @@ func fits(m *machine, p Plan) *int {
 	good := func(n int) bool {
 		p.Connections = n
 		for _, c := range checks {
-			if !c.fixed && (c.applies == nil || c.applies(&p)) && c.look(m, &p).Status == Wrong {
+			if !c.fixed && (c.applies == nil || c.applies(&p)) && c.find(m, &p).Status == Wrong {
 				return false
 			}
 		}

@@ -21,8 +21,8 @@ const (
 		"   0: 00000000:07E8 00000000:0000 0A 00000000:00000000\n"
 )
 
-// tree is a machine with the limits that are usual on a server of 24 GB, and
-// with changes: a path and its content, or "-" for no such file.
+// tree returns the files of a server with 24 GB and usual limits. changes are
+// pairs of a path and its content, "-" for no such file.
 func tree(changes ...string) fstest.MapFS {
 	files := map[string]string{
 		"proc/self/limits":                           procLimits,
@@ -100,25 +100,25 @@ func TestChecks(t *testing.T) {
 			"descriptors", OK, "20,000", "19,999 a process", "", ""},
 		{"one too many", Plan{Connections: 19601, Role: Server}, tree(limits, limit("20000")),
 			"descriptors", Wrong, "20,000", "20,001 a process",
-			"ulimit -Hn 20001 |LimitNOFILE=20001 |--processes 2 ", "to hold 19,601 of them"},
+			"ulimit -Hn 20001 |LimitNOFILE=20001 |--processes 2 ", "up to 19,601 connections"},
 		{"more processes", Plan{Connections: 1_000_000, Role: Client, Processes: 51}, tree(limits, limit("20000")),
-			"descriptors", Wrong, "20,000", "20,008 a process", "--processes 52   # of heartwheel loadtest", ""},
+			"descriptors", Wrong, "20,000", "20,008 a process", "--processes 52   # for heartwheel loadtest", ""},
 		{"enough processes", Plan{Connections: 1_000_000, Role: Client, Processes: 52}, tree(limits, limit("20000")),
 			"descriptors", OK, "20,000", "19,623 a process", "", ""},
 		{"one server of many clients", Plan{Connections: 100_000, Role: Both, Processes: 10, ServerProcesses: 1},
 			tree(limits, limit("20000")),
 			"descriptors", Wrong, "20,000", "102,040 a process",
-			"--processes 6   # so many of the load test, and so many servers", ""},
+			"--processes 6   # for heartwheel loadtest, and 6 servers", ""},
 		{"a tiny limit", Plan{Connections: 10, Role: Server}, tree(limits, limit("64")),
 			"descriptors", Wrong, "64", "74 a process", "ulimit -Hn 74 ", ""},
 		{"no limit", Plan{Connections: 5_000_000, Role: Server}, tree(limits, limit("unlimited")),
 			"descriptors", OK, "unlimited", "5,102,040 a process", "", ""},
 		{"no file", Plan{Connections: 10, Role: Server}, tree(limits, "-"),
-			"descriptors", Unknown, "?", "74 a process", "", "it is read from /proc/self/limits, which is not there."},
+			"descriptors", Unknown, "?", "74 a process", "", "/proc/self/limits: file does not exist."},
 		{"nothing of files", Plan{Connections: 10, Role: Server}, tree(limits, "Max cpu time unlimited\n"),
 			"descriptors", Unknown, "?", "", "", `has no line "Max open files"`},
 		{"not a number", Plan{Connections: 10, Role: Server}, tree(limits, limit("many")),
-			"descriptors", Unknown, "?", "", "", `"many", which is not a number`},
+			"descriptors", Unknown, "?", "", "", `"many" is not a number`},
 
 		{"nr_open", Plan{Connections: 1_000_000, Role: Server}, tree(limits, limit("20000")),
 			"fs.nr_open", OK, "1,048,576", "1,020,408", "", ""},
@@ -142,14 +142,14 @@ func TestChecks(t *testing.T) {
 			"fs.epoll.max_user_watches", Wrong, "5,491,533", "6,000,000", "sysctl -w fs.epoll.max_user_watches=6000000",
 			""},
 		{"watches not a number", Plan{Connections: 3, Role: Both}, tree("proc/sys/fs/epoll/max_user_watches", "\n"),
-			"fs.epoll.max_user_watches", Unknown, "?", "6", "", "not of the form"},
+			"fs.epoll.max_user_watches", Unknown, "?", "6", "", "unexpected format"},
 
 		{"memory of pairs", Plan{Connections: 1_000_000, Role: Both}, tree(),
 			"memory", OK, "24.6 GB", "9.6 GB", "", "8.1 kB"},
 		{"memory of a server", Plan{Connections: 1_000_000, Role: Server}, tree(),
-			"memory", OK, "24.6 GB", "4.9 GB", "", "3.9 kB of the kernel and 1 kB of the server"},
+			"memory", OK, "24.6 GB", "4.9 GB", "", "3.9 kB in the kernel and 1 kB in the server"},
 		{"memory of clients", Plan{Connections: 1_000_000, Role: Client, Processes: 50}, tree(),
-			"memory", OK, "24.6 GB", "5.4 GB", "", "0.5 kB of the load test"},
+			"memory", OK, "24.6 GB", "5.4 GB", "", "0.5 kB in the load test"},
 		{"too little memory", Plan{Connections: 3_000_000, Role: Both}, tree(),
 			"memory", Wrong, "24.6 GB", "28.8 GB", "-c 2555k ", "MemAvailable"},
 		{"no memory", Plan{Connections: 10_000, Role: Both}, tree("proc/meminfo", "MemAvailable: 1000 kB\n"),
@@ -160,7 +160,7 @@ func TestChecks(t *testing.T) {
 			tree("sys/fs/cgroup/system.slice/memory.max", "500000000", "sys/fs/cgroup/system.slice/memory.current",
 				"90000000", "sys/fs/cgroup/system.slice/memory.stat", "anon 7\ninactive_file 40000000\n"),
 			"memory", Wrong, "450 MB", "510 MB", "echo 573M > /sys/fs/cgroup/system.slice/memory.max|-c 87k ",
-			"the control group of this process leaves: /sys/fs/cgroup/system.slice/memory.max"},
+			"the control group of this process allows: /sys/fs/cgroup/system.slice/memory.max"},
 		{"a group that is larger than the machine", Plan{Connections: 100_000, Role: Server},
 			tree("sys/fs/cgroup/system.slice/memory.max", "99000000000000"),
 			"memory", OK, "24.6 GB", "510 MB", "", "MemAvailable"},
@@ -190,16 +190,16 @@ func TestChecks(t *testing.T) {
 			""},
 		{"tcp_mem in another form", Plan{Connections: 100_000, Role: Server},
 			tree("proc/sys/net/ipv4/tcp_mem", "10 20"),
-			"net.ipv4.tcp_mem", Unknown, "?", "", "", "not of the form"},
+			"net.ipv4.tcp_mem", Unknown, "?", "", "", "unexpected format"},
 
 		{"one address", Plan{Connections: 14_116, Role: Client}, tree(),
 			"ports", OK, "1 × 28,232", "14,116", "", "(32768 to 60999)"},
 		{"more than half of a range", Plan{Connections: 14_117, Role: Client}, tree(),
-			"ports", OK, "1 × 28,232", "14,117", "", "2 addresses would be better"},
+			"ports", OK, "1 × 28,232", "14,117", "", "use 2 addresses"},
 		{"a full range", Plan{Connections: 28_232, Role: Client}, tree(), "ports", OK, "1 × 28,232", "28,232", "", ""},
 		{"beyond the range", Plan{Connections: 28_233, Role: Client, Target: "10.0.0.1:9000"}, tree(),
 			"ports", Wrong, "1 × 28,232", "28,233",
-			"--source PREFIX   # of heartwheel loadtest, with at least 3 addresses|" +
+			"--source PREFIX   # for heartwheel loadtest, at least 3 addresses|" +
 				`sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, ""},
 		{"beyond any range", Plan{Connections: 1_000_000, Role: Client}, tree(),
 			"ports", Wrong, "1 × 28,232", "1,000,000", "at least 71 addresses", ""},
@@ -209,10 +209,10 @@ func TestChecks(t *testing.T) {
 		{"IPv6", Plan{Connections: 100_000, Role: Client, Sources: []netip.Prefix{prefix("fd00::/64")}}, tree(),
 			"ports", OK, "1,099,511,627,776 × 28,232", "100,000", "", ""},
 		{"loopback by itself", Plan{Connections: 1_000_000, Role: Both}, tree(),
-			"ports", OK, "126 × 28,232", "1,000,000", "", "127.0.0.0/25, which the load test takes by itself"},
+			"ports", OK, "126 × 28,232", "1,000,000", "", "127.0.0.0/25, the load test's default"},
 		{"one address of loopback", Plan{Connections: 50_000, Role: Client, Target: "[::1]:9000",
 			Sources: []netip.Prefix{prefix("127.0.0.1/32")}}, tree(),
-			"ports", Wrong, "1 × 28,232", "50,000", "--source 127.0.0.0/26   # of heartwheel loadtest|sysctl -w net",
+			"ports", Wrong, "1 × 28,232", "50,000", "--source 127.0.0.0/26   # for heartwheel loadtest|sysctl -w net",
 			""},
 		{"reserved ports", Plan{Connections: 10_000, Role: Client},
 			tree("proc/sys/net/ipv4/ip_local_reserved_ports", "80,32768,40000-49999,60990-65000"),
@@ -220,28 +220,28 @@ func TestChecks(t *testing.T) {
 		{"a small range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "40000 40099"),
 			"ports", Wrong, "62 × 100", "10,000", "--source 127.0.0.0/24 ", ""},
 		{"no range", Plan{Connections: 10_000, Role: Both}, tree(portRange, "-"),
-			"ports", Unknown, "?", "10,000", "", "ip_local_port_range, which is not there"},
+			"ports", Unknown, "?", "10,000", "", "ip_local_port_range: file does not exist"},
 
 		{"no conntrack", Plan{Connections: 10, Role: Server}, tree(),
 			"nf_conntrack_max", OK, "not loaded", "-", "", ""},
 		{"enough conntrack", Plan{Connections: 262_000, Role: Server}, tree(tracked, "262144", count, "144"),
-			"nf_conntrack_max", OK, "262,144", "262,144", "", "144 are kept now"},
+			"nf_conntrack_max", OK, "262,144", "262,144", "", "144 are in use"},
 		{"too little conntrack", Plan{Connections: 262_001, Role: Server}, tree(tracked, "262144", count, "144"),
 			"nf_conntrack_max", Wrong, "262,144", "262,145", "sysctl -w net.netfilter.nf_conntrack_max=270000", ""},
 		{"conntrack without a limit", Plan{Connections: 262_001, Role: Server}, tree(tracked, "0", count, "144"),
 			"nf_conntrack_max", OK, "unlimited", "", "", ""},
 		{"conntrack that tracks nothing", Plan{Connections: 1_000_000, Role: Server},
 			tree(tracked, "262144", count, "0", "proc/net/tcp6", "sl local rem st\n 0: a b 0A\n 1: a b 01\n"),
-			"nf_conntrack_max", OK, "262,144", "", "", "no rule of this machine asks for it"},
+			"nf_conntrack_max", OK, "262,144", "", "", "no firewall rule uses connection tracking"},
 		{"conntrack that may track", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144", count, "0"),
 			"nf_conntrack_max", Unknown, "262,144", "", "", "No connection is open"},
 		{"conntrack without a count", Plan{Connections: 1_000_000, Role: Server}, tree(tracked, "262144"),
-			"nf_conntrack_max", Unknown, "262,144", "", "", "How many is not known"},
+			"nf_conntrack_max", Unknown, "262,144", "", "", "The number in use is unknown"},
 
 		{"somaxconn", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_480}, tree(),
 			"net.core.somaxconn", OK, "4,096", "4,096", "", ""},
 		{"somaxconn too small", Plan{Connections: 1_000_000, Role: Server, ConnectRate: 20_481}, tree(),
-			"net.core.somaxconn", Wrong, "4,096", "4,097", "sysctl -w net.core.somaxconn=4100 ", "at 20,481 a second"},
+			"net.core.somaxconn", Wrong, "4,096", "4,097", "sysctl -w net.core.somaxconn=4100 ", "20,481 a second"},
 		{"somaxconn of an old kernel", Plan{Connections: 1_000_000, Role: Server},
 			tree("proc/sys/net/core/somaxconn", "128"),
 			"net.core.somaxconn", Wrong, "128", "4,000", "sysctl -w net.core.somaxconn=4096 ", ""},
@@ -259,9 +259,9 @@ func TestChecks(t *testing.T) {
 			"sysctl -w net.ipv4.tcp_syncookies=1|sysctl -w net.ipv4.tcp_max_syn_backlog=5400", ""},
 		{"SYN cookies unknown", Plan{Connections: 1_000_000, Role: Server},
 			tree("proc/sys/net/ipv4/tcp_syncookies", "-"),
-			"net.ipv4.tcp_max_syn_backlog", Unknown, "2,048", "", "", "tcp_syncookies, which is not there"},
+			"net.ipv4.tcp_max_syn_backlog", Unknown, "2,048", "", "", "tcp_syncookies: file does not exist"},
 		{"closed connections", Plan{Connections: 1_000_000, Role: Server}, tree(),
-			"net.ipv4.tcp_max_tw_buckets", OK, "131,072", "any", "", "by a reset"},
+			"net.ipv4.tcp_max_tw_buckets", OK, "131,072", "any", "", "with a reset"},
 	} {
 		t.Run(c.test, func(t *testing.T) {
 			if err := c.plan.Validate(); err != nil {
@@ -391,8 +391,8 @@ func TestValidate(t *testing.T) {
 		{Plan{Connections: -1, Processes: -1, ServerProcesses: -2, ConnectRate: -3, Role: "sever"},
 			"connections -1: |processes -1: must lie between 1 and 100,000|server-processes -2: |connect-rate -3: |" +
 				`role "sever"`},
-		{Plan{Connections: 1, Role: Server, Target: "a:1"}, "target: is for clients"},
-		{Plan{Connections: 1, Role: Server, Sources: []netip.Prefix{{}}}, "source: is for clients"},
+		{Plan{Connections: 1, Role: Server, Target: "a:1"}, "target: applies to clients only"},
+		{Plan{Connections: 1, Role: Server, Sources: []netip.Prefix{{}}}, "source: applies to clients only"},
 	} {
 		err := c.plan.Validate()
 		var plan *PlanError
@@ -430,19 +430,19 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// Another operating system: everything is unknown, but the limit of
-// descriptors, and nothing is wrong for that.
-func TestElsewhere(t *testing.T) {
+// On another operating system everything but the descriptor limit is unknown,
+// which is not wrong.
+func TestNotLinux(t *testing.T) {
 	m := &machine{}
-	m.elsewhere(errors.New("is not looked at on plan9, only on Linux"))
-	p := Plan{Connections: 1, Role: Both}.effective()
+	m.notLinux(errors.New("checked on Linux only, not on plan9"))
+	p := Plan{Connections: 1, Role: Both}.withDefaults()
 	for _, c := range checks {
 		f := c.run(m, &p)
 		if c.name == "descriptors" {
 			continue // what it is here
 		}
 		if f.Status != Unknown || !strings.Contains(f.Why,
-			"Not known: it is not looked at on plan9, only on Linux.") && c.name != "nf_conntrack_max" {
+			"Unknown: checked on Linux only, not on plan9.") && c.name != "nf_conntrack_max" {
 			t.Errorf("%+v", f)
 		}
 		if f.Have != "?" {
@@ -467,7 +467,7 @@ func TestDenied(t *testing.T) {
 		t.Errorf("%q", r.Problems())
 	}
 	for _, f := range r.Findings {
-		if f.Status != Unknown || !strings.Contains(f.Why, "may not be read by this user") {
+		if f.Status != Unknown || !strings.Contains(f.Why, "permission denied") {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -480,7 +480,7 @@ func TestThisMachine(t *testing.T) {
 		if f.Status == "" || f.Have == "" || f.Need == "" || f.Why == "" || f.Fix == nil {
 			t.Errorf("incomplete: %+v", f)
 		}
-		if runtime.GOOS == "linux" && strings.Contains(f.Why, "Not known") {
+		if runtime.GOOS == "linux" && strings.Contains(f.Why, "Unknown: ") {
 			t.Logf("unknown here: %+v", f) // as in a container that hides it
 		}
 	}

@@ -5,5 +5,5 @@ package doctor
 import "errors"
 
 func descriptorLimit() reading {
-	return reading{err: errors.New("this system has no limit that is known")}
+	return reading{err: errors.New("this system has no known descriptor limit")}
 }

@@ -4,7 +4,7 @@ package doctor
 
 import "golang.org/x/sys/unix"
 
-// descriptorLimit is the hard limit of this process, as the system call says.
+// descriptorLimit returns the hard descriptor limit of this process.
 func descriptorLimit() reading {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {

@@ -14,13 +14,13 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A reading is a number of the machine, or why it is not known.
+// A reading is a number read from the machine, or the reason why it is unknown.
 type reading struct {
 	n   int64
 	err error
 }
 
-// unlimited is a limit that there is not.
+// unlimited means that there is no limit.
 const unlimited = math.MaxInt64
 
 func (r reading) String() string {
@@ -33,7 +33,7 @@ func (r reading) String() string {
 	return wording.Grouped(r.n)
 }
 
-// A machine is what the checks know. Static after read.
+// A machine holds what the checks need to know. Static after read.
 type machine struct {
 	descriptors reading // hard limit of this process
 	nrOpen      reading
@@ -47,23 +47,24 @@ type machine struct {
 	portsKept   int64 // reserved in the range
 	tracked     reading
 	trackedNow  reading
-	established bool // there is a TCP connection
+	established bool // a TCP connection is open
 	somaxconn   reading
 	synBacklog  reading
 	synCookies  reading
 	twBuckets   reading
 
-	available reading // bytes, the lesser of the machine's and the group's
-	group     string  // path of the file with the limit of the control group that decides available; empty: the machine does
-	groupUsed int64   // bytes, of that group
+	available reading // bytes, the smaller of the machine's and the control group's
+	group     string  // the file with the control group's limit; empty: the machine's is smaller
+	groupUsed int64   // bytes, by that group
 }
 
-// elsewhere is a machine whose kernel these files do not describe.
-func (m *machine) elsewhere(err error) {
+// notLinux sets all but the descriptor limit to unknown.
+func (m *machine) notLinux(err error) {
 	r := reading{err: err}
 	*m = machine{
-		descriptors: descriptorLimit(), nrOpen: r, fileMax: r, filesOpen: r, watches: r, tcpPages: r, tcpPagesNow: r, portLow: r, portHigh: r,
-		tracked: r, trackedNow: r, somaxconn: r, synBacklog: r, synCookies: r, twBuckets: r, available: r,
+		descriptors: descriptorLimit(), nrOpen: r, fileMax: r, filesOpen: r, watches: r, tcpPages: r, tcpPagesNow: r,
+		portLow: r, portHigh: r, tracked: r, trackedNow: r, somaxconn: r, synBacklog: r, synCookies: r, twBuckets: r,
+		available: r,
 	}
 }
 
@@ -92,7 +93,7 @@ func (m *machine) read(fsys fs.FS) {
 	m.readMemory(fsys)
 }
 
-// sysctl reads the number at the index among those of a file in /proc/sys.
+// sysctl reads the number at the index of a file in /proc/sys.
 func sysctl(fsys fs.FS, name string, index int) reading {
 	name = "proc/sys/" + name
 	text, err := fs.ReadFile(fsys, name)
@@ -102,34 +103,28 @@ func sysctl(fsys fs.FS, name string, index int) reading {
 	return number(name, strings.Fields(string(text)), index)
 }
 
-// number is the one at the index among the fields of the file.
+// number parses the field at the index. name is the file's, for the error.
 func number(name string, fields []string, index int) reading {
 	if index >= len(fields) {
-		return reading{err: fmt.Errorf("/%s is not of the form that was expected", name)}
+		return reading{err: fmt.Errorf("/%s has an unexpected format", name)}
 	}
 	n, err := strconv.ParseUint(fields[index], 10, 64)
 	if err != nil {
-		return reading{err: fmt.Errorf("/%s holds %q, which is not a number", name, fields[index])}
+		return reading{err: fmt.Errorf("/%s: %q is not a number", name, fields[index])}
 	}
 	return reading{n: int64(min(n, unlimited))}
 }
 
+// unreadable returns the error for the file with that name.
 func unreadable(name string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("/%s is not there: %w", name, fs.ErrNotExist)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("/%s may not be read by this user", name)
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err
 	}
-	var of *fs.PathError
-	if errors.As(err, &of) {
-		err = of.Err
-	}
-	return fmt.Errorf("/%s cannot be read: %w", name, err)
+	return fmt.Errorf("/%s: %w", name, err)
 }
 
-// lineAfter is the fields of the line of the file that begins with the prefix,
-// less that.
+// lineAfter returns the fields after the prefix in the file's first line with it.
 func lineAfter(fsys fs.FS, name, prefix string) ([]string, error) {
 	text, err := fs.ReadFile(fsys, name)
 	if err != nil {
@@ -143,8 +138,8 @@ func lineAfter(fsys fs.FS, name, prefix string) ([]string, error) {
 	return nil, fmt.Errorf("/%s has no line %q", name, strings.TrimSpace(prefix))
 }
 
-// readLimit is the hard limit of descriptors. The soft one does not count:
-// heartwheel raises it itself.
+// readLimit returns the hard descriptor limit. heartwheel raises the soft limit
+// to it.
 func readLimit(fsys fs.FS) reading {
 	const name = "proc/self/limits"
 	fields, err := lineAfter(fsys, name, "Max open files ")
@@ -157,7 +152,7 @@ func readLimit(fsys fs.FS) reading {
 	return number(name, fields, 1)
 }
 
-// readTCPPages is how many pages the buffers of TCP take now.
+// readTCPPages returns the pages that TCP buffers take now.
 func readTCPPages(fsys fs.FS) reading {
 	const name = "proc/net/sockstat" // TCP: inuse 1 orphan 0 tw 2 alloc 1 mem 125
 	fields, err := lineAfter(fsys, name, "TCP:")
@@ -167,8 +162,8 @@ func readTCPPages(fsys fs.FS) reading {
 	return number(name, fields, slices.Index(fields, "mem")+1)
 }
 
-// readKeptPorts counts the ports from low to high that the kernel does not
-// hand out, being reserved: 8080,9148-9200. The file may be missing.
+// readKeptPorts counts the reserved ports from low to high, which the kernel does
+// not hand out. The file, such as 8080,9148-9200, may be missing.
 func readKeptPorts(fsys fs.FS, low, high int64) (n int64) {
 	text, _ := fs.ReadFile(fsys, "proc/sys/net/ipv4/ip_local_reserved_ports")
 	for part := range strings.SplitSeq(strings.TrimSpace(string(text)), ",") {
@@ -185,7 +180,7 @@ func readKeptPorts(fsys fs.FS, low, high int64) (n int64) {
 	return n
 }
 
-// anyEstablished says whether there is a TCP connection.
+// anyEstablished reports whether a TCP connection is open.
 func anyEstablished(fsys fs.FS) bool {
 	for _, name := range []string{"proc/net/tcp", "proc/net/tcp6"} {
 		if hasEstablished(fsys, name) {
@@ -210,8 +205,8 @@ func hasEstablished(fsys fs.FS, name string) bool {
 	return false
 }
 
-// readMemory finds what may still be used: the lesser of what the machine has
-// and what the control groups of this process allow.
+// readMemory sets the memory that may still be used: the smaller of what the
+// machine has available and what the control groups of this process allow.
 func (m *machine) readMemory(fsys fs.FS) {
 	m.available = meminfo(fsys, "MemAvailable")
 	if m.available.err != nil {
@@ -236,7 +231,8 @@ func (m *machine) readMemory(fsys fs.FS) {
 	}
 }
 
-// groupFiles are the files of a control group that say what it may use.
+// groupFiles are the file names of a control group's limit and usage, and the key
+// of its page cache in memory.stat.
 type groupFiles struct{ limit, usage, cache string }
 
 var (
@@ -244,18 +240,17 @@ var (
 	groupV2 = groupFiles{"memory.max", "memory.current", "inactive_file"}
 )
 
-// limitBy takes the limits of the group and of all above it into account.
-// Inside a container the path may be the one outside: then only the root is
-// there, and it is the container's.
+// limitBy lowers available to the limits of the group and its ancestors. In a
+// container the path may be that outside of it: then only root exists, which is
+// the container's group.
 func (m *machine) limitBy(fsys fs.FS, root, group string, files groupFiles) {
 	dir := path.Join(root, group)
 	if dir != root && !strings.HasPrefix(dir, root+"/") {
-		dir = root // a group beside the container's
+		dir = root // a group outside the container
 	}
 	for ; ; dir = path.Dir(dir) {
 		limit := groupNumber(fsys, path.Join(dir, files.limit))
-		// No limit is "max" in version 2, and in version 1 a number that no
-		// machine has.
+		// No limit is "max" in version 2, and a number close to 1<<63 in version 1.
 		if limit.err == nil && limit.n < 1<<60 {
 			used := groupNumber(fsys, path.Join(dir, files.usage))
 			cache := groupCache(fsys, path.Join(dir, "memory.stat"), files.cache)
@@ -280,8 +275,8 @@ func groupNumber(fsys fs.FS, name string) reading {
 	return number(name, strings.Fields(string(text)), 0)
 }
 
-// groupCache is how many of the bytes that a group uses are cached files that
-// the kernel gives up when memory is short.
+// groupCache returns the bytes of cached files in a group's usage, which the
+// kernel frees when memory is short.
 func groupCache(fsys fs.FS, name, key string) int64 {
 	fields, err := lineAfter(fsys, name, key+" ")
 	if err != nil {
@@ -290,7 +285,7 @@ func groupCache(fsys fs.FS, name, key string) int64 {
 	return number(name, fields, 0).n
 }
 
-// meminfo is one of the values of /proc/meminfo, in kB.
+// meminfo returns a value of /proc/meminfo, in kB.
 func meminfo(fsys fs.FS, key string) reading {
 	const name = "proc/meminfo"
 	fields, err := lineAfter(fsys, name, key+":")

@@ -11,7 +11,7 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// fix sets the ways to mend f, less empty ones.
+// fix sets the fixes of f, without empty ones, if it is Wrong.
 func (f *Finding) fix(ways ...string) {
 	f.Fix = nil
 	if f.Status != Wrong {
@@ -24,30 +24,21 @@ func (f *Finding) fix(ways ...string) {
 	}
 }
 
-// remark begins what a shell ignores.
-const remark = "   # "
+// comment begins a shell comment.
+const comment = "   # "
 
-// command is a line to copy, with a remark.
-func command(line, about string) string { return line + remark + about }
+// command returns a line to copy, with a comment.
+func command(line, note string) string { return line + comment + note }
 
 func setSysctl(name string, n int64) string { return fmt.Sprintf("sysctl -w %s=%d", name, n) }
 
-// roundUp is n with two digits that count, so that there is a little room.
+// roundUp rounds n up to two significant digits.
 func roundUp(n int64) int64 {
 	step := int64(1)
 	for n/step >= 100 {
 		step *= 10
 	}
 	return ceil(n, step) * step
-}
-
-// trimFile turns "/proc/x is not there" into the rest of a sentence about it.
-func trimFile(text string) string {
-	text = strings.TrimSuffix(text, ": file does not exist")
-	if strings.HasPrefix(text, "/") {
-		return "is read from " + strings.Replace(text, " ", ", which ", 1)
-	}
-	return text
 }
 
 func bytesText(n int64) string {
@@ -61,18 +52,18 @@ func bytesText(n int64) string {
 	return strconv.FormatFloat(v, 'f', 1, 64) + " GB"
 }
 
-// Write writes the report for a person: the verdict, a table, and below it
-// what is wrong or unknown, with what to do.
+// Write writes the report as text: a summary, a table of all checks, and for each
+// one that is wrong or unknown the reason and the fixes.
 func (r Report) Write(w io.Writer) error {
 	var b strings.Builder
-	r.verdict(&b)
+	r.writeSummary(&b)
 	t := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(t, "\n\tCHECK\tHAVE\tNEED\n")
 	for _, f := range r.Findings {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Status, f.Name, f.Have, f.Need)
 	}
 	t.Flush() // a strings.Builder cannot fail
-	lasting := false
+	sysctls := false
 	for _, status := range []string{Wrong, Unknown} {
 		for _, f := range r.Findings {
 			if f.Status != status {
@@ -85,18 +76,20 @@ func (r Report) Write(w io.Writer) error {
 					word = " or"
 				}
 				fmt.Fprintf(&b, "  %s  %s\n", word, line)
-				lasting = lasting || strings.HasPrefix(line, "sysctl -w")
+				sysctls = sysctls || strings.HasPrefix(line, "sysctl -w")
 			}
 		}
 	}
-	if lasting {
-		b.WriteString("\nWhat sysctl -w sets lasts until the machine starts anew; as NAME = VALUE in a\nfile in /etc/sysctl.d it stays.\n")
+	if sysctls {
+		b.WriteString("\nsysctl -w lasts until the next boot. " +
+			"To keep a value, write NAME = VALUE\nto a file in /etc/sysctl.d.\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (r *Report) verdict(b *strings.Builder) {
+// writeSummary writes the lines above the table.
+func (r *Report) writeSummary(b *strings.Builder) {
 	count := map[string]int{}
 	for _, f := range r.Findings {
 		count[f.Status]++
@@ -106,26 +99,27 @@ func (r *Report) verdict(b *strings.Builder) {
 		word = fmt.Sprintf("WRONG: %d of %d checks", count[Wrong], len(r.Findings))
 	}
 	if count[Unknown] > 0 {
-		word += fmt.Sprintf(", %d not known", count[Unknown])
+		word += fmt.Sprintf(", %d unknown", count[Unknown])
 	}
 	p := &r.Plan
-	who := "as a server"
+	role := "server"
 	switch {
 	case p.Role == Both:
-		who = "servers and clients both on this machine"
+		role = "server and clients on this machine"
 	case p.Role == Client && p.loopback():
-		who = "as clients of a server on this machine"
+		role = "clients of a server on this machine"
 	case p.Role == Client:
-		who = "as clients"
+		role = "clients"
 	}
-	fmt.Fprintf(b, "%s\n%s connections, %s, in %s\n", word, wording.Grouped(int64(p.Connections)), who, processes(p))
+	fmt.Fprintf(b, "%s\n%s connections: %s, %s\n", word, wording.Grouped(int64(p.Connections)), role, processes(p))
 	if r.Fits != nil {
-		fmt.Fprintf(b, "As it is, this machine carries %s in this way.\n", wording.Grouped(int64(*r.Fits)))
+		fmt.Fprintf(b, "This machine can carry %s in this setup.\n", wording.Grouped(int64(*r.Fits)))
 	}
 }
 
+// processes describes the number of processes.
 func processes(p *Plan) string {
-	one := func(n int) string {
+	number := func(n int) string {
 		if n == 1 {
 			return "1 process"
 		}
@@ -133,14 +127,14 @@ func processes(p *Plan) string {
 	}
 	switch {
 	case p.Role != Both:
-		return one(p.Processes)
+		return number(p.Processes)
 	case p.Processes == p.ServerProcesses:
-		return one(p.Processes) + " each"
+		return number(p.Processes) + " each"
 	}
-	return fmt.Sprintf("%s of the load test and %d of the server", one(p.Processes), p.ServerProcesses)
+	return fmt.Sprintf("%s for the load test and %d for the server", number(p.Processes), p.ServerProcesses)
 }
 
-// wrap breaks text into lines of at most 80 characters, each behind the indent.
+// wrap breaks text into lines of at most 80 columns, each with the indent.
 func wrap(text, indent string) string {
 	var b strings.Builder
 	width := 0
