@@ -84,15 +84,16 @@ func (f *clientFlags) err() error {
 	return &settings.UsageError{Lines: f.lines, Help: f.cmd.CommandPath()}
 }
 
-// endSignals gets the signals that end a command in order. stop gives them back.
-func endSignals() (signals chan os.Signal, stop func()) {
+// notifySignals returns a channel of the signals that end a command. stop restores
+// their default effect.
+func notifySignals() (signals chan os.Signal, stop func()) {
 	signals = make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	return signals, func() { signal.Stop(signals) }
 }
 
-// dial is client.Dial, but a signal ends it, and its errors are those of a
-// command.
+// dial is client.Dial, except that a signal ends it and that its errors are those
+// of a command.
 func (f *clientFlags) dial(signals <-chan os.Signal, url string, cfg client.Config) (*client.Client, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -113,19 +114,19 @@ func (f *clientFlags) dial(signals <-chan os.Signal, url string, cfg client.Conf
 		if c != nil {
 			_ = c.Close()
 		}
-		return nil, &settings.Failure{Err: fmt.Errorf("%s: not connected when a signal came: %s", url, sig)}
+		return nil, &settings.Failure{Err: fmt.Errorf("%s: interrupted while connecting: %s", url, sig)}
 	}
 	switch {
 	case errors.Is(err, client.ErrConfig):
-		return nil, &settings.UsageError{Lines: wrongConfig(err), Help: f.cmd.CommandPath()}
+		return nil, &settings.UsageError{Lines: configErrors(err), Help: f.cmd.CommandPath()}
 	case err != nil:
 		return nil, clientFailure(err)
 	}
 	return c, nil
 }
 
-// hangUp closes c. A signal ends the waiting for that.
-func hangUp(c *client.Client, signals <-chan os.Signal) error {
+// closeClient closes c. A signal ends the wait for that.
+func closeClient(c *client.Client, signals <-chan os.Signal) error {
 	closed := make(chan struct{})
 	go func() {
 		_ = c.Close() // always nil
@@ -135,28 +136,28 @@ func hangUp(c *client.Client, signals <-chan os.Signal) error {
 	case <-closed:
 		return nil
 	case <-signals:
-		return &settings.Failure{Err: errors.New("ended at once by a second signal")}
+		return &settings.Failure{Err: errors.New("ended by a second signal")}
 	}
 }
 
-// clientFailure is an error of package client as a person reads it.
+// clientFailure returns an error of package client for the user.
 func clientFailure(err error) error {
 	text := strings.TrimPrefix(err.Error(), "client: ")
-	return &settings.Failure{Err: errors.New(visible([]byte(text)))} // the server may have said some of it
+	return &settings.Failure{Err: errors.New(visible([]byte(text)))} // parts may be the server's text
 }
 
-// wrongConfig returns a line for everything that is wrong.
-func wrongConfig(err error) []string {
+// configErrors returns a line for each error in err.
+func configErrors(err error) []string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var lines []string
 		for _, err := range joined.Unwrap() {
-			lines = append(lines, wrongConfig(err)...)
+			lines = append(lines, configErrors(err)...)
 		}
 		return lines
 	}
-	var where *client.Error
-	if errors.As(err, &where) { // without saying that trying again would not help
-		return []string{where.URL + ": " + where.Err.Error()}
+	var dialErr *client.Error
+	if errors.As(err, &dialErr) { // without the advice about retrying
+		return []string{dialErr.URL + ": " + dialErr.Err.Error()}
 	}
 	return []string{strings.TrimPrefix(err.Error(), "client: ")}
 }

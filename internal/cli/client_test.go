@@ -27,19 +27,19 @@ func cmdType(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// puppet VAR starts a server that does what DATA says, and puts its address into
-// a variable: see puppet.Frame. The tokens are in puppet.Hello.
-func cmdPuppet(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 1, "puppet VAR")
-	addr, stop, err := startPuppet()
+// testserver VAR starts a server that obeys DATA (see testHandler.Frame) and tokens
+// (see testHandler.Hello), and sets a variable to its address.
+func cmdTestserver(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "testserver VAR")
+	addr, stop, err := startTestserver()
 	ts.Check(err)
 	ts.Defer(stop)
 	ts.Setenv(args[0], addr)
 }
 
-func startPuppet() (addr string, stop func(), err error) {
+func startTestserver() (addr string, stop func(), err error) {
 	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Drain: time.Millisecond,
-		Spread: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, &puppet{})
+		Spread: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, &testHandler{})
 	if err != nil {
 		return "", nil, err
 	}
@@ -49,23 +49,23 @@ func startPuppet() (addr string, stop func(), err error) {
 	return s.Addrs()[0].String(), func() { cancel(); <-done }, nil
 }
 
-// A puppet is a server's application.
-type puppet struct{ server.Echo }
+// A testHandler does what its clients ask for.
+type testHandler struct{ server.Echo }
 
-func (*puppet) Hello(c *server.Conn, h codec.Hello) error {
+func (*testHandler) Hello(c *server.Conn, h codec.Hello) error {
 	switch h.Token {
 	case "bad":
 		return errors.New("no such token")
 	case "brief":
 		time.AfterFunc(300*time.Millisecond, func() {
-			_ = c.Post(func(c *server.Conn) { c.Close(codec.CodeKicked, "time is up") }) // fails if it has left
+			_ = c.Post(func(c *server.Conn) { c.Close(codec.CodeKicked, "time is up") }) // fails if c has closed
 		})
 	}
 	c.SetValue(h.Device)
 	return nil
 }
 
-func (p *puppet) Frame(c *server.Conn, f codec.Frame) error {
+func (*testHandler) Frame(c *server.Conn, f codec.Frame) error {
 	if f.Op != codec.OpData {
 		return nil
 	}
@@ -86,9 +86,9 @@ func (p *puppet) Frame(c *server.Conn, f codec.Frame) error {
 	return nil
 }
 
-// A second signal ends the waiting for a Close that hangs.
-func TestHangUpTwice(t *testing.T) {
-	addr, stop, err := startPuppet()
+// A second signal ends the wait for a Close that hangs.
+func TestCloseClientTwice(t *testing.T) {
+	addr, stop, err := startTestserver()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +109,11 @@ func TestHangUpTwice(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGINT
 	var failed *settings.Failure
-	if err := hangUp(c, signals); !errors.As(err, &failed) {
-		t.Errorf("got %v, want a failure that says it was ended at once", err)
+	if err := closeClient(c, signals); !errors.As(err, &failed) {
+		t.Errorf("got %v, want a *settings.Failure", err)
 	}
 	close(release)
-	if err := hangUp(c, signals); err != nil {
+	if err := closeClient(c, signals); err != nil {
 		t.Error(err)
 	}
 }

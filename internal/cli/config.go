@@ -12,7 +12,7 @@ import (
 func newConfig(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check a file of settings, or show what the settings come to",
+		Short: "Check a configuration file, or show the settings in force",
 		Args:  noCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -23,9 +23,9 @@ func newConfig(environ []string) *cobra.Command {
 func newConfigCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Say everything that is wrong with a file of settings",
-		Long: `Says everything that is wrong with a YAML file of settings, judged on its own:
-the environment does not count. Exits 0 if nothing is wrong, else 2.`,
+		Short: "Check a configuration file",
+		Long: `Reports every mistake in a YAML configuration file. The environment is not
+considered. Exits 0 if the file is valid, else 2.`,
 		Example: "  heartwheel config check heartwheel.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -50,9 +50,9 @@ the environment does not count. Exits 0 if nothing is wrong, else 2.`,
 func newConfigShow(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [flags of serve]",
-		Short: "Show the value of every setting and where it comes from",
-		Long: `Shows what serve would run with if it were started here with the same flags:
-the value of every setting and where it comes from. Starts nothing.`,
+		Short: "Show the value and the origin of each setting",
+		Long: `Shows the settings that serve would use if it were started here with the same
+flags: the value of each, and where it comes from. Starts nothing.`,
 		Example: "  heartwheel config show --profile fast --config heartwheel.yaml",
 		Args:    noArgs,
 	}

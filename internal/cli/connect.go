@@ -25,216 +25,223 @@ import (
 func newConnect(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connect URL",
-		Short: "Type lines to a server and see its replies; the connection is kept alive",
-		Long: `Connects to a heartbeat server and keeps the connection alive: it beats, and
-connects again when it is lost. Each line that is typed goes out as DATA, and
-each DATA that comes is shown as a line; control characters are escaped. A line
-that is typed while there is no connection waits for the next.
+		Short: "Send lines to a server and print its replies",
+		Long: `Connects to a heartbeat server, sends heartbeats, and reconnects when the
+connection is lost. Each line of the input is sent as DATA, and each DATA from
+the server is printed as a line, with control characters escaped. Lines wait
+while there is no connection.
 
-On a terminal replies begin with <, what happens to the connection with *, and
-the last row is a status line. A reply may come while you type: Ctrl-R shows
-again what you have typed. Otherwise replies go to standard output, one a line,
-and all else to standard error. After the end of the input it waits until the
-server has read all of it and no reply has come for 1s, then it closes the
-connection. Ctrl-C closes it at once, in order; a second one does not wait.
+On a terminal replies begin with <, messages about the connection with *, and
+the last row is a status line. If a reply arrives while you type, Ctrl-R shows
+your line again. Elsewhere replies go to standard output and messages to
+standard error. After the end of the input it waits until the server has read
+everything and no reply has arrived for 1s, then closes the connection. Ctrl-C
+closes it at once; a second Ctrl-C exits without waiting.
 
-Exits 0 after the end of the input or a signal; 1 if there was no connection, if
-the server said not to come back, or refused a line, or the connection was lost
-before the server had read all; 2 for wrong usage.`,
+Exits 0 after the end of the input or a signal; 1 if it could not connect, if
+the server said not to reconnect or refused a line, or if the connection was
+lost before the server had read everything; 2 for wrong usage.`,
 		Example: `  heartwheel connect tcp://127.0.0.1:9000
   heartwheel connect --device kiosk-7 --beat 3s tcp://127.0.0.1:9000
   seq 3 | heartwheel connect tcp://127.0.0.1:9000`,
 	}
 	f := newClientFlags(cmd)
-	f.add("token", "", "text", "", "proves who this is, sent in HELLO")
-	f.add("device", "", "text", "", "name of this device, sent in HELLO")
-	f.add("beat", "", "duration", "", "beat interval to wish for; the server decides (default: the server's)")
-	serverBeats := cmd.Flags().Bool("server-beats", false, "ask the server to beat; this side answers")
-	f.add("connect-timeout", "", "duration", "10s", "time that one attempt to connect may take")
+	f.add("token", "", "text", "", "credential to send in HELLO")
+	f.add("device", "", "text", "", "device name to send in HELLO")
+	f.add("beat", "", "duration", "", "beat interval to request; the server decides (default: the server's)")
+	serverBeats := cmd.Flags().Bool("server-beats", false, "ask the server to send the beats")
+	f.add("connect-timeout", "", "duration", "10s", "time limit of an attempt to connect")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		t := &talk{
-			screen:  newScreen(cmd.OutOrStdout(), cmd.ErrOrStderr(), slices.Contains(environ, "TERM=dumb")),
-			heard:   make(chan struct{}, 1),
-			changed: make(chan struct{}, 1),
+		s := &lineSession{
+			term:         newTerminal(cmd.OutOrStdout(), cmd.ErrOrStderr(), slices.Contains(environ, "TERM=dumb")),
+			replied:      make(chan struct{}, 1),
+			stateChanged: make(chan struct{}, 1),
 		}
 		cfg := client.Config{
 			Token: f.text("token"), Device: f.text("device"), ServerBeats: *serverBeats,
 			Beat:           f.duration("beat", time.Millisecond, 24*time.Hour),
 			ConnectTimeout: f.duration("connect-timeout", time.Millisecond, time.Hour),
-			OnState:        t.onState, OnData: t.onData, OnError: t.onError,
+			OnState:        s.onState, OnData: s.onData, OnError: s.onError,
 		}
 		if err := f.err(); err != nil {
 			return err
 		}
-		signals, stop := endSignals()
+		signals, stop := notifySignals()
 		defer stop()
 		c, err := f.dial(signals, args[0], cfg)
 		if err != nil {
 			return err
 		}
-		t.client = c
-		t.screen.open()
-		defer t.screen.close()
-		err = t.run(cmd.InOrStdin(), signals)
-		return errors.Join(err, hangUp(c, signals))
+		s.client = c
+		s.term.openStatus()
+		defer s.term.closeStatus()
+		err = s.run(cmd.InOrStdin(), signals)
+		return errors.Join(err, closeClient(c, signals))
 	}
 	return cmd
 }
 
-// A talk is a connection that a person types into.
-type talk struct {
-	client  *client.Client
-	screen  *screen
-	heard   chan struct{} // has a token when DATA has come
-	changed chan struct{} // has a token when state has changed
-	state   atomic.Pointer[moment]
-	refused atomic.Bool  // a line was not sent, or the server refused one
-	lost    atomic.Bool  // a connection ended before the server was known to have read its lines
-	conns   atomic.Int64 // so many connections there have been
+// A lineSession sends the lines of the input over a connection and prints the
+// replies.
+type lineSession struct {
+	client       *client.Client
+	term         *terminal
+	replied      chan struct{} // has a token when DATA has arrived
+	stateChanged chan struct{} // has a token when state has changed
+	state        atomic.Pointer[stateChange]
+	refused      atomic.Bool  // a line was not sent, or the server refused one
+	lost         atomic.Bool  // a connection ended before the server had certainly read its lines
+	connects     atomic.Int64 // connections so far
 }
 
-// A moment is a change of state and when it was.
-type moment struct {
+// A stateChange is a client.Event and its time.
+type stateChange struct {
 	client.Event
 	at time.Time
 }
 
-// silence is how long no reply may have come after the end of the input, which
-// the server has read up to there.
-const silence = time.Second
+// quietTime is how long to wait for another reply once the server has read all
+// of the input.
+const quietTime = time.Second
 
-// redraw is how often the status line is.
-const redraw = 250 * time.Millisecond
+// redrawEvery is the time between updates of the status line.
+const redrawEvery = 250 * time.Millisecond
 
-func (t *talk) onState(e client.Event) {
-	t.state.Store(&moment{e, time.Now()})
+func (s *lineSession) onState(e client.Event) {
+	s.state.Store(&stateChange{e, time.Now()})
 	if e.State == client.Connected {
-		t.conns.Add(1)
+		s.connects.Add(1)
 	}
 	if e.State == client.Waiting || e.State == client.Connected || errors.Is(e.Err, client.ErrClosed) {
-		t.screen.say("%s", e) // the others are in the status line, or end the command
+		s.term.message("%s", e) // the status line shows the others, or they end the command
 	}
-	wake(t.changed)
+	putToken(s.stateChanged)
 }
 
-func (t *talk) onData(payload []byte) {
-	t.screen.reply(payload)
-	wake(t.heard)
+func (s *lineSession) onData(payload []byte) {
+	s.term.reply(payload)
+	putToken(s.replied)
 }
 
-func (t *talk) onError(err *client.CodeError) {
-	t.refused.Store(true)
-	t.screen.say("%s; the connection stays", err)
+func (s *lineSession) onError(err *client.CodeError) {
+	s.refused.Store(true)
+	s.term.message("%s; the connection stays open", err)
 }
 
-func wake(c chan<- struct{}) {
+// putToken puts a token into c, which has room for one.
+func putToken(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
 }
 
-// run talks until the end of the input, a signal, or the end of the client.
-func (t *talk) run(in io.Reader, signals <-chan os.Signal) error {
+// run returns at the end of the input and its replies, a signal, or the end of the
+// client.
+func (s *lineSession) run(in io.Reader, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	sent := make(chan error, 1)
-	go func() { sent <- t.send(ctx, in) }()
+	go func() { sent <- s.send(ctx, in) }()
 
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
-	ticker := time.NewTicker(redraw)
-	defer ticker.Stop()
-	quiet := time.NewTimer(silence)
+	redraw := time.NewTicker(redrawEvery)
+	defer redraw.Stop()
+	quiet := time.NewTimer(quietTime)
 	quiet.Stop()
-	over := false
+	allSent := false
 	for {
-		t.screen.show(statusLine(t.state.Load(), t.client.Beats(), time.Now()))
+		s.term.setStatus(statusLine(s.state.Load(), s.client.Beats(), time.Now()))
 		select {
-		case <-ticker.C:
-		case <-t.changed:
+		case <-redraw.C:
+		case <-s.stateChanged:
 		case <-resized:
-			t.screen.open()
-		case <-t.heard:
-			if over {
-				quiet.Reset(silence)
+			s.term.openStatus()
+		case <-s.replied:
+			if allSent {
+				quiet.Reset(quietTime)
 			}
 		case err := <-sent:
 			if err != nil {
 				return err
 			}
-			over = true
-			quiet.Reset(silence)
+			allSent = true
+			quiet.Reset(quietTime)
 		case <-quiet.C:
-			return t.end()
-		case <-t.client.Done():
-			return clientFailure(t.client.Err())
+			return s.result()
+		case <-s.client.Done():
+			return clientFailure(s.client.Err())
 		case <-signals:
 			return nil
 		}
 	}
 }
 
-// end judges a talk whose input is over.
-func (t *talk) end() error {
+// errLost is the failure when the server may not have read all of the input.
+var errLost = errors.New("the connection was lost before the server confirmed all lines: " +
+	"some may not have been delivered")
+
+// result returns what became of the input after its end.
+func (s *lineSession) result() error {
 	switch {
-	case t.lost.Load() || t.client.State() != client.Connected:
-		return &settings.Failure{Err: errors.New("the connection was lost before the server was known to have read all lines: some may not have been delivered")}
-	case t.refused.Load():
+	case s.lost.Load() || s.client.State() != client.Connected:
+		return &settings.Failure{Err: errLost}
+	case s.refused.Load():
 		return &settings.Failure{Err: errors.New("not every line was accepted"), Logged: true}
 	}
 	return nil
 }
 
-// send sends each line of in, and waits until the server has read them. It ends
-// then, or with ctx or the client, which others report.
-func (t *talk) send(ctx context.Context, in io.Reader) error {
-	var on int64 // the connection of the last line; 0: there was none
-	goOn := func() {
-		now := t.conns.Load()
-		if on != 0 && on != now {
-			t.lost.Store(true)
+// send sends the lines of in, and returns when the server has read them, or when
+// ctx or the client ends, which run reports.
+func (s *lineSession) send(ctx context.Context, in io.Reader) error {
+	var connection int64 // of the line before; 0: none
+	checkConnection := func() {
+		now := s.connects.Load()
+		if connection != 0 && connection != now {
+			s.lost.Store(true)
 		}
-		on = now
+		connection = now
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, codec.MaxFrameLimit)
 	for lines.Scan() {
-		err := t.client.Send(ctx, lines.Bytes())
+		err := s.client.Send(ctx, lines.Bytes())
 		switch {
 		case errors.Is(err, client.ErrFrameTooLarge):
-			t.refused.Store(true)
-			t.screen.say("not sent: %s", strings.TrimPrefix(err.Error(), "client: "))
+			s.refused.Store(true)
+			s.term.message("not sent: %s", strings.TrimPrefix(err.Error(), "client: "))
 		case err != nil:
 			<-ctx.Done()
 			return nil
 		default:
-			goOn()
+			checkConnection()
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return &settings.Failure{Err: fmt.Errorf("the input cannot be read: %w", err)}
+		return &settings.Failure{Err: fmt.Errorf("cannot read the input: %w", err)}
 	}
-	// A server answers in order: with this one it has had all lines, if it answers
-	// on their connection.
-	if _, err := t.client.Beat(ctx); err != nil {
-		t.lost.Store(true)
+	// The server answers in order: a beat answered on the connection of the lines
+	// confirms them.
+	if _, err := s.client.Beat(ctx); err != nil {
+		s.lost.Store(true)
 	}
-	goOn()
+	checkConnection()
 	return nil
 }
 
-// statusLine says how the connection is.
-func statusLine(m *moment, b client.Beats, now time.Time) string {
+// statusLine describes the connection's state.
+func statusLine(s *stateChange, b client.Beats, now time.Time) string {
 	switch {
-	case m.State == client.Waiting:
-		left := max(0, m.In-now.Sub(m.at)).Round(100 * time.Millisecond)
-		return fmt.Sprintf("not connected | connecting to %s in %s", m.Addr, left)
-	case m.State != client.Connected || b.Interval == 0: // the loss is not said yet
-		return fmt.Sprintf("%s | %s", m.State, m.Addr)
+	case s.State == client.Waiting:
+		left := max(0, s.In-now.Sub(s.at)).Round(100 * time.Millisecond)
+		return fmt.Sprintf("not connected | connecting to %s in %s", s.Addr, left)
+	case s.State != client.Connected || b.Interval == 0: // lost, but not reported yet
+		return fmt.Sprintf("%s | %s", s.State, s.Addr)
 	}
-	text := fmt.Sprintf("connected %s | beat %s | sent %s, received %s", m.Addr,
+	text := fmt.Sprintf("connected %s | beat %s | sent %s, received %s", s.Addr,
 		wording.Duration(b.Interval), wording.Grouped(int64(b.Sent)), wording.Grouped(int64(b.Answered)))
 	if b.RTT > 0 {
 		text += ", rtt " + b.RTT.Round(time.Microsecond).String()

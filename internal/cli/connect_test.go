@@ -10,21 +10,21 @@ import (
 
 func TestStatusLine(t *testing.T) {
 	at := time.Now()
-	event := func(s client.State) *moment {
-		return &moment{client.Event{State: s, Addr: "h:1", Err: errors.New("gone"), In: 3 * time.Second}, at}
+	event := func(s client.State) *stateChange {
+		return &stateChange{client.Event{State: s, Addr: "h:1", Err: errors.New("gone"), In: 3 * time.Second}, at}
 	}
 	beats := client.Beats{Interval: 15 * time.Second, Timeout: 37500 * time.Millisecond, Sent: 1234, Answered: 1233}
 	timed := beats
 	timed.RTT = 151300 * time.Nanosecond
 	for _, c := range []struct {
-		event *moment
+		event *stateChange
 		beats client.Beats
 		after time.Duration
 		want  string
 	}{
 		{event(client.Connected), beats, 0, "connected h:1 | beat 15s | sent 1,234, received 1,233"},
 		{event(client.Connected), timed, 0, "connected h:1 | beat 15s | sent 1,234, received 1,233, rtt 151µs"},
-		{event(client.Connected), client.Beats{}, 0, "connected | h:1"}, // the loss is not said yet
+		{event(client.Connected), client.Beats{}, 0, "connected | h:1"}, // lost, but not reported yet
 		{event(client.Connecting), client.Beats{}, 0, "connecting | h:1"},
 		{event(client.Waiting), client.Beats{}, 1260 * time.Millisecond, "not connected | connecting to h:1 in 1.7s"},
 		{event(client.Waiting), client.Beats{}, time.Minute, "not connected | connecting to h:1 in 0s"},

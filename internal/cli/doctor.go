@@ -19,22 +19,22 @@ import (
 func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say whether this machine can carry so many connections, and what to do",
-		Long: `Looks at the limits of this machine: descriptors, ports, queues, connection
-tracking, memory. Says of each whether it is enough for the connections, and of
-what is not the command that mends it. Changes nothing.
+		Short: "Check whether this machine can carry a number of connections",
+		Long: `Checks the limits of this machine for a number of connections: descriptors,
+ports, queues, connection tracking, memory. For each limit that is too low it
+prints the commands that raise it. Changes nothing.
 
-With --json the report is one object: schema "` + doctor.Schema + `"; ok; plan with
-connections, role, processes, server_processes, sources, target and
-connect_rate; fits, the most connections that this machine carries as it is, or
-null; findings, each with name, status (ok, wrong or unknown), have, need, fix
-(lines to copy, the best first; empty unless wrong) and why.
+With --json the report is one object: schema ("` + doctor.Schema + `"); ok;
+plan with connections, role, processes, server_processes, sources, target and
+connect_rate; fits, the most connections that this machine can carry in this
+setup, or null; findings, each with name, status (ok, wrong or unknown), have,
+need, fix (alternatives to copy, the best first; empty unless wrong) and why.
 
-Exits 0 if nothing is wrong, 1 if something is, 2 for wrong usage. What is not
-known counts as not wrong.`,
+Exits 0 if no limit is wrong, 1 if one is, 2 for wrong usage. Unknown limits
+count as right.`,
 		Example: `  heartwheel doctor -c 1m
   heartwheel doctor -c 500k --role server --processes 30
-  heartwheel doctor -c 50k --role client --target 10.0.0.1:9000 --source 10.0.0.8/29`,
+  heartwheel doctor -c 50k --role client --source 10.0.0.8/29`,
 		Args: noArgs,
 	}
 	f := doctorFlags{set: cmd.Flags()}
@@ -70,7 +70,7 @@ known counts as not wrong.`,
 		case err != nil:
 			return &settings.Failure{Err: err}
 		case !report.OK():
-			return &settings.Failure{Err: errors.New("this machine cannot carry that"), Logged: true}
+			return &settings.Failure{Err: errors.New("a limit is too low"), Logged: true}
 		}
 		return nil
 	}

@@ -17,7 +17,7 @@ import (
 	"heartwheel/internal/settings"
 )
 
-// notifications is a socket in the place of a service manager's.
+// notifications opens a socket as a service manager does.
 func notifications(t *testing.T) (path string, next func() string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hw") // short: the length of such a path is limited
@@ -43,8 +43,8 @@ func notifications(t *testing.T) (path string, next func() string) {
 	}
 }
 
-// TestServiceManager: what a service manager hears from two processes. Only the one
-// that it watches notifies it.
+// TestServiceManager checks the messages of two processes to a service manager. Only
+// its main process sends any.
 func TestServiceManager(t *testing.T) {
 	hangups := make(chan os.Signal, 1) // see TestScript
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -105,35 +105,35 @@ func TestServiceManager(t *testing.T) {
 	want("STOPPING=1")
 }
 
-// A given is a heartwheel that this test starts as a supervisor would: it gives
-// it sockets by descriptor and waits on a pipe.
-type given struct {
-	cmd   *exec.Cmd
-	early bytes.Buffer // its standard error before it was ready; valid when it has ended
+// A child is a heartwheel that the test starts as a parent process would: with
+// inherited sockets and pipes.
+type child struct {
+	cmd    *exec.Cmd
+	stderr bytes.Buffer // before it was ready; valid once it has ended
 }
 
-func startGiven(t *testing.T, environ []string, names []string, files []*os.File, args ...string) *given {
+func startChild(t *testing.T, environ []string, names []string, files []*os.File, args ...string) *child {
 	t.Helper()
 	path, err := exec.LookPath("heartwheel")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &given{cmd: exec.Command(path, append([]string{"serve"}, args...)...)}
-	g.cmd.Env = append(environ, settings.InheritEnv+"="+strings.Join(names, ","))
-	g.cmd.ExtraFiles, g.cmd.Stderr = files, &g.early
-	if err := g.cmd.Start(); err != nil {
+	c := &child{cmd: exec.Command(path, append([]string{"serve"}, args...)...)}
+	c.cmd.Env = append(environ, settings.InheritEnv+"="+strings.Join(names, ","))
+	c.cmd.ExtraFiles, c.cmd.Stderr = files, &c.stderr
+	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if g.cmd.ProcessState == nil {
-			_ = g.cmd.Process.Kill()
-			_ = g.cmd.Wait()
+		if c.cmd.ProcessState == nil {
+			_ = c.cmd.Process.Kill()
+			_ = c.cmd.Wait()
 		}
 	})
-	return g
+	return c
 }
 
-func TestServeWithGivenSockets(t *testing.T) {
+func TestServeWithInheritedSockets(t *testing.T) {
 	tcp, ops := listenHere(t), listenHere(t)
 	pipes := [2][2]*os.File{}
 	for i := range pipes {
@@ -158,40 +158,40 @@ func TestServeWithGivenSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	g := startGiven(t, nil, []string{"tcp://127.0.0.1:0", "ops://127.0.0.1:0", "ready", "stderr"}, files,
+	child := startChild(t, nil, []string{"tcp://127.0.0.1:0", "ops://127.0.0.1:0", "ready", "stderr"}, files,
 		"--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0")
 	for _, f := range files {
 		f.Close()
 	}
 	text, err := io.ReadAll(pipes[0][0])
 	if err != nil || string(text) != "ready\n" {
-		_ = g.cmd.Wait()
-		t.Fatalf("got %q %v; it wrote\n%s", text, err, g.early.String())
+		_ = child.cmd.Wait()
+		t.Fatalf("got %q %v; it wrote\n%s", text, err, child.stderr.String())
 	}
 	tcp.Close() // it has its own
 	ops.Close()
 	beat(t, c)
 	c.Close()
-	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := child.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	log, err := io.ReadAll(pipes[1][0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.cmd.Wait(); err != nil {
+	if err := child.cmd.Wait(); err != nil {
 		t.Error(err)
 	}
 	for _, want := range []string{
 		"msg=listening pid=", "addr=" + tcp.Addr().String(),
 		`msg="ops listening" pid=`, "addr=" + ops.Addr().String(),
 	} {
-		if !strings.Contains(g.early.String(), want) {
-			t.Errorf("%q is not in what it wrote before it was ready:\n%s", want, g.early.String())
+		if !strings.Contains(child.stderr.String(), want) {
+			t.Errorf("%q is not in what it wrote before it was ready:\n%s", want, child.stderr.String())
 		}
 	}
-	if !strings.Contains(string(log), "msg=drained") || strings.Contains(g.early.String(), "drain") {
-		t.Errorf("before it was ready it wrote\n%s\nand then\n%s", g.early.String(), log)
+	if !strings.Contains(string(log), "msg=drained") || strings.Contains(child.stderr.String(), "drain") {
+		t.Errorf("before it was ready it wrote\n%s\nand then\n%s", child.stderr.String(), log)
 	}
 }
 
@@ -209,12 +209,12 @@ func TestWrongInheritance(t *testing.T) {
 		{"ready,tcp://127.0.0.1:0", "descriptor 4, tcp://127.0.0.1:0: "},
 		{"ready,stderr,stderr", "names stderr twice"},
 	} {
-		g := startGiven(t, nil, strings.Split(c.names, ","), []*os.File{null, null},
+		child := startChild(t, nil, strings.Split(c.names, ","), []*os.File{null, null},
 			"--listen", "tcp://127.0.0.1:0", "--ops", "off")
-		err := g.cmd.Wait()
-		text := g.early.String()
+		err := child.cmd.Wait()
+		text := child.stderr.String()
 		oneLine := strings.HasSuffix(text, "unset it\n") && strings.Count(text, "\n") == 1
-		if err == nil || g.cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(text, c.want) || !oneLine {
+		if err == nil || child.cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(text, c.want) || !oneLine {
 			t.Errorf("%s: %v, %s", c.names, err, text)
 		}
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
@@ -21,34 +19,31 @@ import (
 	"heartwheel/server"
 )
 
-// A verdict is the exit code of a load test that has said why already.
-type verdict struct{ code int }
-
-func (v *verdict) Error() string { return fmt.Sprintf("exit code %d", v.code) }
-
 func newLoadtest(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "loadtest [tcp://HOST:PORT]",
-		Short: "Load a server with connections that beat, and with peers that die",
-		Long: `Connects to a server of frames with a length of 4 bytes, lets every connection
-beat, makes some of them fail, and says what the server made of it: latencies,
-dead peers noticed and how late, live ones killed. Without a target it starts
-"heartwheel serve" as a process of its own and tests that.
+		Short: "Load a server with live connections and peers that die",
+		Long: `Connects to a server of length-prefixed frames (4 bytes), sends heartbeats on
+every connection, makes some of them fail, and reports latencies, the dead peers
+that the server detected and how late, and the live ones that it killed. Without
+a target it starts "heartwheel serve" and tests that.
 
-A run connects, then holds all connections for --duration; the times of faults
-count from there. Two latencies are shown: "` + loadtest.ResponseName + `" counts from
-when a frame was due, "` + loadtest.ServiceName + `" from when it was sent. If the generator
-itself was late, the run is invalid and shows neither.
+A run connects, then holds all connections for --duration; fault times are
+relative to the start of that. It reports two latencies:
+"` + loadtest.ResponseName + `" is measured from the time a frame was due,
+"` + loadtest.ServiceName + `" from the time it was sent. If the generator itself was
+late, the run is invalid and has neither.
 
--f takes a scenario: a YAML file with any of these flags, one "key: value" a
-line, or one that is built in: ` + strings.Join(loadtest.ScenarioNames(), ", ") + `. A flag counts more.
+-f takes a scenario: a YAML file with a line "key: value" for any of these
+flags, or a built-in one: ` + strings.Join(loadtest.ScenarioNames(), ", ") + `.
+Flags override it.
 
-Exits 0 after a pass, 1 if something failed, 2 for a plan that cannot work, 3
-if a gate of --slo is broken, 4 if the generator was limited, 130 if it was
-interrupted, with a report of what was measured until then.`,
+Exits 0 if the run passed, 1 if it failed, 2 for a plan that cannot work, 3 if a
+gate of --slo was missed, 4 if the generator was too slow, 130 if it was
+interrupted; the report then covers the time until that.`,
 		Example: `  heartwheel loadtest
-  heartwheel loadtest tcp://127.0.0.1:9000 -c 15k --interval 5s -d 60s --fault silent:10%@20s --slo 'false_kills==0' --out run1
-  heartwheel loadtest -f dead-wave`,
+  heartwheel loadtest tcp://127.0.0.1:9000 -c 15k -d 2m --fault silent:10%@20s
+  heartwheel loadtest -f dead-wave --slo 'false_kills==0' --out run1`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("loadtest takes one target, but got %d: %q", len(args), args)
@@ -74,7 +69,7 @@ interrupted, with a report of what was measured until then.`,
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 		defer signal.Stop(signals)
 		progress := cmd.ErrOrStderr()
-		width := terminalWidth(progress)
+		_, width := terminalSize(progress)
 		summary, err := loadtest.Run(loadtest.Options{
 			Plan: plan, Settings: origins, Version: version(), Command: heartwheel,
 			Stdout: cmd.OutOrStdout(), Progress: progress,
@@ -88,21 +83,21 @@ interrupted, with a report of what was measured until then.`,
 		case err != nil:
 			return &settings.Failure{Err: err}
 		case summary.Verdict.ExitCode != exitOK:
-			return &verdict{summary.Verdict.ExitCode}
+			return &exitError{summary.Verdict.ExitCode}
 		}
 		return nil
 	}
 	return cmd
 }
 
-// newLoadtestWorker is for newLoadtest to start, not for people.
+// newLoadtestWorker is the command that a load test starts its processes with.
 func newLoadtestWorker() *cobra.Command {
 	return &cobra.Command{
 		Use:    loadtest.WorkerCommand,
 		Hidden: true,
 		Args:   noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			signal.Ignore(syscall.SIGINT) // the run says when to stop
+			signal.Ignore(syscall.SIGINT) // its parent stops it
 			if err := loadtest.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
 				return &settings.Failure{Err: err}
 			}
@@ -180,7 +175,7 @@ func (v *planValue) Set(text string) error { v.texts = append(v.texts, text); re
 func (v *planValue) String() string        { return v.def }
 func (v *planValue) Type() string          { return v.kind }
 
-// planError is err as wrong usage, if that is what it is about.
+// planError turns a *loadtest.PlanError into wrong usage.
 func planError(err error) error {
 	var plan *loadtest.PlanError
 	if errors.As(err, &plan) {
@@ -189,8 +184,7 @@ func planError(err error) error {
 	return err
 }
 
-// checkHost refuses a plan that this machine cannot carry out, and says what
-// mends it.
+// checkHost returns an error with fixes if this machine cannot carry the plan.
 func checkHost(p *loadtest.Plan) error {
 	plan := doctor.Plan{
 		Connections: p.Connections, Role: doctor.Client, Processes: p.Processes, Sources: p.Sources,
@@ -205,8 +199,8 @@ func checkHost(p *loadtest.Plan) error {
 	return nil
 }
 
-// serveProcesses is how many processes serve with these flags of serve. What is
-// wrong with them serve itself says.
+// serveProcesses returns the number of server processes for these flags of serve,
+// which serve itself checks.
 func serveProcesses(flags string, connections int) int {
 	fields := strings.Fields(flags)
 	for i, field := range fields {
@@ -228,7 +222,7 @@ func serveProcesses(flags string, connections int) int {
 	return 1
 }
 
-// heartwheel is the command line of this very program with the arguments.
+// heartwheel returns a command that runs this program with the arguments.
 func heartwheel(args ...string) *exec.Cmd {
 	path, err := os.Executable()
 	if err != nil {
@@ -237,27 +231,4 @@ func heartwheel(args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Args[0] = "heartwheel"
 	return cmd
-}
-
-// terminalWidth is the number of characters in a line of w; 0 if w is not a
-// terminal.
-func terminalWidth(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0
-	}
-	if size.Col == 0 { // a terminal that does not say
-		return 80
-	}
-	return int(size.Col)
-}
-
-// noColor says whether the variable asks for no colours: https://no-color.org.
-func noColor(variable string) bool {
-	value, ok := strings.CutPrefix(variable, "NO_COLOR=")
-	return ok && value != ""
 }

@@ -27,10 +27,10 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScript runs the real command in the way of testdata/script/*.txtar. The
-// commands that those scripts have beyond testscript's own are below.
+// TestScript runs the scripts testdata/script/*.txtar with the real command. The
+// commands below are in addition to testscript's.
 func TestScript(t *testing.T) {
-	// Ignored, as under nohup, it would be so for what is started here too.
+	// Child processes inherit it if this process ignores SIGHUP, as under nohup.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	t.Cleanup(func() { signal.Stop(hangups) }) // the scripts run in parallel, after this function
@@ -44,23 +44,22 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  cmdExits,
-			"start":  cmdStart,
-			"log":    cmdLog,
-			"signal": cmdSignal,
-			"ends":   cmdEnds,
-			"dial":   cmdDial,
-			"echoes": cmdEchoes,
-			"hangup": cmdHangup,
-			"get":    cmdGet,
-			"type":   cmdType,
-			"puppet": cmdPuppet,
+			"exits":      cmdExits,
+			"start":      cmdStart,
+			"log":        cmdLog,
+			"signal":     cmdSignal,
+			"ends":       cmdEnds,
+			"dial":       cmdDial,
+			"echoes":     cmdEchoes,
+			"hangup":     cmdHangup,
+			"get":        cmdGet,
+			"type":       cmdType,
+			"testserver": cmdTestserver,
 		},
 	})
 }
 
-// limit is how long a script waits for something that has to happen. It is
-// only ever waited for in full when a test fails.
+// limit is how long a test waits for an event before it fails.
 const limit = time.Minute
 
 type (
@@ -68,8 +67,7 @@ type (
 	conns struct{}
 )
 
-// A proc is a started heartwheel. What it writes goes to a file, so that it can
-// be read while it runs.
+// A proc is a started heartwheel. Its output goes to a file.
 type proc struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -83,8 +81,7 @@ func usage(ts *testscript.TestScript, neg, ok bool, form string) {
 	}
 }
 
-// exits CODE PROGRAM ARG... runs a program, which has to exit with just that
-// code.
+// exits CODE PROGRAM ARG... runs a program, which must exit with that code.
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) >= 2, "exits CODE PROGRAM ARG...")
 	err := ts.Exec(args[1], args[2:]...)
@@ -115,10 +112,10 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.stdin, err = p.cmd.StdinPipe()
 	ts.Check(err)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its successors are in its group
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // for its successors too
 	ts.Check(p.cmd.Start())
 	go func() {
-		_ = p.cmd.Wait() // ends reads the state
+		_ = p.cmd.Wait() // the command ends reads the state
 		close(p.done)
 	}()
 	ts.Value(procs{}).(map[string]*proc)[args[0]] = p
@@ -142,8 +139,8 @@ func (p *proc) read(ts *testscript.TestScript) string {
 	return string(text)
 }
 
-// log NAME REGEXP [VAR...] waits until the log matches, and puts the groups
-// into variables. With ! the log must not match now.
+// log NAME REGEXP [VAR...] waits until the log matches, and sets variables to the
+// groups. With ! the log must not match now.
 func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, false, len(args) >= 2, "[!] log NAME REGEXP [VAR...]")
 	p, re := named(ts, args[0]), regexp.MustCompile("(?m)"+args[1])
@@ -172,8 +169,8 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// signal NAME TERM|INT|HUP [PID] sends a signal to it, or to the successor of
-// that number.
+// signal NAME TERM|INT|HUP [PID] sends a signal to it, or to its successor with
+// that process ID.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	sigs := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}
 	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP [PID]")
@@ -190,7 +187,7 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(syscall.Kill(pid, sigs[args[1]]))
 }
 
-// ends NAME CODE waits for the end, which has to come with just that code.
+// ends NAME CODE waits for it to exit, which must be with that code.
 func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "ends NAME CODE")
 	p := named(ts, args[0])
@@ -220,7 +217,7 @@ func cmdEchoes(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(c.SetDeadline(time.Now().Add(limit)))
 	_, err := c.Write(codec.AppendBeat(nil))
 	ts.Check(err)
-	for b := make([]byte, 4); ; { // a server that drains may say so before
+	for b := make([]byte, 4); ; { // a draining server may send GOAWAY first
 		_, err := io.ReadFull(c, b)
 		ts.Check(err)
 		size, err := codec.FrameSize(b, codec.DefaultMaxFrame)
@@ -247,7 +244,7 @@ func dialed(ts *testscript.TestScript, name string) net.Conn {
 	return c
 }
 
-// get URL STATUS waits until the URL answers with just that status.
+// get URL STATUS waits until the URL answers with that status.
 func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "get URL STATUS")
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: limit}

@@ -15,7 +15,7 @@ import (
 	"heartwheel/codec"
 )
 
-func TestTally(t *testing.T) {
+func TestPingStats(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {
 		rtts       []time.Duration
@@ -29,23 +29,23 @@ func TestTally(t *testing.T) {
 		// Mean 5, sum of squared differences 32, over 8 values: the deviation is 2.
 		{[]time.Duration{2 * ms, 4 * ms, 4 * ms, 4 * ms, 5 * ms, 5 * ms, 7 * ms, 9 * ms}, 12, 4,
 			"12 beats, 8 answered, 33.3333% lost, time 1.235s\nrtt min/avg/max/stddev = 2.000/5.000/9.000/2.000 ms\n"},
-		// What is under way is neither answered nor lost.
+		// A pending beat is neither answered nor lost.
 		{[]time.Duration{time.Hour, time.Hour + ms}, 4, 1,
-			"4 beats, 2 answered, 33.3333% lost, 1 under way, time 1.235s\n" +
+			"4 beats, 2 answered, 33.3333% lost, 1 pending, time 1.235s\n" +
 				"rtt min/avg/max/stddev = 3600000.000/3600000.500/3600001.000/0.500 ms\n"},
 	} {
-		y := tally{sent: c.sent, lost: c.lost}
+		s := pingStats{sent: c.sent, lost: c.lost}
 		for _, rtt := range c.rtts {
-			y.add(rtt)
+			s.add(rtt)
 		}
-		if got, want := y.summary("tcp://h:1", 1234567*time.Microsecond), "\n--- tcp://h:1 ---\n"+c.want; got != want {
+		if got, want := s.summary("tcp://h:1", 1234567*time.Microsecond), "\n--- tcp://h:1 ---\n"+c.want; got != want {
 			t.Errorf("%v: got\n%s\nwant\n%s", c.rtts, got, want)
 		}
 	}
 }
 
-// TestPingInOrder: many answers that come at once are shown in the order of
-// their beats.
+// TestPingInOrder: answers that arrive at once are printed in the order of their
+// beats.
 func TestPingInOrder(t *testing.T) {
 	const beats = 50
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -68,9 +68,9 @@ func TestPingInOrder(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r)
 	}()
 	var out strings.Builder
-	p := &pinger{out: &out, count: beats, every: time.Millisecond, wait: time.Minute,
-		events: make(chan client.Event, 4), answers: make(chan answer), over: make(chan struct{})}
-	defer close(p.over)
+	p := &pinger{out: &out, count: beats, interval: time.Millisecond, wait: time.Minute,
+		events: make(chan client.Event, 4), results: make(chan beatResult), done: make(chan struct{})}
+	defer close(p.done)
 	p.client, err = client.Dial(t.Context(), "tcp://"+ln.Addr().String(), client.Config{OnState: p.onState})
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestPingInOrder(t *testing.T) {
 			t.Fatalf("answer %d is shown as number %s:\n%s", i+1, m[1], &out)
 		}
 	}
-	if p.tally.answered != beats {
-		t.Errorf("%d of %d beats were answered", p.tally.answered, beats)
+	if p.stats.answered != beats {
+		t.Errorf("%d of %d beats were answered", p.stats.answered, beats)
 	}
 }

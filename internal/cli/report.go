@@ -25,18 +25,18 @@ func newReport() *cobra.Command {
 func newReportCompare() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare A B",
-		Short: "Put two runs side by side, with ratios",
-		Long: `Puts two runs side by side, and says B÷A for each figure. What differs of their
-plans and environments comes first. A and B are directories that "heartwheel
-loadtest --out" wrote, or the summary.json in one.
+		Short: "Compare two runs, with ratios",
+		Long: `Prints the figures of two runs side by side, with the ratio B÷A, after the
+differences of their plans and environments. A and B are directories written by
+"heartwheel loadtest --out", or the summary.json in one.
 
-It does not say which differences are more than noise: two runs cannot tell.
+It does not tell differences from noise: two runs are not enough for that.
 
-With --json the result is one object: schema "` + loadtest.CompareSchema + `"; a and b with
-path, verdict and started; warnings; plan and environment, a list of name, a
-and b for what differs; figures, each with name, unit (us, ms, bytes, percent,
-per_s, or empty for a count), a, b and ratio, which are null where there is
-nothing.
+With --json the result is one object: schema ("` + loadtest.CompareSchema + `"); a
+and b with path, verdict and started; warnings; plan and environment, a list of
+name, a and b for each difference; figures, each with name, unit (us, ms, bytes,
+percent, per_s, or empty for a count), a, b and ratio, which are null if a run
+does not have them.
 
 Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
 		Example: `  heartwheel report compare run1 run2
@@ -75,9 +75,9 @@ func newReportShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show DIR",
 		Short: "Print the short report of a run again",
-		Long: `Prints the report that a run ended with. DIR is a directory that "heartwheel
-loadtest --out" wrote, or the summary.json in one. The exit code is not that of
-the run: 0 if it was printed, 1 if it cannot be read, 2 for wrong usage.`,
+		Long: `Prints the report of a run. DIR is a directory written by "heartwheel loadtest
+--out", or the summary.json in one. Exits 0 whatever the result of the run, 1 if
+it cannot be read, 2 for wrong usage.`,
 		Example: "  heartwheel report show run1",
 		Args:    exactly(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,10 +96,10 @@ the run: 0 if it was printed, 1 if it cannot be read, 2 for wrong usage.`,
 func newReportHTML() *cobra.Command {
 	return &cobra.Command{
 		Use:   "html DIR",
-		Short: "Write report.html of a run anew",
-		Long: `Writes report.html into DIR from the other files there. DIR is a directory that
-"heartwheel loadtest --out" wrote. Exits 0 if it was written, 1 if not, 2 for
-wrong usage.`,
+		Short: "Write report.html of a run again",
+		Long: `Writes report.html in DIR from the other files there. DIR is a directory written
+by "heartwheel loadtest --out". Exits 0 if it was written, 1 if not, 2 for wrong
+usage.`,
 		Example: "  heartwheel report html run1",
 		Args:    exactly(1, "one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -115,7 +115,7 @@ wrong usage.`,
 	}
 }
 
-// exactly is the error for another number of arguments than n.
+// exactly accepts n arguments. what names them for the error.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {

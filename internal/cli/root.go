@@ -1,5 +1,4 @@
-// Package cli is the command heartwheel: its subcommands, flags and terminal
-// output. Each subcommand has a file of its own.
+// Package cli is the command heartwheel. Each subcommand has a file of its own.
 package cli
 
 import (
@@ -19,12 +18,17 @@ import (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitFailed = 1 // something went wrong while running
+	exitFailed = 1 // an error at run time
 	exitUsage  = 2 // wrong usage or settings; nothing was started
 )
 
-// Run runs the command with the arguments args and the environment environ. It
-// returns the exit code.
+// An exitError makes Run return its code. What went wrong has been written.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// Run runs the command with the arguments args, without the program's name, and
+// the environment environ. It returns the exit code.
 func Run(args, environ []string, stdout, stderr io.Writer) int {
 	root := newRoot(environ)
 	root.SetArgs(args)
@@ -34,13 +38,13 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 	var (
 		usage  *settings.UsageError
 		failed *settings.Failure
-		judged *verdict
+		exit   *exitError
 	)
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &judged):
-		return judged.code
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.As(err, &failed):
 		if !failed.Logged {
 			fmt.Fprintf(stderr, "heartwheel: %s\n", failed.Err)
@@ -59,9 +63,9 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 func newRoot(environ []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "heartwheel",
-		Short: "Keeps many TCP connections alive and knows when a peer is dead",
-		Long: `Heartwheel keeps many TCP connections alive and knows within a stated bound
-when a peer is dead.`,
+		Short: "Keep many TCP connections alive and detect dead peers",
+		Long: `Heartwheel keeps many TCP connections alive and detects dead peers within a
+stated bound.`,
 		Example: `  heartwheel serve
   heartwheel serve --profile fast --listen tcp://0.0.0.0:9000
   heartwheel config show --profile iot`,
@@ -74,12 +78,12 @@ when a peer is dead.`,
 	root.SetVersionTemplate("heartwheel {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
-	cobra.EnableCommandSorting = false // the help shows them in this order
+	cobra.EnableCommandSorting = false // help lists them in this order
 	root.AddCommand(newServe(environ), newConfig(environ), newPing(), newConnect(environ),
 		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" { // cobra's own answers an unknown shell with its help and exit 0
+		if cmd.Name() == "completion" { // cobra's prints its help and exits 0 for an unknown shell
 			cmd.Args = noCommand
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
@@ -87,7 +91,7 @@ when a peer is dead.`,
 	return root
 }
 
-// newHelp is cobra's help command, but an unknown topic is an error.
+// newHelp returns cobra's help command, except that an unknown topic is an error.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [command]",
@@ -107,8 +111,7 @@ func newHelp() *cobra.Command {
 	}
 }
 
-// noCommand is the error for arguments after a command that only groups
-// others.
+// noCommand rejects arguments of a command that only groups others.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -149,7 +152,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// version says what was built, with what, and on which event loop.
+// version describes the build: module version and revision, Go, platform, gnet.
 func version() string {
 	text, gnet := "(unknown)", "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok {

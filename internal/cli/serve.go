@@ -23,25 +23,25 @@ func newServe(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the heartbeat server",
-		Long: `Runs the heartbeat server until SIGTERM or SIGINT, then drains and exits 0.
-A second signal ends it at once, with exit 1. SIGHUP replaces it by a new
-process of the binary that is then at its path, with the same arguments and the
-configuration file as it is then: no client is refused meanwhile, and a new
-process that does not get ready changes nothing.
+		Long: `Runs the heartbeat server. SIGTERM or SIGINT drains it, after which it exits 0;
+a second signal exits at once with 1. SIGHUP replaces it without refusing a
+connection: a new process is started from the file now at the server's path,
+with the same arguments, and reads the configuration file again. If it does not
+become ready, the old process continues.
 
-With --workers this process serves nobody itself: it starts so many that do,
-gives each a socket of its own for every address of --listen, starts again what
-has ended, and answers on --ops for all. SIGTERM drains all of them; SIGHUP
-replaces them, some at a time.
+With --workers this process is a supervisor: it starts that many workers with
+listening sockets of their own, restarts workers that end, and answers on --ops
+for all of them. SIGTERM drains all workers; SIGHUP replaces them, a few at a
+time.
 
-Every flag can be set by the environment, --max-frame as HEARTWHEEL_MAX_FRAME,
-lists separated by commas, and in the file of --config, as a line "max-frame:
-64KiB". A flag counts more than the environment, which counts more than the
-file, which counts more than the profile. A duration needs a unit: 15s, 500ms,
-2m. A size is in bytes or has one: 65536, 64KiB, 1MiB, 2GiB. A number may end in k or
-m: 20k. "heartwheel config show" shows what it all comes to.`,
+Each setting is taken from the first of these that has it: the flag, the
+environment, the file of --config, the profile. --max-frame is the variable
+HEARTWHEEL_MAX_FRAME, with commas between the elements of a list, and the line
+"max-frame: 64KiB" in the file. Durations need a unit: 15s, 500ms, 2m. Sizes
+are in bytes or have a unit: 65536, 64KiB, 1MiB, 2GiB. Numbers may end in k or
+m: 20k. "heartwheel config show" prints the result.`,
 		Example: `  heartwheel serve
-  heartwheel serve --profile fast --listen tcp://0.0.0.0:9000 --max-connections 500k
+  heartwheel serve --listen tcp://0.0.0.0:9000 --max-connections 500k
   heartwheel serve --profile iot --max-connections 1m --workers auto
   HEARTWHEEL_DRAIN=2m heartwheel serve --config heartwheel.yaml`,
 		Args: noArgs,
@@ -79,13 +79,16 @@ m: 20k. "heartwheel config show" shows what it all comes to.`,
 			defer signal.Stop(hangups)
 		}
 		if r.Workers == 0 {
-			return daemon.Run(r, log, in, daemon.Process{Program: program, Manager: manager, Signals: signals, Hangups: hangups})
+			return daemon.Run(r, log, in,
+				daemon.Process{Program: program, Manager: manager, Signals: signals, Hangups: hangups})
 		}
 		if in.FromParent() {
 			in.Close()
-			return &settings.Failure{Err: errors.New("workers cannot begin by a hand-over: restart the server")}
+			return &settings.Failure{Err: errors.New("a hand-over cannot add workers: restart the server")}
 		}
-		return supervisor.Run(r, log, supervisor.Options{Program: program, Manager: manager, Signals: signals, Hangups: hangups, Resolve: resolve})
+		return supervisor.Run(r, log, supervisor.Options{
+			Program: program, Manager: manager, Signals: signals, Hangups: hangups, Resolve: resolve,
+		})
 	}
 	return cmd
 }
@@ -155,10 +158,10 @@ func (v *flagValue) String() string {
 }
 func (v *flagValue) Type() string { return string(v.Kind) }
 
+// newLogger returns a logger for the settings log-format and log-level.
 func newLogger(w io.Writer, format, level string) *slog.Logger {
 	var l slog.Level
-	// The words of log-level are names of levels.
-	_ = l.UnmarshalText([]byte(level))
+	_ = l.UnmarshalText([]byte(level)) // log-level takes no other words
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
 	}

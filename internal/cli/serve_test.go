@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// addr cuts the address out of a line.
+// addr returns the address in a log line.
 func addr(t *testing.T, line string) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(line, " addr=")
@@ -38,7 +38,7 @@ func beat(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestLogReaderGone: a broken pipe behind the log costs no connection.
+// TestLogReaderGone checks that a broken pipe of the log closes no connection.
 func TestLogReaderGone(t *testing.T) {
 	path, err := exec.LookPath("heartwheel")
 	if err != nil {
@@ -82,8 +82,8 @@ func TestLogReaderGone(t *testing.T) {
 	defer c.Close()
 	beat(t, c)
 
-	// The reader goes; the drain writes a line into the broken pipe. The
-	// connection lives until we end it, and so does the process.
+	// The drain logs a line into the broken pipe. The connection stays open until
+	// the test closes it, and the process runs until then.
 	r.Close()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -14,52 +15,56 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A screen shows replies and what else there is to say. On a terminal its last
-// row is a status line: the rows above it are made the scrolling region, so that
-// what is written and typed there never touches it. Safe for concurrent use.
-type screen struct {
-	out, log io.Writer // replies; all else. On a terminal all goes to out
-	terminal bool
-	plain    bool // a terminal that has no status line
+// A terminal prints replies and messages. On a real terminal its last row is a
+// status line: the rows above are made the scrolling region, so that output and
+// echoed input never touch it. Safe for concurrent use.
+type terminal struct {
+	out, log io.Writer // replies; messages. On a terminal both go to out
+	isTTY    bool
+	dumb     bool // a terminal without escape sequences, and so without a status line
 
 	mu         sync.Mutex
-	rows, cols int // guarded by mu: of a terminal with a status line; 0: there is none
+	rows, cols int // guarded by mu: size of the terminal; 0: no status line
 	status     string
 }
 
 // minRows and minCols are the smallest terminal that gets a status line.
 const minRows, minCols = 4, 20
 
-// maxShown is how many bytes of a reply a terminal shows.
+// maxShown is the most bytes of a reply that a terminal shows.
 const maxShown = 4096
 
-// newScreen shows on out and log, which is used where out is no terminal.
-// plain: no status line.
-func newScreen(out, log io.Writer, plain bool) *screen {
+// newTerminal returns a terminal that prints to out, and messages to log if out is
+// not a terminal.
+func newTerminal(out, log io.Writer, dumb bool) *terminal {
 	rows, _ := terminalSize(out)
-	return &screen{out: out, log: log, terminal: rows > 0, plain: plain}
+	return &terminal{out: out, log: log, isTTY: rows > 0, dumb: dumb}
 }
 
-// terminalSize is that of w, in characters; zeroes if it is no terminal.
+// terminalSize returns the size of w in characters, zeros if it is not a terminal.
 func terminalSize(w io.Writer) (rows, cols int) {
 	f, ok := w.(*os.File)
 	if !ok {
 		return 0, 0
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, 0
-	case size.Row == 0 || size.Col == 0: // a terminal that does not say
-		return 24, 80
 	}
-	return int(size.Row), int(size.Col)
+	return cmp.Or(int(size.Row), 24), cmp.Or(int(size.Col), 80) // some terminals report 0
 }
 
-// reply shows what the server sent.
-func (s *screen) reply(payload []byte) {
-	if !s.terminal {
-		s.line(s.out, visible(payload))
+// noColor reports whether the environment variable kv asks for no colours:
+// https://no-color.org.
+func noColor(kv string) bool {
+	value, ok := strings.CutPrefix(kv, "NO_COLOR=")
+	return ok && value != ""
+}
+
+// reply prints data from the server.
+func (t *terminal) reply(payload []byte) {
+	if !t.isTTY {
+		t.println(t.out, visible(payload))
 		return
 	}
 	cut := len(payload)
@@ -72,73 +77,73 @@ func (s *screen) reply(payload []byte) {
 	if cut < len(payload) {
 		text += fmt.Sprintf(" … (%s bytes)", wording.Grouped(len(payload)))
 	}
-	s.line(s.out, text)
+	t.println(t.out, text)
 }
 
-// say shows what happened.
-func (s *screen) say(format string, args ...any) {
+// message prints a message about the connection.
+func (t *terminal) message(format string, args ...any) {
 	text := visible(fmt.Appendf(nil, format, args...))
-	if s.terminal {
-		s.line(s.out, "* "+text)
+	if t.isTTY {
+		t.println(t.out, "* "+text)
 	} else {
-		s.line(s.log, text)
+		t.println(t.log, text)
 	}
 }
 
-func (s *screen) line(w io.Writer, text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.terminal && !s.plain {
-		text = "\r\x1b[K" + text // over what is half typed, which stays in the line
+func (t *terminal) println(w io.Writer, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.isTTY && !t.dumb {
+		text = "\r\x1b[K" + text // replaces a half typed line, which the terminal keeps
 	}
-	// Output that nobody reads any more ends the process, see SIGPIPE in os/signal.
+	// A broken pipe on standard output ends the process: see SIGPIPE in os/signal.
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// open makes the status line, or makes it anew after the terminal's size has
-// changed. The old one is not cleared: where it is now depends on the terminal.
-func (s *screen) open() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rows, s.status = 0, ""
-	rows, cols := terminalSize(s.out)
-	if !s.terminal || s.plain || rows < minRows || cols < minCols {
+// openStatus makes the status line, or remakes it after the terminal's size has
+// changed. It does not clear the old one: terminals differ in where that is now.
+func (t *terminal) openStatus() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows, t.status = 0, ""
+	rows, cols := terminalSize(t.out)
+	if !t.isTTY || t.dumb || rows < minRows || cols < minCols {
 		return
 	}
-	s.rows, s.cols = rows, cols
-	// A new line makes room if the cursor is in the last row; setting the region
-	// moves the cursor, so it is saved (ESC 7) and restored (ESC 8).
-	fmt.Fprintf(s.out, "\n\x1b7\x1b[1;%dr\x1b8\x1b[1A", rows-1)
+	t.rows, t.cols = rows, cols
+	// The new line makes room if the cursor is in the last row. Setting the region
+	// moves the cursor: it is saved (ESC 7) and restored (ESC 8).
+	fmt.Fprintf(t.out, "\n\x1b7\x1b[1;%dr\x1b8\x1b[1A", rows-1)
 }
 
-// show writes the status line, where there is one.
-func (s *screen) show(status string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rows == 0 || status == s.status {
+// setStatus changes the status line, if there is one.
+func (t *terminal) setStatus(status string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows == 0 || status == t.status {
 		return
 	}
-	s.status = status
-	if runes := []rune(status); len(runes) > s.cols {
-		status = string(runes[:s.cols-1]) + "…"
+	t.status = status
+	if runes := []rune(status); len(runes) > t.cols {
+		status = string(runes[:t.cols-1]) + "…"
 	}
-	fmt.Fprintf(s.out, "\x1b7\x1b[%d;1H\x1b[7m%s\x1b[K\x1b[m\x1b8", s.rows, status)
+	fmt.Fprintf(t.out, "\x1b7\x1b[%d;1H\x1b[7m%s\x1b[K\x1b[m\x1b8", t.rows, status)
 }
 
-// close gives the terminal back as it was.
-func (s *screen) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rows > 0 {
-		fmt.Fprintf(s.out, "\x1b7\x1b[r\x1b[%d;1H\x1b[K\x1b8", s.rows)
-		s.rows, s.status = 0, ""
+// closeStatus removes the status line and restores the scrolling region.
+func (t *terminal) closeStatus() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows > 0 {
+		fmt.Fprintf(t.out, "\x1b7\x1b[r\x1b[%d;1H\x1b[K\x1b8", t.rows)
+		t.rows, t.status = 0, ""
 	}
 }
 
-// visible writes b so that it stays in its line and cannot command a terminal or
-// turn the direction of writing: control and format characters and what is not
-// UTF-8 are escaped as in Go. Tabs stay, and the joiners that scripts and emoji
-// need.
+// visible returns b as text that stays on one line, and can neither control a
+// terminal nor change the direction of writing: control and format characters and
+// invalid UTF-8 are escaped as in Go. Tabs are kept, and the joiners that some
+// scripts and emoji need.
 func visible(b []byte) string {
 	var text strings.Builder
 	for len(b) > 0 {

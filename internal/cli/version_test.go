@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestVersion builds the command: a test binary knows no versions of modules.
+// TestVersion builds the command, as a test binary has no module versions.
 func TestVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "heartwheel")
 	if out, err := exec.Command("go", "build", "-o", path, "../..").CombinedOutput(); err != nil {
