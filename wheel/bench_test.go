@@ -12,8 +12,7 @@ import (
 
 const million = 1_000_000
 
-// payload is a session of an ordinary size, so that caches have as much to do
-// as in a server.
+// A payload is a session of usual size, so that cache misses are as in a server.
 type payload struct {
 	Timer
 	_ [96]byte
@@ -28,7 +27,7 @@ func BenchmarkTouch(b *testing.B) {
 	}
 }
 
-// Touch of a session that is in no cache: what a beat costs among a million.
+// BenchmarkTouchCold touches sessions that are in no cache: a beat among a million.
 func BenchmarkTouchCold(b *testing.B) {
 	ss := make([]payload, million)
 	i := 0
@@ -56,7 +55,7 @@ func BenchmarkArmCancel(b *testing.B) {
 	}
 }
 
-// scattered returns 100,000 of a million sessions in no order: one slot of a
+// scattered returns 100,000 of a million sessions in random order: one slot of a
 // server that has run for a while.
 func scattered() []*payload {
 	ss := make([]payload, million)
@@ -68,7 +67,7 @@ func scattered() []*payload {
 	return out
 }
 
-// One slot of 100,000 sessions that have all been refreshed meanwhile.
+// BenchmarkAdvanceRefreshed visits a slot of 100,000 sessions that were all touched.
 func BenchmarkAdvanceRefreshed(b *testing.B) {
 	m := newManual(Config{})
 	ss := scattered()
@@ -90,7 +89,7 @@ func BenchmarkAdvanceRefreshed(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ss)), "ns/session")
 }
 
-// One slot of 100,000 sessions that have all expired.
+// BenchmarkAdvanceExpired visits a slot of 100,000 sessions that have all expired.
 func BenchmarkAdvanceExpired(b *testing.B) {
 	m := newManual(Config{})
 	ss := scattered()
@@ -112,7 +111,7 @@ func BenchmarkAdvanceExpired(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ss)), "ns/session")
 }
 
-// One sweep through sessions that are near and not due yet, scattered in memory.
+// BenchmarkSweep sweeps near sessions, none due, scattered in memory.
 func BenchmarkSweep(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
@@ -122,7 +121,7 @@ func BenchmarkSweep(b *testing.B) {
 			}
 			b.ResetTimer()
 			for b.Loop() {
-				m.nearAt, m.restTo = 0, 0 // one may be due
+				m.nearAt, m.sweepFrom = 0, 0 // one may be due
 				for m.Advance(0, 256, func(*Timer) { b.Error("due early") }) {
 				}
 			}
@@ -131,10 +130,9 @@ func BenchmarkSweep(b *testing.B) {
 	}
 }
 
-// BenchmarkMillion is ten minutes of a million sessions that beat every 30 s
-// and have a timeout of 37.5 s, without sockets and without waiting: wakes come
-// every tick, as the timing wheel would have them. The whole of the armer and
-// of the timing wheel's firings is in it too, by hand.
+// BenchmarkMillion simulates ten minutes of a million sessions that beat every 30 s
+// with a timeout of 37.5 s, without sockets or waiting. It includes the scheduler and
+// the timing wheel's firings, which it triggers itself.
 func BenchmarkMillion(b *testing.B) {
 	const (
 		ticks   = 6000
@@ -203,7 +201,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// What an idle wheel with one loop, and one more loop, take.
+// BenchmarkMemory measures an idle wheel with a loop, and another loop.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		before := heap()
@@ -226,7 +224,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// For comparison: what a heartbeat costs when it moves a timer of its own.
+// For comparison: heartbeats that move a timer of their own.
 
 func BenchmarkBareTimingwheelMillion(b *testing.B) {
 	tw := timingwheel.NewTimingWheel(defaultTick, driverSlots)

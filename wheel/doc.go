@@ -1,7 +1,7 @@
-// Package wheel keeps the idle deadlines of a million sessions that live on a
-// few event loops. A heartbeat stores one number. Who has been silent for the
-// whole of its timeout is reported once, on its loop, never early, and as a rule
-// within a millisecond of the deadline.
+// Package wheel keeps the idle deadlines of a million sessions on a few event
+// loops. A heartbeat stores one number. A session that has been silent for its
+// whole timeout is reported once, on its loop, never early, and as a rule within a
+// millisecond of its deadline.
 //
 // # Use
 //
@@ -17,8 +17,11 @@
 //	onClose: l.Now(); l.Cancel(&s.idle)
 //	onWake:  now := l.Now(); if l.Advance(now, 256, expired) { post(onWake) }
 //
-// A Timer is embedded by value. expired gets a *Timer; if the timer is the
-// first field of the session, (*session)(unsafe.Pointer(t)) is the session.
+// A Timer is embedded by value. expired gets a *Timer; if the timer is the first
+// field of the session, (*session)(unsafe.Pointer(t)) is the session.
+//
+// A Wheel is safe for concurrent use. A Loop and its Timers belong to the goroutine
+// of their event loop.
 //
 // # How it works
 //
@@ -27,74 +30,68 @@
 //	   ▼
 //	Loop (one goroutine, no locks)
 //	   slots   [k] [k+1] [k+2] …        a circular list of timers per tick
-//	   near    who was not touched by a tick before the deadline
+//	   near    timers not touched by a tick before their deadline
 //	   │ first timer in a slot                     ▲
 //	   ▼                                           │ Now, Advance
-//	ledger     when slot i wants a wake            │
+//	wakeTable  when to wake the loop for slot i    │
 //	   │ dirty slots                               │ wake
 //	   ▼                                           │
-//	armer ── AfterFunc ──► timingwheel ── firing ──┤
+//	scheduler ── AfterFunc ──► timingwheel ────────┤
 //	                                               │
-//	alarm ─── first deadline of those near ────────┤
+//	alarm ─── first deadline of a near timer ──────┤
 //	                                               │ pulse, every tick
 //	watchdog ──────────────────────────────────────┘
-//	   └─ overdue or wildly early: new timingwheel, new armer
+//	   └─ overdue or far too early: new timingwheel, new scheduler
 //
 // A timer is linked in the slot of a tick that is one to two ticks before its
-// deadline. Touch leaves it there. When the tick comes, Advance visits the slot:
-// timers that were touched meanwhile move to the slot of their present deadline.
-// So a session costs one visit per timeout, however many heartbeats it sends.
-// Deadlines that the ring does not reach (512 ticks are 51 s) go to its farthest
-// slot and hop from there.
+// deadline. Touch leaves it there. At that tick Advance visits the slot: timers that
+// were touched meanwhile move to the slot of their new deadline. So a session costs
+// one visit per timeout, however often it beats. Deadlines beyond the ring (512
+// ticks, 51 s) go to its farthest slot and move on from there.
 //
-// The others are near: as a rule the dead, and few. They are kept in a list
-// without order. An alarm, one time.AfterFunc for each loop, goes off at the
-// first deadline in it, and the list is swept through: who is due is reported,
-// who was touched after all goes back to a slot. Sweeps rest 200 µs, or 0.5 µs
-// for each timer near if that is more, and a tick at most: 10,000 who die within
-// two ticks are reported in steps of 5 ms, and sweeping takes 5 % of the loop.
+// The other timers are near: as a rule the dead ones, and few. They are in a list
+// without order. An alarm, a time.AfterFunc for each loop, goes off at the first
+// deadline in it, and a sweep visits the whole list: due timers are reported, those
+// touched after all go back to a slot. Sweeps are 200 µs apart, or 0.5 µs for each
+// near timer if that is longer, a tick at most: 10,000 sessions that die within two
+// ticks are reported in steps of 5 ms, and sweeping takes 5 % of the loop.
 //
-// timingwheel holds one timer per occupied slot and loop, never one per
-// session. What it fires is only a wake: it makes the loop look at its own
-// clock, which decides. A wake too many does no harm, and one that is missing
-// is made up for by the next pulse, which is still before the deadlines of that
-// slot, so nothing depends on timingwheel being right.
+// timingwheel has one timer for each occupied slot and loop, never one for each
+// session. Its firings only wake the loop, which decides by its own clock. A
+// needless wake does no harm. A missing one is replaced by the next pulse, still
+// before the deadlines of that slot, so nothing depends on timingwheel being right.
 //
-// # What timingwheel does, and what is done about it
+// # Faults of timingwheel, and the remedies
 //
 //   - It locks up when a bucket holds two rounds of timers, and then hangs the
-//     callers of AfterFunc too (issue 53). One goroutine, the armer, is its only
-//     caller, no delay is longer than half its span, and farther slots hop
-//     there: it is asked for part of the way and then again. A loop never calls
-//     it, so a loop cannot hang in it.
-//   - It goes by the wall clock. The watchdog goes by the monotonic clock: a
-//     firing more than two fine ticks early, or one that is more than two ticks
-//     late, and it is replaced and everything outstanding is armed again. If
-//     the watchdog itself was late, the process was stopped and the timing
-//     wheel is given time to catch up first. Replacements come at growing
-//     distances, up to ten minutes, if they do not help; meanwhile pulses visit
-//     the slots.
-//   - It fires up to a tick early. It runs at a fifth of the tick and is always
-//     asked for one of its ticks and a millisecond more.
-//   - Its clock stands still while nothing expires, after which it would take a
-//     short delay for one beyond its span. A timer of our own at a quarter of
-//     the span keeps it going.
+//     callers of AfterFunc too (issue 53). The scheduler is its only caller, and no
+//     delay is longer than half its span: a wake farther away is requested in
+//     several parts. A loop never calls it, so a loop cannot hang in it.
+//   - It follows the wall clock. The watchdog follows the monotonic clock: after a
+//     firing more than two fine ticks early, or more than two ticks late, it replaces
+//     the timing wheel and has everything outstanding armed again. If the watchdog
+//     itself was late, the process was stopped, and the timing wheel gets time to
+//     catch up first. If replacing does not help, the pauses between replacements
+//     grow to ten minutes; meanwhile the pulses wake the loops.
+//   - It fires up to a tick early. It runs at a fifth of the tick, and a tick of its
+//     own and a millisecond are added to every delay.
+//   - Its clock stands still while nothing expires, after which it would take a short
+//     delay for one beyond its span. A timer at a quarter of the span keeps it moving.
 //   - Timer.Stop and Stop race with AfterFunc (issue 31), and Stop can hang. The
-//     first is never called, the second once, after the armer has ended, on a
-//     goroutine that nobody waits for without bound.
-//   - It starts a goroutine for each firing: there are some thirty a second for
-//     a loop, and a panic in one is logged and ends there. So does the alarm,
-//     as often as somebody dies, up to 5,000 times a second.
+//     first is never called, the second once, after the scheduler has ended, on a
+//     goroutine that Close waits for with a time limit.
+//   - It starts a goroutine for each firing: about thirty a second for a loop. A panic
+//     in one is logged. The alarm does so too, for each sweep, up to 5,000 a second.
 //
-// # Stalls of our own
+// # Stalls of this process
 //
-// When the process was stopped or a handler blocked, the loop could not read,
-// and a peer that was not heard need not have been silent. Now therefore counts
-// at most one tick of any gap over three ticks, and deadlines move by the rest.
-// To tell a stall from an idle loop, every loop is woken once a tick.
+// While the process is stopped or a handler blocks, the loop cannot read, so a peer
+// that was not heard may not have been silent. Therefore Now counts at most one tick
+// of a gap of more than three, and deadlines move by the rest. To tell a stall from
+// an idle loop, every loop is woken once a tick.
 //
 // # Cost
 //
-// 32 bytes a session; 31 kB a loop; 0.1 MB and two goroutines of its own, and
-// two of timingwheel's, a process. Nothing is allocated on a loop after NewLoop.
+// 32 bytes a session; 31 kB a loop; 0.1 MB, two goroutines and two of timingwheel's
+// a process. A loop allocates nothing after NewLoop.
 package wheel

@@ -6,11 +6,10 @@ import (
 	"github.com/RussellLuo/timingwheel"
 )
 
-// driver is what this package needs of a timing wheel. Tests put faulty ones
-// here.
+// A driver is what this package needs of a timing wheel. Tests have faulty ones.
 type driver interface {
-	// AfterFunc calls f on a goroutine of its own after d. Called by one
-	// goroutine only.
+	// AfterFunc calls f on a goroutine of its own after d. Not safe for concurrent
+	// use.
 	AfterFunc(d time.Duration, f func())
 	// Stop ends the driver's goroutines and waits for them. Called once.
 	Stop()
@@ -20,19 +19,18 @@ type driver interface {
 // ticks of 20 ms they span 20 s.
 const driverSlots = 1024
 
-// fineTick is the tick of the timing wheel under a loop tick. It wants whole
-// milliseconds.
+// fineTick returns the tick of the timing wheel for a loop tick. timingwheel
+// requires whole milliseconds.
 func fineTick(tick time.Duration) time.Duration {
 	return max((tick / 5).Truncate(time.Millisecond), time.Millisecond)
 }
 
-// reach is the longest delay ever asked of it: half its span, so that a bucket
-// never holds two rounds of timers at once, which is what locks it up.
+// reach returns the longest delay that is used: half the timing wheel's span, so
+// that a bucket never holds two rounds of timers, which would lock it up.
 func reach(fine time.Duration) time.Duration { return fine*driverSlots/2 - margin(fine) }
 
-// margin is what has to be added to a delay so that the timing wheel does not
-// fire before it: a tick, because it rounds down to ticks, and a millisecond,
-// because it rounds down to those too.
+// margin returns what to add to a delay so that the timing wheel does not fire
+// early: it rounds down to its ticks and to milliseconds.
 func margin(fine time.Duration) time.Duration { return fine + time.Millisecond }
 
 // realDriver is github.com/RussellLuo/timingwheel.
@@ -47,8 +45,8 @@ func newRealDriver(fine time.Duration) driver {
 func (d realDriver) AfterFunc(delay time.Duration, f func()) { d.tw.AfterFunc(delay, f) }
 func (d realDriver) Stop()                                   { d.tw.Stop() }
 
-// alarm calls the function it was made with, on a goroutine of its own, d after
-// the latest Reset. It goes by the monotonic clock.
+// An alarm calls its function, on a goroutine of its own, d after the latest Reset,
+// by the monotonic clock.
 type alarm interface{ Reset(d time.Duration) bool }
 
 func newRealAlarm(f func()) alarm {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// fakeDriver is a timing wheel with a wall clock that can be stepped, and with
-// faults. The zero value works.
+// A fakeDriver is a timing wheel with faults, and with a wall clock that can be
+// stepped. The zero value works.
 type fakeDriver struct {
 	mu     sync.Mutex
-	skew   time.Duration // wall clock less what it was when it began
+	skew   time.Duration // by which the wall clock was stepped
 	timers map[*fakeTimer]struct{}
 	calls  int // of AfterFunc
 
-	deaf   bool          // AfterFunc forgets
+	deaf   bool          // AfterFunc never fires
 	hasty  bool          // AfterFunc fires at once
 	locked chan struct{} // AfterFunc and Stop hang until it is closed
 	panics bool          // AfterFunc and Stop panic
@@ -96,12 +96,12 @@ func (d *fakeDriver) afterFuncs() int {
 	return d.calls
 }
 
-// fakeDrivers hands out drivers and remembers them.
+// fakeDrivers makes drivers and keeps them.
 type fakeDrivers struct {
 	mu  sync.Mutex
 	all []*fakeDriver
 
-	// make returns the driver of generation n, from 0; nil: one that works.
+	// make returns the driver of generation n, from 0; nil: a working one.
 	make func(n int) *fakeDriver
 }
 
@@ -122,8 +122,7 @@ func (f *fakeDrivers) last() *fakeDriver {
 	return f.all[len(f.all)-1]
 }
 
-// session is what embeds a Timer. The tests get from one to the other the way
-// that the package documentation shows.
+// A session embeds a Timer as its first field, as in the package documentation.
 type session struct {
 	Timer
 	id    int
@@ -131,8 +130,7 @@ type session struct {
 	mono  []int64 // monotonic clock of each expiry
 }
 
-// eventLoop stands in for an event loop: one goroutine that runs what is posted
-// to it.
+// An eventLoop is a goroutine that runs the functions posted to it.
 type eventLoop struct {
 	*Loop
 	w     *Wheel
@@ -199,7 +197,7 @@ func (e *eventLoop) do(f func()) {
 	<-done
 }
 
-// sleep waits d and for the loop, so that the caller may look at what it did.
+// sleep waits for d, and then for the loop to be idle.
 func (e *eventLoop) sleep(d time.Duration) {
 	time.Sleep(d)
 	e.do(func() {})

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// logBuffer keeps what is logged.
+// A logBuffer keeps the log.
 type logBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
@@ -102,8 +102,8 @@ func TestNeverFires(t *testing.T) {
 	})
 }
 
-// A timing wheel that is broken for good costs next to nothing, and every
-// deadline is met all the same.
+// A timing wheel that never works again costs next to nothing, and every deadline
+// is still met.
 func TestNeverFiresAgain(t *testing.T) {
 	deaf := func(int) *fakeDriver { return &fakeDriver{deaf: true} }
 	faulty(t, deaf, func(t *testing.T, w *Wheel, e *eventLoop, fakes *fakeDrivers) {
@@ -170,7 +170,7 @@ func TestWallClockSteps(t *testing.T) {
 	}
 }
 
-// A clock that is slewed, or stepped by little, is none of our business.
+// A clock that is slewed, or stepped slightly, causes no rebuild.
 func TestWallClockDrifts(t *testing.T) {
 	for _, step := range []time.Duration{25 * time.Millisecond, -25 * time.Millisecond} {
 		t.Run(step.String(), func(t *testing.T) {
@@ -189,8 +189,8 @@ func TestWallClockDrifts(t *testing.T) {
 	}
 }
 
-// A panic costs one generation, at once, and no deadline; where it does not end,
-// the pulses are left.
+// A panic costs one generation, at once, and no deadline. If every generation
+// panics, the pulses still wake the loops.
 func TestPanics(t *testing.T) {
 	for name, mk := range map[string]func(n int) *fakeDriver{
 		"once":   func(n int) *fakeDriver { return &fakeDriver{panics: n == 0} },
@@ -228,7 +228,7 @@ func TestLocksUp(t *testing.T) {
 		}
 		old.mu.Unlock()
 
-		// Another slot, so that the armer runs into it.
+		// Another slot, so that the scheduler calls AfterFunc.
 		var s session
 		e.do(func() { e.Arm(&s.Timer, e.now, 150*time.Millisecond) })
 		e.sleep(time.Second)
@@ -272,8 +272,8 @@ func TestCloseWhenLockedUp(t *testing.T) {
 	})
 }
 
-// The whole process stops: SIGSTOP, a paused virtual machine. Neither the loops
-// nor the watchdog run, and when they do again the watchdog may be first.
+// The whole process stops, as for SIGSTOP or a paused virtual machine: neither the
+// loops nor the watchdog run, and afterwards the watchdog may run first.
 func TestProcessStallIsNoFault(t *testing.T) {
 	for stall := int64(1); stall < 200; stall = stall*4/3 + 1 {
 		for offset := range int64(10) {
@@ -300,8 +300,8 @@ func TestProcessStallIsNoFault(t *testing.T) {
 				}
 			}
 			run(20)
-			// It stops shortly before or after a pulse. The pulse comes late;
-			// after that the timing wheel gets the processor.
+			// It stops shortly before or after a pulse. The pulse is late, and the
+			// timing wheel runs after it.
 			for range offset {
 				h.mono += tick / 10
 				h.settle()
@@ -349,9 +349,9 @@ func TestRebuildPauses(t *testing.T) {
 		t.Errorf("the pause grew to %v", time.Duration(d.pause))
 	}
 	go h.a.run() // newHand does not
-	h.w.armer.Load().retire()
+	h.w.scheduler.Load().retire()
 	for _, a := range h.w.retired {
 		<-a.gone
 	}
-	<-h.w.armer.Load().gone
+	<-h.w.scheduler.Load().gone
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/RussellLuo/timingwheel"
 )
 
-// What timingwheel's own goroutine and its callers meet between two of its
-// instructions cannot be had through its interface: these tests hold the locks
-// of its buckets, which is what a busy machine does by chance.
+// The races between timingwheel's goroutine and its callers cannot be produced
+// through its interface: these tests hold the locks of its buckets, as a busy machine
+// does by chance.
 
 // bucketLock returns the lock of bucket i.
 func bucketLock(tw *timingwheel.TimingWheel, i int) *sync.Mutex {
@@ -27,14 +27,13 @@ func bucketLock(tw *timingwheel.TimingWheel, i int) *sync.Mutex {
 	return (*sync.Mutex)(unsafe.Add(b.UnsafePointer(), mu.Offset))
 }
 
-// wheelTime returns its own clock in ms, which is the wall clock of the latest
-// expiry.
+// wheelTime returns its clock in ms: the wall clock at the latest expiry.
 func wheelTime(tw *timingwheel.TimingWheel) int64 {
 	f := reflect.ValueOf(tw).Elem().FieldByName("currentTime")
 	return atomic.LoadInt64((*int64)(unsafe.Pointer(f.UnsafeAddr())))
 }
 
-// levels returns how many levels of buckets it has.
+// levels returns the number of its levels of buckets.
 func levels(tw *timingwheel.TimingWheel) (n int) {
 	for tw != nil {
 		n++
@@ -45,10 +44,9 @@ func levels(tw *timingwheel.TimingWheel) (n int) {
 }
 
 // TestBareTimingwheelLocksUp shows the fault that this package is built around
-// (timingwheel issue 53): a caller of AfterFunc that is delayed leaves two
-// rounds of timers in one bucket, Flush puts the later one back into the bucket
-// that it holds the lock of, and the wheel stands still for ever. As nothing
-// frees it, it happens in a process of its own.
+// (timingwheel issue 53): a delayed caller of AfterFunc leaves two rounds of timers in
+// one bucket, Flush puts the later one back into the bucket whose lock it holds, and
+// the wheel stops for ever. As nothing frees it, it runs in a process of its own.
 func TestBareTimingwheelLocksUp(t *testing.T) {
 	const env, locked = "HEARTWHEEL_TEST_LOCK_UP", 42
 	if os.Getenv(env) != "" {
@@ -77,8 +75,8 @@ func TestBareTimingwheelLocksUp(t *testing.T) {
 	}
 }
 
-// lockUp reports whether it has locked up a bare timingwheel. It needs some
-// luck with the clock.
+// lockUp reports whether it has locked up a bare timingwheel, which depends on the
+// clock.
 func lockUp() bool {
 	const tickMs, size = 10, 8
 	tw := timingwheel.NewTimingWheel(tickMs*time.Millisecond, size)
@@ -111,8 +109,8 @@ func lockUp() bool {
 	time.Sleep(2 * time.Millisecond)
 	go after(v + size) // within the span of the wheel, but a round later
 	time.Sleep(5 * time.Millisecond)
-	// A waiter that finds the lock taken again after a millisecond has it handed
-	// over, and so do those after it: in turn, with nobody overtaking.
+	// A waiter that finds the lock taken again after a millisecond gets it next, and
+	// so do those after it, in order.
 	mu.Unlock()
 	mu.Lock()
 	time.Sleep(2 * time.Millisecond)
@@ -134,7 +132,7 @@ func lockUp() bool {
 	}
 }
 
-// heldBucket returns a bucket whose lock is held for long, -1 for none.
+// heldBucket returns a bucket whose lock is held for long, -1 if there is none.
 func heldBucket(tw *timingwheel.TimingWheel, size int) int {
 	for i := range size {
 		give := time.Now().Add(100 * time.Millisecond)
@@ -157,7 +155,7 @@ func heldBucket(tw *timingwheel.TimingWheel, size int) int {
 func TestDelaysDoNotLockUp(t *testing.T) {
 	w := New(Config{Tick: 10 * time.Millisecond})
 	defer w.Close()
-	first := w.armer.Load()
+	first := w.scheduler.Load()
 	tw := first.tw.(realDriver).tw
 
 	quit := make(chan struct{})
@@ -211,8 +209,7 @@ func TestDelaysDoNotLockUp(t *testing.T) {
 	}
 }
 
-// A timingwheel that is locked up for good: every bucket, so that Flush hangs,
-// AfterFunc hangs, and Stop.
+// Every bucket of timingwheel is locked up, so that Flush, AfterFunc and Stop hang.
 func TestRealLockUp(t *testing.T) {
 	w := New(Config{Tick: 20 * time.Millisecond})
 	defer w.Close()
@@ -238,7 +235,7 @@ func TestRealLockUp(t *testing.T) {
 	}
 	<-arm()
 
-	tw := w.armer.Load().tw.(realDriver).tw
+	tw := w.scheduler.Load().tw.(realDriver).tw
 	before := w.Rebuilds()
 	for i := range driverSlots {
 		bucketLock(tw, i).Lock()
@@ -253,7 +250,7 @@ func TestRealLockUp(t *testing.T) {
 	for w.Rebuilds() == before {
 		time.Sleep(time.Millisecond)
 	}
-	if w.armer.Load().tw.(realDriver).tw == tw {
+	if w.scheduler.Load().tw.(realDriver).tw == tw {
 		t.Error("the locked-up timing wheel is still in use")
 	}
 }

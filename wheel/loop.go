@@ -7,84 +7,87 @@ import (
 )
 
 const (
-	// stallTicks is the longest gap between two readings of the loop clock,
-	// in ticks, that still counts as ordinary work.
+	// stallTicks is the longest gap between two readings of the loop clock, in
+	// ticks, that does not count as a stall.
 	stallTicks = 3
 
-	// relinksPerDue bounds how many refreshed timers one Advance relinks, as a
-	// multiple of how many due ones it may report. A relink is a few dozen
-	// nanoseconds, a close is some microseconds.
+	// relinksPerDue bounds the refreshed timers that an Advance relinks, as a
+	// multiple of the due ones that it may report. A relink takes some tens of
+	// nanoseconds, a close some microseconds.
 	relinksPerDue = 16
 
 	// maxLimit keeps relinksPerDue x limit within an int.
 	maxLimit = 1 << 24
 
-	// The timers that are near are swept through when the first of them is due,
-	// but not sooner after the last time than nearPause, nor than sweepPause for
-	// each of them, up to a tick. A visit takes 7 ns where there are 100, 25
-	// where there are 10,000 and 100 where there are 100,000 (BenchmarkSweep): so
-	// sweeps take 0.4, 5 and 20 percent of the loop.
+	// A sweep visits all near timers when the first of them is due, but not
+	// before nearPause after the last sweep, nor before sweepPause for each near
+	// timer, a tick at most. A visit takes 7 ns with 100 near timers, 25 ns with
+	// 10,000 and 100 ns with 100,000 (BenchmarkSweep): 0.4, 5 and 20 percent of
+	// the loop's time.
 	nearPause  = int64(200 * time.Microsecond)
 	sweepPause = int64(500 * time.Nanosecond)
 
 	never = math.MaxInt64
 )
 
-// Loop holds the deadlines of one event loop.
+// A Loop holds the deadlines of one event loop.
 //
-// Every method is Loop only, which means: one goroutine at a time, unless it
-// says otherwise.
+// Its methods are for that event loop's goroutine ("Loop only"), unless they say
+// otherwise.
 type Loop struct {
 	// Static after construction.
 	w     *Wheel
-	rec   *ledger
-	alarm alarm // wakes the loop at wakeAt
+	wakes *wakeTable
+	alarm alarm // wakes the loop at alarmAt
 	tick  int64
 	mask  int64
-	lists []Timer // sentinels of the circular lists: slot k&mask stands for tick k; behind the slots, two for what is near
+
+	// Sentinels of circular lists. Slot k&mask is for tick k; the two after the
+	// slots are for near timers.
+	lists []Timer
 
 	// Owned by the loop.
-	asked    []int64 // tick for which slot i has last asked to be woken
-	cur      int64   // first tick that has not been visited to its end
-	floor    int64   // first tick to come: nothing is linked in a slot before it
-	n        int     // armed timers
-	near     int32   // list of the timers that are too close to their deadlines for a slot
-	sweeping int32   // the other one: what is left to visit of the sweep under way
-	crowd    int     // timers in both
-	nearAt   int64   // loop clock; none in near is due before
-	restTo   int64   // loop clock of the next sweep, at the earliest
-	wakeAt   int64   // monotonic time the alarm was last set to
-	aimed    bool    // it was set since the latest Advance began, so that one is to come
-	prev     int64   // previous reading of the monotonic clock; -1 before the first
-	credit   int64   // what the loop clock is behind the monotonic clock
-	iters    *iteration
+	requested    []int64 // by slot: tick of the latest wake requested
+	cur          int64   // first tick whose slot has not been visited completely
+	floor        int64   // first tick in the future: no timer is linked in a slot before it
+	n            int     // armed timers
+	near         int32   // list of the timers too close to their deadlines for a slot
+	sweeping     int32   // the other one: near timers that the current sweep has yet to visit
+	nearCount    int     // timers in both
+	nearAt       int64   // loop clock; no timer in near is due before
+	sweepFrom    int64   // loop clock; the next sweep does not begin before
+	alarmAt      int64   // monotonic time that the alarm was last set to
+	alarmPending bool    // the alarm was set since the latest Advance began, and has yet to cause another
+	prev         int64   // previous reading of the monotonic clock; -1 before the first
+	credit       int64   // monotonic clock less loop clock
+	iters        *iteration
 
-	// Read by anyone.
+	// Atomic.
 	stalls   atomic.Uint64
 	credited atomic.Int64
 }
 
-// iteration is an All in progress.
+// An iteration is a call of All in progress.
 type iteration struct {
 	next  *Timer
 	outer *iteration
 }
 
-func newLoop(w *Wheel, rec *ledger) *Loop {
+func newLoop(w *Wheel, wakes *wakeTable) *Loop {
 	n := w.cfg.Slots
 	l := &Loop{
-		w:        w,
-		rec:      rec,
-		alarm:    w.newAlarm(func() { w.wake(rec) }),
-		tick:     int64(w.cfg.Tick),
-		mask:     int64(n - 1),
-		lists:    make([]Timer, n+2),
-		asked:    make([]int64, n),
-		near:     int32(n),
-		sweeping: int32(n + 1),
-		nearAt:   never,
-		wakeAt:   never,
-		prev:     -1,
+		w:         w,
+		wakes:     wakes,
+		alarm:     w.newAlarm(func() { w.wake(wakes) }),
+		tick:      int64(w.cfg.Tick),
+		mask:      int64(n - 1),
+		lists:     make([]Timer, n+2),
+		requested: make([]int64, n),
+		near:      int32(n),
+		sweeping:  int32(n + 1),
+		nearAt:    never,
+		alarmAt:   never,
+		prev:      -1,
 	}
 	for i := range l.lists {
 		s := &l.lists[i]
@@ -95,16 +98,15 @@ func newLoop(w *Wheel, rec *ledger) *Loop {
 	return l
 }
 
-// Now reads the loop clock in ns: monotonic time less what has been credited.
-// Call it once at the start of every callback of the loop and hand the result
-// to Touch, Arm and Advance.
+// Now returns the loop clock in ns: monotonic time less the credit for stalls. Call
+// it once at the start of every callback of the event loop, and pass the result to
+// Touch, Arm and Advance.
 //
-// If more than three ticks have passed since the previous call, then this
-// process was stopped, starved or blocked, and the loop could not read its
-// sockets meanwhile. All of that but one tick is credited: the loop clock does
-// not move during it, so no deadline runs out in the time of our own stall. The
-// wheel asks for a call every tick, also of an idle loop, so that only a stall
-// can make the gap that long.
+// If more than three ticks have passed since the previous call, this process was
+// stopped, starved or blocked, and could not read its sockets meanwhile. All but
+// one tick of that is credited: the loop clock does not count it, so no deadline
+// expires because of a stall of our own. The wheel wakes every loop once a tick,
+// also an idle one, so only a stall makes a gap that long.
 func (l *Loop) Now() int64 {
 	m := l.w.clock()
 	if gap := m - l.prev; gap > stallTicks*l.tick && l.prev >= 0 {
@@ -114,28 +116,28 @@ func (l *Loop) Now() int64 {
 	return m - l.credit
 }
 
-// stalled credits d: every tick now comes that much later in monotonic time.
+// stalled adds d to the credit, which delays every tick by d in monotonic time.
 func (l *Loop) stalled(d int64) {
 	l.stalls.Add(1)
 	l.credited.Add(d)
 	l.credit += d
 
-	l.rec.mu.Lock()
-	for i := range l.asked {
+	l.wakes.mu.Lock()
+	for i := range l.requested {
 		if s := &l.lists[i]; s.next == s {
-			l.asked[i] = 0 // asks again, for the new time, when it is used
+			l.requested[i] = 0 // its next use requests a wake at the new time
 		} else {
-			l.rec.set(i, l.dueAt(l.asked[i]))
+			l.wakes.requestLocked(i, l.dueAt(l.requested[i]))
 		}
 	}
-	l.rec.mu.Unlock()
+	l.wakes.mu.Unlock()
 	l.w.kick()
 }
 
 // dueAt returns the monotonic time at which tick k begins.
 func (l *Loop) dueAt(k int64) int64 { return k*l.tick + l.credit }
 
-// Stalls returns how often Now has credited a stall, and how much in all. Safe
+// Stalls returns the number of stalls that Now has credited and their total. Safe
 // for concurrent use.
 func (l *Loop) Stalls() (n uint64, total time.Duration) {
 	return l.stalls.Load(), time.Duration(l.credited.Load())
@@ -144,42 +146,42 @@ func (l *Loop) Stalls() (n uint64, total time.Duration) {
 // Len returns the number of armed timers.
 func (l *Loop) Len() int { return l.n }
 
-// Arm starts t, or starts it anew: its last sign of life is now (loop clock)
-// and it is due timeout later. The timeout is rounded up to milliseconds and
-// clamped to 0 … 49 days; 0 is due at once.
+// Arm starts or restarts t: its last activity is now (loop clock), and it is due
+// timeout later. The timeout is rounded up to milliseconds and clamped to 0 … 49
+// days; 0 is due at once.
 func (l *Loop) Arm(t *Timer, now int64, timeout time.Duration) {
 	t.last = now
 	t.timeout = timeoutMillis(timeout)
-	l.raise(l.prev - l.credit)
+	l.raiseFloor(l.prev - l.credit)
 	if t.Armed() {
-		l.hasten(t)
+		l.relinkEarlier(t)
 		return
 	}
 	l.n++
-	l.link(t, l.place(t.Deadline()), false)
-	l.aim()
+	l.link(t, l.visitTick(t.Deadline()), false)
+	l.setAlarm()
 }
 
-// SetTimeout changes the timeout of t and keeps its last sign of life. It does
-// not arm t.
+// SetTimeout changes the timeout of t and keeps its last activity. It does not arm
+// t.
 func (l *Loop) SetTimeout(t *Timer, timeout time.Duration) {
 	t.timeout = timeoutMillis(timeout)
-	l.raise(l.prev - l.credit)
+	l.raiseFloor(l.prev - l.credit)
 	if t.Armed() {
-		l.hasten(t)
+		l.relinkEarlier(t)
 	}
 }
 
-// hasten relinks t if its slot is visited too late for it. If it is due later
-// it stays: the visit of its slot puts it where it then belongs.
-func (l *Loop) hasten(t *Timer) {
+// relinkEarlier relinks t if its slot is visited too late for its deadline. If the
+// slot is visited early enough, that visit relinks it.
+func (l *Loop) relinkEarlier(t *Timer) {
 	if l.isNear(t) {
 		l.nearAt = min(l.nearAt, t.Deadline())
-	} else if k := l.place(t.Deadline()); k < l.tickOf(t.list) {
+	} else if k := l.visitTick(t.Deadline()); k < l.tickOf(t.list) {
 		l.unlink(t)
 		l.link(t, k, false)
 	}
-	l.aim()
+	l.setAlarm()
 }
 
 // Cancel stops t. It does nothing if t is not armed.
@@ -192,25 +194,24 @@ func (l *Loop) Cancel(t *Timer) {
 }
 
 // Advance calls due for every timer that is due at now (loop clock), in no
-// particular order and never before its deadline. The timer is not armed any
-// more when due is called; due may arm it again, and may arm or cancel any other
-// timer of this loop.
+// particular order and never before its deadline. The timer is disarmed before the
+// call; due may arm it again, and may arm or cancel any other timer of this loop.
 //
-// It makes at most limit calls of due (a limit under 1 counts as 1) and relinks
-// at most 16 times as many timers that were refreshed meanwhile. If that was
-// not enough it returns true: let other events be served, then call it again.
-// What was not armed and due arms is never due in the same call. Where many are
-// due together some wait for the next wake: for 200 µs, or 0.5 µs for each that
-// is due within two ticks if that is more, but not more than a tick.
+// It calls due at most limit times (a limit below 1 means 1), and relinks at most
+// 16 times as many timers that were touched meanwhile. It returns true if work is
+// left: serve other events, then call it again. A timer that due arms is never due
+// in the same call. If many timers are due together some wait for the next wake,
+// which comes after 200 µs, or 0.5 µs for each timer due within two ticks if that
+// is longer, a tick at most.
 func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 	limit = min(max(limit, 1), maxLimit)
 	moves := relinksPerDue * limit
 
-	l.raise(now)
-	l.aimed = false
+	l.raiseFloor(now)
+	l.alarmPending = false
 	l.sweep(now)
-	// From both ends in turn: every timer is a cache miss, and this way two are
-	// under way at once. All state is in l, so due may do with it what it likes.
+	// Alternate between both ends: every timer is a cache miss, and this way two
+	// are in flight. All state is in l, so that due may change it.
 	for back := false; ; back = !back {
 		s := &l.lists[l.sweeping]
 		if s.next == s {
@@ -234,7 +235,7 @@ func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 			}
 			moves--
 			l.unlink(t)
-			l.link(t, l.place(d), back)
+			l.link(t, l.visitTick(d), back)
 			continue
 		}
 		if limit == 0 {
@@ -246,13 +247,12 @@ func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 		l.n--
 		due(t)
 	}
-	l.aim()
+	l.setAlarm()
 	return more
 }
 
-// raise keeps floor ahead of the loop clock, and where there is nothing to
-// visit, cur with it.
-func (l *Loop) raise(now int64) {
+// raiseFloor keeps floor after the loop clock, and cur at floor if nothing is armed.
+func (l *Loop) raiseFloor(now int64) {
 	if next := now/l.tick + 1; next > l.floor {
 		l.floor = next
 	}
@@ -261,37 +261,37 @@ func (l *Loop) raise(now int64) {
 	}
 }
 
-// sweep begins to visit what is near, if one of it may be due, the last sweep
-// was not just now, and none is under way.
+// sweep begins a sweep, if a near timer may be due, the last sweep was long enough
+// ago, and none is under way.
 func (l *Loop) sweep(now int64) {
-	if s := &l.lists[l.sweeping]; now < l.nearAt || now < l.restTo || s.next != s {
+	if s := &l.lists[l.sweeping]; now < l.nearAt || now < l.sweepFrom || s.next != s {
 		return
 	}
 	l.near, l.sweeping = l.sweeping, l.near
 	l.nearAt = never
-	l.restTo = now + min(max(nearPause, int64(l.crowd)*sweepPause), l.tick)
+	l.sweepFrom = now + min(max(nearPause, int64(l.nearCount)*sweepPause), l.tick)
 }
 
-// aim sets the alarm to the next sweep, unless it goes off earlier anyway, or
-// just has: then the Advance that it leads to aims again.
-func (l *Loop) aim() {
+// setAlarm sets the alarm to the next sweep, unless it is set to go off earlier, or
+// just has: then the Advance that it causes sets it.
+func (l *Loop) setAlarm() {
 	if l.nearAt == never {
 		return
 	}
-	at := max(l.nearAt, l.restTo) + l.credit
-	if l.wakeAt <= at && (l.aimed || l.wakeAt > l.prev) {
+	at := max(l.nearAt, l.sweepFrom) + l.credit
+	if l.alarmAt <= at && (l.alarmPending || l.alarmAt > l.prev) {
 		return
 	}
-	l.wakeAt, l.aimed = at, true
+	l.alarmAt, l.alarmPending = at, true
 	l.alarm.Reset(time.Duration(at - l.w.clock()))
 }
 
-// All visits every armed timer, in no particular order, as in
+// All visits every armed timer, in no particular order:
 //
 //	for t := range l.All { … }
 //
-// Any timer may be cancelled or armed meanwhile: a cancelled one is not visited
-// any more, one that is armed or moved may be visited or not, or twice.
+// The body may cancel and arm timers. A cancelled timer is not visited; one that is
+// armed or relinked may be visited once, twice or not at all.
 func (l *Loop) All(yield func(*Timer) bool) {
 	it := &iteration{outer: l.iters}
 	l.iters = it
@@ -308,24 +308,24 @@ func (l *Loop) All(yield func(*Timer) bool) {
 	}
 }
 
-// place returns the tick at which a timer with that deadline is to be visited:
-// the last one that is a whole tick before it, so that who was touched by then
-// moves on and few are near; at the latest the farthest one that the ring
-// reaches, from where it hops on. Before floor means: it is near.
-func (l *Loop) place(deadline int64) int64 {
+// visitTick returns the tick at which to visit a timer with that deadline: the last
+// one that is a whole tick before it, so that timers touched by then move on and few
+// become near; at most the farthest that the ring reaches, where it is linked again.
+// A tick before floor means that the timer is near.
+func (l *Loop) visitTick(deadline int64) int64 {
 	return min(deadline/l.tick-1, l.cur+l.mask)
 }
 
-// tickOf returns the tick that slot i stands for at present.
+// tickOf returns the tick that slot i is for at present.
 func (l *Loop) tickOf(i int32) int64 { return l.cur + (int64(i)-l.cur)&l.mask }
 
-// isNear reports whether t, which is armed, is in no slot any more.
+// isNear reports whether t, which is armed, is in no slot.
 func (l *Loop) isNear(t *Timer) bool { return int64(t.list) > l.mask }
 
-// link adds t to the slot of tick k, or to those near, at the end or at the
-// front, and sees to it that the loop is woken for the slot; for those near aim
-// does that. What comes from the back of a list goes to the front of the next,
-// so that timers that are neighbours in memory stay neighbours in the lists.
+// link adds t to the slot of tick k, or to the near list if k is before floor, at the
+// front or the end, and requests a wake for the slot; setAlarm does so for the near
+// list. A timer from the back of a list goes to the front of the next, so that
+// neighbours in memory stay neighbours in the lists.
 func (l *Loop) link(t *Timer, k int64, front bool) {
 	i := l.near
 	if k >= l.floor {
@@ -341,18 +341,18 @@ func (l *Loop) link(t *Timer, k int64, front bool) {
 	prev.next, next.prev = t, t
 
 	if k < l.floor {
-		l.crowd++
+		l.nearCount++
 		l.nearAt = min(l.nearAt, t.Deadline())
-	} else if l.asked[i] != k {
-		l.asked[i] = k
-		if l.rec.ask(int(i), l.dueAt(k)) {
+	} else if l.requested[i] != k {
+		l.requested[i] = k
+		if l.wakes.request(int(i), l.dueAt(k)) {
 			l.w.kick()
 		}
 	}
 }
 
-// unlink takes t out of its list. What a slot has asked for, and the alarm,
-// stay: at worst it is one wake too many.
+// unlink removes t from its list. The wake requested for its slot and the alarm
+// stay, which at worst causes a needless wake.
 func (l *Loop) unlink(t *Timer) {
 	for it := l.iters; it != nil; it = it.outer {
 		if it.next == t {
@@ -360,7 +360,7 @@ func (l *Loop) unlink(t *Timer) {
 		}
 	}
 	if l.isNear(t) {
-		l.crowd--
+		l.nearCount--
 	}
 	t.prev.next = t.next
 	t.next.prev = t.prev

@@ -11,7 +11,7 @@ const (
 	tick = 100 * ms
 )
 
-// manual is a loop of a wheel that does not run: time is a number, and nothing
+// A manual is a loop of a wheel that is not running: time is a number, and nothing
 // wakes it.
 type manual struct {
 	*Loop
@@ -28,13 +28,13 @@ func newManual(cfg Config) *manual {
 	return m
 }
 
-// silentAlarm never goes off. It counts how often it is set.
+// A silentAlarm never goes off. It counts how often it is set.
 type silentAlarm int
 
 func (a *silentAlarm) Reset(time.Duration) bool { *a++; return true }
 
-// at sets the monotonic clock, reads the loop clock and advances; it returns
-// what was due, in order.
+// at sets the monotonic clock, reads the loop clock and advances. It returns the due
+// timers, in order.
 func (m *manual) at(t *testing.T, mono int64) (due []*Timer) {
 	t.Helper()
 	m.mono = mono
@@ -57,7 +57,7 @@ func (m *manual) check(t *testing.T) {
 	}
 }
 
-// to advances tick by tick, as the pulses would have it.
+// to advances tick by tick, like the pulses.
 func (m *manual) to(t *testing.T, mono int64) (due []*Timer) {
 	t.Helper()
 	for m.mono < mono {
@@ -81,7 +81,7 @@ func TestDueAtTheDeadline(t *testing.T) {
 		if due := m.to(t, tm.Deadline()-1); len(due) != 0 {
 			t.Errorf("%v: due before its deadline", timeout)
 		}
-		if at := m.wakeAt; at != tm.Deadline() {
+		if at := m.alarmAt; at != tm.Deadline() {
 			t.Errorf("%v: the alarm is set to %d, the deadline is %d", timeout, at, tm.Deadline())
 		}
 		if due := m.at(t, tm.Deadline()); len(due) != 1 {
@@ -93,7 +93,7 @@ func TestDueAtTheDeadline(t *testing.T) {
 	}
 }
 
-// Deadlines close at hand are met also where the latest Advance was long ago.
+// Close deadlines are met even if the latest Advance was long ago.
 func TestArmLongAfterAdvance(t *testing.T) {
 	for name, arm := range map[string]func(m *manual, tm *Timer){
 		"Arm": func(m *manual, tm *Timer) {
@@ -113,8 +113,8 @@ func TestArmLongAfterAdvance(t *testing.T) {
 		m.Arm(&tm, m.Now(), time.Second)
 		m.mono = 1230 * ms
 		arm(m, &tm)
-		if m.wakeAt != tm.Deadline() {
-			t.Errorf("%s: the alarm is set to %d, the deadline is %d", name, m.wakeAt, tm.Deadline())
+		if m.alarmAt != tm.Deadline() {
+			t.Errorf("%s: the alarm is set to %d, the deadline is %d", name, m.alarmAt, tm.Deadline())
 		}
 		m.check(t)
 	}
@@ -128,13 +128,13 @@ func TestArmInAnOldLoop(t *testing.T) {
 	for i := range tms {
 		m.Arm(&tms[i], m.Now(), 37500*time.Millisecond)
 	}
-	if m.crowd != 0 {
-		t.Errorf("%d are near, 37.5 s before their deadline", m.crowd)
+	if m.nearCount != 0 {
+		t.Errorf("%d are near, 37.5 s before their deadline", m.nearCount)
 	}
 	m.check(t)
 }
 
-// An alarm that has gone off is not set again before the loop has answered.
+// An alarm that has gone off is not set again before the loop has advanced.
 func TestAlarmIsSetOnce(t *testing.T) {
 	m := newManual(Config{})
 	var dead, live Timer
@@ -154,14 +154,14 @@ func TestAlarmIsSetOnce(t *testing.T) {
 	}
 }
 
-// What has been touched a whole tick before its deadline is never near.
+// A timer touched a whole tick before its deadline is never near.
 func TestTouchedInTimeIsNotNear(t *testing.T) {
 	m := newManual(Config{})
 	var tm Timer
 	m.Arm(&tm, m.Now(), 10*time.Second)
 	for range 500 {
 		m.to(t, m.mono+tick)
-		if m.crowd != 0 {
+		if m.nearCount != 0 {
 			t.Fatalf("near with %v left", time.Duration(tm.Deadline()-m.mono))
 		}
 		if tm.Deadline()-m.mono <= 2*tick {
@@ -170,35 +170,35 @@ func TestTouchedInTimeIsNotNear(t *testing.T) {
 	}
 }
 
-// A crowd that is near is not swept through for each that is due, and a few do
-// not wait.
+// Many near timers are not swept for each one that is due; a few do not wait.
 func TestSweepsRest(t *testing.T) {
-	for crowd, want := range map[int]int64{1: nearPause, 100: nearPause, 1000: 1000 * sweepPause, 300_000: tick} {
+	for nearCount, want := range map[int]int64{1: nearPause, 100: nearPause, 1000: 1000 * sweepPause, 300_000: tick} {
 		m := newManual(Config{})
-		tms := make([]Timer, crowd)
+		tms := make([]Timer, nearCount)
 		for i := range tms {
 			m.Arm(&tms[i], 0, 10_050*time.Millisecond)
 		}
 		m.to(t, 9_920*ms)
-		if m.crowd != crowd {
-			t.Fatalf("%d of %d are near", m.crowd, crowd)
+		if m.nearCount != nearCount {
+			t.Fatalf("%d of %d are near", m.nearCount, nearCount)
 		}
 		var first, second Timer
 		m.Arm(&first, m.Now(), time.Millisecond)
 		if due := m.at(t, m.mono+ms); len(due) != 1 || due[0] != &first {
-			t.Fatalf("crowd %d: %d are due, want the first", crowd, len(due))
+			t.Fatalf("nearCount %d: %d are due, want the first", nearCount, len(due))
 		}
 		swept := m.mono
 		m.Arm(&second, m.Now(), 0)
 		if due := m.at(t, swept+want-1); len(due) != 0 {
-			t.Errorf("crowd %d: swept again within %v", crowd, time.Duration(want))
+			t.Errorf("nearCount %d: swept again within %v", nearCount, time.Duration(want))
 		}
-		if m.wakeAt < swept+want || m.wakeAt > swept+want+sweepPause {
-			t.Errorf("crowd %d: the alarm is set to %v after the sweep, want %v", crowd, time.Duration(m.wakeAt-swept),
+		if m.alarmAt < swept+want || m.alarmAt > swept+want+sweepPause {
+			t.Errorf("nearCount %d: the alarm is set to %v after the sweep, want %v",
+				nearCount, time.Duration(m.alarmAt-swept),
 				time.Duration(want))
 		}
-		if due := m.at(t, m.wakeAt); len(due) != 1 || due[0] != &second {
-			t.Errorf("crowd %d: %d are due after the rest, want the second", crowd, len(due))
+		if due := m.at(t, m.alarmAt); len(due) != 1 || due[0] != &second {
+			t.Errorf("nearCount %d: %d are due after the rest, want the second", nearCount, len(due))
 		}
 	}
 }
@@ -329,7 +329,7 @@ func TestAdvanceEndsWhenEverythingIsArmedAgain(t *testing.T) {
 			t.Fatalf("%d were due, want %d", n, len(tms))
 		}
 	}
-	// A laggard: its Advance is far behind the clock.
+	// Its Advance is far behind the clock.
 	for range 40 {
 		m.mono += 3 * tick
 		m.Advance(m.Now(), 1, func(tm *Timer) { m.Arm(tm, m.Now(), 0) })
@@ -375,7 +375,7 @@ func TestAdvanceIsBounded(t *testing.T) {
 		t.Errorf("a limit under 1: more %v, %d left", more, m.Len())
 	}
 
-	// Only refreshed ones: bounded too.
+	// Touched ones alone: bounded too.
 	m = newManual(Config{})
 	for i := range tms {
 		m.Arm(&tms[i], 0, time.Second)
@@ -407,7 +407,7 @@ func TestLongLag(t *testing.T) {
 	for i := range tms {
 		m.Arm(&tms[i], 0, time.Duration(i)*100*time.Millisecond)
 	}
-	// The clock reaches tick 90 at once: eleven times round the ring.
+	// The clock jumps to tick 90, eleven times round the ring.
 	if m.Advance(90*tick, 1000, func(tm *Timer) {
 		if tm.Deadline() > 90*tick {
 			t.Error("due early")
@@ -455,7 +455,7 @@ func TestNowCreditsStalls(t *testing.T) {
 	if now := m.Now(); now != 11_000*ms {
 		t.Errorf("Now moved to %d", now)
 	}
-	if got := m.rec.recs[far.list].due; got != m.tickOf(far.list)*tick+20_100*ms+1 {
+	if got := m.wakes.records[far.list].due; got != m.tickOf(far.list)*tick+20_100*ms+1 {
 		t.Errorf("the far slot is woken for at %d", got)
 	}
 }
@@ -529,11 +529,11 @@ func TestCheckFinds(t *testing.T) {
 		"tail":          func(m *manual, a, b *Timer) { m.lists[a.list].prev = a },
 		"cycle":         func(m *manual, a, b *Timer) { b.next = a },
 		"late":          func(m *manual, a, b *Timer) { a.timeout = 100 },
-		"not asked":     func(m *manual, a, b *Timer) { m.asked[a.list]++ },
-		"wrong wake":    func(m *manual, a, b *Timer) { m.rec.recs[a.list].due-- },
-		"not armed":     func(m *manual, a, b *Timer) { clear(m.rec.dirty) },
-		"late wake":     func(m *manual, a, b *Timer) { m.rec.recs[a.list].target = 1 << 60 },
-		"woken already": func(m *manual, a, b *Timer) { m.rec.recs[a.list].due = 0 },
+		"not requested": func(m *manual, a, b *Timer) { m.requested[a.list]++ },
+		"wrong wake":    func(m *manual, a, b *Timer) { m.wakes.records[a.list].due-- },
+		"not armed":     func(m *manual, a, b *Timer) { clear(m.wakes.dirty) },
+		"late wake":     func(m *manual, a, b *Timer) { m.wakes.records[a.list].target = 1 << 60 },
+		"woken already": func(m *manual, a, b *Timer) { m.wakes.records[a.list].due = 0 },
 		"cursor":        func(m *manual, a, b *Timer) { m.cur = m.floor + 1 },
 	} {
 		m := newManual(Config{})

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// handDriver fires when it is told to.
+// A handDriver fires when the test says so.
 type handDriver struct {
 	clock func() int64
 	queue []handTimer
@@ -47,7 +47,7 @@ func (d *handDriver) fire() {
 	}
 }
 
-// handAlarm goes off when it is told to.
+// A handAlarm goes off when the test says so.
 type handAlarm struct {
 	clock func() int64
 	set   bool
@@ -67,11 +67,11 @@ func (a *handAlarm) fire() {
 	}
 }
 
-// hand is a running wheel without goroutines, with one loop.
+// A hand is a running wheel without goroutines, with one loop.
 type hand struct {
 	*Loop
 	w     *Wheel
-	a     *armer
+	a     *scheduler
 	d     *handDriver
 	alarm *handAlarm // of the latest loop
 	mono  int64
@@ -88,21 +88,21 @@ func newHand(cfg Config) *hand {
 		h.alarm = &handAlarm{clock: clock, f: f}
 		return h.alarm
 	}
-	h.a = newArmer(h.w, 1)
-	h.w.armer.Store(h.a)
+	h.a = newScheduler(h.w, 1)
+	h.w.scheduler.Store(h.a)
 	h.Loop = h.w.NewLoop(func() { h.wakes++ })
 	return h
 }
 
-// settle lets the timing wheel and the armer do all they can do now.
+// settle runs the timing wheel and the scheduler until neither has work.
 func (h *hand) settle() {
 	for {
 		h.d.fire()
 		h.alarm.fire()
 		select {
 		case <-h.a.work:
-			for _, g := range *h.w.ledgers.Load() {
-				h.a.arm(g)
+			for _, wt := range *h.w.wakeTables.Load() {
+				h.a.arm(wt)
 			}
 		default:
 			return
@@ -230,9 +230,8 @@ func TestModel(t *testing.T) {
 				sweeping := h.lists[h.sweeping].next != &h.lists[h.sweeping]
 				advance(t, rapid.IntRange(1, 4).Draw(t, "limit"), true)
 				for i, d := range model {
-					// What has become near since the last sweep began waits for
-					// the next.
-					if d <= now && !(h.isNear(&sessions[i].Timer) && (sweeping || h.restTo > now)) {
+					// Timers that became near since the last sweep began wait for the next.
+					if d <= now && !(h.isNear(&sessions[i].Timer) && (sweeping || h.sweepFrom > now)) {
 						t.Fatalf("session %d, deadline %d, was passed over at %d", i, d, now)
 					}
 				}
@@ -251,17 +250,17 @@ func TestModel(t *testing.T) {
 					if d, ok := model[sessionOf(tm).id]; !ok || d != tm.Deadline() {
 						t.Fatalf("session %d: deadline %d, want %d %v", sessionOf(tm).id, tm.Deadline(), d, ok)
 					}
-					// The promise: not woken since the last Advance, so nothing
-					// was to be visited, or linked too late, until a moment ago.
+					// Not woken since the last Advance: so until a moment ago no timer
+					// was to be visited or had been linked too late.
 					late := int64(0)
 					if h.isNear(tm) {
-						late = h.mono - max(tm.Deadline(), h.restTo) - h.credit
+						late = h.mono - max(tm.Deadline(), h.sweepFrom) - h.credit
 					} else {
 						due := max(h.dueAt(h.tickOf(tm.list)), linked[sessionOf(tm).id])
 						late = h.mono - due - int64(margin(h.w.fine))
 					}
 					if h.wakes == woken && late >= 0 {
-						t.Fatalf("session %d was to be looked at %v ago and nobody woke the loop", sessionOf(tm).id,
+						t.Fatalf("session %d was to be visited %v ago and the loop was not woken", sessionOf(tm).id,
 							time.Duration(late))
 					}
 				}

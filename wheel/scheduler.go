@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// armer owns one timing wheel and is the only goroutine that ever calls it. It
-// is a generation: when its timing wheel fails, both are abandoned, possibly
-// for ever inside AfterFunc, and the next generation takes over.
-type armer struct {
+// A scheduler owns one timing wheel, and its goroutine is the only one to call
+// AfterFunc. When the timing wheel fails, both are abandoned, possibly for ever
+// inside AfterFunc, and a scheduler of the next generation takes over.
+type scheduler struct {
 	// Static after construction.
 	w    *Wheel
 	gen  uint64
 	tw   driver
 	quit chan struct{} // closed by retire
-	work chan struct{} // 1 deep: some ledger is dirty
+	work chan struct{} // 1 deep: a wakeTable is dirty
 	done chan struct{} // closed when the goroutine has ended
 	gone chan struct{} // closed when the timing wheel has ended too
 }
 
-func newArmer(w *Wheel, gen uint64) *armer {
-	return &armer{
+func newScheduler(w *Wheel, gen uint64) *scheduler {
+	return &scheduler{
 		w:    w,
 		gen:  gen,
 		tw:   w.newDriver(w.fine),
@@ -31,80 +31,80 @@ func newArmer(w *Wheel, gen uint64) *armer {
 	}
 }
 
-// kick tells the armer that a ledger is dirty. It never blocks. Safe for
+// kick makes the scheduler look for dirty slots. It never blocks. Safe for
 // concurrent use.
-func (a *armer) kick() {
+func (s *scheduler) kick() {
 	select {
-	case a.work <- struct{}{}:
-	default: // it has yet to look anyway
+	case s.work <- struct{}{}:
+	default: // a kick is pending
 	}
 }
 
-func (a *armer) run() {
-	defer close(a.done)
-	defer a.guard()
+func (s *scheduler) run() {
+	defer close(s.done)
+	defer s.recoverPanic()
 	for {
 		select {
-		case <-a.quit:
+		case <-s.quit:
 			return
-		case <-a.work:
+		case <-s.work:
 		}
-		for _, g := range *a.w.ledgers.Load() {
-			a.arm(g)
+		for _, wt := range *s.w.wakeTables.Load() {
+			s.arm(wt)
 		}
 	}
 }
 
-// arm calls AfterFunc for every dirty slot of g.
-func (a *armer) arm(g *ledger) {
+// arm calls AfterFunc for every dirty slot of wt.
+func (s *scheduler) arm(wt *wakeTable) {
 	for {
-		now := a.w.clock()
-		i, target := g.take(a.gen, now, int64(reach(a.w.fine)))
+		now := s.w.clock()
+		i, target := wt.claim(s.gen, now, int64(reach(s.w.fine)))
 		if i < 0 {
 			return
 		}
-		delay := time.Duration(max(target-now, 0)) + margin(a.w.fine)
-		a.tw.AfterFunc(delay, func() { a.fire(g, i, target) })
+		delay := time.Duration(max(target-now, 0)) + margin(s.w.fine)
+		s.tw.AfterFunc(delay, func() { s.fire(wt, i, target) })
 	}
 }
 
-// guard turns a panic of the timing wheel into the end of this generation: on a
-// goroutine of ours it would end the process.
-func (a *armer) guard() {
+// recoverPanic, deferred, turns a panic of the timing wheel into the end of this
+// generation: on a goroutine of ours it would end the process.
+func (s *scheduler) recoverPanic() {
 	if p := recover(); p != nil {
-		a.w.cfg.Logger.Error("wheel: timing wheel panicked", "panic", p, "stack", string(debug.Stack()))
-		a.w.accuse(a.gen)
+		s.w.cfg.Logger.Error("wheel: timing wheel panicked", "panic", p, "stack", string(debug.Stack()))
+		s.w.reportFailure(s.gen)
 	}
 }
 
-// fire is what the timing wheel calls, on a goroutine of its own.
-func (a *armer) fire(g *ledger, i int, target int64) {
-	switch g.fired(a.gen, i, target, a.w.clock(), int64(2*a.w.fine)) {
-	case wild:
-		a.w.accuse(a.gen)
-	case hop:
-		a.kick()
-	case wake:
-		a.w.wake(g)
+// fire is called by the timing wheel, on a goroutine of its own.
+func (s *scheduler) fire(wt *wakeTable, i int, target int64) {
+	switch wt.fired(s.gen, i, target, s.w.clock(), int64(2*s.w.fine)) {
+	case firedFarEarly:
+		s.w.reportFailure(s.gen)
+	case firedPartWay:
+		s.kick()
+	case firedDue:
+		s.w.wake(wt)
 	}
 }
 
-// retire ends the armer and its timing wheel on a goroutine that nobody has to
-// wait for, as it may never end; gone tells.
-func (a *armer) retire() {
-	close(a.quit)
+// retire ends the scheduler and its timing wheel in the background, as that may
+// never end; gone is closed when it has.
+func (s *scheduler) retire() {
+	close(s.quit)
 	go func() {
-		defer close(a.gone)
-		defer a.guard()
-		// Stop beside a running AfterFunc can hang it, so let that end first,
-		// unless it is hung already.
+		defer close(s.gone)
+		defer s.recoverPanic()
+		// Stop can hang a concurrent AfterFunc, so let that return first, unless
+		// it hangs already.
 		t := time.NewTimer(retireGrace)
 		select {
-		case <-a.done:
+		case <-s.done:
 		case <-t.C:
 		}
 		t.Stop()
-		a.tw.Stop()
-		<-a.done
+		s.tw.Stop()
+		<-s.done
 	}()
 }

@@ -7,8 +7,7 @@ import (
 	"unsafe"
 )
 
-// sessionOf is how a program gets from a due timer to what embeds it: the timer
-// is its first field.
+// sessionOf returns the session of a timer, its first field.
 func sessionOf(t *Timer) *session { return (*session)(unsafe.Pointer(t)) }
 
 func TestTimerSize(t *testing.T) {

@@ -3,36 +3,36 @@ package wheel
 import "time"
 
 const (
-	// overdueTicks is how much later than it should a firing may come before
-	// the timing wheel counts as failed; never less than minPatience.
+	// overdueTicks is how late a firing may be before the timing wheel counts as
+	// failed, at least minPatience.
 	overdueTicks = 2
 	minPatience  = 50 * time.Millisecond
 
-	// Each rebuild doubles the least time to the next: firstPause ticks, then
-	// up to maxPause, and maxPause without a fault more starts anew. One that is
+	// Each rebuild doubles the minimum time to the next, from firstPause ticks to
+	// maxPause; maxPause more without a failure resets it. A timing wheel that is
 	// locked up cannot be freed and keeps 0.1 MB: at worst 15 MB a day.
 	firstPause = 10
 	maxPause   = 10 * time.Minute
 )
 
-// watchdog judges the timing wheel by the monotonic clock, and once a tick
-// wakes every loop. All of it is owned by its goroutine.
+// A watchdog checks the timing wheel against the monotonic clock, and wakes every
+// loop once a tick: the pulse. It is owned by its goroutine.
 type watchdog struct {
 	w    *Wheel
 	tick int64
 
-	prev    int64 // its previous tick
-	blindTo int64 // not judged before: this process itself was late
-	built   int64 // last rebuild
-	pause   int64 // least distance of the next one from it; 0: none yet
+	prev       int64 // previous step
+	graceUntil int64 // no rebuild for overdue firings before: this process was late itself
+	built      int64 // last rebuild
+	pause      int64 // minimum time from it to the next; 0: none yet
 }
 
 func (d *watchdog) run() {
 	w := d.w
 	defer close(w.watched)
 
-	// Half a tick beside the slots: so the timing wheel has its say first, and
-	// if it fails the pulses are not much later.
+	// Half a tick after the slots are due: the timing wheel comes first, and the
+	// pulse is not much later if it fails.
 	t := time.NewTicker(w.cfg.Tick / 2)
 	defer t.Stop()
 	d.prev = w.clock()
@@ -40,7 +40,7 @@ func (d *watchdog) run() {
 		select {
 		case <-w.quit:
 			return
-		case <-w.accused:
+		case <-w.failure:
 			d.failed(w.clock())
 		case <-t.C:
 			if !begun {
@@ -52,48 +52,46 @@ func (d *watchdog) run() {
 	}
 }
 
-// failed is called when a firing came so early that the wall clock must have
-// jumped ahead, or when the timing wheel panicked, which is in the log.
+// failed acts on a firing so early that the wall clock must have jumped ahead, or
+// on a panic of the timing wheel, which has been logged.
 func (d *watchdog) failed(now int64) {
-	if d.w.failedGen.Load() == d.w.armer.Load().gen {
+	if d.w.failedGen.Load() == d.w.scheduler.Load().gen {
 		d.rebuild(now, "fired early or panicked")
 	}
 }
 
-// step is one tick.
+// step checks the timing wheel and pulses. It is called once a tick.
 func (d *watchdog) step(now int64) {
 	w := d.w
 	patience := int64(max(overdueTicks*w.cfg.Tick, minPatience) + margin(w.fine))
 	if now-d.prev > 2*d.tick {
-		// We were late ourselves, and so may the timing wheel have been: it
-		// gets time to catch up.
-		d.blindTo = now + 2*d.tick
+		// This process was late, and so may the timing wheel be: let it catch up.
+		d.graceUntil = now + 2*d.tick
 	}
 	d.prev = now
 
 	overdue, dirty := 0, false
-	for _, g := range *w.ledgers.Load() {
-		o, dy := g.inspect(now, patience)
+	for _, wt := range *w.wakeTables.Load() {
+		o, dy := wt.inspect(now, patience)
 		overdue += o
 		dirty = dirty || dy
 	}
 	switch {
-	case overdue > 0 && now >= d.blindTo:
+	case overdue > 0 && now >= d.graceUntil:
 		d.rebuild(now, "overdue")
-	case w.failedGen.Load() == w.armer.Load().gen:
+	case w.failedGen.Load() == w.scheduler.Load().gen:
 		d.rebuild(now, "fired early or panicked")
 	case dirty:
 		w.kick()
 	}
 
-	// The pulse. It also stands in for a timing wheel that has failed.
-	for _, g := range *w.ledgers.Load() {
-		w.wake(g)
+	// The pulse, which also replaces a timing wheel that has failed.
+	for _, wt := range *w.wakeTables.Load() {
+		w.wake(wt)
 	}
 }
 
-// rebuild abandons the timing wheel for a new one, if the last time is not too
-// recent.
+// rebuild replaces the timing wheel, unless the last time was too recent.
 func (d *watchdog) rebuild(now int64, reason string) {
 	first := firstPause * d.tick
 	if d.pause != 0 {

@@ -15,28 +15,28 @@ const (
 	minSlots     = 8
 	maxSlots     = 1 << 16
 
-	// retireGrace is how long a timing wheel may take to let go of its armer
-	// before it is stopped regardless, closeGrace how long Close waits for all.
+	// retireGrace is how long to wait for AfterFunc to return before a timing wheel
+	// is stopped regardless, closeGrace how long Close waits in all.
 	retireGrace = time.Second
 	closeGrace  = 2 * time.Second
 )
 
-// Config is what New wants to know. The zero value is right for servers.
+// Config configures New. The zero value suits servers.
 type Config struct {
-	// Tick is how often a loop looks who is near its deadline, one to two ticks
-	// ahead. It is not the precision, which is that of an alarm of its own. 0
-	// means 100 ms; less than 5 ms counts as 5 ms. A loop that is late by more
-	// than three ticks counts as stalled, so a small Tick wants a machine that
-	// is not busy.
+	// Tick is how often a loop checks for timers one to two ticks before their
+	// deadline. It is not the precision: near timers have an alarm. 0 means
+	// 100 ms, less than 5 ms means 5 ms. A loop that is more than three ticks
+	// late counts as stalled, so a small Tick needs a machine with idle
+	// processors.
 	Tick time.Duration
 
-	// Slots is the number of ticks that a loop looks ahead. Timeouts of more
-	// than Slots x Tick are fine, they cost one visit more for each such span.
-	// 0 means 512, which is 51 s; other numbers are rounded up to a power of
-	// two from 8 to 65,536. A slot takes 60 bytes a loop.
+	// Slots is the number of ticks that a loop looks ahead. A longer timeout
+	// costs one more visit for each Slots x Tick. 0 means 512, which is 51 s;
+	// other numbers are rounded up to a power of two from 8 to 65,536. A slot
+	// takes 60 bytes a loop.
 	Slots int
 
-	// Logger is told when the timing wheel had to be replaced. nil: nobody is.
+	// Logger receives failures of the timing wheel. nil discards them.
 	Logger *slog.Logger
 }
 
@@ -59,7 +59,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Wheel wakes the event loops of a process when deadlines may be due. All loops
+// A Wheel wakes the event loops of a process when deadlines may be due. All loops
 // share one.
 //
 // Safe for concurrent use.
@@ -75,30 +75,30 @@ type Wheel struct {
 	quit    chan struct{} // closed by Close
 	watched chan struct{} // closed when the watchdog has ended
 	closing sync.Once
-	accused chan struct{} // 1 deep: failedGen has been set
+	failure chan struct{} // 1 deep: failedGen has changed
 
-	armer     atomic.Pointer[armer]     // the present one; nil before run
-	ledgers   atomic.Pointer[[]*ledger] // replaced, never changed
-	failedGen atomic.Uint64             // generation that has fired wildly early, or panicked
-	rebuilds  atomic.Uint64
+	scheduler  atomic.Pointer[scheduler]    // nil before run
+	wakeTables atomic.Pointer[[]*wakeTable] // copied on write
+	failedGen  atomic.Uint64                // the latest generation that fired far early or panicked
+	rebuilds   atomic.Uint64
 
-	// gate is held for reading during wake and for writing by Close, so that
-	// no wake is running or starts when Close returns.
+	// gate is read-locked during wake and locked by Close, so that no wake runs
+	// or starts once Close has returned.
 	gate   sync.RWMutex
 	closed bool // guarded by gate
 
 	mu      sync.Mutex
-	retired []*armer // guarded by mu: those that may not be gone yet
+	retired []*scheduler // guarded by mu: may not have ended yet
 }
 
-// New starts a wheel: its goroutines run until Close.
+// New starts a wheel, whose goroutines run until Close.
 func New(cfg Config) *Wheel {
 	w := newWheel(cfg, newRealDriver)
 	w.run()
 	return w
 }
 
-// newWheel makes a wheel that does not run.
+// newWheel returns a wheel that is not running.
 func newWheel(cfg Config, newDriver func(time.Duration) driver) *Wheel {
 	cfg = cfg.withDefaults()
 	w := &Wheel{
@@ -109,135 +109,133 @@ func newWheel(cfg Config, newDriver func(time.Duration) driver) *Wheel {
 		newAlarm:  newRealAlarm,
 		quit:      make(chan struct{}),
 		watched:   make(chan struct{}),
-		accused:   make(chan struct{}, 1),
+		failure:   make(chan struct{}, 1),
 	}
 	w.clock = w.Now
-	w.ledgers.Store(new([]*ledger))
+	w.wakeTables.Store(new([]*wakeTable))
 	return w
 }
 
 func (w *Wheel) run() {
-	w.addMetronome()
-	a := newArmer(w, 1)
+	w.addClockTimer()
+	a := newScheduler(w, 1)
 	w.adopt(a)
 	go (&watchdog{w: w, tick: int64(w.cfg.Tick)}).run()
 }
 
-// Now returns the monotonic time since New in ns. Steps of the wall clock do
-// not touch it.
+// Now returns the monotonic time since New in ns. Steps of the wall clock do not
+// change it.
 func (w *Wheel) Now() int64 { return int64(time.Since(w.start)) }
 
-// Rebuilds returns how often the timing wheel underneath had failed and was
-// replaced.
+// Rebuilds returns how often the timing wheel underneath failed and was replaced.
 func (w *Wheel) Rebuilds() uint64 { return w.rebuilds.Load() }
 
-// NewLoop returns the deadlines of one more event loop, with nothing armed.
-// There is no way to give it back: a loop lives as long as its wheel.
+// NewLoop returns the deadlines of another event loop, with nothing armed. A Loop
+// lives as long as its Wheel.
 //
-// wake asks for l.Now and l.Advance to be called soon on the loop. It is called
-// on any goroutine, at least once a tick, possibly by several at once, and not
-// any more once Close has returned. It must not block, and not call Close. If it
-// merges calls, then only those before l.Now: one that comes after l.Now has read
-// the clock asks for another.
+// wake must make the event loop call l.Now and l.Advance soon. It is called at
+// least once a tick, on any goroutine, possibly on several at once, and never once
+// Close has returned. It must not block, and must not call Close. It may merge
+// calls until l.Now is called: a later call asks for another l.Now.
 func (w *Wheel) NewLoop(wake func()) *Loop {
-	g := newLedger(w.cfg.Slots, wake, 0)
-	w.addLedger(g)
-	return newLoop(w, g)
+	wt := newWakeTable(w.cfg.Slots, wake, 0)
+	w.addWakeTable(wt)
+	return newLoop(w, wt)
 }
 
-func (w *Wheel) addLedger(g *ledger) {
+func (w *Wheel) addWakeTable(wt *wakeTable) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a := w.armer.Load(); a != nil {
-		g.gen = a.gen
+	if a := w.scheduler.Load(); a != nil {
+		wt.gen = a.gen
 	}
-	old := *w.ledgers.Load()
-	all := append(old[:len(old):len(old)], g)
-	w.ledgers.Store(&all)
+	old := *w.wakeTables.Load()
+	all := append(old[:len(old):len(old)], wt)
+	w.wakeTables.Store(&all)
 }
 
-// addMetronome keeps one timer going at a quarter of the timing wheel's span.
-// timingwheel's own clock moves only when something expires: without it, after
-// a quiet time even a short delay would seem beyond its span and go to a second
+// addClockTimer keeps a timer running at a quarter of the timing wheel's span.
+// timingwheel's clock moves only when something expires: without this, after a
+// quiet time even a short delay would seem beyond its span and go to a second
 // level of buckets.
-func (w *Wheel) addMetronome() {
-	var g *ledger
-	beat := func() {
-		if g.ask(0, w.clock()+int64(reach(w.fine)/2)) {
+func (w *Wheel) addClockTimer() {
+	var wt *wakeTable
+	rearm := func() {
+		if wt.request(0, w.clock()+int64(reach(w.fine)/2)) {
 			w.kick()
 		}
 	}
-	g = newLedger(1, nil, 0)
-	g.wake = func() {
-		// Called by pulses too, when the last one is still to come.
-		if g.idle(0) {
-			beat()
+	wt = newWakeTable(1, nil, 0)
+	wt.wake = func() {
+		// Pulses call it too, while the last one is still outstanding.
+		if wt.idle(0) {
+			rearm()
 		}
 	}
-	w.addLedger(g)
-	beat()
+	w.addWakeTable(wt)
+	rearm()
 }
 
-// kick wakes the present armer. It never blocks.
+// kick kicks the present scheduler. It never blocks.
 func (w *Wheel) kick() {
-	if a := w.armer.Load(); a != nil {
+	if a := w.scheduler.Load(); a != nil {
 		a.kick()
 	}
 }
 
-// accuse reports that generation gen has fired wildly early, or panicked.
-func (w *Wheel) accuse(gen uint64) {
-	for old := w.failedGen.Load(); gen > old; old = w.failedGen.Load() { // an older one matters no more
+// reportFailure records that generation gen fired far early or panicked.
+func (w *Wheel) reportFailure(gen uint64) {
+	for old := w.failedGen.Load(); gen > old; old = w.failedGen.Load() { // else a newer one has failed
 		if w.failedGen.CompareAndSwap(old, gen) {
 			break
 		}
 	}
 	select {
-	case w.accused <- struct{}{}:
+	case w.failure <- struct{}{}:
 	default:
 	}
 }
 
-// wake calls g's wake. A panic in it would end the process from a goroutine
-// that nobody can guard, so it is logged instead, once.
-func (w *Wheel) wake(g *ledger) {
+// wake calls wt.wake. A panic in it would end the process, on a goroutine where
+// no caller can recover it, so it is logged instead, once.
+func (w *Wheel) wake(wt *wakeTable) {
 	w.gate.RLock()
 	defer w.gate.RUnlock()
 	if w.closed {
 		return
 	}
 	defer func() {
-		if p := recover(); p != nil && g.firstPanic() {
+		if p := recover(); p != nil && wt.firstPanic() {
 			w.cfg.Logger.Error("wheel: wake panicked", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	g.wake()
+	wt.wake()
 }
 
-// adopt makes a the present armer: everything outstanding is armed anew by it.
-func (w *Wheel) adopt(a *armer) {
+// adopt makes a the present scheduler, which arms everything outstanding again.
+func (w *Wheel) adopt(a *scheduler) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// In this order nothing is lost: who marks a slot dirty before its ledger
-	// is adopted is seen below, who does it after that kicks a.
-	w.armer.Store(a)
-	for _, g := range *w.ledgers.Load() {
-		g.adopt(a.gen)
+	// In this order nothing is lost: slots marked dirty before their wakeTable is
+	// adopted are armed by the kick below; marking one later kicks a.
+	w.scheduler.Store(a)
+	for _, wt := range *w.wakeTables.Load() {
+		wt.adopt(a.gen)
 	}
 	a.kick()
 	go a.run()
 }
 
-// rebuild replaces the timing wheel and its armer. Only the watchdog calls it.
+// rebuild replaces the timing wheel and its scheduler. Watchdog only.
 func (w *Wheel) rebuild(reason string, pause time.Duration) {
-	old := w.armer.Load()
-	w.adopt(newArmer(w, old.gen+1))
+	old := w.scheduler.Load()
+	w.adopt(newScheduler(w, old.gen+1))
 	w.retire(old)
 	n := w.rebuilds.Add(1)
 	w.cfg.Logger.Warn("wheel: timing wheel replaced", "reason", reason, "rebuilds", n, "next_not_before", pause)
 }
 
-func (w *Wheel) retire(a *armer) {
+func (w *Wheel) retire(a *scheduler) {
 	a.retire()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -253,10 +251,10 @@ func (w *Wheel) retire(a *armer) {
 	w.retired = append(keep, a)
 }
 
-// Close ends the wheel: when it returns no wake is running and none will come.
-// Loops still work but are not woken. It waits for the wheel's goroutines, at
-// most two seconds for those that are caught in a locked-up timing wheel.
-// Further calls wait for the first.
+// Close ends the wheel: once it has returned no wake runs or starts. Loops still
+// work but are not woken. It waits for the wheel's goroutines, at most two seconds
+// for those caught in a timing wheel that is locked up. Further calls wait for the
+// first.
 func (w *Wheel) Close() {
 	w.closing.Do(func() {
 		w.gate.Lock()
@@ -265,7 +263,7 @@ func (w *Wheel) Close() {
 
 		close(w.quit)
 		<-w.watched
-		w.retire(w.armer.Load())
+		w.retire(w.scheduler.Load())
 
 		w.mu.Lock()
 		retired := w.retired

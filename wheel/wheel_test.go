@@ -11,13 +11,12 @@ import (
 	"time"
 )
 
-// bubble runs f with a running wheel over the real timingwheel in a bubble of
-// fake time, where everything but waiting takes no time.
+// bubble runs f with a running wheel over the real timingwheel in a synctest bubble.
 func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		// Fake time begins at a whole second: ticks that coincide by chance
-		// would hide what the timing wheel rounds.
+		// Fake time begins at a whole second; coinciding ticks would hide rounding
+		// by the timing wheel.
 		time.Sleep(7_300_000)
 		w := New(cfg)
 		defer w.Close()
@@ -25,8 +24,8 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
 	})
 }
 
-// latest returns the last moment at which one of a few timers may be due that
-// has that deadline: others may have been due just before.
+// latest returns the latest time at which a timer with that deadline may be reported,
+// among a few timers: others may have been due just before.
 func latest(deadline int64) int64 { return deadline + ms }
 
 func TestPrecision(t *testing.T) {
@@ -123,7 +122,7 @@ func TestMassExpiryIsSpread(t *testing.T) {
 	})
 }
 
-// A blocked handler: the loop reads nothing for 20 s, and nobody dies of it.
+// A handler blocks for 20 s: the loop reads nothing, and no timer is due because of it.
 func TestStallIsCredited(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		e := newEventLoop(t, w)
@@ -177,7 +176,7 @@ func TestPulse(t *testing.T) {
 	})
 }
 
-// The alarm wakes for what is near and no more.
+// The alarm goes off for near timers only.
 func TestAlarmIsQuiet(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		e := newEventLoop(t, w)
@@ -202,7 +201,7 @@ func TestAlarmIsQuiet(t *testing.T) {
 	})
 }
 
-// A quiet hour must not make the timing wheel's own clock fall behind.
+// The timing wheel's clock does not fall behind in a quiet hour.
 func TestLongSilence(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		e := newEventLoop(t, w)
@@ -213,7 +212,7 @@ func TestLongSilence(t *testing.T) {
 		if len(s.mono) != 1 || s.mono[0] < s.Deadline() || s.mono[0] > latest(s.Deadline()) {
 			t.Errorf("due at %d, the deadline was %d", s.mono, s.Deadline())
 		}
-		tw := w.armer.Load().tw.(realDriver).tw
+		tw := w.scheduler.Load().tw.(realDriver).tw
 		if levels(tw) != 1 {
 			t.Errorf("the timing wheel has %d levels", levels(tw))
 		}
@@ -245,7 +244,7 @@ func TestSeveralLoops(t *testing.T) {
 						t.Error(err)
 					}
 					for j := range ss {
-						// Touched after it was due: not armed then, no matter.
+						// It may be touched once it was due and is not armed any more.
 						if len(ss[j].mono) != 1 || ss[j].Last() <= ss[j].fired[0] &&
 							(ss[j].fired[0] < ss[j].Deadline() || ss[j].fired[0] > latest(ss[j].Deadline())) {
 							t.Errorf("loop %d: due at %v, the deadline was %d", i, ss[j].fired, ss[j].Deadline())
@@ -277,9 +276,9 @@ func TestClose(t *testing.T) {
 			t.Error("Close took long")
 		}
 
-		// Loops still work, but nobody wakes them.
+		// Loops still work, but are not woken.
 		l.Arm(&b, l.Now(), time.Second)
-		w.wake(l.rec) // a firing that is late
+		w.wake(l.wakes) // a firing that is late
 		l2 := w.NewLoop(func() { wakes.Add(1) })
 		l2.Arm(&Timer{}, l2.Now(), time.Second)
 		time.Sleep(200 * time.Millisecond)
@@ -315,7 +314,7 @@ func TestWakePanics(t *testing.T) {
 	}
 }
 
-// In real time, and with the race detector, only what holds on any machine.
+// In real time and with the race detector: only what holds on any machine.
 func TestRealTime(t *testing.T) {
 	w := New(Config{Tick: 10 * time.Millisecond})
 	defer w.Close()

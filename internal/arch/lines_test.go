@@ -34,7 +34,6 @@ var longLines = []string{
 	"internal/supervisor",
 	"loadtest",
 	"server",
-	"wheel",
 }
 
 // columns returns the width of a line of Go code.
