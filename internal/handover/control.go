@@ -35,7 +35,8 @@ type DrainRequest struct {
 // other side. PR_SET_PDEATHSIG would not do as well: it follows the thread that
 // started the process (golang/go#27505).
 //
-// It is a net.Listener for the connections that the supervisor passes.
+// It is a net.Listener for the connections that the supervisor passes. Accept and
+// Close are safe for concurrent use; the rest is for one goroutine.
 type Control struct {
 	// Static after newControl.
 	Index, Count int    // of this worker, of all workers
@@ -190,8 +191,8 @@ func (c *Control) Addr() net.Addr { return c.conn.LocalAddr() }
 // safe for concurrent use, but for Serve.
 type WorkerControl struct{ conn *net.UnixConn }
 
-// NewWorkerControl makes a control socket. The worker's end is for
-// Program.Start; the caller closes both.
+// NewWorkerControl makes a control socket. The file is the worker's end, for
+// Program.StartWorker, which closes it in this process.
 func NewWorkerControl() (*WorkerControl, *os.File, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {

@@ -106,8 +106,9 @@ func (s *Server) Listener() (addr string, ln *net.TCPListener) {
 	return s.addr, ln
 }
 
-// StopAccepting leaves the socket to another process. Short requests under way
-// are answered first; long ones go on until Close.
+// StopAccepting leaves the socket to another process. Short requests under way are
+// answered first, so that readiness probes do not see this process drain; long ones
+// go on until Close.
 func (s *Server) StopAccepting() {
 	if s == nil {
 		return

@@ -48,7 +48,7 @@ func writeText(t *testing.T, families []*dto.MetricFamily) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestMerge(t *testing.T) {
+func TestAggregate(t *testing.T) {
 	for _, c := range []struct {
 		what, want string
 		of         []string
@@ -100,8 +100,8 @@ s_count 12`, []string{
 	}
 }
 
-// TestMergeKeepsNothing: what was added can be added again, and elsewhere.
-func TestMergeKeepsNothing(t *testing.T) {
+// TestAggregateKeepsNothing checks that add neither changes nor keeps its argument.
+func TestAggregateKeepsNothing(t *testing.T) {
 	const text = "# TYPE a_total counter\na_total{r=\"x\"} 2\n# TYPE g gauge\ng 1\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n"
 	families := readText(t, text)
 	before := writeText(t, families)
@@ -118,7 +118,7 @@ func TestMergeKeepsNothing(t *testing.T) {
 	}
 }
 
-func TestMergeLabels(t *testing.T) {
+func TestAggregateLabels(t *testing.T) {
 	m := newAggregate()
 	for i := range 2 {
 		m.add(readText(t, fmt.Sprintf("# TYPE s gauge\ns{loop=\"0\"} %d\n", i+5)), label("worker", fmt.Sprint(i)))

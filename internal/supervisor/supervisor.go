@@ -191,7 +191,7 @@ func (v *supervisor) startOthers() {
 	v.notify("READY=1")
 }
 
-// stop drains all workers at the same time.
+// stop drains all workers at the same time, each at its own pace.
 func (v *supervisor) stop() {
 	v.stopping, v.stopFrom = true, time.Now()
 	v.mu.Lock()
