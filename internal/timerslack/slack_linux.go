@@ -1,11 +1,10 @@
-// Package timerslack starts processes that sleep less exactly.
+// Package timerslack starts processes with a larger timer slack.
 //
-// Go's monitor thread sleeps 20 µs at a time, some sixty times after each moment
-// in which a process had nothing to do (runtime, proc.go, sysmon). Of a process
-// that is woken a few hundred times a second that is most of the processor time,
-// and with many such processes on a machine most of the machine's. The kernel may
-// let sleeps last longer by a thread's timer slack (prctl(2), PR_SET_TIMERSLACK),
-// 50 µs as it comes, which a new process inherits from the thread that starts it.
+// Go's monitor thread sleeps for 20 µs about sixty times whenever a process becomes
+// idle (sysmon in runtime/proc.go). In a process that wakes a few hundred times a
+// second that is most of the processor time. The kernel may extend sleeps by the
+// thread's timer slack (prctl(2), PR_SET_TIMERSLACK), 50 µs by default, which a new
+// process inherits from the thread that starts it.
 package timerslack
 
 import (
@@ -16,13 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Busy is the slack for processes that share a machine with many of their kind.
-// Timers and timeouts of the process may then be so much late; what arrives on a
-// socket is not.
+// Busy is the slack for processes that share a machine with many like them. Their
+// timers and timeouts may be late by this; reading from sockets is not delayed.
 const Busy = time.Millisecond
 
-// Start starts cmd with the slack; 0: that of this process. Safe for concurrent
-// use.
+// Start starts cmd with the slack; 0 means the slack of this process. Safe for
+// concurrent use.
 func Start(cmd *exec.Cmd, slack time.Duration) error {
 	if slack == 0 {
 		return cmd.Start()
@@ -33,5 +31,5 @@ func Start(cmd *exec.Cmd, slack time.Duration) error {
 	if err == nil && unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0) == nil {
 		defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0) }()
 	}
-	return cmd.Start() // without the slack if the kernel refuses that
+	return cmd.Start() // without the slack if the kernel refuses it
 }

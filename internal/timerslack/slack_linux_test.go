@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process that is started has the slack, and this thread has its own again.
+// The started process has the slack, and this thread has its own again.
 func TestStart(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -35,9 +35,9 @@ func TestStart(t *testing.T) {
 		t.Errorf("the process has a slack of %s ns, want 3000000", got)
 	}
 	if after, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); after != before {
-		t.Errorf("this thread has a slack of %d ns, and had %d", after, before)
+		t.Errorf("this thread has a slack of %d ns, want %d", after, before)
 	}
 	if err := Start(exec.Command("/does/not/exist"), time.Millisecond); err == nil {
-		t.Error("no error for a program that is not there")
+		t.Error("no error for a missing program")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Busy is the slack for processes that share a machine with many of their kind.
+// Busy is the slack for processes that share a machine with many like them.
 const Busy = time.Millisecond
 
-// Start starts cmd; the slack is for Linux.
+// Start starts cmd. Only Linux has a timer slack.
 func Start(cmd *exec.Cmd, _ time.Duration) error { return cmd.Start() }
