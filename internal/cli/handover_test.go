@@ -214,7 +214,8 @@ func TestWrongInheritance(t *testing.T) {
 		err := child.cmd.Wait()
 		text := child.stderr.String()
 		oneLine := strings.HasSuffix(text, "unset it\n") && strings.Count(text, "\n") == 1
-		if err == nil || child.cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(text, c.want) || !oneLine {
+		if err == nil || child.cmd.ProcessState.ExitCode() != exitFailed ||
+			!strings.Contains(text, c.want) || !oneLine {
 			t.Errorf("%s: %v, %s", c.names, err, text)
 		}
 	}
