@@ -16,14 +16,14 @@ import (
 func twenty() *Adaptive { return &Adaptive{Start: 20 * time.Second} }
 
 // The first beat, after 0.75 of an interval, proves less than one. The next
-// three do, and the wish after them is in force when the server says so.
+// three do, and the request after them is in force when the server says so.
 func TestAdaptiveWishes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := adapting(t, twenty(), time.Second, time.Hour)
 		r.cfg.Beat = time.Minute // not used
 		c := r.connect()
 		time.Sleep(170 * time.Second)
-		wantTimes(t, "wishes", r.wishes(), 20, 30, 45)
+		wantTimes(t, "requests", r.requests(), 20, 30, 45)
 		wantTimes(t, "CONFIG", r.peer().times(codec.OpConfig), 75, 165)
 		wantTimes(t, "beats", r.peer().times(codec.OpBeat), 15, 35, 55, 75, 105, 135, 165)
 		if b := c.Beats(); b.Interval != 45*time.Second || b.Timeout != 112500*time.Millisecond {
@@ -33,14 +33,14 @@ func TestAdaptiveWishes(t *testing.T) {
 	})
 }
 
-// A wish that has no answer changes nothing, and is not repeated.
+// A request that has no answer changes nothing, and is not repeated.
 func TestAdaptiveWishWithoutAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := adapting(t, twenty(), time.Second, time.Hour)
 		r.onFrame = nil
 		c := r.connect()
 		time.Sleep(200 * time.Second)
-		wantTimes(t, "wishes", r.wishes(), 20, 30)
+		wantTimes(t, "requests", r.requests(), 20, 30)
 		wantTimes(t, "beats", r.peer().times(codec.OpBeat), 15, 35, 55, 75, 95, 115, 135, 155, 175, 195)
 		if i := c.Beats().Interval; i != 20*time.Second {
 			t.Errorf("interval %s", i)
@@ -53,7 +53,7 @@ func TestAdaptiveWishWithoutAnswer(t *testing.T) {
 func TestAdaptiveServerDecides(t *testing.T) {
 	for _, test := range []struct {
 		low, top float64
-		wishes   []float64
+		requests []float64
 		interval float64
 	}{
 		{1, 12, []float64{20}, 12},
@@ -65,7 +65,7 @@ func TestAdaptiveServerDecides(t *testing.T) {
 			r := adapting(t, twenty(), d[0], d[1])
 			c := r.connect()
 			time.Sleep(250 * time.Second)
-			wantTimes(t, "wishes", r.wishes(), test.wishes...)
+			wantTimes(t, "requests", r.requests(), test.requests...)
 			if i := c.Beats().Interval; i != d[2] {
 				t.Errorf("interval is %s, the server allows %s to %s", i, d[0], d[1])
 			}
@@ -125,8 +125,8 @@ func TestAdaptiveTraffic(t *testing.T) {
 			if n := c.Beats().Answered - before; n < 5 {
 				t.Errorf("%s: only %d beats answered", name, n)
 			}
-			if got := r.wishes(); len(got) != 1 {
-				t.Errorf("%s: wishes %v", name, got)
+			if got := r.requests(); len(got) != 1 {
+				t.Errorf("%s: requests %v", name, got)
 			}
 			c.Close()
 		})
@@ -137,9 +137,9 @@ func TestAdaptiveTraffic(t *testing.T) {
 // up: to the middle between it and what is proven, or to half.
 func TestAdaptiveStepsBack(t *testing.T) {
 	for _, test := range []struct {
-		after  float64 // until then beats are answered
-		lost   float64
-		wishes []float64
+		after    float64 // until then beats are answered
+		lost     float64
+		requests []float64
 	}{
 		{0, 25, []float64{20, 7.5}},
 		{40, 65, []float64{20, 10}},
@@ -159,11 +159,11 @@ func TestAdaptiveStepsBack(t *testing.T) {
 			if e := all[2]; e.what.State != Waiting || !errors.Is(e.what.Err, ErrSilent) || e.time != seconds(test.lost)[0] {
 				t.Errorf("%s: %s, want a loss at %v s", e.time, e.what, test.lost)
 			}
-			if e := all[len(all)-1].what; e.State != Connected || e.Interval != c.Beats().Interval || c.Beats().Interval != seconds(test.wishes...)[len(test.wishes)-1] {
+			if e := all[len(all)-1].what; e.State != Connected || e.Interval != c.Beats().Interval || c.Beats().Interval != seconds(test.requests...)[len(test.requests)-1] {
 				t.Errorf("%s, beats every %s", e, c.Beats().Interval)
 			}
-			wantTimes(t, "wishes", r.wishes(), test.wishes...)
-			if len(saved) != len(test.wishes)-1 {
+			wantTimes(t, "requests", r.requests(), test.requests...)
+			if len(saved) != len(test.requests)-1 {
 				t.Errorf("saved %+v, want every change once", saved)
 			}
 			c.Close()
@@ -185,7 +185,7 @@ func TestAdaptiveFirstQuestion(t *testing.T) {
 		}
 		time.Sleep(15 * time.Second)
 		wantTimes(t, "beats", p.times(codec.OpBeat), 3, 8, 12)
-		wantTimes(t, "wishes", r.wishes(), 4, 4)
+		wantTimes(t, "requests", r.requests(), 4, 4)
 		c.Close()
 	})
 }
@@ -327,8 +327,8 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 			if c.State() != Connected || r.losses() == 0 {
 				t.Errorf("%s: %s after %d losses", name, c.State(), r.losses())
 			}
-			if w := r.wishes(); w[len(w)-1] != 30*time.Second || !slices.Equal(saved, []Learned{{Good: 20 * time.Second}}) {
-				t.Errorf("%s: wishes %v, saved %+v", name, w, saved)
+			if w := r.requests(); w[len(w)-1] != 30*time.Second || !slices.Equal(saved, []Learned{{Good: 20 * time.Second}}) {
+				t.Errorf("%s: requests %v, saved %+v", name, w, saved)
 			}
 			asked := c.Beats().Sent
 			for r.peer().setSilent(true); c.Beats().Sent == asked; {
@@ -342,7 +342,7 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 	}
 }
 
-// Save may call the client, and Network and Load say what is wished for next.
+// Save may call the client, and Network and Load say what is requested for next.
 func TestAdaptiveRemembered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -383,7 +383,7 @@ func TestAdaptiveRemembered(t *testing.T) {
 		moveTo("home")
 		r.peer().setSilent(true)
 		time.Sleep(40 * time.Second) // 22.5 s until the first beat, 10 s, 2 s
-		wantTimes(t, "wishes", r.wishes(), 20, 30, 20, 30, 30, 20.454)
+		wantTimes(t, "requests", r.requests(), 20, 30, 20, 30, 30, 20.454)
 		c.Close()
 		want := map[string]Learned{"home": {Good: 20 * time.Second, Bad: 22500 * time.Millisecond}, "train": {Good: 20 * time.Second}}
 		if memory["home"] != want["home"] || memory["train"] != want["train"] || len(memory) != 2 {
@@ -391,8 +391,8 @@ func TestAdaptiveRemembered(t *testing.T) {
 		}
 		c = r.connect() // as after a restart
 		time.Sleep(time.Second)
-		if w := r.wishes(); w[len(w)-1] != w[len(w)-2] {
-			t.Errorf("wishes %v", w)
+		if w := r.requests(); w[len(w)-1] != w[len(w)-2] {
+			t.Errorf("requests %v", w)
 		}
 		c.Close()
 	})

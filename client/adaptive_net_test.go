@@ -13,23 +13,23 @@ import (
 )
 
 // adapting returns a rig whose client searches, and whose server decides upon
-// what is wished for between low and top.
+// what is requested for between low and top.
 func adapting(t *testing.T, a *Adaptive, low, top time.Duration) *rig {
 	r := newRig(t)
 	r.cfg.Adaptive = a
-	decide := func(wishMS int64) (beatMS, timeoutMS int64) {
-		beatMS = min(max(wishMS, low.Milliseconds()), top.Milliseconds())
+	decide := func(requestMS int64) (beatMS, timeoutMS int64) {
+		beatMS = min(max(requestMS, low.Milliseconds()), top.Milliseconds())
 		return beatMS, beatMS * 5 / 2
 	}
 	r.greet = func(p *peer) {
 		w := welcomed
-		w.BeatMS, w.TimeoutMS = decide(wished(p)[0].Milliseconds())
+		w.BeatMS, w.TimeoutMS = decide(requested(p)[0].Milliseconds())
 		p.write(codec.AppendWelcome(nil, w))
 	}
 	r.onFrame = func(p *peer, f codec.Frame) {
 		if f.Op == codec.OpConfig {
 			var cfg codec.Config
-			all := wished(p)
+			all := requested(p)
 			cfg.BeatMS, cfg.TimeoutMS = decide(all[len(all)-1].Milliseconds())
 			p.write(codec.AppendConfig(nil, cfg))
 		}
@@ -37,8 +37,8 @@ func adapting(t *testing.T, a *Adaptive, low, top time.Duration) *rig {
 	return r
 }
 
-// wished returns the intervals that the client wished for in HELLO and CONFIG.
-func wished(p *peer) (all []time.Duration) {
+// requested returns the intervals that the client requested for in HELLO and CONFIG.
+func requested(p *peer) (all []time.Duration) {
 	for _, f := range append(p.frames(codec.OpHello), p.frames(codec.OpConfig)...) {
 		var ms int64
 		if f.Op == codec.OpHello {
@@ -59,13 +59,13 @@ func wished(p *peer) (all []time.Duration) {
 	return all
 }
 
-// wishes returns those of all connections.
-func (r *rig) wishes() (all []time.Duration) {
+// requests returns those of all connections.
+func (r *rig) requests() (all []time.Duration) {
 	r.mu.Lock()
 	peers := slices.Clone(r.peers)
 	r.mu.Unlock()
 	for _, p := range peers {
-		all = append(all, wished(p)...)
+		all = append(all, requested(p)...)
 	}
 	return all
 }

@@ -187,16 +187,16 @@ func TestAdaptiveRemembers(t *testing.T) {
 	}
 	p, h := settledAt(t, a(), 1, 300*time.Second)
 	s := search{a: a()} // after a restart
-	if wish := s.begin(p.now); wish != h || !s.settled() {
-		t.Errorf("wish is %v after a restart, want %v", wish, h)
+	if request := s.begin(p.now); request != h || !s.settled() {
+		t.Errorf("request is %v after a restart, want %v", request, h)
 	}
 	network = "train"
-	if wish := s.begin(p.now); wish != firstInterval {
-		t.Errorf("wish is %v on another network, want %v", wish, firstInterval)
+	if request := s.begin(p.now); request != firstInterval {
+		t.Errorf("request is %v on another network, want %v", request, firstInterval)
 	}
 	network = "home"
-	if wish := s.begin(p.now); wish != h {
-		t.Errorf("wish is %v back on the first network, want %v", wish, h)
+	if request := s.begin(p.now); request != h {
+		t.Errorf("request is %v back on the first network, want %v", request, h)
 	}
 	if want := `{"good":`; len(files) != 1 || string(files["home"][:8]) != want {
 		t.Errorf("kept %q", files)
@@ -225,7 +225,7 @@ func TestAdaptiveMemory(t *testing.T) {
 	a := &Adaptive{}
 	_, h := settledAt(t, a, 1, 300*time.Second)
 	if s := (search{a: a}); s.begin(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)) != h {
-		t.Errorf("another client wishes for %v, want %v", s.interval(), h)
+		t.Errorf("another client requests for %v, want %v", s.interval(), h)
 	}
 	var all sync.WaitGroup
 	for c := range 4 {

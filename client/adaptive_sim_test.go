@@ -34,7 +34,7 @@ func newPath(t testing.TB, a *Adaptive, seed uint64) *simPath {
 	}
 }
 
-func (p *simPath) decide(wish time.Duration) time.Duration { return min(max(wish, p.low), p.top) }
+func (p *simPath) decide(request time.Duration) time.Duration { return min(max(request, p.low), p.top) }
 
 // connect sends HELLO and takes WELCOME.
 func (p *simPath) connect() {
@@ -58,7 +58,7 @@ func (p *simPath) after(changed bool) {
 }
 
 // check holds the interval against what the server and Max allow. Between
-// connections it is a wish, which the server has yet to answer.
+// connections it is a request, which the server has yet to answer.
 func (p *simPath) check() {
 	p.t.Helper()
 	top := p.top

@@ -68,10 +68,10 @@ func TestAdaptiveSettles(t *testing.T) {
 func TestAdaptiveGrowth(t *testing.T) {
 	s := search{a: &Adaptive{}}
 	now := time.Unix(1e9, 0)
-	if wish := s.begin(now); wish != 15*time.Second {
-		t.Fatalf("first wish is %v, want 15s", wish)
+	if request := s.begin(now); request != 15*time.Second {
+		t.Fatalf("first request is %v, want 15s", request)
 	}
-	if s.good(15*time.Second, now); s.row != 0 {
+	if s.good(15*time.Second, now); s.streak != 0 {
 		t.Error("a beat counted before WELCOME had said which interval is in force")
 	}
 	s.welcome(15*time.Second, 0)
@@ -84,10 +84,10 @@ func TestAdaptiveGrowth(t *testing.T) {
 		}
 	}
 	if !s.good(15*time.Second, now) || !s.asked {
-		t.Fatal("no wish after three beats")
+		t.Fatal("no request after three beats")
 	}
 	if got, want := s.interval(), 21*time.Second; got != want { // 1.5 × the shortest of the three
-		t.Errorf("wish is %v, want %v", got, want)
+		t.Errorf("request is %v, want %v", got, want)
 	}
 	s.allowed(20 * time.Second)
 	if got := s.interval(); got != 20*time.Second {
@@ -191,7 +191,7 @@ func TestAdaptiveServer(t *testing.T) {
 			t.Errorf("WELCOME %v, shortest %v: interval is %v, want %v", c.beat, c.shortest, got, c.want)
 		}
 		p.allowed(5 * s) // of two answers that contradict each other the last holds
-		if got, want := p.interval(), max(5*s, p.bears); got != want && c.beat != 1 {
+		if got, want := p.interval(), max(5*s, p.minSpacing); got != want && c.beat != 1 {
 			t.Errorf("WELCOME %v, CONFIG 5s: interval is %v, want %v", c.beat, got, want)
 		}
 		p.begin(time.Unix(1e9, 0))

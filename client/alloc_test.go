@@ -42,7 +42,7 @@ func quiet(t *testing.T, cfg Config, w codec.Welcome) (*Conn, *quietWire) {
 	q := &quietWire{in: make(chan []byte), wrote: make(chan struct{}), ended: make(chan struct{})}
 	cfg = cfg.withDefaults()
 	c := newConn(progressConn{q}, &cfg, &w)
-	c.wait, c.in = &waiting{}, &inbox{limit: cfg.ReceiveBuffer}
+	c.wait, c.in = &waiter{}, &inbox{limit: cfg.ReceiveBuffer}
 	c.start(nil)
 	t.Cleanup(func() {
 		go func() {

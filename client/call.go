@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// A waiting is what blocking calls share: they wait for a channel, and while
-// they do the application's heartbeat runs. Safe for concurrent use.
-type waiting struct {
+// A waiter lets blocking calls wait for a channel while the application's
+// OnHeartbeat runs. Safe for concurrent use.
+type waiter struct {
 	beat  func()
 	rate  time.Duration
-	timer atomic.Pointer[time.Timer] // one that nobody uses now, for the next who waits
+	timer atomic.Pointer[time.Timer] // an unused timer, or nil
 }
 
-// await waits until ready or done gives, or ctx ends. Its result is ctx's error.
-// ready or done may be nil.
-func (w *waiting) await(ctx context.Context, ready, done <-chan struct{}) error {
+// await waits until ready or done has a value or is closed, or ctx ends. It
+// returns ctx's error. ready and done may be nil.
+func (w *waiter) await(ctx context.Context, ready, done <-chan struct{}) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (w *waiting) await(ctx context.Context, ready, done <-chan struct{}) error 
 			return ctx.Err()
 		case <-t.C:
 			w.beat()
-			if err := ctx.Err(); err != nil { // the heartbeat has cancelled
+			if err := ctx.Err(); err != nil { // OnHeartbeat cancelled it
 				return err
 			}
 			t.Reset(w.rate)
@@ -58,9 +58,9 @@ func (w *waiting) await(ctx context.Context, ready, done <-chan struct{}) error 
 	}
 }
 
-// A call waits for an answer of the server.
+// A call waits for an answer from the server.
 type call struct {
-	done   chan struct{} // has a token when the rest is filled in
+	done   chan struct{} // has a token when the fields below are set
 	began  time.Duration
 	took   time.Duration
 	status uint8
@@ -68,7 +68,7 @@ type call struct {
 	err    error
 }
 
-// Keys of calls: what the answer is recognised by.
+// Keys match answers to calls.
 func requestKey(id uint32) uint64 { return uint64(id) }
 func beatKey(n uint64) uint64     { return 1<<62 | n }
 func pingKey(id uint32) uint64    { return 1<<63 | uint64(id) }

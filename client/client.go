@@ -11,44 +11,44 @@ import (
 	"heartwheel/codec"
 )
 
-// A Client keeps a connection to a server, and makes a new one when it is lost.
-// Safe for concurrent use.
+// A Client keeps a connection to a server and reconnects when it is lost. Safe for
+// concurrent use.
 type Client struct {
 	// Static after Dial.
 	cfg    *Config // with defaults
 	target target
-	wait   waiting
+	wait   waiter
 	in     inbox
 	done   latch
 
-	mu      sync.Mutex
-	state   State
-	met     bool               // the server has said WELCOME once
-	running bool               // an attempt or a connection lives
-	stop    context.CancelFunc // ends the attempt; nil: there is none
-	conn    *Conn              // nil unless Connected
-	changed chan struct{}      // closed when state changes; made when somebody waits
-	err     error              // why there is no connection
-	retry   *time.Timer
-	backoff backoff
-	session string // of the last connection, to be resumed
-	spread  time.Duration
-	move    *move   // nil: there was no GOAWAY
-	search  *search // nil: the interval stays
+	mu       sync.Mutex
+	state    State
+	met      bool               // the server has sent WELCOME once
+	running  bool               // an attempt or a connection exists
+	stop     context.CancelFunc // cancels the attempt; nil: none
+	conn     *Conn              // nil unless Connected
+	changed  chan struct{}      // closed when state changes; made by the first wait
+	err      error              // why there is no connection
+	retry    *time.Timer
+	backoff  backoff
+	session  string // of the last connection, for resume
+	spread   time.Duration
+	redirect *redirect // nil: no GOAWAY
+	search   *search   // nil: the interval is fixed
 }
 
-// A move is what a GOAWAY asks for.
-type move struct {
-	at    time.Time // when to connect again; zero: the backoff says
-	addr  string    // where; empty: to the address of Dial
+// A redirect is when and where GOAWAY says to reconnect.
+type redirect struct {
+	at    time.Time // when to reconnect; zero: as the backoff says
+	addr  string    // where; empty: Dial's address
 	why   error
-	timer *time.Timer // ends the connection at that time
+	timer *time.Timer // closes the connection at that time
 }
 
-// Dial connects to url, tcp://HOST:PORT or tls://HOST:PORT, and keeps connecting
-// until Close. It returns once the server has said WELCOME. An error is an
-// *Error, which says whether trying again could help, or ctx's, or matches
-// ErrConfig. ctx is for Dial alone.
+// Dial connects to url, tcp://HOST:PORT or tls://HOST:PORT, and stays connected
+// until Close. It returns once WELCOME is received. An error is an *Error, which
+// says whether trying again can help, or matches ErrConfig, or is ctx's. ctx
+// limits Dial only, not the connection.
 func Dial(ctx context.Context, url string, cfg Config) (*Client, error) {
 	target, err := parseURL(url)
 	if err = errors.Join(err, cfg.Validate()); err != nil {
@@ -65,7 +65,7 @@ func Dial(ctx context.Context, url string, cfg Config) (*Client, error) {
 	c.running = true
 	go c.attempt()
 	if _, err := c.current(ctx); err != nil {
-		c.shut()
+		c.beginClose()
 		return nil, err
 	}
 	return c, nil
@@ -78,7 +78,8 @@ func (c *Client) State() State {
 	return c.state
 }
 
-// Beats returns the figures of the present connection, or zeroes.
+// Beats returns the settings and counters of the current connection, or the zero
+// value.
 func (c *Client) Beats() Beats {
 	c.mu.Lock()
 	conn := c.conn
@@ -89,33 +90,34 @@ func (c *Client) Beats() Beats {
 	return conn.Beats()
 }
 
-// Done returns a channel that is closed when the client has ended and nothing
-// of it runs any more.
+// Done returns a channel that is closed when the client and its goroutines have
+// ended.
 func (c *Client) Done() <-chan struct{} { return c.done.wait() }
 
-// Err returns why there is no connection: the last loss or failed attempt, or
-// after the end what ended it. nil while there is one.
+// Err returns why there is no connection: the last loss, the last failed attempt,
+// or what ended the client. It is nil while connected.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Close says CLOSE, as Conn.Close does, and ends the client. It waits for the end
-// and returns nil. OnState, OnData and OnError must not call it.
+// Close closes the connection as Conn.Close does and ends the client. It waits
+// until both have ended and returns nil. OnState, OnData and OnError must not call
+// it.
 func (c *Client) Close() error {
-	c.shut()
+	c.beginClose()
 	<-c.Done()
 	return nil
 }
 
-// Send is Conn.Send on the present connection. Without one it waits for the next.
+// Send is Conn.Send on the current connection. Without one it waits for the next.
 func (c *Client) Send(ctx context.Context, payload []byte) error {
 	return c.do(ctx, func(conn *Conn) error { return conn.Send(ctx, payload) })
 }
 
-// Request is Conn.Request on the present connection. Without one it waits for
-// the next, but a request that was sent is not sent again.
+// Request is Conn.Request on the current connection. Without one it waits for the
+// next; a request that was sent is never sent again.
 func (c *Client) Request(ctx context.Context, subject string, payload []byte) (body []byte, err error) {
 	err = c.do(ctx, func(conn *Conn) (err error) {
 		body, err = conn.Request(ctx, subject, payload)
@@ -124,7 +126,7 @@ func (c *Client) Request(ctx context.Context, subject string, payload []byte) (b
 	return body, err
 }
 
-// Beat is Conn.Beat on the present connection. Without one it waits for the next.
+// Beat is Conn.Beat on the current connection. Without one it waits for the next.
 func (c *Client) Beat(ctx context.Context) (rtt time.Duration, err error) {
 	err = c.do(ctx, func(conn *Conn) (err error) {
 		rtt, err = conn.Beat(ctx)
@@ -133,14 +135,14 @@ func (c *Client) Beat(ctx context.Context) (rtt time.Duration, err error) {
 	return rtt, err
 }
 
-// Receive returns the payload of the next DATA, appended to dst, which may be
-// nil. It waits across connections.
+// Receive returns the payload of the next DATA, appended to dst, which may be nil.
+// It keeps waiting across reconnects.
 func (c *Client) Receive(ctx context.Context, dst []byte) ([]byte, error) {
 	return c.in.receive(ctx, &c.wait, c.Done(), dst, c.Err)
 }
 
-// do calls f with the present connection, and with the next one if that had
-// ended before f sent anything.
+// do calls f with the current connection, and again with the next one if the
+// connection had ended before f sent anything.
 func (c *Client) do(ctx context.Context, f func(*Conn) error) error {
 	for {
 		conn, err := c.current(ctx)
@@ -160,7 +162,7 @@ func (c *Client) do(ctx context.Context, f func(*Conn) error) error {
 	}
 }
 
-// current returns the connection, and waits for one.
+// current returns the connection. It waits for one.
 func (c *Client) current(ctx context.Context) (*Conn, error) {
 	for {
 		c.mu.Lock()
@@ -182,9 +184,9 @@ func (c *Client) current(ctx context.Context) (*Conn, error) {
 	}
 }
 
-// enter changes the state and tells those who wait for it, after OnState. Called
-// with mu held, which it gives back.
-func (c *Client) enter(e Event) {
+// setState changes the state, calls OnState, then wakes the waiting calls. Called
+// with mu held; unlocks it.
+func (c *Client) setState(e Event) {
 	c.state = e.State
 	changed := c.changed
 	c.changed = nil
@@ -197,7 +199,7 @@ func (c *Client) enter(e Event) {
 	}
 }
 
-// attempt makes one attempt to connect. It runs in a goroutine of its own.
+// attempt makes one attempt to connect, in a goroutine of its own.
 func (c *Client) attempt() {
 	c.mu.Lock()
 	if c.state == Ended {
@@ -205,11 +207,11 @@ func (c *Client) attempt() {
 		return
 	}
 	addr, resume := c.next(), c.session
-	c.move = nil
+	c.redirect = nil
 	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.ConnectTimeout)
 	defer cancel()
 	c.stop = cancel
-	c.enter(Event{State: Connecting, Addr: addr})
+	c.setState(Event{State: Connecting, Addr: addr})
 
 	conn, rest, err := c.open(ctx, addr, resume)
 	c.mu.Lock()
@@ -227,12 +229,13 @@ func (c *Client) attempt() {
 		c.session = conn.welcome.Session
 		c.spread = min(time.Duration(conn.welcome.SpreadMS)*time.Millisecond, maxWait)
 		conn.welcome = nil
-		c.enter(Event{State: Connected, Addr: addr, Session: c.session, Interval: conn.beats.Interval, Timeout: conn.beats.Timeout})
+		c.setState(Event{State: Connected, Addr: addr, Session: c.session,
+			Interval: conn.beats.Interval, Timeout: conn.beats.Timeout})
 		conn.start(rest)
 	}
 }
 
-// open makes a connection.
+// open dials and completes the handshake.
 func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, rest []byte, err error) {
 	nc, err := c.cfg.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -251,11 +254,11 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 		}
 		nc = t
 	}
-	var wish time.Duration
+	var request time.Duration
 	if c.search != nil {
-		wish = c.search.begin(time.Now())
+		request = c.search.begin(time.Now())
 	}
-	w, rest, err := handshake(ctx, nc, c.cfg, resume, wish)
+	w, rest, err := handshake(ctx, nc, c.cfg, resume, request)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -269,8 +272,8 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 	return conn, rest, nil
 }
 
-// tlsConfig is the user's, with the name that the server has to prove: that of
-// the address, also where a GOAWAY sent us to a bare IP address.
+// tlsConfig is the user's with the server name filled in: the host of addr, or
+// Dial's host where GOAWAY named a bare IP address.
 func (c *Client) tlsConfig(addr string) *tls.Config {
 	t := c.cfg.TLS.Clone()
 	if t == nil {
@@ -285,8 +288,8 @@ func (c *Client) tlsConfig(addr string) *tls.Config {
 	return t
 }
 
-// failed plans the next attempt after one that came to nothing. Called with mu
-// held, which it gives back.
+// failed schedules the next attempt after a failed one. Called with mu held;
+// unlocks it.
 func (c *Client) failed(err error) {
 	if c.ends(err) || !c.met && !c.cfg.RetryDial {
 		c.finish()
@@ -297,91 +300,92 @@ func (c *Client) failed(err error) {
 	if errors.As(err, &g) {
 		delay += c.obey(&g.goaway)
 	}
-	c.waitFor(delay, err)
+	c.scheduleRetry(delay, err)
 }
 
-// obey takes note of where a GOAWAY sends us, and returns after which time: at
-// most maxWait. Called with mu held.
+// obey stores where a GOAWAY sends the client, and returns its after_ms, at most
+// maxWait. Called with mu held.
 func (c *Client) obey(g *codec.Goaway) time.Duration {
-	c.move = &move{}
+	c.redirect = &redirect{}
 	if checkAddr(g.Addr) == nil {
-		c.move.addr = g.Addr
+		c.redirect.addr = g.Addr
 	}
 	return min(time.Duration(g.AfterMS)*time.Millisecond, maxWait)
 }
 
-// goaway plans to leave the present connection, which is used until then. A
-// server that names no time gets everybody spread over its window.
+// goaway schedules the end of the current connection, which stays in use until
+// then. If the server names no time, its clients spread over spread_ms.
 func (c *Client) goaway(g *codec.Goaway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	conn := c.conn
-	if conn == nil || c.state != Connected || c.move != nil {
+	if conn == nil || c.state != Connected || c.redirect != nil {
 		return
 	}
 	after := c.obey(g)
 	if g.AfterMS == 0 {
 		after = c.backoff.draw(max(c.spread, backoffMin))
 	}
-	c.move.at, c.move.why = time.Now().Add(after), &CodeError{g.Code, g.Reason}
-	c.move.timer = time.AfterFunc(after, conn.shut)
+	c.redirect.at, c.redirect.why = time.Now().Add(after), &CodeError{g.Code, g.Reason}
+	c.redirect.timer = time.AfterFunc(after, conn.beginClose)
 }
 
-// lost plans the next attempt after the end of a connection.
+// lost schedules the next attempt after the end of a connection.
 func (c *Client) lost(err error) {
 	c.mu.Lock()
 	lasted := c.conn.now()
 	c.conn = nil
-	if c.move != nil {
-		c.move.timer.Stop()
+	if c.redirect != nil {
+		c.redirect.timer.Stop()
 	}
 	if c.state == Ended || c.ends(err) {
 		c.finish()
 		return
 	}
 	delay := c.backoff.lost(lasted, c.spread)
-	if c.move != nil {
-		err = c.move.why
-		left := max(0, time.Until(c.move.at))
-		if c.backoff.failures > 1 { // sent away again and again
+	if c.redirect != nil {
+		err = c.redirect.why
+		left := max(0, time.Until(c.redirect.at))
+		if c.backoff.failures > 1 { // sent away repeatedly
 			left = max(left, delay)
 		}
 		delay = left
 	}
-	c.waitFor(delay, err)
+	c.scheduleRetry(delay, err)
 }
 
-// ends notes why there is no connection, and reports whether it ends the client
-// for good. Called with mu held.
+// ends stores why there is no connection, and reports whether that ends the
+// client. Called with mu held.
 func (c *Client) ends(err error) bool {
 	end := &Error{URL: c.target.url, Err: err, Final: final(err, c.met)}
 	c.err = end
 	return end.Final
 }
 
-// next returns where the next attempt goes. Called with mu held.
+// next returns the address of the next attempt. Called with mu held.
 func (c *Client) next() string {
-	if c.move != nil && c.move.addr != "" {
-		return c.move.addr
+	if c.redirect != nil && c.redirect.addr != "" {
+		return c.redirect.addr
 	}
 	return c.target.addr
 }
 
-// waitFor waits for the next attempt. Called with mu held, which it gives back.
-func (c *Client) waitFor(delay time.Duration, err error) {
-	c.enter(Event{State: Waiting, Addr: c.next(), Err: err, In: delay})
+// scheduleRetry starts the next attempt after delay. Called with mu held; unlocks
+// it.
+func (c *Client) scheduleRetry(delay time.Duration, err error) {
+	c.setState(Event{State: Waiting, Addr: c.next(), Err: err, In: delay})
 	c.mu.Lock()
 	if c.state == Ended { // Close came while OnState ran
 		c.finish()
 		return
 	}
 	c.running = false
-	c.retry = time.AfterFunc(delay, c.again)
+	c.retry = time.AfterFunc(delay, c.retryNow)
 	c.mu.Unlock()
 }
 
-// again begins the next attempt, unless Close came first.
-func (c *Client) again() {
+// retryNow makes the next attempt, unless Close came first.
+func (c *Client) retryNow() {
 	c.mu.Lock()
 	if c.state == Ended {
 		c.mu.Unlock()
@@ -392,8 +396,8 @@ func (c *Client) again() {
 	c.attempt()
 }
 
-// shut begins to close.
-func (c *Client) shut() {
+// beginClose starts closing and does not wait.
+func (c *Client) beginClose() {
 	c.mu.Lock()
 	if c.state == Ended {
 		c.mu.Unlock()
@@ -415,12 +419,12 @@ func (c *Client) shut() {
 	conn := c.conn
 	c.mu.Unlock()
 	if conn != nil {
-		conn.shut()
+		conn.beginClose()
 	}
 }
 
-// finish is the end of the client. Called with mu held, which it gives back,
-// when nothing runs any more but the caller.
+// finish ends the client. Called with mu held when no other goroutine of the client
+// runs; unlocks it.
 func (c *Client) finish() {
 	c.state = Ended
 	err := c.err
@@ -437,7 +441,7 @@ func (c *Client) finish() {
 	c.done.close()
 }
 
-// wake tells those who wait for a change of state. Called with mu held.
+// wake wakes the calls that wait for a change of state. Called with mu held.
 func (c *Client) wake() {
 	if c.changed != nil {
 		close(c.changed)

@@ -12,62 +12,60 @@ import (
 	"heartwheel/codec"
 )
 
-// Config says how a connection is made and kept. Its zero value is a good
-// client. A Config may be shared by any number of clients and must not change
-// while one of them lives. The callbacks have to be safe for concurrent use if
-// it is shared.
+// Config configures a Client or a Conn. The zero value of each field means the
+// default in its comment. A Config may be shared by any number of clients; its
+// callbacks must then be safe for concurrent use.
 type Config struct {
-	Token  string // proves who this is, sent in HELLO; empty: none
+	Token  string // authenticates this client, sent in HELLO; empty: none
 	Device string // name of this device, sent in HELLO; empty: none
 
-	// Beat is the beat interval that this client wishes for; 0: the server's
-	// choice. The server decides within its range.
+	// Beat is the beat interval to ask for; 0: the server's default. The server
+	// decides, within its range.
 	Beat time.Duration
-	// ServerBeats asks the server to beat, with this client answering.
+	// ServerBeats asks the server to beat; this client then answers.
 	ServerBeats bool
-	// Adaptive searches the longest beat interval that the network bears, up to
-	// what the server allows; nil: the interval stays. Not with ServerBeats.
+	// Adaptive searches for the longest beat interval that the network path
+	// survives, up to the server's maximum; nil: the interval is fixed. Not with
+	// ServerBeats.
 	Adaptive *Adaptive
 
-	// RetryDial makes Dial try again, as after a loss, when the first attempt
-	// fails with an error that may pass; false: Dial returns it.
+	// RetryDial makes Dial retry, as after a loss, when the first attempt fails
+	// with a temporary error; false: Dial returns that error.
 	RetryDial bool
-	// ConnectTimeout is what one attempt may take, from looking up the name to
-	// the server's WELCOME; 0: 10 s.
+	// ConnectTimeout limits one attempt, from the name lookup to WELCOME; 0: 10 s.
 	ConnectTimeout time.Duration
-	TLS            *tls.Config // for tls:// addresses; nil: the system's roots, the host of the address as name
+	TLS            *tls.Config // for tls:// addresses; nil: the system's roots and the address's host as server name
 	// DialContext opens connections, for proxies and tests; nil: a net.Dialer.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// OnHeartbeat is called every HeartbeatRate while a call waits, in the
-	// goroutine that called; HeartbeatRate 0: 100 ms. What it does delays the
-	// call's return, nothing else. It may call Close.
+	// OnHeartbeat is called every HeartbeatRate while a call blocks, in the
+	// caller's goroutine; HeartbeatRate 0: 100 ms. It delays only the return of
+	// that call. It may call Close.
 	HeartbeatRate time.Duration
 	OnHeartbeat   func()
 
-	// OnState is told each change of state, one at a time and in order, in a
-	// goroutine of the client. It must not call Close, and delays what follows.
+	// OnState is called with each change of state, one at a time and in order, in
+	// a goroutine of the client. It delays the client and must not call Close.
 	OnState func(Event)
-	// OnData is called with each DATA in the goroutine that reads; Receive then
-	// gets none. payload is valid until it returns. While it runs nothing is
-	// read, which is not held against the server. It must not call Close.
+	// OnData is called with each DATA in the reading goroutine; Receive then gets
+	// none. payload is valid until it returns. Nothing is read meanwhile, and that
+	// time does not count against the server. It must not call Close.
 	OnData func(payload []byte)
-	// OnError is told of an ERROR of the server that belongs to no request: it
-	// refused one of this client's frames. As OnData otherwise.
+	// OnError is called, as OnData is, with an ERROR that belongs to no Request:
+	// the server refused another frame of this client.
 	OnError func(*CodeError)
 
-	MaxFrame      int // largest frame body accepted from the server, in bytes; 0: 65536
-	SendBuffer    int // bytes that may wait to be written; 0: 256 KiB. A Send beyond it waits
-	ReceiveBuffer int // bytes that may wait for Receive; 0: 256 KiB. Beyond it, reading stops until Receive is called
+	MaxFrame      int // largest frame length accepted from the server, in bytes; 0: 65536
+	SendBuffer    int // bytes queued for writing; 0: 256 KiB. Send blocks while it is full
+	ReceiveBuffer int // bytes queued for Receive; 0: 256 KiB. Reading stops while it is full
 
 	rand func() float64 // uniform in [0, 1); nil: math/rand/v2
 }
 
-// ErrConfig is matched by the errors of a Config and of an address that cannot
-// be used.
+// ErrConfig is matched by every error about a Config or an address.
 var ErrConfig = errors.New("client: wrong settings")
 
-// A settingError says what is wrong with a setting.
+// A settingError describes one wrong setting.
 type settingError string
 
 func (e settingError) Error() string { return string(e) }
@@ -75,7 +73,7 @@ func (e settingError) Error() string { return string(e) }
 // Is makes errors.Is(err, ErrConfig) true.
 func (e settingError) Is(target error) bool { return target == ErrConfig }
 
-// dial is the default of DialContext. The beats do what keep-alive would.
+// dial is the default DialContext. Beats replace TCP keep-alive.
 var dial = (&net.Dialer{KeepAlive: -1}).DialContext
 
 // withDefaults returns c with every zero field replaced by its default.
@@ -104,8 +102,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate reports everything that is wrong at once. Each part matches
-// ErrConfig.
+// Validate reports every wrong field at once, as a joined error whose parts match
+// ErrConfig, or nil.
 func (c Config) Validate() error {
 	c = c.withDefaults()
 	var errs []error
@@ -131,7 +129,7 @@ func (c Config) Validate() error {
 		wrong("ReceiveBuffer", c.ReceiveBuffer, "must not be negative; leave it out for 256 KiB")
 	}
 	if c.Adaptive != nil && c.ServerBeats {
-		wrong("Adaptive", "set with ServerBeats", "it is this side's beats that it paces; leave one of them out")
+		wrong("Adaptive", "set with ServerBeats", "it adapts the client's own beats; leave one of them out")
 	}
 	if a := c.Adaptive; a != nil {
 		if a.Start < 0 {
@@ -145,13 +143,15 @@ func (c Config) Validate() error {
 		}
 	}
 	if n := len(codec.AppendHello(nil, c.hello(""))); n > codec.HeaderSize+1+codec.MaxControl {
-		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)), "HELLO would have %d bytes with it, %d are allowed; use a shorter token or device", n, codec.HeaderSize+1+codec.MaxControl)
+		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)),
+			"HELLO would have %d bytes with it, %d are allowed; use a shorter token or device",
+			n, codec.HeaderSize+1+codec.MaxControl)
 	}
 	return errors.Join(errs...)
 }
 
-// hello is what a connection begins with. resume is the session of the one
-// before, "" for none.
+// hello returns the HELLO of a connection. resume is the previous session, ""
+// for none.
 func (c *Config) hello(resume string) codec.Hello {
 	h := codec.Hello{V: codec.Version, Token: c.Token, Device: c.Device, BeatMS: c.Beat.Milliseconds(), Resume: resume}
 	if c.ServerBeats {

@@ -9,62 +9,62 @@ import (
 	"heartwheel/codec"
 )
 
-// A Conn is one connection that beats: it does not connect again when it ends.
-// Client does, and consists of them. Safe for concurrent use.
+// A Conn is a single connection that beats. Unlike a Client, it does not
+// reconnect. Safe for concurrent use.
 type Conn struct {
 	// Static after newConn.
 	nc      net.Conn
 	cfg     *Config // with defaults
 	base    time.Time
-	wait    *waiting
+	wait    *waiter
 	in      *inbox
-	welcome *codec.Welcome // nil in a Client, where nobody can ask for it
-	limit   int            // largest frame body that the server accepts, in bytes
-	adapt   *search        // nil: the interval stays; guarded by mu
+	welcome *codec.Welcome // nil in a Client, which does not expose it
+	limit   int            // largest frame length that the server accepts, in bytes
+	adapt   *search        // nil: the interval is fixed; guarded by mu
 	owner   owner          // nil: none
 	flusher func()         // flush, made once
-	quit    latch          // closed when it cannot be used any more
+	quit    latch          // closed when the connection is unusable
 	done    latch          // closed when its goroutines have ended
 
-	mu       sync.Mutex
-	pulse    pulse
-	timer    *time.Timer
-	armed    time.Duration // when timer runs out; never: it does not
-	out      []byte        // frames to be written
-	spare    []byte        // an empty buffer
-	running  int32         // goroutines: the reader and the one that writes
-	nextID   uint32
-	flushing bool          // a goroutine writes
-	reading  bool          // the reader waits for the server, and not for the application
-	closing  bool          // CLOSE is the last frame in out
-	leaving  bool          // a GOAWAY has announced the end
-	unsaved  bool          // adapt has learned something
-	err      error         // why quit is closed
-	room     chan struct{} // closed when out has room; made when somebody waits
-	calls    map[uint64]*call
-	beats    Beats
-	quiet    time.Duration // how long neither side had spoken before the last beat; 0: not known
+	mu        sync.Mutex
+	keepalive keepalive
+	timer     *time.Timer
+	armed     time.Duration // when timer fires; never: it does not
+	out       []byte        // frames to be written
+	spare     []byte        // an empty buffer
+	running   int32         // goroutines: the reader and the writer
+	nextID    uint32
+	flushing  bool          // the writer runs
+	reading   bool          // the reader waits for the server, not for the application
+	closing   bool          // CLOSE is the last frame in out
+	leaving   bool          // GOAWAY was received
+	unsaved   bool          // adapt has learned something to save
+	err       error         // why quit is closed
+	room      chan struct{} // closed when out has room; made by the first wait
+	calls     map[uint64]*call
+	beats     Beats
+	quiet     time.Duration // silence of both sides before the last beat; 0: unknown
 }
 
 // An owner makes the next connection.
 type owner interface {
-	goaway(g *codec.Goaway) // is told a GOAWAY after which to connect again
-	lost(err error)         // is told the end, last of all
+	goaway(g *codec.Goaway) // called for a GOAWAY whose code says to reconnect
+	lost(err error)         // called once, when the connection has ended
 }
 
-// Beats are figures about heartbeats.
+// Beats has the heartbeat settings and counters of a connection.
 type Beats struct {
 	Interval time.Duration // H in force
-	Timeout  time.Duration // T in force: the server drops whoever is silent for so long
+	Timeout  time.Duration // T in force: the server closes a connection that is silent this long
 	Sent     uint64        // empty frames sent
 	Answered uint64        // empty frames received
-	RTT      time.Duration // of the last beat that was asked and answered; 0: none yet
+	RTT      time.Duration // of the last answered beat; 0: none yet
 }
 
-// NewConn makes a connection that beats of one that is open: TCP, TLS, or
-// whatever else carries bytes in order. It sends HELLO and waits for WELCOME,
-// at most cfg.ConnectTimeout. nc belongs to it from now on, also after an error.
-// RetryDial, TLS, DialContext, Adaptive and OnState are Client's and not used.
+// NewConn starts the protocol on an open connection: TCP, TLS or any other ordered
+// stream. It sends HELLO and waits for WELCOME, for at most cfg.ConnectTimeout.
+// It takes ownership of nc, and closes it if it returns an error. The fields
+// RetryDial, TLS, DialContext, Adaptive and OnState are not used.
 func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		_ = nc.Close()
@@ -73,7 +73,7 @@ func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	cfg = cfg.withDefaults()
 	limited, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
-	w := &waiting{beat: cfg.OnHeartbeat, rate: cfg.HeartbeatRate}
+	w := &waiter{beat: cfg.OnHeartbeat, rate: cfg.HeartbeatRate}
 	nc = progressConn{nc}
 	type outcome struct {
 		welcome *codec.Welcome
@@ -87,7 +87,7 @@ func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	}()
 	if err := w.await(ctx, ready, nil); err != nil {
 		_ = nc.Close()
-		<-ready // at once: its reads and writes end with it
+		<-ready // at once: Close ends its reads and writes
 		return nil, err
 	}
 	if got.err != nil {
@@ -107,7 +107,7 @@ func addrOf(nc net.Conn) string {
 	return "the server"
 }
 
-// newConn prepares a connection whose handshake is over.
+// newConn prepares a connection after its handshake.
 func newConn(nc net.Conn, cfg *Config, w *codec.Welcome) *Conn {
 	c := &Conn{
 		nc: nc, cfg: cfg, base: time.Now(), welcome: w, limit: w.MaxFrame, armed: never,
@@ -119,13 +119,13 @@ func newConn(nc net.Conn, cfg *Config, w *codec.Welcome) *Conn {
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	c.timer.Stop()
 	c.flusher = c.flush
-	c.pulse.start(time.Duration(w.BeatMS)*time.Millisecond, w.Beats == "server", cfg.rand, 0)
+	c.keepalive.start(time.Duration(w.BeatMS)*time.Millisecond, w.Beats == "server", cfg.rand, 0)
 	c.setBeat(w.BeatMS, w.TimeoutMS)
 	return c
 }
 
-// start begins to read and to beat. rest is what came behind the WELCOME. Calls
-// may come before it.
+// start starts reading and beating. rest is what followed the WELCOME. Other
+// methods may be called before it.
 func (c *Conn) start(rest []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,59 +135,60 @@ func (c *Conn) start(rest []byte) {
 
 func (c *Conn) now() time.Duration { return time.Since(c.base) }
 
-// Welcome returns what the server decided at the beginning.
+// Welcome returns the server's WELCOME. CONFIG may have changed values since, see
+// Beats.
 func (c *Conn) Welcome() codec.Welcome { return *c.welcome }
 
-// Beats returns the figures up to now.
+// Beats returns the settings and counters now.
 func (c *Conn) Beats() Beats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.beats
 }
 
-// Done returns a channel that is closed when the connection has ended and
-// nothing of it runs any more.
+// Done returns a channel that is closed when the connection and its goroutines
+// have ended.
 func (c *Conn) Done() <-chan struct{} { return c.done.wait() }
 
-// Err returns why the connection ended, nil while it has not.
+// Err returns why the connection ended, or nil while it is open.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// setBeat takes the server's values. Called with mu held, or before start.
+// setBeat adopts the server's values. Called with mu held, or before start.
 func (c *Conn) setBeat(beatMS, timeoutMS int64) {
 	c.beats.Interval = time.Duration(beatMS) * time.Millisecond
 	c.beats.Timeout = time.Duration(timeoutMS) * time.Millisecond
 	if c.adapt != nil {
 		c.adapt.allowed(c.beats.Interval)
-		// Its own, where the server's is shorter than what the server bears.
+		// Longer than the server's where that is below min_beat_ms.
 		c.beats.Interval = c.adapt.interval()
 	}
-	c.pulse.set(c.beats.Interval)
+	c.keepalive.setInterval(c.beats.Interval)
 }
 
-// arm sets the timer if something is due earlier than it runs out. What is due
-// later is seen when it does. Called with mu held.
+// arm sets the timer if something is due before it fires. It never sets it back:
+// onTimer does that. Called with mu held.
 func (c *Conn) arm() {
 	if c.err != nil || c.closing {
 		return
 	}
-	if at := c.pulse.due(); at < c.armed {
+	if at := c.keepalive.due(); at < c.armed {
 		c.armed = at
 		c.timer.Reset(max(0, at-c.now()))
 	}
 }
 
-// lateTimer is how late the timer may be before it is this process that did not
-// run, and grace what the server gets then, to be heard.
+// A timer later than lateTimer means that this process did not run. The server's
+// deadline then moves by that time and grace.
 const (
 	lateTimer = 100 * time.Millisecond
 	grace     = time.Second
 )
 
-// onTimer does what is due.
+// onTimer beats, asks or gives up, as is due.
 func (c *Conn) onTimer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -195,55 +196,55 @@ func (c *Conn) onTimer() {
 	case c.err != nil:
 		return
 	case c.closing:
-		if c.now() >= c.armed { // CLOSE could not be written in time
+		if c.now() >= c.armed { // CLOSE was not written in time
 			c.fail(ErrClosed)
 		}
 		return
 	}
 	now := c.now()
 	if late := now - c.armed; late > lateTimer {
-		c.pulse.forgive(late + grace)
+		c.keepalive.credit(late + grace)
 		c.quiet = 0
 	}
 	if !c.reading {
-		c.pulse.hold()
+		c.keepalive.pause()
 	}
 	quiet := c.silence(now)
 	c.armed = never
-	switch c.pulse.poll(now) {
-	case beat:
-		if !c.pulse.open {
+	switch c.keepalive.poll(now) {
+	case sendBeat:
+		if !c.keepalive.unanswered {
 			c.quiet = quiet
 		}
 		c.queueBeat()
-	case ping:
+	case sendPing:
 		c.out = codec.AppendPing(c.out, nil)
 		c.write()
-	case dead:
+	case giveUp:
 		c.fail(ErrSilent)
 		return
 	}
 	c.arm()
 }
 
-// silence returns for how long neither side has spoken, or 0 where that is not
-// known: the application does not receive, bytes are still being written, or this
+// silence returns how long both sides have been silent, or 0 where that is
+// unknown: the application does not receive, bytes are being written, or this
 // process did not run. Called with mu held.
 func (c *Conn) silence(now time.Duration) time.Duration {
-	if c.pulse.held || c.flushing || now-c.armed > lateTimer {
+	if c.keepalive.paused || c.flushing || now-c.armed > lateTimer {
 		return 0
 	}
-	return now - max(c.pulse.sent, c.pulse.heard)
+	return now - max(c.keepalive.lastSent, c.keepalive.lastReceived)
 }
 
-// queueBeat is called with mu held.
+// queueBeat queues an empty frame. Called with mu held.
 func (c *Conn) queueBeat() {
 	c.beats.Sent++
 	c.out = codec.AppendBeat(c.out)
 	c.write()
 }
 
-// write has a goroutine write what is in out, if none does. Called with mu held.
+// write starts the writer unless it runs. Called with mu held.
 func (c *Conn) write() {
 	if !c.flushing && c.err == nil {
 		c.flushing = true
@@ -252,7 +253,7 @@ func (c *Conn) write() {
 	}
 }
 
-// flush writes until nothing is left.
+// flush is the writer: it writes until out is empty.
 func (c *Conn) flush() {
 	c.mu.Lock()
 	for len(c.out) > 0 && c.err == nil {
@@ -273,8 +274,8 @@ func (c *Conn) flush() {
 			c.fail(err)
 			break
 		}
-		if c.pulse.wrote(began, c.now()) {
-			c.answered(c.pulse.heard - began)
+		if c.keepalive.wrote(began, c.now()) {
+			c.answered(c.keepalive.lastReceived - began)
 		}
 		c.arm()
 	}
@@ -282,25 +283,25 @@ func (c *Conn) flush() {
 		c.fail(ErrClosed)
 	}
 	c.flushing = false
-	c.leave()
+	c.exit()
 }
 
-// fail ends the connection: the socket is aborted, everybody who waits is told.
-// Called with mu held.
+// fail ends the connection: it resets the socket and ends pending calls. Called
+// with mu held.
 func (c *Conn) fail(err error) {
 	if c.err != nil {
 		return
 	}
 	c.err = err
 	c.timer.Stop()
-	if c.adapt != nil && !c.leaving && !saidSo(err) {
-		if c.pulse.open || c.pulse.asking {
+	if c.adapt != nil && !c.leaving && !deliberate(err) {
+		if c.keepalive.unanswered || c.keepalive.inFlight {
 			c.unsaved = c.adapt.lost(c.quiet, time.Now()) || c.unsaved
 		} else {
 			c.unsaved = c.adapt.closed(c.silence(c.now()), time.Now()) || c.unsaved
 		}
 	}
-	if !c.closing { // with CLOSE said it ends in order
+	if !c.closing { // after CLOSE it ends in order
 		abort(c.nc)
 	}
 	_ = c.nc.Close()
@@ -312,8 +313,8 @@ func (c *Conn) fail(err error) {
 	c.quit.close()
 }
 
-// abort makes the coming Close drop what is queued and reset the connection: it
-// must not wait for a peer that is dead.
+// abort makes the following Close drop queued bytes and reset the connection,
+// rather than wait for a dead peer.
 func abort(nc net.Conn) {
 	if p, ok := nc.(progressConn); ok {
 		nc = p.Conn
@@ -323,9 +324,8 @@ func abort(nc net.Conn) {
 	}
 }
 
-// leave is the end of one of the connection's goroutines. Called with mu held,
-// which it gives back.
-func (c *Conn) leave() {
+// exit ends one of the connection's goroutines. Called with mu held; unlocks it.
+func (c *Conn) exit() {
 	c.running--
 	over, err := c.running == 0 && c.err != nil, c.err
 	c.mu.Unlock()
@@ -337,20 +337,20 @@ func (c *Conn) leave() {
 	}
 }
 
-// closeTimeout is how long Close waits for its last frame to be written.
+// closeTimeout is how long Close waits for pending writes.
 const closeTimeout = time.Second
 
-// Close says CLOSE and ends the connection; what was sent before is written
-// first, within 1 s. It waits for the end and returns nil, however the
-// connection ended. It must not be called by OnData or OnError.
+// Close sends CLOSE after what is queued, within 1 s, and ends the connection. It
+// waits until the connection has ended and returns nil. OnData and OnError must
+// not call it.
 func (c *Conn) Close() error {
-	c.shut()
+	c.beginClose()
 	<-c.Done()
 	return nil
 }
 
-// shut begins to close.
-func (c *Conn) shut() {
+// beginClose starts closing and does not wait. Called with mu not held.
+func (c *Conn) beginClose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.closing {

@@ -1,6 +1,6 @@
-// Package client keeps one connection to a heartwheel server, or to any server
-// that speaks its wire, alive: it beats, notices when the server is dead,
-// connects again, and lets the program that waits for it breathe.
+// Package client keeps a connection to a heartwheel server alive: it beats,
+// detects a dead server, reconnects, and calls back while a call blocks. The
+// protocol is in codec/SPEC.md.
 //
 //	c, err := client.Dial(ctx, "tcp://127.0.0.1:9000", client.Config{})
 //	if err != nil {
@@ -12,33 +12,46 @@
 //
 // # Two clocks
 //
-// What this side has sent last says when it has to beat again: after H of its
-// own silence, H being the interval that the server decides. Any frame is as
-// good as a beat. What it has heard last says whether the server lives: sending
-// never proves that. When the server has been silent for H, a beat asks it; if
-// 10 s after that was handed to the kernel not one byte has come, the server is
-// dead: the connection is aborted and made anew.
+// The last frame sent says when to beat next: after H of sending nothing, where
+// H is the interval that the server decides. Any frame replaces a beat. The last
+// byte received says whether the server is alive; sending never proves that. A
+// server that has been silent for H is asked with a beat. If no byte arrives
+// within 10 s after the kernel took that beat, the server is dead: the connection
+// is reset, and a new one is made.
 //
 // # Reconnecting
 //
 // The first delay after a loss is spread over the window that the server named
-// in its WELCOME, so that a restarted server is not met by everybody at once.
-// Then it grows from 0.5 s to 30 s, each with full jitter, until a connection
-// has lasted for 30 s. GOAWAY's after_ms and addr are obeyed. Codes from 3500 to
-// 3999 and from 4500 to 4999 end the client for good.
+// in WELCOME, so that its clients do not all return at once. Further delays grow
+// from 0.5 s to 30 s with full jitter, until a connection has lasted 30 s.
+// GOAWAY's after_ms and addr are followed. Codes 3500 to 3999 and 4500 to 4999 end
+// the client.
 //
-// What was sent is delivered at most once: what a lost connection had not
-// delivered is not sent again, and a Request that was under way fails.
+// Delivery is at most once: a lost connection loses what it had not delivered,
+// and pending Requests fail with ErrLost.
 //
-// # Waiting without freezing
+// # Blocking calls
 //
-// While a call waits, Config.OnHeartbeat is called every Config.HeartbeatRate in
-// the goroutine of the caller, so that a program whose only thread is its user
-// interface can repaint. When the call's context ends, the call ends at once.
-// The idea and the two names are those of the Synapse library for Pascal.
+// While a call blocks, Config.OnHeartbeat is called every Config.HeartbeatRate in
+// the caller's goroutine, so that a single-threaded user interface can repaint. A
+// call returns as soon as its context ends. The idea and both names come from the
+// Synapse library for Pascal.
+//
+// # Concurrency and ownership
+//
+// The methods of Client and Conn are safe for concurrent use. They copy the slices
+// they are given before they return; slices that they return belong to the caller.
+// The payload passed to Config.OnData is valid only during the call.
+//
+// # Errors
+//
+// Dial and NewConn return an *Error, which says whether trying again can help, or
+// an error that matches ErrConfig, or the context's. Calls return ErrClosed after
+// Close, an error that matches ErrLost when the connection ended under them, or the
+// context's error. A code from the server is a *CodeError.
 //
 // # Cost
 //
-// An idle connection costs one goroutine, which reads. Beats and received
-// frames allocate nothing.
+// An idle connection has one goroutine, which reads. Beats and received frames
+// allocate nothing.
 package client

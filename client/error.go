@@ -17,19 +17,19 @@ import (
 var (
 	// ErrClosed is returned by calls after Close.
 	ErrClosed = errors.New("client: closed")
-	// ErrLost is matched by the error of a call whose connection ended while it
-	// was under way. Whether the server has seen the request is not known.
+	// ErrLost is matched by the error of a call whose connection ended before the
+	// call did. The server may or may not have seen the frame.
 	ErrLost = errors.New("client: the connection was lost")
-	// ErrSilent: no byte came for 10 s after a beat.
-	ErrSilent = errors.New("no byte came for 10 s after a beat: the server or the way to it is dead")
-	// ErrStalled: the kernel took none of the bytes to be sent for 10 s.
-	ErrStalled = errors.New("no byte could be sent for 10 s: the server does not read, or the way to it is dead")
+	// ErrSilent: no byte arrived for 10 s after a beat.
+	ErrSilent = errors.New("no byte arrived for 10 s after a beat: the server or the network path is dead")
+	// ErrStalled: the kernel took no byte for 10 s.
+	ErrStalled = errors.New("no byte could be sent for 10 s: the server does not read, or the network path is dead")
 	// ErrFrameTooLarge: the frame is larger than the server accepts.
 	ErrFrameTooLarge = errors.New("client: the frame is larger than the server accepts")
 )
 
-// A CodeError is what the server said: when it ended the connection (CLOSE or
-// GOAWAY), or refused a frame (ERROR).
+// A CodeError is a code from the server: it ended the connection (CLOSE or GOAWAY)
+// or refused a frame (ERROR).
 type CodeError struct {
 	Code   codec.Code
 	Reason string
@@ -43,23 +43,22 @@ func (e *CodeError) Error() string {
 	return text
 }
 
-// A StatusError is an answer to a request with a status that is not 0.
+// A StatusError is an answer to a Request with a status other than 0.
 type StatusError struct {
 	Status uint8
-	Body   []byte // of the answer; the caller's
+	Body   []byte // of the answer; owned by the caller
 }
 
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("client: the request was answered with status %d", e.Status)
 }
 
-// An Error is why there is no connection.
+// An Error says why there is no connection.
 type Error struct {
-	URL string // where to, as it was given
+	URL string // as given to Dial
 	Err error  // what happened
-	// Final says that trying again would end the same way, so that the client
-	// does not: the address is wrong, another protocol is spoken there, or the
-	// server named a code that is final.
+	// Final: the client does not try again, as that would end the same way. The
+	// address is wrong, the server speaks another protocol, or its code is final.
 	Final bool
 }
 
@@ -68,14 +67,13 @@ func (e *Error) Error() string {
 	if e.Final {
 		return text + " (trying again would not help)"
 	}
-	return text + " (may pass: trying again can help)"
+	return text + " (temporary: trying again can help)"
 }
 
 // Unwrap returns what happened.
 func (e *Error) Unwrap() error { return e.Err }
 
-// A handshakeError is something wrong with what the server sent in place of a
-// WELCOME.
+// A handshakeError describes an answer to HELLO that is not a WELCOME.
 type handshakeError struct {
 	text string
 	err  error
@@ -84,13 +82,13 @@ type handshakeError struct {
 func (e *handshakeError) Error() string { return e.text }
 func (e *handshakeError) Unwrap() error { return e.err }
 
-// A brokenError is the end of the stream of a connection that had worked.
+// A brokenError is the end of the stream after WELCOME.
 type brokenError struct{ err error }
 
 func (e *brokenError) Error() string {
 	switch {
 	case errors.Is(e.err, io.EOF):
-		return "the server closed the connection without a word"
+		return "the server closed the connection without giving a reason"
 	case errors.Is(e.err, syscall.ECONNRESET):
 		return "the connection was reset"
 	}
@@ -99,9 +97,9 @@ func (e *brokenError) Error() string {
 
 func (e *brokenError) Unwrap() error { return e.err }
 
-// final reports whether an attempt that failed with err would fail again.
-// welcomed: this address has been a heartwheel server before, so that anything
-// but a final code is a passing state of it.
+// final reports whether an attempt that failed with err would fail again. If
+// welcomed, a heartwheel server has answered at this address before, and only a
+// final code is final.
 func final(err error, welcomed bool) bool {
 	var code *CodeError
 	if errors.As(err, &code) {
@@ -123,7 +121,7 @@ func isCertificateError(err error) bool {
 	return errors.As(err, &header) || errors.As(err, &verify) || errors.As(err, &host)
 }
 
-// explain says what happened and what to do.
+// explain returns what happened and what to do about it.
 func explain(err error) string {
 	var (
 		dns    *net.DNSError
@@ -141,13 +139,13 @@ func explain(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused: nothing listens there; check the port, or start the server"
 	case errors.As(err, &header):
-		return "no TLS is spoken there; use tcp://"
-	case errors.Is(err, errNoWelcome), errors.Is(err, errHalfWelcome):
+		return "the server does not speak TLS; use tcp://"
+	case errors.Is(err, errNoWelcome), errors.Is(err, errPartialWelcome):
 		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no connection in time: the host does not answer; check the address and firewalls"
 	case errors.Is(err, io.EOF):
-		return "the server closed the connection without a word; check that it speaks this protocol"
+		return "the server closed the connection without giving a reason; check that it speaks this protocol"
 	case errors.Is(err, syscall.ECONNRESET):
 		return "the connection was reset; check that the server speaks this protocol and has room"
 	case errors.As(err, &op):
@@ -156,9 +154,9 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// saidSo reports whether a connection ended because one side said so, and not
-// because of the network.
-func saidSo(err error) bool {
+// deliberate reports whether one side closed the connection on purpose: its end
+// says nothing about the network.
+func deliberate(err error) bool {
 	var code *CodeError
 	return errors.Is(err, ErrClosed) || errors.As(err, &code)
 }

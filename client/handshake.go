@@ -12,24 +12,25 @@ import (
 	"heartwheel/codec"
 )
 
-// What a server may decide. Beyond it, its values are nonsense.
+// The range of intervals accepted from a server.
 const (
 	minInterval = 10 * time.Millisecond
 	maxInterval = 24 * time.Hour
 )
 
-// welcomeBuffer is what a WELCOME and some more fit in, in bytes.
+// welcomeBuffer has room for a typical WELCOME, in bytes.
 const welcomeBuffer = 512
 
-// errNoWelcome: the server is silent after it accepted.
-var errNoWelcome = errors.New("the server accepted and then said nothing: no WELCOME in time; check that it is a heartwheel server and not overloaded")
+var errNoWelcome = errors.New("the server accepted the connection but sent no WELCOME in time; " +
+	"check that it is a heartwheel server and not overloaded")
 
-// errHalfWelcome: it stopped, or closed, in the middle of it.
-var errHalfWelcome = errors.New("the server began its WELCOME and did not finish it; the way to it may be bad")
+var errPartialWelcome = errors.New("the server sent only part of its WELCOME; the network path may be bad")
 
-// handshake says HELLO and waits for WELCOME, until ctx ends. rest is what came
-// behind it.
-func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, beat time.Duration) (w *codec.Welcome, rest []byte, err error) {
+// handshake sends HELLO and waits for WELCOME until ctx ends. beat is the interval
+// to ask for in place of cfg.Beat; 0: cfg.Beat. rest is what followed WELCOME.
+func handshake(
+	ctx context.Context, nc net.Conn, cfg *Config, resume string, beat time.Duration,
+) (w *codec.Welcome, rest []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() && err == nil { // the deadline may be set at any time now
@@ -40,7 +41,7 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, bea
 	if beat > 0 {
 		h.BeatMS = beat.Milliseconds()
 	}
-	// A server that refuses may have closed already; then what it said counts.
+	// A server that refuses may have closed already: what it sent counts first.
 	_, wrote := nc.Write(codec.AppendHello(nil, h))
 	buf := make([]byte, 0, welcomeBuffer)
 	var end error
@@ -54,7 +55,7 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, bea
 		case errors.Is(end, os.ErrDeadlineExceeded) && len(buf) == 0:
 			return nil, nil, errNoWelcome
 		case len(buf) > 0 && (errors.Is(end, os.ErrDeadlineExceeded) || errors.Is(end, io.EOF)):
-			return nil, nil, errHalfWelcome
+			return nil, nil, errPartialWelcome
 		case errors.Is(end, io.EOF) && wrote != nil:
 			return nil, nil, wrote
 		default:
@@ -68,8 +69,8 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, resume string, bea
 	}
 }
 
-// welcome looks for a WELCOME at the beginning of b: nil without an error if b
-// is too short to tell. n is its size.
+// welcome decodes a WELCOME at the front of b, n bytes long. w is nil without an
+// error while b is too short.
 func welcome(b []byte) (w *codec.Welcome, n int, err error) {
 	f, n, err := codec.Decode(b, 1+codec.MaxControl)
 	if err != nil {
@@ -85,7 +86,7 @@ func welcome(b []byte) (w *codec.Welcome, n int, err error) {
 			err = checkWelcome(&got)
 		}
 		if err != nil {
-			return nil, 0, &handshakeError{text: "the server's WELCOME makes no sense: " + err.Error(), err: err}
+			return nil, 0, &handshakeError{text: "the server's WELCOME is invalid: " + err.Error(), err: err}
 		}
 		return &got, n, nil
 	case codec.OpClose:
@@ -104,7 +105,7 @@ func welcome(b []byte) (w *codec.Welcome, n int, err error) {
 	return nil, 0, &handshakeError{text: fmt.Sprintf("the server answered HELLO with %s in place of WELCOME", f.Op)}
 }
 
-// A goawayError is a server that refused with GOAWAY.
+// A goawayError is a GOAWAY in place of WELCOME.
 type goawayError struct {
 	CodeError
 	goaway codec.Goaway
@@ -112,7 +113,7 @@ type goawayError struct {
 
 func (e *goawayError) Unwrap() error { return &e.CodeError }
 
-// foreign says what is spoken at the other end.
+// foreign describes the protocol that b seems to be.
 func foreign(b []byte) string {
 	switch {
 	case b[0] == 0x15 || b[0] == 0x16:
@@ -125,7 +126,7 @@ func foreign(b []byte) string {
 	return "the server's first frame is not one of this protocol; check the port"
 }
 
-// checkWelcome judges what a server decided.
+// checkWelcome reports whether the server's values are usable.
 func checkWelcome(w *codec.Welcome) error {
 	if w.V != codec.Version {
 		return fmt.Errorf("v is %d, this client speaks version %d", w.V, codec.Version)
@@ -136,7 +137,7 @@ func checkWelcome(w *codec.Welcome) error {
 	return checkTimes(w.BeatMS, w.TimeoutMS)
 }
 
-// checkTimes judges a beat interval and an idle timeout.
+// checkTimes reports whether a beat interval and idle timeout are usable.
 func checkTimes(beatMS, timeoutMS int64) error {
 	const most = int64(maxInterval / time.Millisecond)
 	if beatMS < int64(minInterval/time.Millisecond) || beatMS > most {

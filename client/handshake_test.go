@@ -25,7 +25,7 @@ func checkError(t *testing.T, err error, final bool, words ...string) {
 	if !errors.As(err, &e) {
 		t.Fatalf("%T %v, want an *Error", err, err)
 	}
-	words = append(words, map[bool]string{true: "(trying again would not help)", false: "(may pass: trying again can help)"}[final])
+	words = append(words, map[bool]string{true: "(trying again would not help)", false: "(temporary: trying again can help)"}[final])
 	if e.Final != final {
 		t.Errorf("%v: Final is %t", err, e.Final)
 	}
@@ -128,7 +128,7 @@ var badServers = []struct {
 	{name: "broken GOAWAY", say: codec.AppendFrame(nil, codec.OpGoaway, []byte("{}")), final: true, words: "code"},
 
 	{name: "v 2", say: welcomeJSON(`"v":1`, `"v":2`), final: true, words: "v is 2, this client speaks version 1"},
-	{name: "v negative", say: welcomeJSON(`"v":1`, `"v":-1`), final: true, words: "makes no sense: "},
+	{name: "v negative", say: welcomeJSON(`"v":1`, `"v":-1`), final: true, words: "WELCOME is invalid"},
 	{name: "beat 0", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":0`), final: true, words: "beat_ms is 0: it must lie between 10 and 86400000"},
 	{name: "no beat", say: welcomeJSON(`"beat_ms":10000,`, ``), final: true, words: "beat_ms is 0"},
 	{name: "beat negative", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":-1`), final: true, words: "beat_ms"},
@@ -149,17 +149,17 @@ var badServers = []struct {
 	{name: "min_beat_ms negative", say: welcomeJSON(`"min_beat_ms":0`, `"min_beat_ms":-1`), final: true, words: "min_beat_ms"},
 	{name: "spread_ms negative", say: welcomeJSON(`"spread_ms":0`, `"spread_ms":-1`), final: true, words: "spread_ms"},
 	{name: "spread_ms huge", say: welcomeJSON(`"spread_ms":0`, `"spread_ms":999999999999999999`), final: true, words: "spread_ms"},
-	{name: "no JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("welcome!")), final: true, words: "the server's WELCOME makes no sense"},
-	{name: "half JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte(`{"v":1,`)), final: true, words: "the server's WELCOME makes no sense"},
-	{name: "no content", say: codec.AppendFrame(nil, codec.OpWelcome, nil), final: true, words: "makes no sense"},
-	{name: "an array", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("[]")), final: true, words: "makes no sense"},
+	{name: "no JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("welcome!")), final: true, words: "the server's WELCOME is invalid"},
+	{name: "half JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte(`{"v":1,`)), final: true, words: "the server's WELCOME is invalid"},
+	{name: "no content", say: codec.AppendFrame(nil, codec.OpWelcome, nil), final: true, words: "WELCOME is invalid"},
+	{name: "an array", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("[]")), final: true, words: "WELCOME is invalid"},
 	{name: "too long", say: codec.AppendFrame(nil, codec.OpWelcome, bytes.Repeat([]byte{' '}, codec.MaxControl+1)), final: true, words: "first frame is not one of this protocol"},
 
-	{name: "silent", mute: true, takes: 10 * time.Second, words: "the server accepted and then said nothing"},
-	{name: "closes at once", close: true, words: "the server closed the connection without a word"},
-	{name: "half a WELCOME, then silent", say: welcomeJSON("1", "1")[:50], takes: 10 * time.Second, words: "began its WELCOME and did not finish it"},
-	{name: "half a WELCOME, then closed", say: welcomeJSON("1", "1")[:50], close: true, words: "began its WELCOME and did not finish it"},
-	{name: "a byte", say: []byte{0}, takes: 10 * time.Second, words: "began its WELCOME and did not finish it"},
+	{name: "silent", mute: true, takes: 10 * time.Second, words: "the server accepted the connection but sent no WELCOME in time"},
+	{name: "closes at once", close: true, words: "the server closed the connection without giving a reason"},
+	{name: "half a WELCOME, then silent", say: welcomeJSON("1", "1")[:50], takes: 10 * time.Second, words: "sent only part of its WELCOME"},
+	{name: "half a WELCOME, then closed", say: welcomeJSON("1", "1")[:50], close: true, words: "sent only part of its WELCOME"},
+	{name: "a byte", say: []byte{0}, takes: 10 * time.Second, words: "sent only part of its WELCOME"},
 }
 
 // Each failure says which it is and whether trying again helps; Dial returns it,
@@ -230,7 +230,7 @@ func TestConnectTimeout(t *testing.T) {
 		if r.now() != r.cfg.ConnectTimeout {
 			t.Errorf("after %s", r.now())
 		}
-		checkError(t, err, false, "began its WELCOME")
+		checkError(t, err, false, "sent only part of its WELCOME")
 		time.Sleep(time.Minute) // for the server to notice
 	})
 }
@@ -313,9 +313,9 @@ func TestWelcomeCut(t *testing.T) {
 				p.hangUp()
 			}
 			_, err := Dial(t.Context(), "tcp://server:1", r.cfg)
-			words := "did not finish"
+			words := "only part"
 			if n == 0 {
-				words = "without a word"
+				words = "without giving a reason"
 			}
 			checkError(t, err, false, words)
 		})
@@ -393,7 +393,7 @@ func TestTLS(t *testing.T) {
 	}{
 		{"unknown authority", "tls://" + good.addr(), nil, true, "certificate"},
 		{"wrong name", "tls://" + elsewhere.addr(), &tls.Config{RootCAs: otherPool}, true, "certificate"},
-		{"TLS of a plain server", "tls://" + plain.addr(), trusting, true, "no TLS is spoken there; use tcp://"},
+		{"TLS of a plain server", "tls://" + plain.addr(), trusting, true, "the server does not speak TLS; use tcp://"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Dial(t.Context(), test.url, Config{TLS: test.cfg, RetryDial: true})

@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// An inbox holds what was received and not yet asked for, in order. It is
-// bounded: who puts waits. Safe for concurrent use.
+// An inbox is a bounded queue of received messages; put blocks while it is full.
+// Safe for concurrent use.
 type inbox struct {
 	limit int // bytes; a single message may be larger
 
 	mu    sync.Mutex
 	buf   []byte        // guarded by mu: messages, each behind its u32 length
 	head  int           // guarded by mu: where the first one begins
-	ready chan struct{} // guarded by mu: has a token if there may be a message; made when somebody waits
-	room  chan struct{} // guarded by mu: closed when there is room; made when somebody waits
+	ready chan struct{} // guarded by mu: has a token if there may be a message; made by the first wait
+	room  chan struct{} // guarded by mu: closed when there is room; made by the first wait
 }
 
 // keepBuffer is the capacity up to which an empty buffer is kept.
 const keepBuffer = 1 << 10
 
-// put copies a message in once there is room. Before it waits for that, it calls
-// waiting; when what that returned is closed, it waits no more.
-func (in *inbox) put(msg []byte, waiting func() <-chan struct{}) {
+// put copies a message in once there is room. Before it blocks it calls onFull;
+// once the channel that returns is closed, put no longer waits for room.
+func (in *inbox) put(msg []byte, onFull func() <-chan struct{}) {
 	var done <-chan struct{}
 	for over := false; ; {
 		in.mu.Lock()
@@ -38,7 +38,7 @@ func (in *inbox) put(msg []byte, waiting func() <-chan struct{}) {
 		room := in.room
 		in.mu.Unlock()
 		if done == nil {
-			done = waiting()
+			done = onFull()
 		}
 		select {
 		case <-room:
@@ -69,8 +69,8 @@ func (in *inbox) signal() {
 	}
 }
 
-// take appends the first message to dst. When there is none, ready has a token
-// once there may be.
+// take appends the first message to dst. If there is none, ready has a token once
+// there may be one.
 func (in *inbox) take(dst []byte) (msg []byte, ok bool, ready <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -90,7 +90,7 @@ func (in *inbox) take(dst []byte) (msg []byte, ok bool, ready <-chan struct{}) {
 			in.buf = nil
 		}
 	} else {
-		in.signal() // for another who waits
+		in.signal() // for another waiting take
 	}
 	if in.room != nil {
 		close(in.room)
@@ -99,9 +99,11 @@ func (in *inbox) take(dst []byte) (msg []byte, ok bool, ready <-chan struct{}) {
 	return dst, true, nil
 }
 
-// receive returns the first message, appended to dst, and waits for one until
-// done is closed; then its error is what ended returns.
-func (in *inbox) receive(ctx context.Context, w *waiting, done <-chan struct{}, dst []byte, ended func() error) ([]byte, error) {
+// receive returns the first message, appended to dst. It waits for one until done
+// is closed, and then returns the error of ended.
+func (in *inbox) receive(
+	ctx context.Context, w *waiter, done <-chan struct{}, dst []byte, ended func() error,
+) ([]byte, error) {
 	for {
 		msg, ok, ready := in.take(dst)
 		if ok {

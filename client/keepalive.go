@@ -6,105 +6,104 @@ import "time"
 // to the kernel.
 const answerTimeout = 10 * time.Second
 
-// askAfter is, in beat intervals, how long a server that beats itself may be
-// silent before it is asked with a PING. It is silent too while this side talks.
+// askAfter is the silence, in beat intervals, after which a server that beats is
+// asked with a PING. It does not beat while this side sends.
 const askAfter = 1.5
 
-// A question is what a pulse wants to be sent.
-type question uint8
+// An action is what a keepalive wants done.
+type action uint8
 
 const (
-	nothing question = iota
-	beat             // the empty frame
-	ping             // PING, where the empty frame would be an answer
-	dead             // nothing: the server is dead
+	doNothing action = iota
+	sendBeat         // the empty frame
+	sendPing         // where the server beats: an empty frame would be an answer
+	giveUp           // the server is dead
 )
 
-// A pulse decides when to beat and when the server is dead. It knows no I/O and
-// no clock: times are given to it, as time since the connection began. Not safe
-// for concurrent use.
-type pulse struct {
+// A keepalive decides when to beat and when the server is dead. It does no I/O
+// and reads no clock: all times are passed in, as time since the connection
+// began. Not safe for concurrent use.
+type keepalive struct {
 	interval time.Duration // H
 	jitter   func() float64
 
-	gap   time.Duration // this side's silence until the next beat: H with jitter
-	sent  time.Duration // when the last own bytes were handed to the kernel
-	heard time.Duration // when the last byte came
+	gap          time.Duration // own silence until the next beat: H with jitter
+	lastSent     time.Duration // when own bytes were last handed to the kernel
+	lastReceived time.Duration // when the last byte arrived
+	askedAt      time.Duration // when the oldest unanswered beat or PING was handed to the kernel
 
-	asked time.Duration // when the oldest question without an answer was handed over
-
-	server bool // the server beats, this side answers
-	asking bool // a beat or question is on its way to the kernel
-	open   bool // there is a question without an answer
-	held   bool // nothing can be heard: the application does not take what has come
+	serverBeats bool // the server beats, this side answers
+	inFlight    bool // a beat or PING is on its way to the kernel
+	unanswered  bool // a beat or PING has no answer yet
+	paused      bool // nothing is read, because the application does not take what arrived
 }
 
-// start begins with the server's values. now is when its WELCOME came.
-func (p *pulse) start(interval time.Duration, server bool, jitter func() float64, now time.Duration) {
-	*p = pulse{interval: interval, server: server, jitter: jitter, sent: now, heard: now}
-	p.gap = time.Duration(float64(interval) * (0.5 + jitter()/2))
+// start begins with the server's values. now is when its WELCOME arrived.
+func (k *keepalive) start(interval time.Duration, serverBeats bool, jitter func() float64, now time.Duration) {
+	*k = keepalive{interval: interval, serverBeats: serverBeats, jitter: jitter, lastSent: now, lastReceived: now}
+	k.gap = time.Duration(float64(interval) * (0.5 + jitter()/2))
 }
 
-// set takes a new beat interval over.
-func (p *pulse) set(interval time.Duration) {
-	if interval != p.interval {
-		p.interval = interval
-		p.draw()
+// setInterval changes the beat interval.
+func (k *keepalive) setInterval(interval time.Duration) {
+	if interval != k.interval {
+		k.interval = interval
+		k.draw()
 	}
 }
 
 // draw draws the next gap: H ± 10 %.
-func (p *pulse) draw() { p.gap = time.Duration(float64(p.interval) * (0.9 + p.jitter()/5)) }
+func (k *keepalive) draw() { k.gap = time.Duration(float64(k.interval) * (0.9 + k.jitter()/5)) }
 
-// wrote notes that bytes were handed to the kernel, from began to now. It
-// reports whether a question among them is answered already: the answer is read
-// by another goroutine, so it may be noted before the question.
-func (p *pulse) wrote(began, now time.Duration) (answered bool) {
-	p.sent = now
-	if !p.asking {
+// wrote notes that bytes were handed to the kernel between began and now. It
+// reports whether a beat or PING among them is answered already: another
+// goroutine reads, so the answer may be noted first.
+func (k *keepalive) wrote(began, now time.Duration) (answered bool) {
+	k.lastSent = now
+	if !k.inFlight {
 		return false
 	}
-	p.asking = false
-	if p.open || p.held {
+	k.inFlight = false
+	if k.unanswered || k.paused {
 		return false
 	}
-	if p.heard >= began {
+	if k.lastReceived >= began {
 		return true
 	}
-	p.open, p.asked = true, now
+	k.unanswered, k.askedAt = true, now
 	return false
 }
 
-// listened notes that bytes came.
-func (p *pulse) listened(now time.Duration) {
-	p.heard = now
-	p.open = false
+// received notes that bytes arrived.
+func (k *keepalive) received(now time.Duration) {
+	k.lastReceived = now
+	k.unanswered = false
 }
 
-// hold notes that from now on nothing can be heard, for reasons on this side.
-func (p *pulse) hold() { p.held = true }
+// pause notes that this side reads nothing until resume.
+func (k *keepalive) pause() { k.paused = true }
 
-// release ends a hold. The time of it is not the server's.
-func (p *pulse) release(now time.Duration) {
-	p.held = false
-	p.heard = now
-	p.asked = now
+// resume ends a pause, whose time does not count against the server.
+func (k *keepalive) resume(now time.Duration) {
+	k.paused = false
+	k.lastReceived = now
+	k.askedAt = now
 }
 
-// beatAt returns when the next beat or question is due.
-func (p *pulse) beatAt() time.Duration {
-	speak, ask := p.sent+p.gap, p.heard+p.gap
-	if p.server {
-		ask = p.heard + time.Duration(askAfter*float64(p.interval))
+// beatAt returns when the next beat or PING is due.
+func (k *keepalive) beatAt() time.Duration {
+	speak, ask := k.lastSent+k.gap, k.lastReceived+k.gap
+	if k.serverBeats {
+		ask = k.lastReceived + time.Duration(askAfter*float64(k.interval))
 	}
-	switch quiet := p.open || p.held; {
-	case p.server && p.held:
-		return speak // its beats cannot be read, so they are answered unheard
-	case p.server && quiet:
+	switch waiting := k.unanswered || k.paused; {
+	case k.serverBeats && k.paused:
+		return speak // its beats are not read, so they are answered unseen
+	case k.serverBeats && waiting:
 		return never
-	case p.server:
+	case k.serverBeats:
 		return ask
-	case quiet:
+	case waiting:
 		return speak
 	}
 	return min(speak, ask)
@@ -113,35 +112,34 @@ func (p *pulse) beatAt() time.Duration {
 // never is later than every time.
 const never = time.Duration(1<<63 - 1)
 
-// due returns when poll wants to be called next.
-func (p *pulse) due() time.Duration {
+// due returns when to call poll next.
+func (k *keepalive) due() time.Duration {
 	at := never
-	if !p.asking { // what cannot be written is the business of the one who writes
-		at = p.beatAt()
+	if !k.inFlight { // a write that blocks has a timeout of its own, see progressConn
+		at = k.beatAt()
 	}
-	if p.open && !p.held {
-		at = min(at, p.asked+answerTimeout)
+	if k.unanswered && !k.paused {
+		at = min(at, k.askedAt+answerTimeout)
 	}
 	return at
 }
 
-// poll returns what is to be done at a time. A question that it returns counts
-// as on its way; wrote tells when it was handed over.
-func (p *pulse) poll(now time.Duration) question {
-	if p.open && !p.held && now >= p.asked+answerTimeout {
-		return dead
+// poll returns what to do now. A beat or PING that it returns counts as in
+// flight until wrote is called.
+func (k *keepalive) poll(now time.Duration) action {
+	if k.unanswered && !k.paused && now >= k.askedAt+answerTimeout {
+		return giveUp
 	}
-	if p.asking || now < p.beatAt() {
-		return nothing
+	if k.inFlight || now < k.beatAt() {
+		return doNothing
 	}
-	p.draw()
-	p.asking = true
-	if p.server && !p.held {
-		return ping
+	k.draw()
+	k.inFlight = true
+	if k.serverBeats && !k.paused {
+		return sendPing
 	}
-	return beat
+	return sendBeat
 }
 
-// forgive takes a time in which this process did not run off the server's
-// account.
-func (p *pulse) forgive(stall time.Duration) { p.asked += stall }
+// credit moves the server's deadline by a time in which this process did not run.
+func (k *keepalive) credit(stall time.Duration) { k.askedAt += stall }

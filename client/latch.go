@@ -2,13 +2,13 @@ package client
 
 import "sync"
 
-// A latch is closed once and stays so. Its channel is made when somebody waits:
-// most of them nobody ever waits for, and a channel takes 96 bytes. The zero
-// value is open. Safe for concurrent use.
+// A latch is closed once and stays closed. Its channel is made by the first wait:
+// most are never waited for, and a channel takes 96 bytes. The zero value is
+// open. Safe for concurrent use.
 type latch struct {
 	mu     sync.Mutex
 	closed bool          // guarded by mu
-	ch     chan struct{} // guarded by mu; nil: nobody has waited yet
+	ch     chan struct{} // guarded by mu; nil: no wait yet
 }
 
 // wait returns a channel that is closed when the latch is.

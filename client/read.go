@@ -9,8 +9,8 @@ import (
 	"heartwheel/codec"
 )
 
-// A connection reads into a small buffer of its own. While more comes than fits,
-// it borrows a large one.
+// A connection reads into a small buffer of its own, and borrows a large one while
+// more arrives than fits.
 const (
 	smallBuffer = 128
 	largeBuffer = 32 << 10
@@ -18,8 +18,8 @@ const (
 
 var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
-// read reads and acts on frames until the connection ends. rest is what has come
-// already.
+// read reads and handles frames until the connection ends. rest is what has
+// arrived already.
 func (c *Conn) read(rest []byte) {
 	b := newReadBuffer(rest, c.cfg.MaxFrame)
 	var end error // of the stream
@@ -35,7 +35,7 @@ func (c *Conn) read(rest []byte) {
 			c.mu.Unlock()
 			c.save()
 			c.mu.Lock()
-			c.leave()
+			c.exit()
 			return
 		}
 		c.wantMore()
@@ -47,18 +47,18 @@ func (c *Conn) read(rest []byte) {
 	}
 }
 
-// wantMore notes that the reader waits for the server.
+// wantMore notes that the reader now waits for the server.
 func (c *Conn) wantMore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = true
-	if c.pulse.held {
-		c.pulse.release(c.now())
+	if c.keepalive.paused {
+		c.keepalive.resume(c.now())
 		c.arm()
 	}
 }
 
-// took notes that n bytes came, and that the reader is busy with them.
+// took notes that n bytes arrived and the reader is busy with them.
 func (c *Conn) took(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,19 +67,19 @@ func (c *Conn) took(n int) {
 		return
 	}
 	now := c.now()
-	if c.pulse.open {
-		c.answered(now - c.pulse.asked)
+	if c.keepalive.unanswered {
+		c.answered(now - c.keepalive.askedAt)
 	}
-	c.pulse.listened(now)
+	c.keepalive.received(now)
 	c.arm()
 }
 
-// frames acts on every whole frame in b.
+// frames handles every complete frame in b.
 func (c *Conn) frames(b *readBuffer) error {
 	for {
 		f, n, err := codec.Decode(b.bytes(), c.cfg.MaxFrame)
 		if err != nil {
-			return fmt.Errorf("the server sent what is no frame: %w", err)
+			return fmt.Errorf("the server sent an invalid frame: %w", err)
 		}
 		if n == 0 {
 			return b.makeRoom()
@@ -91,14 +91,14 @@ func (c *Conn) frames(b *readBuffer) error {
 	}
 }
 
-// frame acts on one frame. An error ends the connection.
+// frame handles one frame. An error ends the connection.
 func (c *Conn) frame(f codec.Frame) error {
 	switch f.Op {
 	case codec.OpData:
 		if c.cfg.OnData != nil {
 			c.cfg.OnData(f.Payload)
 		} else {
-			c.in.put(f.Payload, c.hold)
+			c.in.put(f.Payload, c.inboxFull)
 		}
 	case codec.OpBeat:
 		c.onBeat()
@@ -133,26 +133,26 @@ func (c *Conn) frame(f codec.Frame) error {
 		}
 		return &CodeError{code, reason}
 	case codec.OpHello, codec.OpWelcome, codec.OpSubscribe, codec.OpUnsubscribe:
-		return fmt.Errorf("the server sent %s where it must not", f.Op)
+		return fmt.Errorf("the server sent %s where it is not allowed", f.Op)
 	}
-	return nil // PUBLISH and extensions: nobody here has asked for them
+	return nil // PUBLISH and extensions are ignored
 }
 
-// statusUnhandled answers a request of the server: this client takes none.
+// statusUnhandled answers a REQ from the server: this client handles none.
 const statusUnhandled = 1
 
-// hold notes that the reader waits for the application, which it does until the
-// end of the connection at most: then what it returns is closed.
-func (c *Conn) hold() (quit <-chan struct{}) {
+// inboxFull notes that the reader waits for the application. It returns a channel
+// that is closed when the connection ends.
+func (c *Conn) inboxFull() (quit <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pulse.hold()
+	c.keepalive.pause()
 	c.arm()
 	return c.quit.wait()
 }
 
-// reply queues an answer to the server. What the server asks is bounded by what
-// it reads: a server that asks and does not read is dead, see progressConn.
+// reply queues an answer to the server. Answers beyond maxReplies are dropped: a
+// server that asks and does not read is found dead, see progressConn.
 func (c *Conn) reply(frame func([]byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,11 +166,11 @@ func (c *Conn) reply(frame func([]byte) []byte) {
 // maxReplies is how many bytes of answers may wait beyond SendBuffer.
 const maxReplies = 64 << 10
 
-// onBeat acts on an empty frame.
+// onBeat handles an empty frame.
 func (c *Conn) onBeat() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pulse.server {
+	if c.keepalive.serverBeats {
 		if !c.closing && len(c.out) <= c.cfg.SendBuffer+maxReplies {
 			c.queueBeat()
 		}
@@ -180,7 +180,7 @@ func (c *Conn) onBeat() {
 	c.answerLocked(beatKey(c.beats.Answered), 0, nil, nil)
 }
 
-// onConfig takes new times from the server.
+// onConfig adopts new times from the server.
 func (c *Conn) onConfig(payload []byte) error {
 	cfg, err := codec.ParseConfig(payload)
 	if err == nil {
@@ -196,7 +196,7 @@ func (c *Conn) onConfig(payload []byte) error {
 	return nil
 }
 
-// onGoaway ends the connection for good, or tells the owner when to leave.
+// onGoaway ends the connection if the code is final, or passes GOAWAY to the owner.
 func (c *Conn) onGoaway(payload []byte) error {
 	g, err := codec.ParseGoaway(payload)
 	switch {
@@ -213,9 +213,8 @@ func (c *Conn) onGoaway(payload []byte) error {
 	return nil
 }
 
-// onError gives an ERROR to the request that it belongs to, as far as that can
-// be known: it names none. Without a gateway every request fails; otherwise it
-// is the one that is under way.
+// onError ends the request that an ERROR belongs to. ERROR names none: without a
+// gateway it is every pending request, otherwise the only one.
 func (c *Conn) onError(payload []byte) error {
 	code, text, err := codec.ParseError(payload)
 	if err != nil {
@@ -252,7 +251,7 @@ func (c *Conn) answer(key uint64, status uint8, body []byte, err error) {
 func (c *Conn) answerLocked(key uint64, status uint8, body []byte, err error) {
 	w := c.calls[key]
 	if w == nil {
-		return // nobody waits any more
+		return // its call has given up
 	}
 	delete(c.calls, key)
 	w.took = c.now() - w.began
@@ -260,8 +259,8 @@ func (c *Conn) answerLocked(key uint64, status uint8, body []byte, err error) {
 	w.done <- struct{}{}
 }
 
-// answered notes that bytes came so long after a beat or question. Called with
-// mu held.
+// answered notes the time from a beat or PING to the first byte after it. Called
+// with mu held.
 func (c *Conn) answered(rtt time.Duration) {
 	c.beats.RTT = rtt
 	if c.adapt == nil {
@@ -275,7 +274,7 @@ func (c *Conn) answered(rtt time.Duration) {
 	}
 }
 
-// save has the Adaptive save what was learned, if anything was.
+// save saves what adapt has learned, if anything.
 func (c *Conn) save() {
 	if c.adapt == nil {
 		return
@@ -290,18 +289,18 @@ func (c *Conn) save() {
 	}
 }
 
-// A readBuffer holds what has come and is no whole frame yet.
+// A readBuffer holds the bytes that are not yet a complete frame.
 type readBuffer struct {
-	max   int // largest frame body
+	max   int // largest frame length
 	small []byte
-	large *[largeBuffer]byte // borrowed; nil: none
+	large *[largeBuffer]byte // borrowed from largeBuffers; nil: none
 	buf   []byte             // small, large, or one of its own for a larger frame
-	from  int                // what is before is used up
-	to    int                // what is behind is free
+	from  int                // everything before it is used
+	to    int                // everything from it on is free
 	full  bool               // the last read filled it
 }
 
-// newReadBuffer begins with what has come already.
+// newReadBuffer returns a buffer that holds rest.
 func newReadBuffer(rest []byte, max int) readBuffer {
 	b := readBuffer{max: max, small: make([]byte, smallBuffer)}
 	b.buf = b.small
@@ -321,9 +320,9 @@ func (b *readBuffer) added(n int) {
 	b.full = b.to == len(b.buf)
 }
 
-// makeRoom moves what has come to the front, and changes the buffer where that
-// pays: a read that filled it says that more is waiting. It grows by doubling,
-// so that a length alone costs nothing before its bytes are there.
+// makeRoom moves the unused bytes to the front and may change the buffer: a read
+// that filled it suggests that more is waiting. The buffer grows by doubling, so
+// that a large length allocates nothing before its bytes arrive.
 func (b *readBuffer) makeRoom() error {
 	have := b.bytes()
 	need, err := codec.FrameSize(have, b.max)
@@ -345,7 +344,7 @@ func (b *readBuffer) makeRoom() error {
 	return nil
 }
 
-// move puts what has come at the beginning of a buffer of at least size bytes.
+// move copies the unused bytes to the front of a buffer of at least size bytes.
 func (b *readBuffer) move(size int) {
 	have := b.bytes()
 	old := b.large

@@ -51,7 +51,7 @@ func readAll(cfg Config, rest []byte, pieces ...[]byte) (*script, error) {
 	cfg = cfg.withDefaults()
 	w := welcomed
 	c := newConn(s, &cfg, &w)
-	c.wait, c.in = &waiting{}, &inbox{limit: cfg.ReceiveBuffer}
+	c.wait, c.in = &waiter{}, &inbox{limit: cfg.ReceiveBuffer}
 	c.read(rest)
 	<-c.Done()
 	return s, c.Err()
@@ -213,18 +213,18 @@ func TestWrongFrames(t *testing.T) {
 		in    []byte
 		words string
 	}{
-		{[]byte{0, 1, 0, 1}, "the server sent what is no frame: codec: frame is larger than the limit"},
-		{[]byte{'H'}, "the server sent what is no frame: codec: text"},
-		{[]byte{0x16}, "the server sent what is no frame: codec: a TLS handshake"},
-		{[]byte{0, 0, 0, 1, 0}, "the server sent what is no frame: codec: op is not one"},
-		{[]byte{0, 0, 0, 1, 0x0f}, "the server sent what is no frame: codec: op is not one"},
-		{[]byte{0, 0, 0, 1, 0x3f}, "the server sent what is no frame: codec: op is not one"},
-		{[]byte{0, 0, 0, 1, 0x80}, "the server sent what is no frame: codec: op is not one"},
+		{[]byte{0, 1, 0, 1}, "the server sent an invalid frame: codec: frame is larger than the limit"},
+		{[]byte{'H'}, "the server sent an invalid frame: codec: text"},
+		{[]byte{0x16}, "the server sent an invalid frame: codec: a TLS handshake"},
+		{[]byte{0, 0, 0, 1, 0}, "the server sent an invalid frame: codec: op is not one"},
+		{[]byte{0, 0, 0, 1, 0x0f}, "the server sent an invalid frame: codec: op is not one"},
+		{[]byte{0, 0, 0, 1, 0x3f}, "the server sent an invalid frame: codec: op is not one"},
+		{[]byte{0, 0, 0, 1, 0x80}, "the server sent an invalid frame: codec: op is not one"},
 		{frame(codec.OpPing, strings.Repeat("x", 126)), "more than 125 bytes"},
-		{frame(codec.OpHello, "{}"), "the server sent hello where it must not"},
-		{codec.AppendWelcome(nil, welcomed), "the server sent welcome where it must not"},
-		{codec.AppendSubscribe(nil, 1, "g"), "the server sent subscribe where it must not"},
-		{codec.AppendUnsubscribe(nil, 1, "g"), "the server sent unsubscribe where it must not"},
+		{frame(codec.OpHello, "{}"), "the server sent hello where it is not allowed"},
+		{codec.AppendWelcome(nil, welcomed), "the server sent welcome where it is not allowed"},
+		{codec.AppendSubscribe(nil, 1, "g"), "the server sent subscribe where it is not allowed"},
+		{codec.AppendUnsubscribe(nil, 1, "g"), "the server sent unsubscribe where it is not allowed"},
 		{frame(codec.OpRes, "123"), "res"},
 		{frame(codec.OpReq, "1234\x05"), "req"},
 		{frame(codec.OpConfig, "no"), "the server's CONFIG: "},

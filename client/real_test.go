@@ -43,16 +43,16 @@ func startReal(t *testing.T, cfg server.Config) (s *server.Server, stop func()) 
 	return s, stop
 }
 
-// told collects changes of state.
-type told struct {
+// An eventLog collects changes of state.
+type eventLog struct {
 	mu     sync.Mutex
 	events []Event       // guarded by mu
 	next   chan struct{} // has a token when there is another
 }
 
-func newTold() *told { return &told{next: make(chan struct{}, 100)} }
+func newEventLog() *eventLog { return &eventLog{next: make(chan struct{}, 100)} }
 
-func (o *told) event(e Event) {
+func (o *eventLog) event(e Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.events = append(o.events, e)
@@ -60,7 +60,7 @@ func (o *told) event(e Event) {
 }
 
 // states returns the states told up to now.
-func (o *told) states() (all []State) {
+func (o *eventLog) states() (all []State) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, e := range o.events {
@@ -70,7 +70,7 @@ func (o *told) states() (all []State) {
 }
 
 // await returns the n-th event of a state, once it has come.
-func (o *told) await(t *testing.T, state State, n int) Event {
+func (o *eventLog) await(t *testing.T, state State, n int) Event {
 	t.Helper()
 	for limit := time.After(30 * time.Second); ; {
 		o.mu.Lock()
@@ -111,7 +111,7 @@ func TestRealServerKeeps(t *testing.T) {
 			t.Parallel()
 			beat, timeout := test.beat, test.timeout
 			s, _ := startReal(t, server.Config{Beat: beat, BeatMin: beat, Timeout: timeout})
-			o := newTold()
+			o := newEventLog()
 			c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{ServerBeats: !test.client, OnState: o.event})
 			if err != nil {
 				t.Fatal(err)
@@ -146,17 +146,17 @@ func TestRealServerKeeps(t *testing.T) {
 	}
 }
 
-// The wish of the Config is granted within the server's range.
+// The request of the Config is granted within the server's range.
 func TestRealServerWish(t *testing.T) {
 	s, _ := startReal(t, server.Config{BeatMin: 2 * time.Second, BeatMax: 20 * time.Second})
-	for wish, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: 2 * time.Second, 7 * time.Second: 7 * time.Second, time.Hour: 20 * time.Second} {
-		o := newTold()
-		c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{Beat: wish, OnState: o.event})
+	for request, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: 2 * time.Second, 7 * time.Second: 7 * time.Second, time.Hour: 20 * time.Second} {
+		o := newEventLog()
+		c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{Beat: request, OnState: o.event})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if e := o.await(t, Connected, 1); e.Interval != want || e.Timeout != want*5/2 {
-			t.Errorf("wish %s: got %s and %s, want %s", wish, e.Interval, e.Timeout, want)
+			t.Errorf("request %s: got %s and %s, want %s", request, e.Interval, e.Timeout, want)
 		}
 		c.Close()
 	}
@@ -166,7 +166,7 @@ func TestRealServerWish(t *testing.T) {
 func TestRealServerDrain(t *testing.T) {
 	t.Parallel()
 	first, drain := startReal(t, server.Config{Drain: 5 * time.Second, Spread: 200 * time.Millisecond})
-	o := newTold()
+	o := newEventLog()
 	c, err := Dial(t.Context(), "tcp://"+first.Addrs()[0].String(), Config{OnState: o.event})
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestRealServerElsewhere(t *testing.T) {
 	second, _ := startReal(t, server.Config{})
 	sent := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 20, Addr: second.Addrs()[0].String()})
 	first := startTiny(t, nil, nil)
-	o := newTold()
+	o := newEventLog()
 	c, err := Dial(t.Context(), "tcp://"+first.addr(), Config{OnState: o.event})
 	if err != nil {
 		t.Fatal(err)

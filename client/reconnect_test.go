@@ -127,7 +127,7 @@ func TestLossInWords(t *testing.T) {
 		c := r.connect()
 		r.peer().hangUp()
 		synctest.Wait()
-		if got, want := r.last().what.String(), "the server closed the connection without a word; connecting again in 2s"; got != want {
+		if got, want := r.last().what.String(), "the server closed the connection without giving a reason; connecting again in 2s"; got != want {
 			t.Errorf("told %q, want %q", got, want)
 		}
 		c.Close()

@@ -172,7 +172,7 @@ func (p *peer) serve() {
 		for {
 			f, n, err := codec.Decode(buf, codec.MaxFrameLimit)
 			if err != nil {
-				p.rig.t.Errorf("the client sent what is no frame: %v", err)
+				p.rig.t.Errorf("the client sent an invalid frame: %v", err)
 				return
 			}
 			if n == 0 {

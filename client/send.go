@@ -9,12 +9,11 @@ import (
 	"heartwheel/codec"
 )
 
-// Send sends payload as DATA. It returns when the frame is in the output buffer,
-// from where it is written at once and in order, and waits while that is full.
-// payload is copied.
+// Send sends payload as DATA. It returns once the frame is in the send buffer, and
+// blocks while that is full. Frames are written in order. payload is copied.
 //
-// After an error nothing of it was sent. Otherwise it is delivered at most once:
-// a connection that is lost takes what it has not delivered with it.
+// After an error nothing was sent. After nil the frame is delivered at most once:
+// it may be lost with the connection.
 func (c *Conn) Send(ctx context.Context, payload []byte) error {
 	if err := c.fits(len(payload)); err != nil {
 		return err
@@ -22,12 +21,12 @@ func (c *Conn) Send(ctx context.Context, payload []byte) error {
 	return c.queue(ctx, func(b []byte) []byte { return codec.AppendData(b, payload) }, codec.HeaderSize+1+len(payload))
 }
 
-// Request sends a request and waits for its answer, whose body is the caller's.
-// subject, at most 255 bytes, says to what it goes; it may be empty. payload is
-// copied. An answer with another status than 0 is a *StatusError, an ERROR of
-// the server a *CodeError, and ErrLost a connection that ended before the answer
-// came: whether the request was carried out is then not known. When ctx ends,
-// the answer is not waited for any more, but the request is not taken back.
+// Request sends REQ and waits for the answer, whose body belongs to the caller.
+// subject is the request's address, 0 to 255 bytes. payload is copied.
+//
+// A status other than 0 is returned as *StatusError, an ERROR as *CodeError. If the
+// connection ends first, the error matches ErrLost, and the server may or may not
+// have carried out the request. The end of ctx does not cancel it either.
 func (c *Conn) Request(ctx context.Context, subject string, payload []byte) ([]byte, error) {
 	if len(subject) > codec.MaxSubject {
 		return nil, fmt.Errorf("client: the subject has %d bytes, %d are allowed", len(subject), codec.MaxSubject)
@@ -54,17 +53,17 @@ func (c *Conn) Request(ctx context.Context, subject string, payload []byte) ([]b
 	return w.body, nil
 }
 
-// Beat beats now and returns how long the answer took. Where the server beats it
-// sends a PING instead, as an empty frame would be an answer.
+// Beat beats now and returns the round-trip time. Where the server beats it sends
+// PING, as an empty frame would be an answer.
 func (c *Conn) Beat(ctx context.Context) (time.Duration, error) {
 	w, err := c.ask(ctx, codec.HeaderSize, func(b []byte) ([]byte, uint64) {
-		c.pulse.asking = true
-		if c.pulse.server {
+		c.keepalive.inFlight = true
+		if c.keepalive.serverBeats {
 			c.nextID++
 			return codec.AppendPing(b, binary.BigEndian.AppendUint32(nil, c.nextID)), pingKey(c.nextID)
 		}
 		c.beats.Sent++
-		if !c.pulse.open {
+		if !c.keepalive.unanswered {
 			c.quiet = 0
 		}
 		return codec.AppendBeat(b), beatKey(c.beats.Sent)
@@ -75,13 +74,13 @@ func (c *Conn) Beat(ctx context.Context) (time.Duration, error) {
 	return w.took, w.err
 }
 
-// Receive returns the payload of the next DATA, appended to dst, which may be
-// nil. What had come before the connection ended is still returned.
+// Receive returns the payload of the next DATA, appended to dst, which may be nil.
+// Frames that arrived before the connection ended are still returned.
 func (c *Conn) Receive(ctx context.Context, dst []byte) ([]byte, error) {
 	return c.in.receive(ctx, c.wait, c.Done(), dst, c.lost)
 }
 
-// fits checks the content of a frame against what the server accepts.
+// fits checks the size of a frame's content against the server's max_frame.
 func (c *Conn) fits(content int) error {
 	if 1+content > c.limit {
 		return fmt.Errorf("%w: %d bytes, %d are accepted", ErrFrameTooLarge, 1+content, c.limit)
@@ -89,7 +88,7 @@ func (c *Conn) fits(content int) error {
 	return nil
 }
 
-// lost is the error of a call when the connection has ended. Called with mu
+// lost returns the error of a call whose connection has ended. Called with mu
 // held, or after done.
 func (c *Conn) lost() error {
 	if c.closing {
@@ -98,13 +97,13 @@ func (c *Conn) lost() error {
 	return fmt.Errorf("%w: %w", ErrLost, c.err)
 }
 
-// notSent is the error of a call that found the connection ended before it sent
-// anything.
+// notSent is the error of a call whose connection had ended before it sent
+// anything: it is safe to repeat.
 type notSent struct{ error }
 
 func (e notSent) Unwrap() error { return e.error }
 
-// queue puts a frame of so many bytes into the output buffer once it has room.
+// queue appends a frame of size bytes to the send buffer once it has room.
 func (c *Conn) queue(ctx context.Context, frame func([]byte) []byte, size int) error {
 	if err := c.lockRoom(ctx, size); err != nil {
 		return err
@@ -115,8 +114,8 @@ func (c *Conn) queue(ctx context.Context, frame func([]byte) []byte, size int) e
 	return nil
 }
 
-// lockRoom returns with mu held when the output buffer has room for size bytes:
-// all of them, or any if it is empty.
+// lockRoom returns with mu held once the send buffer has room for size bytes. An
+// empty buffer has room for any size.
 func (c *Conn) lockRoom(ctx context.Context, size int) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -141,8 +140,8 @@ func (c *Conn) lockRoom(ctx context.Context, size int) error {
 	}
 }
 
-// ask sends a frame and waits for what answers it. frame is called with mu held
-// and returns the key of the answer.
+// ask sends a frame and waits for its answer. frame is called with mu held and
+// returns the key of the answer.
 func (c *Conn) ask(ctx context.Context, size int, frame func([]byte) ([]byte, uint64)) (*call, error) {
 	if err := c.lockRoom(ctx, size); err != nil {
 		return nil, err

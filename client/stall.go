@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// writeChunk is how much is given to the kernel at once: within answerTimeout
-// some of it has to be taken.
+// writeChunk is the size of one write: the kernel must take some of it within
+// answerTimeout.
 const writeChunk = 16 << 10
 
-// A progressConn is a connection whose Write fails with ErrStalled when nothing
-// of it could be written for answerTimeout. It lies below TLS, whose own write
-// errors cannot be survived.
+// A progressConn is a connection whose Write fails with ErrStalled when no byte
+// could be written for answerTimeout. It lies below TLS, whose write errors are
+// final even if they are timeouts.
 type progressConn struct{ net.Conn }
 
 func (p progressConn) Write(b []byte) (written int, err error) {

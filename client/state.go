@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// State says what a Client is doing.
+// State is what a Client is doing.
 type State uint8
 
 const (
 	Connecting State = iota // an attempt is under way
-	Connected               // WELCOME has come
-	Waiting                 // for the time of the next attempt
-	Ended                   // for good: by Close, or because trying again would not help
+	Connected               // WELCOME was received
+	Waiting                 // for the next attempt
+	Ended                   // for good: by Close or a final error
 )
 
 // String returns the state's word.
@@ -33,15 +33,15 @@ func (s State) String() string {
 // An Event is a change of state.
 type Event struct {
 	State State
-	Addr  string        // host:port that is, or will be, connected to
+	Addr  string        // host:port of this connection or the next
 	Err   error         // Waiting and Ended: why
 	In    time.Duration // Waiting: until the next attempt
-	// Connected: what the server decided.
+	// Connected: the server's decisions.
 	Session           string
 	Interval, Timeout time.Duration // H and T
 }
 
-// String says the event in words.
+// String describes the event in a sentence, for people.
 func (e Event) String() string {
 	switch e.State {
 	case Connecting:

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// A target is where a client connects to.
+// A target is the address a client connects to.
 type target struct {
 	url  string // as it was given
 	addr string // host:port
@@ -39,7 +39,7 @@ func parseURL(raw string) (target, error) {
 	return target{url: raw, addr: u.Host, tls: u.Scheme == "tls"}, nil
 }
 
-// checkAddr judges host:port.
+// checkAddr reports what is wrong with a host:port.
 func checkAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	switch {
