@@ -156,10 +156,12 @@ func TestAdaptiveStepsBack(t *testing.T) {
 			time.Sleep(seconds(test.lost - test.after + 2)[0])
 			synctest.Wait()
 			all := r.states()
-			if e := all[2]; e.what.State != Waiting || !errors.Is(e.what.Err, ErrSilent) || e.time != seconds(test.lost)[0] {
+			if e := all[2]; e.what.State != Waiting || !errors.Is(e.what.Err, ErrSilent) ||
+				e.time != seconds(test.lost)[0] {
 				t.Errorf("%s: %s, want a loss at %v s", e.time, e.what, test.lost)
 			}
-			if e := all[len(all)-1].what; e.State != Connected || e.Interval != c.Beats().Interval || c.Beats().Interval != seconds(test.requests...)[len(test.requests)-1] {
+			if e := all[len(all)-1].what; e.State != Connected || e.Interval != c.Beats().Interval ||
+				c.Beats().Interval != seconds(test.requests...)[len(test.requests)-1] {
 				t.Errorf("%s, beats every %s", e, c.Beats().Interval)
 			}
 			wantTimes(t, "requests", r.requests(), test.requests...)
@@ -327,7 +329,8 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 			if c.State() != Connected || r.losses() == 0 {
 				t.Errorf("%s: %s after %d losses", name, c.State(), r.losses())
 			}
-			if w := r.requests(); w[len(w)-1] != 30*time.Second || !slices.Equal(saved, []Learned{{Good: 20 * time.Second}}) {
+			if w := r.requests(); w[len(w)-1] != 30*time.Second ||
+				!slices.Equal(saved, []Learned{{Good: 20 * time.Second}}) {
 				t.Errorf("%s: requests %v, saved %+v", name, w, saved)
 			}
 			asked := c.Beats().Sent
@@ -342,7 +345,7 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 	}
 }
 
-// Save may call the client, and Network and Load say what is requested for next.
+// Save may call the client, and Network and Load decide what is requested next.
 func TestAdaptiveRemembered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -385,7 +388,8 @@ func TestAdaptiveRemembered(t *testing.T) {
 		time.Sleep(40 * time.Second) // 22.5 s until the first beat, 10 s, 2 s
 		wantTimes(t, "requests", r.requests(), 20, 30, 20, 30, 30, 20.454)
 		c.Close()
-		want := map[string]Learned{"home": {Good: 20 * time.Second, Bad: 22500 * time.Millisecond}, "train": {Good: 20 * time.Second}}
+		want := map[string]Learned{"home": {Good: 20 * time.Second, Bad: 22500 * time.Millisecond},
+			"train": {Good: 20 * time.Second}}
 		if memory["home"] != want["home"] || memory["train"] != want["train"] || len(memory) != 2 {
 			t.Errorf("kept %+v, want %+v", memory, want)
 		}

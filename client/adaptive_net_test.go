@@ -13,7 +13,7 @@ import (
 )
 
 // adapting returns a rig whose client searches, and whose server decides upon
-// what is requested for between low and top.
+// what is requested, clamped to low and top.
 func adapting(t *testing.T, a *Adaptive, low, top time.Duration) *rig {
 	r := newRig(t)
 	r.cfg.Adaptive = a
@@ -37,7 +37,7 @@ func adapting(t *testing.T, a *Adaptive, low, top time.Duration) *rig {
 	return r
 }
 
-// requested returns the intervals that the client requested for in HELLO and CONFIG.
+// requested returns the intervals that the client requested in HELLO and CONFIG.
 func requested(p *peer) (all []time.Duration) {
 	for _, f := range append(p.frames(codec.OpHello), p.frames(codec.OpConfig)...) {
 		var ms int64
@@ -162,8 +162,10 @@ func TestAdaptivePath(t *testing.T) {
 				searching := r.losses()
 				time.Sleep(500 * path.after)
 				h := c.Beats().Interval
-				if n := r.losses() - searching; n != 0 || c.State() != Connected || searching > mostLosses || h*11/10 >= path.after || h < path.after*7/10 {
-					t.Errorf("%+v, seed %d: beats every %s, %d lost before it had settled, %d later", path, seed, h, searching, n)
+				if n := r.losses() - searching; n != 0 || c.State() != Connected || searching > mostLosses ||
+					h*11/10 >= path.after || h < path.after*7/10 {
+					t.Errorf("%+v, seed %d: beats every %s, %d lost before it had settled, %d later", path, seed, h,
+						searching, n)
 				}
 				most, least = max(most, searching), min(least, h)
 				c.Close()

@@ -78,10 +78,12 @@ func TestAdaptiveClosed(t *testing.T) {
 		{good, []time.Duration{70 * s, 72 * s}, Learned{Good: 60 * s, Bad: 70 * s}},
 		{good, []time.Duration{72 * s, 70 * s}, Learned{Good: 60 * s, Bad: 70 * s}},
 		{good, []time.Duration{70 * s, 74 * s}, good},
-		{good, []time.Duration{70 * s, 0, 70 * s}, good},                                     // amid traffic between them
-		{good, []time.Duration{70 * s, -90 * s, 70 * s}, good},                               // a beat after 90 s was answered between them
-		{good, []time.Duration{75 * s, -73 * s, 75 * s}, Learned{Good: 60 * s, Bad: 75 * s}}, // that says nothing of 75 s
-		{good, []time.Duration{5 * s, 5 * s}, Learned{Bad: 5 * s}},                           // far less than an interval
+		{good, []time.Duration{70 * s, 0, 70 * s}, good}, // traffic between them
+		// A beat after 90 s was answered between them.
+		{good, []time.Duration{70 * s, -90 * s, 70 * s}, good},
+		// 73 s say nothing about 75 s.
+		{good, []time.Duration{75 * s, -73 * s, 75 * s}, Learned{Good: 60 * s, Bad: 75 * s}},
+		{good, []time.Duration{5 * s, 5 * s}, Learned{Bad: 5 * s}}, // far less than an interval
 		{settled, []time.Duration{50 * s}, settled},
 		{settled, []time.Duration{50 * s, 50 * s}, Learned{Bad: 50 * s}},
 		{Learned{}, []time.Duration{9 * s, 9 * s}, Learned{Bad: 9 * s}},
@@ -225,7 +227,7 @@ func TestAdaptiveMemory(t *testing.T) {
 	a := &Adaptive{}
 	_, h := settledAt(t, a, 1, 300*time.Second)
 	if s := (search{a: a}); s.begin(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)) != h {
-		t.Errorf("another client requests for %v, want %v", s.interval(), h)
+		t.Errorf("another client asks for %v, want %v", s.interval(), h)
 	}
 	var all sync.WaitGroup
 	for c := range 4 {
@@ -254,7 +256,8 @@ func TestAdaptiveAnyPath(t *testing.T) {
 		p := newPath(t, a, rapid.Uint64().Draw(rt, "seed"))
 		p.low = time.Duration(rapid.Int64Range(1000, 60_000).Draw(rt, "low")) * time.Millisecond
 		p.top = time.Duration(rapid.Int64Range(p.low.Milliseconds(), 3_600_000).Draw(rt, "top")) * time.Millisecond
-		p.mapping = time.Duration(rapid.Int64Range(p.low.Milliseconds()*111/100, 7_200_000).Draw(rt, "mapping")) * time.Millisecond
+		mappingMS := rapid.Int64Range(p.low.Milliseconds()*111/100, 7_200_000).Draw(rt, "mapping")
+		p.mapping = time.Duration(mappingMS) * time.Millisecond
 		p.rtt = time.Duration(rapid.Int64Range(0, 100).Draw(rt, "rtt")) * time.Millisecond
 		// Halving from Start to low, then the losses that a search may cost.
 		halvings := 1
@@ -266,7 +269,8 @@ func TestAdaptiveAnyPath(t *testing.T) {
 			before := p.losses
 			p.beat()
 			if settled && p.losses != before {
-				rt.Fatalf("lost at %v after the search had ended, the mapping holds %v: %+v", p.h, p.mapping, p.s.Learned)
+				rt.Fatalf("lost at %v after the search had ended, the mapping holds %v: %+v", p.h, p.mapping,
+					p.s.Learned)
 			}
 		}
 		if most := max(mostLosses, halvings+1); p.losses > most {

@@ -131,7 +131,8 @@ func TestAdaptiveInterval(t *testing.T) {
 		{Learned{Good: 10 * s}, 15 * s},
 		{Learned{Good: 20 * s, Bad: 40 * s}, 30 * s},
 		{Learned{Good: 100 * s, Bad: 112200 * time.Millisecond}, 102 * s}, // the middle would reach 117 s
-		{Learned{Good: 81 * s, Bad: 89*s + 100*time.Millisecond}, 99 * s}, // closed: the shortest jitter of 99 s is the bound
+		// closed: the shortest jitter of 99 s is the bound
+		{Learned{Good: 81 * s, Bad: 89*s + 100*time.Millisecond}, 99 * s},
 		{Learned{Good: 2 * s, Bad: 2700 * time.Millisecond}, 3 * s},
 		{Learned{Good: 100 * s, Bad: 105 * s, At: ended}, 90 * s},
 		{Learned{Good: 100 * s, Bad: 200 * s, At: ended}, 90 * s}, // ran out of losses
@@ -149,7 +150,8 @@ func TestAdaptiveRefusesNonsense(t *testing.T) {
 	old := time.Unix(1e9, 0)
 	for _, l := range []Learned{
 		{Good: -s}, {Bad: -s}, {Good: huge}, {Bad: huge}, {Good: math.MinInt64, Bad: math.MinInt64},
-		{Good: 20 * s, Bad: 20 * s, At: old}, {Good: 20 * s, Bad: 10 * s, At: old}, {At: old}, {At: time.Unix(1<<40, 0)},
+		{Good: 20 * s, Bad: 20 * s, At: old}, {Good: 20 * s, Bad: 10 * s, At: old},
+		{At: old}, {At: time.Unix(1<<40, 0)},
 	} {
 		a := &Adaptive{Load: func(string) (Learned, bool) { return l, true }}
 		p := newPath(t, a, 1)
@@ -205,11 +207,14 @@ func TestAdaptiveServer(t *testing.T) {
 func TestAdaptiveRange(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		span := rapid.Int64Range(-1, math.MaxInt64)
-		ms := rapid.Map(rapid.Int64Range(100, 2*24*3600*1000), func(n int64) time.Duration { return time.Duration(n) * time.Millisecond })
+		ms := rapid.Map(rapid.Int64Range(100, 2*24*3600*1000),
+			func(n int64) time.Duration { return time.Duration(n) * time.Millisecond })
 		when := rapid.Map(rapid.Int64Range(-1<<40, 1<<40), func(n int64) time.Time { return time.Unix(n, 0) })
-		loaded := Learned{Good: time.Duration(span.Draw(rt, "good")), Bad: time.Duration(span.Draw(rt, "bad")), At: when.Draw(rt, "at")}
+		loaded := Learned{Good: time.Duration(span.Draw(rt, "good")), Bad: time.Duration(span.Draw(rt, "bad")),
+			At: when.Draw(rt, "at")}
 		a := &Adaptive{
-			Start: time.Duration(span.Draw(rt, "start")), Max: ms.Draw(rt, "max"), Reprobe: time.Duration(span.Draw(rt, "reprobe")),
+			Start: time.Duration(span.Draw(rt, "start")), Max: ms.Draw(rt, "max"),
+			Reprobe: time.Duration(span.Draw(rt, "reprobe")),
 			Load: func(string) (Learned, bool) { return loaded, true },
 		}
 		p := newPath(t, a, 0)
@@ -233,7 +238,8 @@ func TestAdaptiveRange(t *testing.T) {
 			},
 			"closed": func(rt *rapid.T) {
 				p.up = false
-				p.after(p.s.closed(times(p.h, rapid.SampledFrom([]float64{-1, 0, 0.3, 1, 1.04, 3}).Draw(rt, "part")), p.now))
+				p.after(p.s.closed(times(p.h, rapid.SampledFrom([]float64{-1, 0, 0.3, 1, 1.04, 3}).Draw(rt, "part")),
+					p.now))
 				p.connect()
 			},
 			"clock": func(rt *rapid.T) { p.now = when.Draw(rt, "now") },

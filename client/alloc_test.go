@@ -59,7 +59,7 @@ func quiet(t *testing.T, cfg Config, w codec.Welcome) (*Conn, *quietWire) {
 	return c, q
 }
 
-// A beat and its answer allocate nothing, whoever beats.
+// A beat and its answer allocate nothing, whichever side beats.
 func TestBeatAllocs(t *testing.T) {
 	answer := codec.AppendBeat(nil)
 	t.Run("client", func(t *testing.T) {
@@ -103,7 +103,8 @@ func TestReceiveAllocs(t *testing.T) {
 	for range 5 {
 		many = append(many, one...)
 	}
-	for name, in := range map[string][]byte{"one": one, "many": many, "ping": codec.AppendPing(nil, []byte("12345678"))} {
+	for name, in := range map[string][]byte{"one": one, "many": many,
+		"ping": codec.AppendPing(nil, []byte("12345678"))} {
 		t.Run("OnData/"+name, func(t *testing.T) {
 			got := make(chan struct{}, 8)
 			_, q := quiet(t, Config{OnData: func([]byte) { got <- struct{}{} }}, w)

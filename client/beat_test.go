@@ -26,7 +26,8 @@ func TestBeatTimes(t *testing.T) {
 			c := r.connect()
 			time.Sleep(40 * time.Second)
 			wantTimes(t, "beats", r.peer().times(codec.OpBeat), test.want...)
-			if b := c.Beats(); b.Sent != uint64(len(test.want)) || b.Answered != b.Sent || b.Interval != 10*time.Second || b.Timeout != 25*time.Second {
+			if b := c.Beats(); b.Sent != uint64(len(test.want)) || b.Answered != b.Sent ||
+				b.Interval != 10*time.Second || b.Timeout != 25*time.Second {
 				t.Errorf("figures %+v", b)
 			}
 			c.Close()
@@ -90,7 +91,7 @@ func TestSendingIsNoProofOfLife(t *testing.T) {
 	})
 }
 
-// Whoever is silent for 10 s after a beat is dead: not earlier, not later.
+// A server that is silent for 10 s after a beat is dead: not earlier, not later.
 func TestSilentServerIsDead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)

@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 }
 
 func serveAlone() {
-	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 2 * time.Second, Logger: slog.New(slog.DiscardHandler)}, nothingServed{})
+	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 2 * time.Second,
+		Logger: slog.New(slog.DiscardHandler)}, nothingServed{})
 	if err != nil {
 		fmt.Println(err)
 		return

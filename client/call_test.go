@@ -116,7 +116,10 @@ func TestHeartbeatAndCancel(t *testing.T) {
 				defer cancel()
 				time.AfterFunc(950*time.Millisecond, cancel)
 				from = time.Now()
-				err := call(t, ctx, func(c *Config) { c.OnHeartbeat, c.HeartbeatRate = onHeartbeat, 250*time.Millisecond })
+				err := call(t, ctx, func(c *Config) {
+					c.OnHeartbeat = onHeartbeat
+					c.HeartbeatRate = 250 * time.Millisecond
+				})
 				if took := time.Since(from); took != 950*time.Millisecond {
 					t.Errorf("ended after %s, cancelled after 950ms", took)
 				}
@@ -205,7 +208,7 @@ func TestRequest(t *testing.T) {
 			id, subject, body, _ := codec.ParseReq(f.Payload)
 			switch string(subject) {
 			case "echo":
-				p.write(codec.AppendRes(nil, id+1000, 0, []byte("for nobody")))
+				p.write(codec.AppendRes(nil, id+1000, 0, []byte("unexpected")))
 				p.write(codec.AppendRes(nil, id, 0, body))
 				p.write(codec.AppendRes(nil, id, 0, []byte("again")))
 			case "status":
@@ -222,7 +225,8 @@ func TestRequest(t *testing.T) {
 			t.Errorf("echo: %q, %v", body, err)
 		}
 		var status *StatusError
-		if _, err := c.Request(t.Context(), "status", []byte("why")); !errors.As(err, &status) || status.Status != 9 || string(status.Body) != "why" {
+		if _, err := c.Request(t.Context(), "status", []byte("why")); !errors.As(err, &status) ||
+			status.Status != 9 || string(status.Body) != "why" {
 			t.Errorf("status: %v", err)
 		}
 		var code *CodeError
@@ -425,7 +429,8 @@ func TestWriteStall(t *testing.T) {
 					t.Errorf("dead: %t, want %t: %v", dead, test.dead, r.last())
 				}
 				for _, e := range r.states() {
-					if e.what.State == Waiting && (!errors.Is(e.what.Err, ErrStalled) || e.time != from+10*time.Second) {
+					if e.what.State == Waiting && (!errors.Is(e.what.Err, ErrStalled) ||
+						e.time != from+10*time.Second) {
 						t.Errorf("lost after %s: %v", e.time-from, e.what.Err)
 					}
 				}

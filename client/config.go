@@ -136,7 +136,8 @@ func (c Config) Validate() error {
 			wrong("Adaptive.Start", a.Start, "must not be negative; leave it out for %s", firstInterval)
 		}
 		if a.Max < 0 || a.Max > 0 && a.Max < a.Start {
-			wrong("Adaptive.Max", a.Max, "must not be less than Start = %s; leave it out for what the server allows", a.Start)
+			wrong("Adaptive.Max", a.Max, "must not be less than Start = %s; leave it out for what the server allows",
+				a.Start)
 		}
 		if a.Reprobe < 0 {
 			wrong("Adaptive.Reprobe", a.Reprobe, "must not be negative; leave it out for %s", reprobeAfter)

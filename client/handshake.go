@@ -141,7 +141,8 @@ func checkWelcome(w *codec.Welcome) error {
 func checkTimes(beatMS, timeoutMS int64) error {
 	const most = int64(maxInterval / time.Millisecond)
 	if beatMS < int64(minInterval/time.Millisecond) || beatMS > most {
-		return fmt.Errorf("beat_ms is %d: it must lie between %d and %d", beatMS, int64(minInterval/time.Millisecond), most)
+		return fmt.Errorf("beat_ms is %d: it must lie between %d and %d", beatMS, int64(minInterval/time.Millisecond),
+			most)
 	}
 	if timeoutMS*2 < beatMS*3 || timeoutMS > 10*most {
 		return fmt.Errorf("timeout_ms is %d with beat_ms %d: it must be at least 1.5 times as much", timeoutMS, beatMS)

@@ -25,7 +25,8 @@ func checkError(t *testing.T, err error, final bool, words ...string) {
 	if !errors.As(err, &e) {
 		t.Fatalf("%T %v, want an *Error", err, err)
 	}
-	words = append(words, map[bool]string{true: "(trying again would not help)", false: "(temporary: trying again can help)"}[final])
+	words = append(words, map[bool]string{true: "(trying again would not help)",
+		false: "(temporary: trying again can help)"}[final])
 	if e.Final != final {
 		t.Errorf("%v: Final is %t", err, e.Final)
 	}
@@ -63,17 +64,19 @@ func TestWrongURL(t *testing.T) {
 		"tls://127.0.0.1:1/\n:9000": "not an address",
 	} {
 		dialled := false
-		c, err := Dial(t.Context(), url, Config{RetryDial: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-			dialled = true
-			return nil, errRefused
-		}})
+		c, err := Dial(t.Context(), url, Config{RetryDial: true,
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				dialled = true
+				return nil, errRefused
+			}})
 		if c != nil || dialled || !errors.Is(err, ErrConfig) {
 			t.Errorf("%q: %v, %v, dialled %t", url, c, err, dialled)
 			continue
 		}
 		checkError(t, err, true, words, "tcp://HOST:PORT", fmt.Sprintf("%q", url))
 	}
-	for _, url := range []string{"tcp://127.0.0.1:9000", "tls://host.example:1", "tcp://[::1]:65535", "tcp://[fe80::1%25eth0]:1", "tcp://h:1/"} {
+	for _, url := range []string{"tcp://127.0.0.1:9000", "tls://host.example:1", "tcp://[::1]:65535",
+		"tcp://[fe80::1%25eth0]:1", "tcp://h:1/"} {
 		if _, err := parseURL(url); err != nil {
 			t.Errorf("%q: %v", url, err)
 		}
@@ -101,64 +104,107 @@ var badServers = []struct {
 	final bool
 	words string
 }{
-	{name: "refused", dial: &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, words: "connection refused: nothing listens there"},
-	{name: "no such name", dial: &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nowhere.example", IsNotFound: true}}, words: `the name "nowhere.example" has no address: check the spelling`},
-	{name: "name server fails", dial: &net.OpError{Op: "dial", Err: &net.DNSError{Err: "server misbehaving", Name: "a.example", IsTemporary: true}}, words: `the name "a.example" could not be looked up: server misbehaving`},
-	{name: "name server is silent", dial: &net.OpError{Op: "dial", Err: &net.DNSError{Err: "i/o timeout", Name: "a.example", IsTimeout: true}}, words: `the name "a.example" could not be looked up: i/o timeout`},
-	{name: "unreachable", dial: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}, words: "network is unreachable"},
-	{name: "dialling takes too long", dial: &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, words: "no connection in time: the host does not answer"},
-	{name: "descriptors", dial: &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}, words: "too many open files"},
+	{name: "refused", dial: &net.OpError{Op: "dial", Net: "tcp",
+		Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, words: "connection refused: nothing listens there"},
+	{name: "no such name", dial: &net.OpError{Op: "dial",
+		Err: &net.DNSError{Err: "no such host", Name: "nowhere.example",
+			IsNotFound: true}}, words: `the name "nowhere.example" has no address: check the spelling`},
+	{name: "name server fails", dial: &net.OpError{Op: "dial",
+		Err: &net.DNSError{Err: "server misbehaving", Name: "a.example",
+			IsTemporary: true}}, words: `the name "a.example" could not be looked up: server misbehaving`},
+	{name: "name server is silent", dial: &net.OpError{Op: "dial",
+		Err: &net.DNSError{Err: "i/o timeout", Name: "a.example",
+			IsTimeout: true}}, words: `the name "a.example" could not be looked up: i/o timeout`},
+	{name: "unreachable", dial: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)},
+		words: "network is unreachable"},
+	{name: "dialling takes too long", dial: &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
+		words: "no connection in time: the host does not answer"},
+	{name: "descriptors", dial: &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)},
+		words: "too many open files"},
 
 	{name: "TLS alert", say: []byte{0x15, 3, 1, 0, 2, 2, 40}, final: true, words: "the server speaks TLS; use tls://"},
-	{name: "TLS handshake", say: []byte{0x16, 3, 1, 0, 2, 2, 40}, final: true, words: "the server speaks TLS; use tls://"},
-	{name: "HTTP", say: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), close: true, final: true, words: "a web server answers there; check the port"},
-	{name: "SSH", say: []byte("SSH-2.0-OpenSSH_9.6\r\n"), final: true, words: "the server speaks another protocol; check the port"},
-	{name: "Redis", say: []byte("-ERR unknown command\r\n"), final: true, words: "the server speaks another protocol; check the port"},
-	{name: "MySQL", say: []byte{0x4a, 0, 0, 0, 10, '8', '.'}, final: true, words: "the server speaks another protocol; check the port"},
-	{name: "a length above the limit", say: []byte{0, 0xff, 0xff, 0xff}, final: true, words: "first frame is not one of this protocol"},
-	{name: "a reserved op", say: []byte{0, 0, 0, 1, 0x20}, final: true, words: "first frame is not one of this protocol"},
-	{name: "DATA first", say: codec.AppendData(nil, []byte("hi")), final: true, words: "answered HELLO with data in place of WELCOME"},
-	{name: "a beat first", say: codec.AppendBeat(nil), final: true, words: "answered HELLO with beat in place of WELCOME"},
+	{name: "TLS handshake", say: []byte{0x16, 3, 1, 0, 2, 2, 40}, final: true,
+		words: "the server speaks TLS; use tls://"},
+	{name: "HTTP", say: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), close: true, final: true,
+		words: "a web server answers there; check the port"},
+	{name: "SSH", say: []byte("SSH-2.0-OpenSSH_9.6\r\n"), final: true,
+		words: "the server speaks another protocol; check the port"},
+	{name: "Redis", say: []byte("-ERR unknown command\r\n"), final: true,
+		words: "the server speaks another protocol; check the port"},
+	{name: "MySQL", say: []byte{0x4a, 0, 0, 0, 10, '8', '.'}, final: true,
+		words: "the server speaks another protocol; check the port"},
+	{name: "a length above the limit", say: []byte{0, 0xff, 0xff, 0xff}, final: true,
+		words: "first frame is not one of this protocol"},
+	{name: "a reserved op", say: []byte{0, 0, 0, 1, 0x20}, final: true,
+		words: "first frame is not one of this protocol"},
+	{name: "DATA first", say: codec.AppendData(nil, []byte("hi")), final: true,
+		words: "answered HELLO with data in place of WELCOME"},
+	{name: "a beat first", say: codec.AppendBeat(nil), final: true,
+		words: "answered HELLO with beat in place of WELCOME"},
 
-	{name: "final CLOSE", say: codec.AppendClose(nil, codec.CodeBadToken, "who are you"), close: true, final: true, words: "the server said 3500 bad_token: who are you"},
-	{name: "passing CLOSE", say: codec.AppendClose(nil, codec.CodeOverloaded, ""), close: true, words: "the server said 3020 overloaded"},
+	{name: "final CLOSE", say: codec.AppendClose(nil, codec.CodeBadToken, "who are you"), close: true, final: true,
+		words: "the server said 3500 bad_token: who are you"},
+	{name: "passing CLOSE", say: codec.AppendClose(nil, codec.CodeOverloaded, ""), close: true,
+		words: "the server said 3020 overloaded"},
 	{name: "broken CLOSE", say: codec.AppendFrame(nil, codec.OpClose, []byte{1}), final: true, words: "close"},
-	{name: "final GOAWAY", say: codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBanned, Reason: "go"}), final: true, words: "the server said 3513 banned: go"},
-	{name: "passing GOAWAY", say: codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), words: "the server said 3001 draining"},
+	{name: "final GOAWAY", say: codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBanned, Reason: "go"}),
+		final: true, words: "the server said 3513 banned: go"},
+	{name: "passing GOAWAY", say: codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}),
+		words: "the server said 3001 draining"},
 	{name: "broken GOAWAY", say: codec.AppendFrame(nil, codec.OpGoaway, []byte("{}")), final: true, words: "code"},
 
 	{name: "v 2", say: welcomeJSON(`"v":1`, `"v":2`), final: true, words: "v is 2, this client speaks version 1"},
 	{name: "v negative", say: welcomeJSON(`"v":1`, `"v":-1`), final: true, words: "WELCOME is invalid"},
-	{name: "beat 0", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":0`), final: true, words: "beat_ms is 0: it must lie between 10 and 86400000"},
+	{name: "beat 0", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":0`), final: true,
+		words: "beat_ms is 0: it must lie between 10 and 86400000"},
 	{name: "no beat", say: welcomeJSON(`"beat_ms":10000,`, ``), final: true, words: "beat_ms is 0"},
 	{name: "beat negative", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":-1`), final: true, words: "beat_ms"},
 	{name: "beat tiny", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":9`), final: true, words: "beat_ms is 9"},
-	{name: "beat of a week", say: welcomeJSON(`"beat_ms":10000,"timeout_ms":25000`, `"beat_ms":604800000,"timeout_ms":6048000000`), final: true, words: "beat_ms is 604800000"},
-	{name: "beat huge", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":9223372036854775807`), final: true, words: "beat_ms"},
+	{name: "beat of a week", say: welcomeJSON(`"beat_ms":10000,"timeout_ms":25000`,
+		`"beat_ms":604800000,"timeout_ms":6048000000`), final: true, words: "beat_ms is 604800000"},
+	{name: "beat huge", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":9223372036854775807`), final: true,
+		words: "beat_ms"},
 	{name: "beat beyond 64 bits", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":1e30`), final: true, words: "beat_ms"},
 	{name: "beat is text", say: welcomeJSON(`"beat_ms":10000`, `"beat_ms":"10s"`), final: true, words: "beat_ms"},
-	{name: "timeout 0", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":0`), final: true, words: "timeout_ms is 0 with beat_ms 10000: it must be at least 1.5 times"},
-	{name: "timeout negative", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":-5`), final: true, words: "timeout_ms"},
-	{name: "beat longer than timeout", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":9000`), final: true, words: "timeout_ms is 9000"},
-	{name: "timeout just too short", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":14999`), final: true, words: "timeout_ms is 14999"},
-	{name: "timeout huge", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":9223372036854775807`), final: true, words: "timeout_ms"},
+	{name: "timeout 0", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":0`), final: true,
+		words: "timeout_ms is 0 with beat_ms 10000: it must be at least 1.5 times"},
+	{name: "timeout negative", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":-5`), final: true,
+		words: "timeout_ms"},
+	{name: "beat longer than timeout", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":9000`), final: true,
+		words: "timeout_ms is 9000"},
+	{name: "timeout just too short", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":14999`), final: true,
+		words: "timeout_ms is 14999"},
+	{name: "timeout huge", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":9223372036854775807`), final: true,
+		words: "timeout_ms"},
 	{name: "beats both", say: welcomeJSON(`"beats":"client"`, `"beats":"both"`), final: true, words: "beats"},
-	{name: "max_frame 3", say: welcomeJSON(`"max_frame":65536`, `"max_frame":3`), final: true, words: "max_frame is 3: not even a PING fits"},
-	{name: "max_frame negative", say: welcomeJSON(`"max_frame":65536`, `"max_frame":-65536`), final: true, words: "max_frame"},
-	{name: "max_frame huge", say: welcomeJSON(`"max_frame":65536`, `"max_frame":16777216`), final: true, words: "max_frame"},
-	{name: "min_beat_ms negative", say: welcomeJSON(`"min_beat_ms":0`, `"min_beat_ms":-1`), final: true, words: "min_beat_ms"},
+	{name: "max_frame 3", say: welcomeJSON(`"max_frame":65536`, `"max_frame":3`), final: true,
+		words: "max_frame is 3: not even a PING fits"},
+	{name: "max_frame negative", say: welcomeJSON(`"max_frame":65536`, `"max_frame":-65536`), final: true,
+		words: "max_frame"},
+	{name: "max_frame huge", say: welcomeJSON(`"max_frame":65536`, `"max_frame":16777216`), final: true,
+		words: "max_frame"},
+	{name: "min_beat_ms negative", say: welcomeJSON(`"min_beat_ms":0`, `"min_beat_ms":-1`), final: true,
+		words: "min_beat_ms"},
 	{name: "spread_ms negative", say: welcomeJSON(`"spread_ms":0`, `"spread_ms":-1`), final: true, words: "spread_ms"},
-	{name: "spread_ms huge", say: welcomeJSON(`"spread_ms":0`, `"spread_ms":999999999999999999`), final: true, words: "spread_ms"},
-	{name: "no JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("welcome!")), final: true, words: "the server's WELCOME is invalid"},
-	{name: "half JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte(`{"v":1,`)), final: true, words: "the server's WELCOME is invalid"},
+	{name: "spread_ms huge", say: welcomeJSON(`"spread_ms":0`, `"spread_ms":999999999999999999`), final: true,
+		words: "spread_ms"},
+	{name: "no JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("welcome!")), final: true,
+		words: "the server's WELCOME is invalid"},
+	{name: "half JSON", say: codec.AppendFrame(nil, codec.OpWelcome, []byte(`{"v":1,`)), final: true,
+		words: "the server's WELCOME is invalid"},
 	{name: "no content", say: codec.AppendFrame(nil, codec.OpWelcome, nil), final: true, words: "WELCOME is invalid"},
-	{name: "an array", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("[]")), final: true, words: "WELCOME is invalid"},
-	{name: "too long", say: codec.AppendFrame(nil, codec.OpWelcome, bytes.Repeat([]byte{' '}, codec.MaxControl+1)), final: true, words: "first frame is not one of this protocol"},
+	{name: "an array", say: codec.AppendFrame(nil, codec.OpWelcome, []byte("[]")), final: true,
+		words: "WELCOME is invalid"},
+	{name: "too long", say: codec.AppendFrame(nil, codec.OpWelcome, bytes.Repeat([]byte{' '}, codec.MaxControl+1)),
+		final: true, words: "first frame is not one of this protocol"},
 
-	{name: "silent", mute: true, takes: 10 * time.Second, words: "the server accepted the connection but sent no WELCOME in time"},
+	{name: "silent", mute: true, takes: 10 * time.Second,
+		words: "the server accepted the connection but sent no WELCOME in time"},
 	{name: "closes at once", close: true, words: "the server closed the connection without giving a reason"},
-	{name: "half a WELCOME, then silent", say: welcomeJSON("1", "1")[:50], takes: 10 * time.Second, words: "sent only part of its WELCOME"},
-	{name: "half a WELCOME, then closed", say: welcomeJSON("1", "1")[:50], close: true, words: "sent only part of its WELCOME"},
+	{name: "half a WELCOME, then silent", say: welcomeJSON("1", "1")[:50], takes: 10 * time.Second,
+		words: "sent only part of its WELCOME"},
+	{name: "half a WELCOME, then closed", say: welcomeJSON("1", "1")[:50], close: true,
+		words: "sent only part of its WELCOME"},
 	{name: "a byte", say: []byte{0}, takes: 10 * time.Second, words: "sent only part of its WELCOME"},
 }
 
@@ -199,14 +245,17 @@ func TestBadServers(t *testing.T) {
 							t.Errorf("dialled at %v, want again at %s", d, second)
 						}
 						e := r.states()[1].what
-						if e.State != Waiting || e.In != 250*time.Millisecond || !strings.Contains(e.String(), test.words) || !strings.Contains(e.String(), "connecting again in 250ms") {
+						if e.State != Waiting || e.In != 250*time.Millisecond ||
+							!strings.Contains(e.String(), test.words) ||
+							!strings.Contains(e.String(), "connecting again in 250ms") {
 							t.Errorf("told %q", e)
 						}
 						synctest.Wait()
 						return
 					}
 					if r.now() != test.takes || len(r.dialTimes()) != 1 {
-						t.Errorf("ended at %s after %d attempts, want %s after one", r.now(), len(r.dialTimes()), test.takes)
+						t.Errorf("ended at %s after %d attempts, want %s after one", r.now(), len(r.dialTimes()),
+							test.takes)
 					}
 					checkError(t, err, test.final, test.words, "client: tcp://server:1: ")
 				})
@@ -291,7 +340,8 @@ func TestWelcomeInPieces(t *testing.T) {
 			if !bytes.Equal(got, want) {
 				t.Errorf("chunks of %d: %d bytes, want %d", chunk, len(got), len(want))
 			}
-			if e := r.states()[1].what; e.Session != "s1" || e.Interval != 10*time.Second || e.Timeout != 25*time.Second {
+			if e := r.states()[1].what; e.Session != "s1" || e.Interval != 10*time.Second ||
+				e.Timeout != 25*time.Second {
 				t.Errorf("decided %+v", e)
 			}
 			c.Close()
@@ -404,7 +454,8 @@ func TestTLS(t *testing.T) {
 	_, err = Dial(t.Context(), "tcp://"+good.addr(), Config{})
 	checkError(t, err, false, "check that", "speaks this protocol")
 	// The name can be given.
-	c, err = Dial(t.Context(), "tls://"+elsewhere.addr(), Config{TLS: &tls.Config{RootCAs: otherPool, ServerName: "other.example"}})
+	c, err = Dial(t.Context(), "tls://"+elsewhere.addr(),
+		Config{TLS: &tls.Config{RootCAs: otherPool, ServerName: "other.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,8 @@ func TestReadAllSizes(t *testing.T) {
 			}
 			next := 0
 			cfg := Config{OnData: func(b []byte) {
-				if next >= len(mine) || len(b) != mine[next] || bytes.Count(b, []byte{byte(next) ^ byte(seed)}) != len(b) {
+				if next >= len(mine) || len(b) != mine[next] ||
+					bytes.Count(b, []byte{byte(next) ^ byte(seed)}) != len(b) {
 					t.Errorf("seed %d: frame %d has %d bytes, or not its own", seed, next, len(b))
 				}
 				next++
@@ -106,13 +107,15 @@ func TestReadMaxFrame(t *testing.T) {
 	for _, limit := range []int{256, codec.DefaultMaxFrame, 1 << 20, codec.MaxFrameLimit} {
 		got := 0
 		cfg := Config{MaxFrame: limit, OnData: func(b []byte) { got = len(b) }}
-		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit-1))); !errors.Is(err, io.EOF) || got != limit-1 {
+		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit-1))); !errors.Is(err, io.EOF) ||
+			got != limit-1 {
 			t.Errorf("limit %d: got %d, %v", limit, got, err)
 		}
 		if limit == codec.MaxFrameLimit {
 			continue // there is no such length
 		}
-		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit))[:4]); !errors.Is(err, codec.ErrFrameTooLarge) {
+		if _, err := readAll(cfg, nil, codec.AppendData(nil, make([]byte, limit))[:4]); !errors.Is(err,
+			codec.ErrFrameTooLarge) {
 			t.Errorf("limit %d: %v", limit, err)
 		}
 	}
@@ -176,7 +179,8 @@ func TestReadBuffer(t *testing.T) {
 
 // A length alone costs nothing.
 func TestReadBufferLengthAlone(t *testing.T) {
-	s, err := readAll(Config{MaxFrame: codec.MaxFrameLimit}, nil, codec.AppendData(nil, make([]byte, codec.MaxFrameLimit-1))[:100])
+	s, err := readAll(Config{MaxFrame: codec.MaxFrameLimit}, nil,
+		codec.AppendData(nil, make([]byte, codec.MaxFrameLimit-1))[:100])
 	if !errors.Is(err, io.EOF) || slices.Max(s.asked) > smallBuffer {
 		t.Errorf("%v, reads of up to %d bytes", err, slices.Max(s.asked))
 	}
@@ -229,13 +233,15 @@ func TestWrongFrames(t *testing.T) {
 		{frame(codec.OpReq, "1234\x05"), "req"},
 		{frame(codec.OpConfig, "no"), "the server's CONFIG: "},
 		{codec.AppendConfig(nil, codec.Config{BeatMS: 1, TimeoutMS: 1000}), "the server's CONFIG: beat_ms is 1:"},
-		{codec.AppendConfig(nil, codec.Config{BeatMS: 1000, TimeoutMS: 1000}), "the server's CONFIG: timeout_ms is 1000"},
+		{codec.AppendConfig(nil, codec.Config{BeatMS: 1000, TimeoutMS: 1000}),
+			"the server's CONFIG: timeout_ms is 1000"},
 		{codec.AppendConfig(nil, codec.Config{TimeoutMS: 1000}), "the server's CONFIG: beat_ms is 0:"},
 		{frame(codec.OpGoaway, "{}"), "goaway"},
 		{frame(codec.OpError, "1"), "error"},
 		{frame(codec.OpClose, "1"), "close"},
 		{codec.AppendClose(nil, codec.CodeKicked, "out"), "the server said 3503 kicked: out"},
-		{codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeReplaced, Reason: "new"}), "the server said 3510 replaced: new"},
+		{codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeReplaced, Reason: "new"}),
+			"the server said 3510 replaced: new"},
 	} {
 		var got []string
 		cfg := Config{OnData: func(b []byte) { got = append(got, string(b)) }}
@@ -266,7 +272,8 @@ func TestStrayFrames(t *testing.T) {
 		codec.AppendData(nil, []byte("still here")),
 	)
 	got := ""
-	if _, err := readAll(Config{OnData: func(b []byte) { got += string(b) }}, nil, in); !errors.Is(err, io.EOF) || got != "still here" {
+	if _, err := readAll(Config{OnData: func(b []byte) { got += string(b) }}, nil, in); !errors.Is(err, io.EOF) ||
+		got != "still here" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -276,9 +283,12 @@ func TestStrayFrames(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte{}, []byte{}, uint16(0))
 	f.Add(codec.AppendData(nil, make([]byte, 3000)), []byte{200, 3}, uint16(7))
-	f.Add(slices.Concat(codec.AppendPing(nil, []byte("p")), codec.AppendReq(nil, 1, "s", nil), codec.AppendBeat(nil)), []byte{1}, uint16(1))
-	f.Add(slices.Concat(codec.AppendConfig(nil, codec.Config{BeatMS: 10, TimeoutMS: 15}), codec.AppendError(nil, codec.CodeNoGateway, "x")), []byte{4}, uint16(2))
-	f.Add(slices.Concat(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 1}), codec.AppendClose(nil, codec.CodeKicked, "x")), []byte{}, uint16(0))
+	f.Add(slices.Concat(codec.AppendPing(nil, []byte("p")), codec.AppendReq(nil, 1, "s", nil), codec.AppendBeat(nil)),
+		[]byte{1}, uint16(1))
+	f.Add(slices.Concat(codec.AppendConfig(nil, codec.Config{BeatMS: 10, TimeoutMS: 15}),
+		codec.AppendError(nil, codec.CodeNoGateway, "x")), []byte{4}, uint16(2))
+	f.Add(slices.Concat(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 1}),
+		codec.AppendClose(nil, codec.CodeKicked, "x")), []byte{}, uint16(0))
 	f.Fuzz(func(t *testing.T, in, cuts []byte, rest uint16) {
 		run := func(rest []byte, pieces ...[]byte) string {
 			var log strings.Builder

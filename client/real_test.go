@@ -93,7 +93,7 @@ func (o *eventLog) await(t *testing.T, state State, n int) Event {
 }
 
 // The server itself keeps a client that beats, or answers, for many timeouts. Its
-// own view is what counts: it has closed nobody as idle. T is long for what this
+// own view is what counts: it has closed none as idle. T is long for what this
 // machine may be late by: two timeouts of H = 200 ms in a row would have to fail.
 func TestRealServerKeeps(t *testing.T) {
 	t.Parallel()
@@ -112,7 +112,8 @@ func TestRealServerKeeps(t *testing.T) {
 			beat, timeout := test.beat, test.timeout
 			s, _ := startReal(t, server.Config{Beat: beat, BeatMin: beat, Timeout: timeout})
 			o := newEventLog()
-			c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{ServerBeats: !test.client, OnState: o.event})
+			c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(),
+				Config{ServerBeats: !test.client, OnState: o.event})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +150,8 @@ func TestRealServerKeeps(t *testing.T) {
 // The request of the Config is granted within the server's range.
 func TestRealServerWish(t *testing.T) {
 	s, _ := startReal(t, server.Config{BeatMin: 2 * time.Second, BeatMax: 20 * time.Second})
-	for request, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: 2 * time.Second, 7 * time.Second: 7 * time.Second, time.Hour: 20 * time.Second} {
+	for request, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: 2 * time.Second,
+		7 * time.Second: 7 * time.Second, time.Hour: 20 * time.Second} {
 		o := newEventLog()
 		c, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{Beat: request, OnState: o.event})
 		if err != nil {
@@ -181,8 +183,9 @@ func TestRealServerDrain(t *testing.T) {
 	if n := first.Stats().Closed["idle_timeout"]; n != 0 {
 		t.Errorf("%d idle", n)
 	}
-	// The same address again is the contract; nobody is there until now.
-	again, err := server.New(server.Config{Listen: []string{"tcp://" + first.Addrs()[0].String()}, Logger: slog.New(slog.DiscardHandler)}, echo{})
+	// The same address again is the contract; nothing listens there until now.
+	again, err := server.New(server.Config{Listen: []string{"tcp://" + first.Addrs()[0].String()},
+		Logger: slog.New(slog.DiscardHandler)}, echo{})
 	if err != nil {
 		t.Skipf("the port was taken: %v", err)
 	}
@@ -209,7 +212,8 @@ func TestRealServerDrain(t *testing.T) {
 // GOAWAY with an address leads to another server.
 func TestRealServerElsewhere(t *testing.T) {
 	second, _ := startReal(t, server.Config{})
-	sent := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 20, Addr: second.Addrs()[0].String()})
+	sent := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 20,
+		Addr: second.Addrs()[0].String()})
 	first := startTiny(t, nil, nil)
 	o := newEventLog()
 	c, err := Dial(t.Context(), "tcp://"+first.addr(), Config{OnState: o.event})

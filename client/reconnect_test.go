@@ -85,14 +85,15 @@ func TestBackoffWindows(t *testing.T) {
 	}
 }
 
-// GOAWAY is obeyed: so long, to there; until then the connection is used.
+// GOAWAY is obeyed: its delay, its address; until then the connection is used.
 func TestGoaway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
 		c := r.connect()
 		time.Sleep(time.Second)
 		old := r.peer()
-		old.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, Reason: "bye", AfterMS: 1234, Addr: "other:2"}))
+		old.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, Reason: "bye", AfterMS: 1234,
+			Addr: "other:2"}))
 		time.Sleep(time.Second)
 		if err := c.Send(t.Context(), []byte("still here")); err != nil {
 			t.Error(err)
@@ -107,7 +108,8 @@ func TestGoaway(t *testing.T) {
 			t.Errorf("%d DATA on the old connection", n)
 		}
 		waited := r.states()[2].what
-		if waited.State != Waiting || waited.In != 0 || waited.Addr != "other:2" || !strings.Contains(waited.String(), "3001 draining: bye") {
+		if waited.State != Waiting || waited.In != 0 || waited.Addr != "other:2" ||
+			!strings.Contains(waited.String(), "3001 draining: bye") {
 			t.Errorf("told %q", waited)
 		}
 		// The other server's loss leads back to the address of Dial.
@@ -193,7 +195,8 @@ func TestRefusedWithGoaway(t *testing.T) {
 			defer r.mu.Unlock()
 			if full {
 				full = false
-				p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, AfterMS: 5000, Addr: "spare:9"}))
+				p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, AfterMS: 5000,
+					Addr: "spare:9"}))
 				p.hangUp()
 				return
 			}
@@ -236,7 +239,8 @@ func TestFinalCodes(t *testing.T) {
 				<-c.Done()
 				var code *CodeError
 				var why *Error
-				if err := c.Err(); !errors.As(err, &code) || code.Code != test.code || !errors.As(err, &why) || !why.Final {
+				if err := c.Err(); !errors.As(err, &code) || code.Code != test.code || !errors.As(err, &why) ||
+					!why.Final {
 					t.Errorf("%s %d: %v", name, test.code, err)
 				}
 				if _, err := c.Receive(t.Context(), nil); !errors.As(err, &code) {

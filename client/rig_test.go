@@ -15,7 +15,8 @@ import (
 )
 
 // welcomed are the values that the fake server of a rig decides.
-var welcomed = codec.Welcome{V: 1, Session: "s1", BeatMS: 10_000, TimeoutMS: 25_000, Beats: "client", MaxFrame: 65536, SpreadMS: 4000}
+var welcomed = codec.Welcome{V: 1, Session: "s1", BeatMS: 10_000, TimeoutMS: 25_000, Beats: "client", MaxFrame: 65536,
+	SpreadMS: 4000}
 
 // A rig is a world with one server in it, for use inside a synctest bubble. What
 // happens in it is noted with its time since the beginning.

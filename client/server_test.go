@@ -133,7 +133,7 @@ func (s *tinyServer) serve(nc net.Conn) {
 	}
 }
 
-// certificate makes one for a host that nobody vouches for but the pool.
+// certificate makes a self-signed certificate for host, and a pool that trusts it.
 func certificate(tb testing.TB, host string) (*tls.Certificate, *x509.CertPool) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

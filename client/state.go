@@ -47,7 +47,8 @@ func (e Event) String() string {
 	case Connecting:
 		return "connecting to " + e.Addr
 	case Connected:
-		return fmt.Sprintf("connected to %s: session %s, beat %s, dead after %s", e.Addr, e.Session, e.Interval, e.Timeout)
+		return fmt.Sprintf("connected to %s: session %s, beat %s, dead after %s", e.Addr, e.Session, e.Interval,
+			e.Timeout)
 	case Waiting:
 		return fmt.Sprintf("%s; connecting again in %s", explain(e.Err), e.In.Round(time.Millisecond))
 	}

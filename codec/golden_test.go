@@ -49,8 +49,9 @@ var samples = []sample{
 		},
 		Hello{V: 1, Token: "t0k", BeatMS: 15000, Beats: "client"}},
 	{"hello-empty", OpHello, "00000001 04", nil, Hello{V: 1}},
-	{"welcome", OpWelcome, "0000009f 05" + text(`{"v":1,"session":"s1","beat_ms":15000,"timeout_ms":37500,"beats":"client",`+
-		`"max_frame":65536,"min_beat_ms":1000,"spread_ms":5000,"time":"2025-01-02T03:04:05Z"}`),
+	{"welcome", OpWelcome,
+		"0000009f 05" + text(`{"v":1,"session":"s1","beat_ms":15000,"timeout_ms":37500,"beats":"client",`+
+			`"max_frame":65536,"min_beat_ms":1000,"spread_ms":5000,"time":"2025-01-02T03:04:05Z"}`),
 		func(d []byte) []byte { return AppendWelcome(d, sampleWelcome) }, sampleWelcome},
 	{"config", OpConfig, "00000025 06" + text(`{"beat_ms":15000,"timeout_ms":37500}`),
 		func(d []byte) []byte { return AppendConfig(d, Config{15000, 37500}) }, Config{15000, 37500}},
@@ -61,7 +62,8 @@ var samples = []sample{
 		func(d []byte) []byte { return AppendClose(d, CodeDraining, "bye") }, coded{CodeDraining, "bye"}},
 	{"close-empty", OpClose, "00000001 08", nil, coded{CodePeerClosed, ""}},
 	{"error", OpError, "0000000d 09 0fa1" + text("no gateway"),
-		func(d []byte) []byte { return AppendError(d, CodeNoGateway, "no gateway") }, coded{CodeNoGateway, "no gateway"}},
+		func(d []byte) []byte { return AppendError(d, CodeNoGateway, "no gateway") }, coded{CodeNoGateway,
+			"no gateway"}},
 	{"req", OpReq, "0000000b 0a 00000007 04 74696d65 3f",
 		func(d []byte) []byte { return AppendReq(d, 7, "time", []byte("?")) }, req{u32(7), "time", "?"}},
 	{"req-empty", OpReq, "00000006 0a ffffffff 00",

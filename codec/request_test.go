@@ -22,7 +22,8 @@ func TestParseBodiesRefuse(t *testing.T) {
 		{OpRes, "\x00\x00\x00\x07", "res: id and status are 4 of 5 bytes"},
 		{OpSubscribe, "\x00\x00\x00", "subscribe: id is 3 of 4 bytes"},
 		{OpUnsubscribe, "", "subscribe: id is 0 of 4 bytes"},
-		{OpSubscribe, "\x00\x00\x00\x07" + strings.Repeat("a", 256), "subscribe: channel name is 256 bytes, at most 255 are allowed"},
+		{OpSubscribe, "\x00\x00\x00\x07" + strings.Repeat("a", 256),
+			"subscribe: channel name is 256 bytes, at most 255 are allowed"},
 		{OpPublish, "", "publish: length of the name is missing"},
 		{OpPublish, "\x02a", "publish: name is 1 of its 2 bytes"},
 	} {

@@ -35,14 +35,16 @@ var programs = []program{
 	{heading: "Erlang", file: "beat.erl", interval: "15000", inMS: "100",
 		commands: [][]string{{"escript", "beat.erl"}}, needs: []string{"sh", "-c", "command -v escript"}},
 	{heading: "Java with Netty", file: "Beat.java", interval: "15000", inMS: "100",
-		commands: [][]string{{"javac", "-J-XX:TieredStopAtLevel=1", "-proc:none", "-cp", netty, "Beat.java"}, {"java", "-XX:TieredStopAtLevel=1", "-cp", netty + ":.", "Beat"}},
-		needs:    []string{"sh", "-c", "javac --version && ls /usr/share/java/netty-codec.jar"}},
+		commands: [][]string{{"javac", "-J-XX:TieredStopAtLevel=1", "-proc:none", "-cp", netty, "Beat.java"},
+			{"java", "-XX:TieredStopAtLevel=1", "-cp", netty + ":.", "Beat"}},
+		needs: []string{"sh", "-c", "javac --version && ls /usr/share/java/netty-codec.jar"}},
 	{heading: "Python with asyncio", file: "beat.py", interval: "15.0", inMS: "0.1",
 		commands: [][]string{{"python3", "beat.py"}}, needs: []string{"python3", "--version"}},
 	{heading: "Python with Twisted", file: "beat.py", interval: "15.0", inMS: "0.1",
 		// Debian's packages are for Debian's Python, which need not be the first.
-		commands: [][]string{{"sh", "-c", "python3 -c 'import twisted' 2>/dev/null && exec python3 beat.py || exec /usr/bin/python3 beat.py"}},
-		needs:    []string{"sh", "-c", "python3 -c 'import twisted' || /usr/bin/python3 -c 'import twisted'"}},
+		commands: [][]string{{"sh", "-c",
+			"python3 -c 'import twisted' 2>/dev/null && exec python3 beat.py || exec /usr/bin/python3 beat.py"}},
+		needs: []string{"sh", "-c", "python3 -c 'import twisted' || /usr/bin/python3 -c 'import twisted'"}},
 	{heading: "Node", file: "beat.mjs", interval: "15000", inMS: "100",
 		commands: [][]string{{"node", "beat.mjs"}}, needs: []string{"node", "--version"}},
 	{heading: "Go with the client package", file: "main.go", hello: true,
@@ -261,7 +263,8 @@ func TestClientsPageMistakes(t *testing.T) {
 		s := startServer(t, ownAddress())
 		byName["Erlang"].run(t, s.addr, `<<3, "hello">>`, `"hello"`)
 		m := s.awaitMetric(`heartwheel_frames_total{direction="in",op="beat"}`, 3)
-		if m[`heartwheel_frames_total{direction="in",op="ext"}`] != 1 || m[`heartwheel_frames_total{direction="in",op="data"}`] != 0 {
+		if m[`heartwheel_frames_total{direction="in",op="ext"}`] != 1 ||
+			m[`heartwheel_frames_total{direction="in",op="data"}`] != 0 {
 			t.Errorf("a frame without an op is not taken for an extension: %v", m)
 		}
 	})
@@ -271,7 +274,8 @@ func TestClientsPageMistakes(t *testing.T) {
 	t.Run("ALL_IDLE", func(t *testing.T) {
 		t.Parallel()
 		fake := newFake(t)
-		byName["Java with Netty"].run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,", "IdleStateHandler(0, 0, 15000,")
+		byName["Java with Netty"].run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,",
+			"IdleStateHandler(0, 0, 15000,")
 		if beats := fake.acceptDATA(false).beatsWhilePushed(); beats > 0 {
 			t.Errorf("%d beats; ALL_IDLE is said to restart with what is received", beats)
 		}

@@ -232,7 +232,8 @@ func TestObeys(t *testing.T) {
 
 		const after = 300 * time.Millisecond
 		told := time.Now()
-		p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: after.Milliseconds(), Addr: other.Addr().String()}))
+		p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: after.Milliseconds(),
+			Addr: other.Addr().String()}))
 		p = other.accept()
 		if early := after - time.Since(told); early > 0 {
 			t.Errorf("it came %s too early", early)

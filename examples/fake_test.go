@@ -73,7 +73,8 @@ func (s *fakeServer) accept() *peer {
 // reconnect over is a millisecond.
 func (p *peer) welcome(beats string, beatMS int64) {
 	p.t.Helper()
-	p.write(codec.AppendWelcome(nil, codec.Welcome{Session: "s", BeatMS: beatMS, TimeoutMS: beatMS * 5 / 2, Beats: beats,
+	p.write(codec.AppendWelcome(nil, codec.Welcome{Session: "s", BeatMS: beatMS, TimeoutMS: beatMS * 5 / 2,
+		Beats:    beats,
 		MaxFrame: 1000, SpreadMS: 1}))
 }
 

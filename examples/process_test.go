@@ -90,7 +90,10 @@ func (p *process) await(lines *[]string, text string, n int) string {
 	timeout := time.After(limit)
 	for {
 		p.mu.Lock()
-		found := slices.DeleteFunc(slices.Clone(*lines), func(line string) bool { return !strings.Contains(line, text) })
+		found := slices.DeleteFunc(slices.Clone(*lines), func(line string) bool {
+			return !strings.Contains(line,
+				text)
+		})
 		more := p.more
 		p.mu.Unlock()
 		if len(found) >= n {
@@ -101,7 +104,8 @@ func (p *process) await(lines *[]string, text string, n int) string {
 			continue
 		case <-p.exited:
 			p.mu.Lock()
-			late := len(slices.DeleteFunc(slices.Clone(*lines), func(line string) bool { return !strings.Contains(line, text) }))
+			late := len(slices.DeleteFunc(slices.Clone(*lines),
+				func(line string) bool { return !strings.Contains(line, text) }))
 			p.mu.Unlock()
 			if late >= n {
 				continue
@@ -189,7 +193,8 @@ func startServer(t testing.TB, addr string, args ...string) *serverProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"serve", "--listen", "tcp://" + addr, "--ops", "127.0.0.1:0", "--log-format", "json"}, args...)
+	args = append([]string{"serve", "--listen", "tcp://" + addr, "--ops", "127.0.0.1:0", "--log-format", "json"},
+		args...)
 	s := &serverProcess{process: start(t, binary, args...)}
 	for msg, to := range map[string]*string{`"msg":"listening"`: &s.addr, `"msg":"ops listening"`: &s.ops} {
 		var fields struct{ Addr string }

@@ -31,7 +31,8 @@ func TestProgress(t *testing.T) {
 	// 29 in 3 s. A machine that stood still for so long could show fewer.
 	waiting := regexp.MustCompile(`(?m)^[|/\\-] waiting for \d+\.\d s $`)
 	if n := len(waiting.FindAllString(first, -1)); n < 10 && late < time.Second {
-		t.Errorf("%d updates while it waited for 3 s, want at least 10; the machine was late by %s at most\n%s", n, late, text)
+		t.Errorf("%d updates while it waited for 3 s, want at least 10; the machine was late by %s at most\n%s", n,
+			late, text)
 	}
 	if n := len(waiting.FindAllString(second, -1)); n < 3 && late < 500*time.Millisecond {
 		t.Errorf("%d updates in the second before the cancel, want at least 3; the machine was late by %s at most\n%s", n, late, text)
@@ -43,7 +44,8 @@ func TestProgress(t *testing.T) {
 	// At once is within 10 ms. Not cancelled, the wait would last for 2 s more.
 	after, err := strconv.ParseFloat(m[1], 64)
 	if limit := 10 + late.Seconds()*1000; err != nil || after > limit {
-		t.Errorf("returned %s ms after the cancel, want at most %.2f: the machine was late by %s at most", m[1], limit, late)
+		t.Errorf("returned %s ms after the cancel, want at most %.2f: the machine was late by %s at most", m[1],
+			limit, late)
 	}
 }
 
