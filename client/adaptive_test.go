@@ -215,7 +215,7 @@ func TestAdaptiveRange(t *testing.T) {
 		a := &Adaptive{
 			Start: time.Duration(span.Draw(rt, "start")), Max: ms.Draw(rt, "max"),
 			Reprobe: time.Duration(span.Draw(rt, "reprobe")),
-			Load: func(string) (Learned, bool) { return loaded, true },
+			Load:    func(string) (Learned, bool) { return loaded, true },
 		}
 		p := newPath(t, a, 0)
 		p.low = min(ms.Draw(rt, "low"), longestInterval)
