@@ -6,19 +6,18 @@ import (
 	"unicode/utf8"
 )
 
-// AppendClose appends a CLOSE frame; the sender closes after it.
+// AppendClose appends a CLOSE frame. The sender closes after it.
 //
 //	u16 code | UTF-8 reason, 0 to MaxReason bytes
 //
-// A longer reason is cut at the last whole character that fits, and bytes that
-// are not UTF-8 are replaced by U+FFFD, so the peer always accepts it.
+// A longer reason is cut at a character boundary, and invalid UTF-8 is replaced by
+// U+FFFD, so that the peer always accepts it.
 func AppendClose(dst []byte, code Code, reason string) []byte {
 	return appendCoded(dst, OpClose, code, reason)
 }
 
-// ParseClose returns the content of a CLOSE. An empty payload is a close
-// without a word: CodePeerClosed and no reason. Any code is accepted, known
-// or not.
+// ParseClose returns the content of a CLOSE. An empty payload is CodePeerClosed
+// without a reason. Unknown codes are accepted.
 //
 // An error is an ErrBody: a payload of one byte, or a reason that is longer
 // than MaxReason or not UTF-8.
@@ -29,17 +28,16 @@ func ParseClose(payload []byte) (Code, string, error) {
 	return parseCoded(OpClose, payload)
 }
 
-// AppendError appends an ERROR frame: one frame was refused, the connection
-// stays. Layout, limit and treatment of text are those of AppendClose.
+// AppendError appends an ERROR frame: one frame was refused, the connection stays
+// open. Layout and limits are those of AppendClose.
 func AppendError(dst []byte, code Code, text string) []byte {
 	return appendCoded(dst, OpError, code, text)
 }
 
-// ParseError returns the content of an ERROR. Any code is accepted, known or
-// not.
+// ParseError returns the content of an ERROR. Unknown codes are accepted.
 //
-// An error is an ErrBody: a payload of less than two bytes (there is no ERROR
-// without a code), or a text that is longer than MaxReason or not UTF-8.
+// An error is an ErrBody: a payload of less than two bytes, or a text that is longer
+// than MaxReason or not UTF-8.
 func ParseError(payload []byte) (Code, string, error) {
 	return parseCoded(OpError, payload)
 }

@@ -1,18 +1,17 @@
 package codec
 
-// Code says why a connection ends or, from 4001 to 4005, why one frame was
-// refused. It travels as a u16 in CLOSE and ERROR and as a number in GOAWAY,
-// and every value is also a valid WebSocket close code. Its methods are pure
-// functions.
+// Code says why a connection ended or, from 4001 to 4005, why a frame was refused.
+// It is a u16 in CLOSE and ERROR and a number in GOAWAY, and a valid WebSocket
+// close code.
 type Code uint16
 
-// Close codes after which the client connects again.
+// Close codes after which the client reconnects.
 const (
 	CodePeerClosed    Code = 3000 // the peer closed, with CLOSE or at the socket
 	CodeDraining      Code = 3001 // the server is shutting down or draining
 	CodeInternalError Code = 3004 // internal error of the server
-	CodeTokenExpired  Code = 3005 // get a new token, then connect again
-	CodeSlowConsumer  Code = 3008 // the peer does not read what is sent to it
+	CodeTokenExpired  Code = 3005 // get a new token, then reconnect
+	CodeSlowConsumer  Code = 3008 // the peer reads too slowly
 	CodeWriteError    Code = 3009 // writing to the socket failed
 	CodeIdleTimeout   Code = 3012 // silence for T; counted, never sent
 	CodeRateLimited   Code = 3013 // more traffic than allowed
@@ -20,14 +19,14 @@ const (
 	CodeBeatTooOften  Code = 3021 // beats faster than min_beat_ms
 )
 
-// Close codes after which the client does not connect again.
+// Close codes after which the client does not reconnect.
 const (
 	CodeBadToken      Code = 3500 // bad or missing token
 	CodeProtocolError Code = 3501 // bytes that are not this protocol
 	CodeIncomplete    Code = 3502 // a frame or the HELLO not completed in time
 	CodeKicked        Code = 3503 // closed by an operator or the application
 	CodeIdentityLimit Code = 3504 // too many connections of this identity
-	CodeReplaced      Code = 3510 // a newer session took its place
+	CodeReplaced      Code = 3510 // replaced by a newer session
 	CodeFrameTooLarge Code = 3511 // frame larger than the limit
 	CodeBadVersion    Code = 3512 // protocol version not supported
 	CodeBanned        Code = 3513 // this address or identity is banned
@@ -42,9 +41,9 @@ const (
 	CodeFrameRateLimited Code = 4005
 )
 
-// String returns the code's word in snake_case, the same in logs, metric labels
-// and tests, and "unknown" for a code that is not in this file: the number of
-// values is bounded, whatever the peer sends.
+// String returns the code's word, the same in logs and metric labels, such as
+// "idle_timeout"; "unknown" for any other code, so that the number of words is
+// bounded.
 func (c Code) String() string {
 	switch c {
 	case CodePeerClosed:
@@ -99,9 +98,9 @@ func (c Code) String() string {
 	return "unknown"
 }
 
-// Reconnect reports whether a client whose connection ended with c connects
-// again: true for 3000-3499 and 4000-4499, false for everything else. It goes
-// by the range, so it holds for codes that are newer than this package.
+// Reconnect reports whether a client whose connection ended with c reconnects: true
+// for 3000-3499 and 4000-4499, false otherwise. The ranges also hold for codes that
+// this package does not know.
 func (c Code) Reconnect() bool {
 	return c >= 3000 && c < 3500 || c >= 4000 && c < 4500
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// declaredCodes are the Code constants in code.go, name to value, so that a
-// code somebody adds is tested too.
+// declaredCodes are the Code constants in code.go, name to value, so that new codes
+// are tested too.
 func declaredCodes(t *testing.T) map[string]Code {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "code.go", nil, 0)

@@ -5,34 +5,34 @@ import (
 	"math"
 )
 
-// maxMS is the largest value of a member in milliseconds: ten years of 365
-// days. So time.Duration(ms) * time.Millisecond never overflows.
+// maxMS is the largest value of a member in milliseconds, ten years of 365 days:
+// time.Duration(ms) * time.Millisecond never overflows.
 const maxMS = 10 * 365 * 24 * 60 * 60 * 1000
 
-// Who beats on a connection: the values of "beats".
+// The beating side of a connection: the values of "beats".
 const (
 	beatsClient = "client"
 	beatsServer = "server"
 )
 
-// Hello is the client's first frame: who it is and what it wishes. Every member
-// is optional; the zero value says nothing.
+// Hello is the client's first frame: its identity and preferences. Every member is
+// optional.
 type Hello struct {
-	// V is the protocol version. 0 means 1, and ParseHello never returns 0.
-	// Versions the receiver does not speak are for it to refuse (CodeBadVersion).
+	// V is the protocol version. 0 means 1, and ParseHello never returns 0. The
+	// receiver checks whether it supports the version (CodeBadVersion).
 	V      int    `json:"v,omitempty"`
 	Token  string `json:"token,omitempty"`
 	Device string `json:"device,omitempty"`
-	// BeatMS is the wished beat interval in milliseconds; 0 is no wish.
+	// BeatMS is the preferred beat interval in milliseconds; 0: no preference.
 	BeatMS int64 `json:"beat_ms,omitempty"`
-	// Beats is who the client wishes to beat: "client", "server", or "" for no
-	// wish.
+	// Beats is the preferred beating side: "client", "server", or "" for no
+	// preference.
 	Beats string `json:"beats,omitempty"`
-	// Resume is the session to go on with; "" for a new one.
+	// Resume is the session to continue; "" for a new one.
 	Resume string `json:"resume,omitempty"`
 }
 
-// Welcome is the server's answer to HELLO: what it decided.
+// Welcome is the server's answer to HELLO: the values in force.
 type Welcome struct {
 	// V is the protocol version. 0 means 1; it is written and returned as 1.
 	V       int    `json:"v"`
@@ -41,56 +41,53 @@ type Welcome struct {
 	// in milliseconds.
 	BeatMS    int64 `json:"beat_ms"`
 	TimeoutMS int64 `json:"timeout_ms"`
-	// Beats is who beats: "client" or "server"; "" if the server did not say.
+	// Beats is the beating side: "client" or "server"; "" if absent.
 	Beats string `json:"beats"`
 	// MaxFrame is the largest length the server accepts, in bytes.
 	MaxFrame int `json:"max_frame"`
-	// MinBeatMS is the shortest interval between beats the server bears, in
-	// milliseconds; 0 is no such limit.
+	// MinBeatMS is the shortest interval of beats that the server allows, in
+	// milliseconds; 0: no limit.
 	MinBeatMS int64 `json:"min_beat_ms"`
-	// SpreadMS is the window, in milliseconds, over which to spread a reconnect.
+	// SpreadMS is the window over which to spread a reconnect, in milliseconds.
 	SpreadMS int64 `json:"spread_ms"`
-	// Time is the server's clock as RFC 3339. The codec does not look into it.
+	// Time is the server's clock in RFC 3339. The codec does not check it.
 	Time string `json:"time"`
 }
 
-// Config is, from the server, the values in force from now on; from the client,
-// a wish.
+// Config holds, from the server, the values in force from now on; from the client,
+// what it asks for.
 type Config struct {
-	// BeatMS is the beat interval in milliseconds; 0 is no wish.
+	// BeatMS is the beat interval in milliseconds; 0: no preference.
 	BeatMS int64 `json:"beat_ms,omitempty"`
-	// TimeoutMS is the idle timeout in milliseconds; 0 is no wish.
+	// TimeoutMS is the idle timeout in milliseconds; 0: no preference.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 }
 
-// Goaway asks the client to connect again, elsewhere if Addr is given.
+// Goaway announces the end of the connection, and where and when to reconnect.
 type Goaway struct {
-	// Code says why; it is never 0.
+	// Code is why, and whether to reconnect; never 0.
 	Code Code `json:"code"`
-	// Reason is for a person to read, at most MaxReason bytes when written.
+	// Reason is a text for people, written with at most MaxReason bytes.
 	Reason string `json:"reason"`
-	// AfterMS is how long to wait before connecting again, in milliseconds.
+	// AfterMS is the delay before reconnecting, in milliseconds.
 	AfterMS int64 `json:"after_ms"`
-	// Addr is where to connect, host:port; "" is the same address again. The
-	// codec does not look into it.
+	// Addr is the host:port to reconnect to; "" for the same address. The codec does
+	// not check it.
 	Addr string `json:"addr,omitempty"`
 }
 
-// AppendHello appends a HELLO frame. The values are not checked: the peer
-// refuses what ParseHello refuses. A token long enough to bring the JSON above
-// MaxControl is refused too; HeaderSize+1+MaxControl is the largest useful
-// growth of dst.
+// AppendHello appends a HELLO frame. The values are not checked: the peer refuses
+// what ParseHello refuses, JSON above MaxControl among it.
 func AppendHello(dst []byte, h Hello) []byte {
 	return appendControl(dst, OpHello, h)
 }
 
-// ParseHello returns the content of a HELLO, all of it copied. An empty payload
-// is {}: a HELLO that says nothing.
+// ParseHello returns the content of a HELLO, copied. An empty payload is {}.
 //
-// An error is an ErrBody and names the member. All four JSON bodies refuse: a
-// payload above MaxControl, not UTF-8 or not exactly one object; a member of
-// the wrong type; an integer below 0 or, for milliseconds, above ten years.
-// Besides: beats is neither "client" nor "server".
+// An error is an ErrBody and names the member. All four JSON parsers refuse a payload
+// above MaxControl, not UTF-8 or not exactly one object, a member of the wrong type,
+// and an integer below 0 or, in milliseconds, above ten years. ParseHello also refuses
+// a beats that is neither "client" nor "server".
 func ParseHello(payload []byte) (Hello, error) {
 	if len(payload) == 0 {
 		return Hello{V: Version}, nil
@@ -127,11 +124,11 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	return appendControl(dst, OpWelcome, w)
 }
 
-// ParseWelcome returns the content of a WELCOME, all of it copied. A member
-// that is absent is its zero value, except V, which is then 1.
+// ParseWelcome returns the content of a WELCOME, copied. An absent member is its zero
+// value, except that V is 1.
 //
-// An error is an ErrBody and names the member. Besides the errors of all JSON:
-// beats is neither "client" nor "server", max_frame is above MaxFrameLimit.
+// An error is an ErrBody and names the member. See ParseHello; a max_frame above
+// MaxFrameLimit is refused too.
 func ParseWelcome(payload []byte) (Welcome, error) {
 	var w Welcome
 	m := openObject(OpWelcome, payload)
@@ -169,10 +166,10 @@ func AppendConfig(dst []byte, c Config) []byte {
 	return appendControl(dst, OpConfig, c)
 }
 
-// ParseConfig returns the content of a CONFIG. An empty payload is {}: no wish,
-// only the question which values are in force.
+// ParseConfig returns the content of a CONFIG. An empty payload is {}: it only asks
+// which values are in force.
 //
-// An error is an ErrBody and names the member.
+// An error is an ErrBody and names the member. See ParseHello.
 func ParseConfig(payload []byte) (Config, error) {
 	if len(payload) == 0 {
 		return Config{}, nil
@@ -193,17 +190,17 @@ func ParseConfig(payload []byte) (Config, error) {
 	return c, nil
 }
 
-// AppendGoaway appends a GOAWAY frame. The reason is cut and cleaned as in
-// AppendClose; the other values are not checked.
+// AppendGoaway appends a GOAWAY frame. The reason is treated as in AppendClose; the
+// other values are not checked.
 func AppendGoaway(dst []byte, g Goaway) []byte {
 	g.Reason = clip(g.Reason)
 	return appendControl(dst, OpGoaway, g)
 }
 
-// ParseGoaway returns the content of a GOAWAY, all of it copied.
+// ParseGoaway returns the content of a GOAWAY, copied.
 //
-// An error is an ErrBody and names the member. Besides the errors of all JSON:
-// code is absent, 0 or above 65535.
+// An error is an ErrBody and names the member. See ParseHello; a code that is absent,
+// 0 or above 65535 is refused too.
 func ParseGoaway(payload []byte) (Goaway, error) {
 	var g Goaway
 	m := openObject(OpGoaway, payload)

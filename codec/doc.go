@@ -1,50 +1,45 @@
-// Package codec is the heartwheel wire, version 1: frames, what they carry and
-// the codes connections are closed with. SPEC.md in this directory draws every
-// frame byte by byte.
+// Package codec encodes and decodes the heartwheel protocol, version 1: frames,
+// their contents and the close codes. SPEC.md in this directory is the normative
+// text.
 //
-// Everything here is a pure function over byte slices: nothing reads, writes,
-// sleeps or keeps state, and no method changes its receiver. Safe for concurrent
-// use, as long as two goroutines do not append to the same slice and nobody
-// writes to a slice that another reads.
+// Everything here is a pure function over byte slices. It is safe for concurrent
+// use as far as its arguments are: two goroutines must not append to one slice.
 //
 // # Reading
 //
-// Put the bytes as they come into a buffer and take frames off its front:
+// Collect the bytes in a buffer and take frames off its front:
 //
 //	for {
 //		f, n, err := codec.Decode(buf, codec.DefaultMaxFrame)
 //		if err != nil {
-//			return err // an *Error; its Code is what to close with
+//			return err // an *Error; close with its Code
 //		}
 //		if n == 0 {
-//			break // not a whole frame yet: read more
+//			break // no complete frame yet: read more
 //		}
 //		handle(f) // f.Payload is a part of buf
 //		buf = buf[n:]
 //	}
 //
 // Then hand f.Payload to the parser of its op: ParseHello, ParseReq and so on.
-// DATA, PING and PONG have none, their payload is the content.
+// DATA, PING and PONG need none: their payload is the content.
 //
 // # Writing
 //
-// AppendX adds one whole frame, header included, to a slice and returns the
-// slice, as the built-in append does. The binary frames allocate nothing when
-// the slice has room; the JSON ones (HELLO, WELCOME, CONFIG, GOAWAY), a few
-// per connection, do.
+// AppendX appends one complete frame, header included, to a slice and returns it,
+// as the built-in append does. If the slice has room, only the JSON frames (HELLO,
+// WELCOME, CONFIG, GOAWAY) allocate.
 //
 // # Lifetimes
 //
-// What Decode and the parsers of binary bodies return as []byte is a part of
-// their input, capped so that appending to it cannot overwrite what follows.
-// It is valid as long as the input is. Strings and structs are copies. An
-// AppendX copies its arguments and keeps none of them.
+// A []byte returned by Decode or a parser is a part of the input and valid as long
+// as that is. Its capacity is clipped, so appending to it cannot overwrite what
+// follows. Strings and structs are copies. AppendX copies its arguments.
 //
 // # What panics
 //
-// No input from a peer makes anything here panic. A sender that breaks a limit
-// which it could have checked (an opaque longer than MaxPing, a subject or
-// channel longer than MaxSubject, a frame longer than MaxFrameLimit, bytes for
-// OpBeat) panics: there is no correct frame to write, and a wrong one would
-// shift every frame after it.
+// No input from a peer causes a panic. Encoding beyond a limit that the caller could
+// have checked does: more than MaxPing opaque bytes, a subject or channel above
+// MaxSubject, a frame above MaxFrameLimit, a payload for OpBeat. There is no valid
+// frame to write, and an invalid one would corrupt the stream.
 package codec

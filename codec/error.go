@@ -2,21 +2,21 @@ package codec
 
 import "fmt"
 
-// Error is every error this package returns: the code to close the connection
-// with, and what was wrong, for the log and for the person at the other end.
-// An Error is never changed once made. Safe for concurrent use.
+// Error is the type of every error of this package: the code to close the
+// connection with, and a text for the log and the peer. An Error is immutable and
+// safe for concurrent use.
 type Error struct {
 	Code Code
 	Text string
 
-	kind *Error // the more general error this is one of, for errors.Is; or nil
+	kind *Error // the more general error, for errors.Is; or nil
 }
 
 // Error returns "codec: " and the text.
 func (e *Error) Error() string { return "codec: " + e.Text }
 
-// Unwrap returns the more general error that e is one of: ErrForeign for
-// ErrTLS and ErrHTTP, ErrBody for everything about a frame's content.
+// Unwrap returns the more general error: ErrForeign for ErrTLS and ErrHTTP, ErrBody
+// for every error about a frame's content.
 func (e *Error) Unwrap() error {
 	if e.kind == nil {
 		return nil
@@ -24,8 +24,8 @@ func (e *Error) Unwrap() error {
 	return e.kind
 }
 
-// What Decode and FrameSize return. Always these very values, so that refusing
-// a frame allocates nothing.
+// The errors of Decode and FrameSize. They return these values themselves, so that
+// refusing a frame allocates nothing.
 var (
 	// ErrForeign: the first byte is not 0, so these are not frames.
 	ErrForeign = &Error{Code: CodeProtocolError,
@@ -33,8 +33,8 @@ var (
 	// ErrTLS is the ErrForeign of a TLS handshake (first byte 0x16).
 	ErrTLS = &Error{Code: CodeProtocolError, kind: ErrForeign,
 		Text: "a TLS handshake where plain frames are expected: connect without TLS, or to a TLS listener"}
-	// ErrHTTP is the ErrForeign of a text protocol (first byte a letter): most
-	// often an HTTP request or a WebSocket upgrade.
+	// ErrHTTP is the ErrForeign of a text protocol (first byte a letter), usually an
+	// HTTP request or a WebSocket upgrade.
 	ErrHTTP = &Error{Code: CodeProtocolError, kind: ErrForeign,
 		Text: "text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener"}
 	// ErrFrameTooLarge: the length is above the limit.
@@ -45,12 +45,11 @@ var (
 	ErrPing = &Error{Code: CodeProtocolError, Text: "ping or pong carries more than 125 bytes", kind: ErrBody}
 )
 
-// ErrBody is what errors.Is finds in every error about the content of a frame.
-// The parsers return errors made for the occasion, which name the op, the
-// member and its value.
-var ErrBody = &Error{Code: CodeProtocolError, Text: "content of the frame is wrong"}
+// ErrBody is matched by every error about the content of a frame. The errors of the
+// parsers name the op, the member and its value.
+var ErrBody = &Error{Code: CodeProtocolError, Text: "frame content is invalid"}
 
-// bodyError makes an ErrBody about a frame of op.
+// bodyError returns an error that matches ErrBody.
 func bodyError(op Op, format string, args ...any) error {
 	return &Error{
 		Code: CodeProtocolError,

@@ -6,7 +6,7 @@ import (
 	"heartwheel/codec"
 )
 
-// Bytes arrive in any pieces; whole frames are taken off the front.
+// Bytes arrive in any pieces; complete frames are taken off the front.
 func ExampleDecode() {
 	stream := codec.AppendHello(nil, codec.Hello{Token: "secret", BeatMS: 15000})
 	stream = codec.AppendBeat(stream)
@@ -21,7 +21,7 @@ func ExampleDecode() {
 			return
 		}
 		if n == 0 {
-			continue // not a whole frame yet
+			continue // no complete frame yet
 		}
 		switch f.Op {
 		case codec.OpHello:
@@ -38,7 +38,7 @@ func ExampleDecode() {
 	// data "hello"
 }
 
-// A peer that does not speak the protocol is known by its first byte.
+// A peer that speaks another protocol is recognised by its first byte.
 func ExampleDecode_foreign() {
 	_, _, err := codec.Decode([]byte("G"), codec.DefaultMaxFrame)
 	e := err.(*codec.Error)

@@ -9,7 +9,7 @@ const Version = 1
 const (
 	// HeaderSize is the length field in front of every frame.
 	HeaderSize = 4
-	// DefaultMaxFrame is the largest length accepted unless set otherwise.
+	// DefaultMaxFrame is the largest length accepted by default.
 	DefaultMaxFrame = 65536
 	// MaxFrameLimit is the largest length that can ever be accepted: the first
 	// byte on the wire is always 0.
@@ -33,9 +33,8 @@ type Frame struct {
 	Payload []byte
 }
 
-// maxLength holds, for each op byte, the largest length a frame with it may
-// declare, the op byte included: 0 for an op that is refused. So one comparison
-// checks both the op and its own limit.
+// maxLength holds, for each op byte, the largest length of a frame, op included;
+// 0 for an op that is refused. One comparison checks both the op and its limit.
 var maxLength = func() (t [256]uint32) {
 	for op := range t {
 		if op := Op(op); op != OpBeat && op.String() != "invalid" {
@@ -47,22 +46,20 @@ var maxLength = func() (t [256]uint32) {
 	return t
 }()
 
-// Decode returns the first frame in b and the number of bytes it took, header
-// included. The frame's Payload is a part of b.
+// Decode returns the first frame in b and its size n in bytes, header included.
+// The frame's Payload is a part of b.
 //
-// n == 0 with a nil error means that b holds no whole frame yet: call again
-// with the same bytes and more behind them. How the bytes were cut into pieces
-// never changes what is decoded.
+// n == 0 with a nil error means that b holds no complete frame yet: call again with
+// the same bytes and more. How the stream is cut never changes what is decoded.
 //
-// max is the largest accepted length (the header's value), in bytes; above
-// MaxFrameLimit it means MaxFrameLimit. An empty frame has length 0.
+// max is the largest accepted length (the header's value), in bytes, and at most
+// MaxFrameLimit.
 //
-// What is wrong is said as soon as it can be known, without waiting for the
-// rest: ErrForeign, ErrTLS or ErrHTTP from 1 byte on, ErrFrameTooLarge from 4, ErrOp
-// and ErrPing from 5. Those variables are all it returns; n is then 0 and the
-// connection cannot be used any more.
+// An invalid frame is refused as early as possible: with ErrForeign, ErrTLS or
+// ErrHTTP from 1 byte on, ErrFrameTooLarge from 4, ErrOp and ErrPing from 5. There are
+// no other errors. n is then 0, and the stream cannot be decoded further.
 //
-// Decode is a pure function and never allocates.
+// Decode never allocates.
 func Decode(b []byte, max int) (f Frame, n int, err error) {
 	if len(b) < HeaderSize {
 		return Frame{}, 0, checkFirst(b)
@@ -88,13 +85,12 @@ func Decode(b []byte, max int) (f Frame, n int, err error) {
 	return Frame{Op: Op(op), Payload: b[HeaderSize+1 : size : size]}, size, nil
 }
 
-// FrameSize returns the size in bytes, header included, of the frame that b
-// begins with, so that a reader can make room for it: 0 with a nil error when
-// b is too short to tell, which is below HeaderSize bytes. max is as for Decode.
+// FrameSize returns the size in bytes, header included, of the first frame in b, so
+// that a reader can make room for it; 0 if b has fewer than HeaderSize bytes. max
+// is as for Decode.
 //
-// It looks at the header only and refuses what Decode would refuse there, with
-// the same errors: ErrForeign, ErrTLS, ErrHTTP, ErrFrameTooLarge. It is a pure
-// function and never allocates.
+// It looks at the header only and returns the errors that Decode would: ErrForeign,
+// ErrTLS, ErrHTTP, ErrFrameTooLarge. It never allocates.
 func FrameSize(b []byte, max int) (size int, err error) {
 	if len(b) < HeaderSize {
 		return 0, checkFirst(b)
@@ -106,7 +102,7 @@ func FrameSize(b []byte, max int) (size int, err error) {
 	return HeaderSize + int(length), nil
 }
 
-// checkFirst judges an incomplete header by its first byte, if there is one.
+// checkFirst checks the first byte, if any, of an incomplete header.
 func checkFirst(b []byte) error {
 	if len(b) == 0 || b[0] == 0 {
 		return nil
@@ -114,8 +110,8 @@ func checkFirst(b []byte) error {
 	return foreign(b[0])
 }
 
-// refuseLength says what is wrong with a length above the limit. It takes the
-// length and not the bytes, so that Decode reads the header with one load.
+// refuseLength returns the error for a length above the limit. It takes the length
+// and not the bytes so that Decode reads the header with one load.
 func refuseLength(length uint32) error {
 	if length <= MaxFrameLimit {
 		return ErrFrameTooLarge
@@ -123,7 +119,7 @@ func refuseLength(length uint32) error {
 	return foreign(byte(length >> 24))
 }
 
-// foreign says what a peer speaks whose first byte is not 0.
+// foreign returns the error for a first byte that is not 0.
 func foreign(first byte) error {
 	switch {
 	case first == 0x16:
@@ -134,7 +130,7 @@ func foreign(first byte) error {
 	return ErrForeign
 }
 
-// refuseOp says why a length is above maxLength[op].
+// refuseOp returns the error for a length above maxLength[op].
 func refuseOp(op byte) error {
 	if maxLength[op] == 0 {
 		return ErrOp
@@ -142,14 +138,12 @@ func refuseOp(op byte) error {
 	return ErrPing
 }
 
-// AppendFrame appends one frame to dst and returns the extended slice. payload
-// is copied; it must not overlap the free space of dst. With OpBeat it appends
-// the empty frame, so what Decode returned can always be given back:
-// AppendFrame(nil, f.Op, f.Payload) is the bytes f was decoded from.
+// AppendFrame appends one frame to dst and returns the extended slice. payload is
+// copied; it must not overlap the free space of dst. OpBeat appends the empty frame.
+// AppendFrame(nil, f.Op, f.Payload) restores the bytes that f was decoded from.
 //
-// The op and the content are not checked: the peer refuses a frame that it
-// would not accept. It panics if the frame would be longer than MaxFrameLimit,
-// or if op is OpBeat and payload is not empty.
+// The op and the content are not checked. It panics if the frame would be longer
+// than MaxFrameLimit, or if op is OpBeat and payload is not empty.
 func AppendFrame(dst []byte, op Op, payload []byte) []byte {
 	if op == OpBeat {
 		if len(payload) != 0 {

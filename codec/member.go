@@ -8,25 +8,22 @@ import (
 	"unicode/utf8"
 )
 
-// members walks over the members of one JSON object, in order. It exists beside
-// encoding/json's own decoding into structs because that matches names without
-// regard to case, replaces bytes that are not UTF-8 without a word and does not
-// say which value was wrong; and because unknown members, of which a peer may
-// send as many as fit, are here skipped without an allocation.
+// members iterates over the members of one JSON object. encoding/json's decoding into
+// structs would ignore the case of names, silently replace invalid UTF-8, not say
+// which value was wrong, and allocate for unknown members.
 //
-// openObject lets encoding/json check the whole text first, so the walk itself
-// only has to find where values end.
+// openObject has encoding/json validate the text first, so that the iteration only
+// has to find where values end.
 type members struct {
 	op    Op
 	rest  []byte // valid JSON: what follows the last member read
-	err   error  // the first error; ends the walk
+	err   error  // the first error; ends the iteration
 	name  []byte // of the current member
 	value []byte // of the current member, as written
 }
 
-// openObject starts the walk over payload, which must be one JSON object in
-// UTF-8 of at most MaxControl bytes. Otherwise the walk is over at once and err
-// says why.
+// openObject starts iterating over payload, which must be one JSON object in UTF-8
+// of at most MaxControl bytes. Otherwise next returns false and err is set.
 func openObject(op Op, payload []byte) members {
 	m := members{op: op}
 	switch {
@@ -45,7 +42,7 @@ func openObject(op Op, payload []byte) members {
 	return m
 }
 
-// next goes to the next member, and reports whether there is one.
+// next advances to the next member and reports whether there is one.
 func (m *members) next() bool {
 	if m.err != nil {
 		return false
@@ -71,8 +68,7 @@ func (m *members) next() bool {
 	return true
 }
 
-// integer returns the current value, which must be an integer from 0 to max;
-// null is 0, as if the member were absent.
+// integer returns the current value, an integer from 0 to max; null is 0.
 func (m *members) integer(max int64) int64 {
 	if m.isNull() {
 		return 0
@@ -85,8 +81,8 @@ func (m *members) integer(max int64) int64 {
 	return n
 }
 
-// text returns the current value, which must be a string; null is "", as if the
-// member were absent. The error does not show the value: it may be a secret.
+// text returns the current value, a string; null is "". The error does not show the
+// value: it may be a secret.
 func (m *members) text() string {
 	if m.isNull() {
 		return ""
@@ -98,8 +94,7 @@ func (m *members) text() string {
 	return unquote(m.value)
 }
 
-// beats returns the current value, which must be a string that says who beats,
-// or null or "" for neither.
+// beats returns the current value, "client", "server" or ""; null is "".
 func (m *members) beats() string {
 	s := m.text()
 	switch s {
@@ -134,8 +129,8 @@ func stringEnd(b []byte) int {
 	}
 }
 
-// valueEnd returns the length of the value at the front of b. Something of the
-// object around it always follows.
+// valueEnd returns the length of the value at the front of b, which something of the
+// enclosing object always follows.
 func valueEnd(b []byte) int {
 	depth := 0
 	for i := 0; ; i++ {
@@ -148,7 +143,7 @@ func valueEnd(b []byte) int {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 { // after a number or a word: of the object around it
+			if depth == 0 { // after a number or literal: closes the enclosing object
 				return i
 			}
 			if depth--; depth == 0 {
@@ -162,19 +157,19 @@ func valueEnd(b []byte) int {
 	}
 }
 
-// unquote returns the string that b is, without its quotes and escapes.
+// unquote returns the value of the JSON string b.
 func unquote(b []byte) string {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return string(b[1 : len(b)-1])
 	}
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
-		panic("codec: " + err.Error()) // openObject found it valid: cannot happen
+		panic("codec: " + err.Error()) // openObject has validated it: cannot happen
 	}
 	return s
 }
 
-// describe shows a value in an error: short, printable, in one line.
+// describe formats a value for an error: short, printable, on one line.
 func describe(value []byte) string {
 	switch value[0] {
 	case '{':

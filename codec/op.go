@@ -1,11 +1,10 @@
 package codec
 
-// Op is the kind of a frame: the byte after the header, or OpBeat for the frame
-// that has none. Its methods are pure functions.
+// Op is the kind of a frame: the byte after the header, or OpBeat for the empty
+// frame, which has none.
 type Op uint8
 
-// The ops. Layouts show what follows the op byte; see SPEC.md for the frames
-// around them.
+// The ops. The comments show what follows the op byte.
 const (
 	// OpBeat stands for the empty frame, 00 00 00 00: a heartbeat, or the
 	// answer to one. It is never written as an op byte: 0x00 there is ErrOp.
@@ -27,8 +26,8 @@ const (
 	OpPublish     Op = 0x0E // u8 n, n bytes of channel name, payload
 )
 
-// The extension ops, 0x40 to 0x7F. Decode returns them like any other; who does
-// not know one ignores it.
+// The extension ops, 0x40 to 0x7F. Decode returns them like any other; receivers
+// ignore those that they do not know.
 const (
 	firstExtension Op = 0x40
 	lastExtension  Op = 0x7F
@@ -39,9 +38,8 @@ var opNames = [...]string{
 	"close", "error", "req", "res", "subscribe", "unsubscribe", "publish",
 }
 
-// String returns the op in lower case for logs and metric labels: "beat",
-// "ping" … "publish", "ext" for the extensions and "invalid" for anything that
-// Decode refuses. Seventeen values, whatever the peer sends.
+// String returns the op in lower case for logs and metric labels: "beat", "ping" …
+// "publish", "ext" for the extensions and "invalid" for what Decode refuses.
 func (op Op) String() string {
 	switch {
 	case int(op) < len(opNames):
@@ -52,8 +50,8 @@ func (op Op) String() string {
 	return "invalid"
 }
 
-// Extension reports whether op is in 0x40-0x7F: to be ignored when unknown,
-// where every other unknown op is an error.
+// Extension reports whether op is in 0x40-0x7F. An unknown extension is ignored,
+// every other unknown op is an error.
 func (op Op) Extension() bool {
 	return op >= firstExtension && op <= lastExtension
 }

@@ -6,9 +6,8 @@ import "encoding/binary"
 //
 //	u32 id | u8 n | n bytes of subject | payload
 //
-// The subject may be empty; it and the payload are copied. The subject is bytes
-// to the codec, of any kind. It panics if the subject is longer than MaxSubject
-// or the frame than MaxFrameLimit.
+// The subject may be empty and hold any bytes. subject and payload are copied. It
+// panics if the subject is longer than MaxSubject or the frame than MaxFrameLimit.
 func AppendReq(dst []byte, id uint32, subject string, payload []byte) []byte {
 	if len(subject) > MaxSubject {
 		panic("codec: AppendReq: subject longer than MaxSubject")
@@ -34,8 +33,8 @@ func ParseReq(payload []byte) (id uint32, subject, body []byte, err error) {
 	return binary.BigEndian.Uint32(payload), subject, body, nil
 }
 
-// AppendRes appends a RES frame: the answer to the REQ, SUBSCRIBE or UNSUBSCRIBE with the
-// same id. Status 0 means done; the others belong to the handler. payload is
+// AppendRes appends a RES frame: the answer to the REQ, SUBSCRIBE or UNSUBSCRIBE with
+// the same id. Status 0 is success; the handler defines the others. payload is
 // copied. It panics if the frame is longer than MaxFrameLimit.
 //
 //	u32 id | u8 status | payload
@@ -56,17 +55,17 @@ func ParseRes(payload []byte) (id uint32, status uint8, body []byte, err error) 
 	return binary.BigEndian.Uint32(payload), payload[4], payload[5:len(payload):len(payload)], nil
 }
 
-// AppendSubscribe appends a SUBSCRIBE frame: the session asks to be in a channel; RES with
-// the same id answers. The name is bytes to the codec; the rest of the frame is
-// the name, it has no length of its own. It panics if it is longer than
-// MaxSubject, which a PUBLISH frame could not address.
+// AppendSubscribe appends a SUBSCRIBE frame: the session joins a channel; RES with the
+// same id answers. The name may hold any bytes and is the rest of the frame. It panics
+// if the name is longer than MaxSubject, which PUBLISH could not address.
 //
 //	u32 id | channel name
 func AppendSubscribe(dst []byte, id uint32, channel string) []byte {
 	return appendMembership(dst, OpSubscribe, id, channel)
 }
 
-// AppendUnsubscribe appends an UNSUBSCRIBE frame: as AppendSubscribe, to be out of the channel.
+// AppendUnsubscribe appends an UNSUBSCRIBE frame: as AppendSubscribe, but to leave the
+// channel.
 func AppendUnsubscribe(dst []byte, id uint32, channel string) []byte {
 	return appendMembership(dst, OpUnsubscribe, id, channel)
 }
@@ -80,9 +79,8 @@ func appendMembership(dst []byte, op Op, id uint32, channel string) []byte {
 	return append(dst, channel...)
 }
 
-// ParseSubscribe returns the content of a SUBSCRIBE or an UNSUBSCRIBE. channel is a part of
-// payload. An empty name is accepted: the gateway refuses it with RES, which
-// keeps the connection.
+// ParseSubscribe returns the content of a SUBSCRIBE or UNSUBSCRIBE. channel is a part of
+// payload. An empty name is accepted: the gateway refuses it with RES.
 //
 // An error is an ErrBody: a payload shorter than 4 bytes, or a name longer than
 // MaxSubject.
@@ -96,9 +94,9 @@ func ParseSubscribe(payload []byte) (id uint32, channel []byte, err error) {
 	return binary.BigEndian.Uint32(payload), payload[4:len(payload):len(payload)], nil
 }
 
-// AppendPublish appends a PUBLISH frame: a message to, or from, all of a channel. The
-// name and the payload are copied. It panics if the name is longer than
-// MaxSubject or the frame than MaxFrameLimit.
+// AppendPublish appends a PUBLISH frame: a message to, or from, a channel. channel and
+// payload are copied. It panics if the name is longer than MaxSubject or the frame than
+// MaxFrameLimit.
 //
 //	u8 n | n bytes of channel name | payload
 func AppendPublish(dst []byte, channel string, payload []byte) []byte {
