@@ -11,7 +11,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A fakeServer is a listener of a test that answers by hand.
+// A fakeServer is a listener whose test answers by hand.
 type fakeServer struct {
 	*net.TCPListener
 	t *testing.T
@@ -29,9 +29,8 @@ func newFake(t *testing.T) *fakeServer {
 
 var hosts atomic.Uint32
 
-// ownAddress is where a server may listen that ends while its client lives:
-// where the loopback network has more than one address, one that nobody else
-// uses, so that nobody takes the port meanwhile.
+// ownAddress returns a listen address for a server that ends before its client: on
+// Linux a loopback address of its own, so that no other process takes the port.
 func ownAddress() string {
 	if runtime.GOOS != "linux" {
 		return "127.0.0.1:0"
@@ -69,8 +68,8 @@ func (s *fakeServer) accept() *peer {
 	return p
 }
 
-// welcome answers HELLO: who beats, H in ms, and the time to spread a
-// reconnect over is a millisecond.
+// welcome answers HELLO with the beating side, H in ms, and a reconnect window of a
+// millisecond.
 func (p *peer) welcome(beats string, beatMS int64) {
 	p.t.Helper()
 	p.write(codec.AppendWelcome(nil, codec.Welcome{Session: "s", BeatMS: beatMS, TimeoutMS: beatMS * 5 / 2,

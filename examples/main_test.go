@@ -33,8 +33,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(scratch)
-	// These tests wait, most of all: for 10 s of silence, for beats. They can
-	// do it at the same time on any machine.
+	// These tests mostly wait, so many can run at once on any machine.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,5 +1,5 @@
-// Command embedded is a chat room with a heartwheel server inside: who says
-// HELLO comes in under the name of its device, and what one says all hear.
+// Command embedded is a chat room with a heartwheel server inside: a client enters
+// with HELLO, under its device name, and its DATA goes to everybody in the room.
 package main
 
 import (
@@ -19,11 +19,11 @@ import (
 	"heartwheel/server"
 )
 
-// A room handles all connections. One connection's callbacks come from its own
-// event loop, one after the other; what the loops share must bear all of them.
+// A room handles all connections. The callbacks of one connection run on its event
+// loop, one at a time; what the loops share must be safe for concurrent use.
 type room struct{ members sync.Map } // keys are *server.Conn
 
-// Hello is the place to check h.Token: an error refuses the connection.
+// Hello would check h.Token: an error refuses the connection.
 func (r *room) Hello(c *server.Conn, h codec.Hello) error {
 	c.SetValue(cmp.Or(h.Device, c.RemoteAddr().String()))
 	return nil
@@ -41,19 +41,22 @@ func (r *room) Frame(c *server.Conn, f codec.Frame) error {
 	return nil
 }
 
-// Close is the one end of every Open. The reason of a missed heartbeat is
+// Close is called once for each Open. The reason of a dead peer is
 // server.IdleTimeout.
 func (r *room) Close(c *server.Conn, why server.Reason) {
 	r.members.Delete(c)
 	r.tell("%s has left: %s", c.Value(), why)
 }
 
-// tell sends to everybody, each on the loop that the connection belongs to.
+// tell sends to all members, each on its own loop.
 func (r *room) tell(format string, args ...any) {
 	text := fmt.Appendf(nil, format, args...)
 	log.Printf("%s", text)
 	for c := range r.members.Range {
-		_ = c.(*server.Conn).Post(func(c *server.Conn) { _ = c.Send(codec.OpData, text) }) // fails if it is leaving
+		_ = c.(*server.Conn).Post(func(c *server.Conn) {
+			_ = c.Send(codec.OpData,
+				text)
+		}) // an error means that it is leaving
 	}
 }
 

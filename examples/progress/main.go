@@ -1,6 +1,6 @@
-// Command progress waits for a slow server and stays alive meanwhile: the
-// waiting call itself calls back, so that a program whose only thread is its
-// user interface can repaint. Then it gives up on a second wait.
+// Command progress waits for a slow server and redraws a progress line meanwhile: a
+// blocking call of the client calls back, so that a single-threaded user interface
+// can repaint. Then it cancels a second wait.
 package main
 
 import (
@@ -16,16 +16,16 @@ import (
 	"heartwheel/server"
 )
 
-// slow is a server's application that answers each DATA after 3 s.
+// slow is a server.Handler that answers each DATA after 3 s.
 type slow struct{}
 
 func (slow) Open(*server.Conn)                 {}
 func (slow) Close(*server.Conn, server.Reason) {}
 
 func (slow) Frame(c *server.Conn, f codec.Frame) error {
-	answer := bytes.Clone(f.Payload) // f's own is valid until Frame returns
+	answer := bytes.Clone(f.Payload) // valid only until Frame returns
 	time.AfterFunc(3*time.Second, func() {
-		_ = c.Post(func(c *server.Conn) { _ = c.Send(codec.OpData, answer) }) // fails if it has left
+		_ = c.Post(func(c *server.Conn) { _ = c.Send(codec.OpData, answer) }) // an error means that it has left
 	})
 	return nil
 }
@@ -35,7 +35,7 @@ func main() {
 	url := ""
 	if len(os.Args) > 1 {
 		url = os.Args[1]
-	} else { // a server of our own, in this process
+	} else { // start one in this process
 		s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}}, slow{})
 		if err != nil {
 			log.Fatal(err)
@@ -48,7 +48,7 @@ func main() {
 	redraws := 0
 	c, err := client.Dial(context.Background(), url, client.Config{
 		HeartbeatRate: 100 * time.Millisecond,
-		OnHeartbeat: func() { // in the goroutine that waits: here, that of main
+		OnHeartbeat: func() { // in the waiting goroutine: here, main's
 			redraws++
 			fmt.Printf("\r%c waiting for %.1f s ", `|/-\`[redraws%4], time.Since(began).Seconds())
 		},

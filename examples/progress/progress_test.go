@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestProgress runs the program as a user does: its progress line lives while it
-// waits, and a cancel ends the waiting.
+// TestProgress runs the program as a user does: its progress line is redrawn while it
+// waits, and a cancel ends the wait at once.
 func TestProgress(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "progress")
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
@@ -28,16 +28,18 @@ func TestProgress(t *testing.T) {
 	if !ok {
 		t.Fatalf("the slow answer is missing in\n%s", text)
 	}
-	// 29 in 3 s. A machine that stood still for so long could show fewer.
+	// 29 in 3 s; fewer if the machine pauses.
 	waiting := regexp.MustCompile(`(?m)^[|/\\-] waiting for \d+\.\d s $`)
 	if n := len(waiting.FindAllString(first, -1)); n < 10 && late < time.Second {
 		t.Errorf("%d updates while it waited for 3 s, want at least 10; the machine was late by %s at most\n%s", n,
 			late, text)
 	}
 	if n := len(waiting.FindAllString(second, -1)); n < 3 && late < 500*time.Millisecond {
-		t.Errorf("%d updates in the second before the cancel, want at least 3; the machine was late by %s at most\n%s", n, late, text)
+		t.Errorf("%d updates in the second before the cancel, want at least 3; the machine was late by %s at most\n%s",
+			n, late, text)
 	}
-	m := regexp.MustCompile(`(?m)^cancelled: context canceled, returned (\d+\.\d\d) ms after the cancel$`).FindStringSubmatch(second)
+	cancelled := regexp.MustCompile(`(?m)^cancelled: context canceled, returned (\d+\.\d\d) ms after the cancel$`)
+	m := cancelled.FindStringSubmatch(second)
 	if m == nil {
 		t.Fatalf("the cancel is missing in\n%s", text)
 	}
@@ -49,8 +51,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// measureLag measures how late this process runs at most, until the result is
-// called.
+// measureLag measures how late this process runs at most, until its result is called.
 func measureLag() func() time.Duration {
 	const every = time.Millisecond
 	stop, most := make(chan struct{}), make(chan time.Duration, 1)
