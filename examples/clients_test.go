@@ -158,11 +158,22 @@ func inEachProgram(t *testing.T, test func(t *testing.T, p program)) {
 func TestClientsPage(t *testing.T) {
 	inEachProgram(t, func(t *testing.T, p program) {
 		lag := measureLag(t)
+		const timeout = 4 * time.Second
 		s := startServer(t, ownAddress(), "--beat", "100ms", "--timeout", timeout.String())
 		c := p.run(t, s.addr)
 		c.await(&c.out, "hello", 1)
-		m := s.awaitMetric(`heartwheel_frames_total{direction="in",op="beat"}`, 20) // longer than the timeout
-		wantAlive(t, m, lag.lag())
+		select { // beats alone keep it connected
+		case <-time.After(timeout + time.Second):
+		case <-c.exited:
+			if lag.lag() > timeout/2 {
+				t.Skipf("the machine paused for %s, which proves nothing", lag.lag())
+			}
+			t.Fatalf("it ended; the machine was late by %s at most", lag.lag())
+		}
+		m := s.metrics()
+		if beats := m[`heartwheel_frames_total{direction="in",op="beat"}`]; beats < 10 {
+			t.Errorf("%v beats in %s, want about 50", beats, timeout+time.Second)
+		}
 		for name, want := range map[string]float64{
 			`heartwheel_accepted_total`:                         1,
 			`heartwheel_connections`:                            1,
@@ -183,7 +194,7 @@ func TestClientsPageRules(t *testing.T) {
 		fake := newFake(t)
 		c := p.run(t, fake.Addr().String())
 		peer := fake.acceptDATA(p.hello)
-		if beats := peer.beatsWhilePushed(); beats < 5 {
+		if beats := peer.beatsWhilePushed(); beats < 3 {
 			t.Errorf("%d beats in 2 s of receiving, want about 20", beats)
 		}
 		peer.write(codec.AppendPing(nil, []byte("abc")))
@@ -273,10 +284,12 @@ func TestClientsPageMistakes(t *testing.T) {
 	}
 	t.Run("ALL_IDLE", func(t *testing.T) {
 		t.Parallel()
+		lag := measureLag(t)
 		fake := newFake(t)
-		byName["Java with Netty"].run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,",
-			"IdleStateHandler(0, 0, 15000,")
-		if beats := fake.acceptDATA(false).beatsWhilePushed(); beats > 0 {
+		p := byName["Java with Netty"]
+		p.inMS = "500"
+		p.run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,", "IdleStateHandler(0, 0, 15000,")
+		if beats := fake.acceptDATA(false).beatsWhilePushed(); beats > 0 && lag.lag() < 300*time.Millisecond {
 			t.Errorf("%d beats; ALL_IDLE is said to restart with what is received", beats)
 		}
 	})
