@@ -3,11 +3,13 @@ package examples
 import (
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -142,95 +144,138 @@ func (p program) run(t *testing.T, addr string, changes ...string) *process {
 	return nil
 }
 
-// inEachProgram runs a test for each program of the page.
-func inEachProgram(t *testing.T, test func(t *testing.T, p program)) {
+// TestClientsPage runs each program of the page against the real server, through a
+// relay that counts its frames: its DATA comes back and its beats keep it connected,
+// also while it receives; it answers PING, and prints what it was closed with.
+func TestClientsPage(t *testing.T) {
 	t.Parallel()
+	const timeout = 3 * time.Second
+	s := startServer(t, "127.0.0.1:0", "--beat", "100ms", "--timeout", timeout.String())
 	for _, p := range programs {
 		t.Run(p.heading, func(t *testing.T) {
 			t.Parallel()
-			test(t, p)
+			lag := measureLag(t)
+			fake := newFake(t)
+			c := p.run(t, fake.Addr().String())
+			r := fake.relay(s.addr)
+			if f := r.next(p.hello); f.Op != codec.OpData || string(f.Payload) != "hello" {
+				t.Fatalf("it begins with %s %q", f.Op, f.Payload)
+			}
+			c.await(&c.out, "hello", 1)
+			beats := r.beats(timeout + 500*time.Millisecond)
+			if err := r.upErr(); err != nil && lag.lag() < timeout/2 {
+				t.Errorf("the server closed the connection after %d beats: %v", beats, err)
+			}
+			if beats < 10 && lag.lag() < time.Second {
+				t.Errorf("%d beats, want about 35", beats)
+			}
+			stop := r.push()
+			if beats := r.beats(2 * time.Second); beats < 5 && lag.lag() < 500*time.Millisecond {
+				t.Errorf("%d beats in 2 s of receiving, want about 20", beats)
+			}
+			stop()
+			r.send(codec.AppendPing(nil, []byte("abc")))
+			if f := r.next(false); f.Op != codec.OpPong || string(f.Payload) != "abc" {
+				t.Errorf("it answers PING with %s %q", f.Op, f.Payload)
+			}
+			r.send(codec.AppendClose(nil, codec.CodeKicked, "goodbye"))
+			if p.hello {
+				c.await(&c.err, "3503 kicked: goodbye", 1)
+			} else {
+				c.awaitAny("closed: 3503 goodbye")
+			}
 		})
 	}
 }
 
-// TestClientsPage runs each program of the page against the real server: its
-// DATA comes back, and its beats keep it connected.
-func TestClientsPage(t *testing.T) {
-	inEachProgram(t, func(t *testing.T, p program) {
-		lag := measureLag(t)
-		const timeout = 4 * time.Second
-		s := startServer(t, ownAddress(), "--beat", "100ms", "--timeout", timeout.String())
-		c := p.run(t, s.addr)
-		c.await(&c.out, "hello", 1)
-		select { // beats alone keep it connected
-		case <-time.After(timeout + time.Second):
-		case <-c.exited:
-			if lag.lag() > timeout/2 {
-				t.Skipf("the machine paused for %s, which proves nothing", lag.lag())
-			}
-			t.Fatalf("it ended; the machine was late by %s at most", lag.lag())
-		}
-		m := s.metrics()
-		if beats := m[`heartwheel_frames_total{direction="in",op="beat"}`]; beats < 10 {
-			t.Errorf("%v beats in %s, want about 50", beats, timeout+time.Second)
-		}
-		for name, want := range map[string]float64{
-			`heartwheel_accepted_total`:                         1,
-			`heartwheel_connections`:                            1,
-			`heartwheel_frames_total{direction="in",op="data"}`: 1,
-			`heartwheel_frames_total{direction="in",op="ext"}`:  0,
-		} {
-			if m[name] != want {
-				t.Errorf("%s is %v, not %v", name, m[name], want)
-			}
-		}
-	})
+// A relay passes frames between a client and a server.
+type relay struct {
+	t    *testing.T
+	down *peer    // the client
+	up   net.Conn // the server
+
+	mu  sync.Mutex // held while writing to down
+	err error      // guarded by mu: why the server's stream ended
 }
 
-// TestClientsPageRules: each program beats while it receives, answers PING, and
-// says what it was closed with.
-func TestClientsPageRules(t *testing.T) {
-	inEachProgram(t, func(t *testing.T, p program) {
-		fake := newFake(t)
-		c := p.run(t, fake.Addr().String())
-		peer := fake.acceptDATA(p.hello)
-		if beats := peer.beatsWhilePushed(); beats < 3 {
-			t.Errorf("%d beats in 2 s of receiving, want about 20", beats)
-		}
-		peer.write(codec.AppendPing(nil, []byte("abc")))
-		if f := peer.want(codec.OpPong); string(f.Payload) != "abc" {
-			t.Errorf("PONG has %q", f.Payload)
-		}
-		peer.write(codec.AppendClose(nil, codec.CodeKicked, "goodbye"))
-		if p.hello {
-			c.await(&c.err, "3503 kicked: goodbye", 1)
-		} else {
-			c.awaitAny("closed: 3503 goodbye")
-		}
-	})
-}
-
-// acceptDATA takes a connection of a program of the page and its DATA.
-func (s *fakeServer) acceptDATA(hello bool) *peer {
+// relay accepts a client and connects it to the server at addr.
+func (s *fakeServer) relay(addr string) *relay {
 	s.t.Helper()
-	var p *peer
-	if hello {
-		p = s.accept()
-		p.welcome("client", 100)
-	} else {
-		p = s.acceptPlain()
+	down := s.acceptPlain()
+	up, err := net.Dial("tcp", addr)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	if f := p.want(codec.OpData); string(f.Payload) != "hello" {
-		s.t.Fatalf("got DATA %q", f.Payload)
-	}
-	return p
+	r := &relay{t: s.t, down: down, up: up}
+	passed := make(chan struct{})
+	s.t.Cleanup(func() { _ = up.Close(); <-passed })
+	go func() {
+		defer close(passed)
+		p := &peer{Conn: up, t: s.t}
+		for {
+			f, err := p.frame()
+			if err != nil {
+				r.mu.Lock()
+				r.err = err
+				r.mu.Unlock()
+				return
+			}
+			r.send(codec.AppendFrame(nil, f.Op, f.Payload))
+		}
+	}()
+	return r
 }
 
-// beatsWhilePushed sends DATA for 2 s and returns how many beats came meanwhile.
-func (p *peer) beatsWhilePushed() (beats int) {
-	p.t.Helper()
-	quit := make(chan struct{})
-	pushed := make(chan struct{})
+// send writes a frame to the client. That it has closed is found when reading.
+func (r *relay) send(frame []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = r.down.Write(frame)
+}
+
+func (r *relay) upErr() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// next passes on the client's frames up to the first that is no beat, nor HELLO
+// where that is expected, and returns it.
+func (r *relay) next(hello bool) codec.Frame {
+	r.t.Helper()
+	for {
+		f, err := r.down.frame()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		_, _ = r.up.Write(codec.AppendFrame(nil, f.Op, f.Payload))
+		if f.Op != codec.OpBeat && !(hello && f.Op == codec.OpHello) {
+			return f
+		}
+	}
+}
+
+// beats passes on the client's frames for a time and returns how many there were,
+// beats all of them.
+func (r *relay) beats(d time.Duration) (n int) {
+	r.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		f, err := r.down.frameWithin(time.Until(end))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil || f.Op != codec.OpBeat {
+			r.t.Fatalf("after %d beats it sends %s, %v", n, f.Op, err)
+		}
+		_, _ = r.up.Write(codec.AppendBeat(nil))
+		n++
+	}
+	return n
+}
+
+// push sends DATA to the client until stop is called.
+func (r *relay) push() (stop func()) {
+	quit, pushed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(pushed)
 		tick := time.NewTicker(20 * time.Millisecond)
@@ -240,29 +285,14 @@ func (p *peer) beatsWhilePushed() (beats int) {
 			case <-quit:
 				return
 			case <-tick.C:
-				if _, err := p.Write(codec.AppendData(nil, []byte("news"))); err != nil {
-					return // the read below says why
-				}
+				r.send(codec.AppendData(nil, []byte("news")))
 			}
 		}
 	}()
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		f, err := p.frameWithin(100 * time.Millisecond)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		}
-		if err != nil || f.Op != codec.OpBeat {
-			p.t.Errorf("got %s, %v", f.Op, err)
-			break
-		}
-		beats++
-	}
-	close(quit)
-	<-pushed
-	return beats
+	return func() { close(quit); <-pushed }
 }
 
-// What the page says of mistakes.
+// TestClientsPageMistakes checks what the page says about mistakes.
 func TestClientsPageMistakes(t *testing.T) {
 	t.Parallel()
 	byName := map[string]program{}
@@ -289,7 +319,12 @@ func TestClientsPageMistakes(t *testing.T) {
 		p := byName["Java with Netty"]
 		p.inMS = "500"
 		p.run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,", "IdleStateHandler(0, 0, 15000,")
-		if beats := fake.acceptDATA(false).beatsWhilePushed(); beats > 0 && lag.lag() < 300*time.Millisecond {
+		s := startServer(t, ownAddress())
+		r := fake.relay(s.addr)
+		r.next(false)
+		stop := r.push()
+		defer stop()
+		if beats := r.beats(2 * time.Second); beats > 0 && lag.lag() < 300*time.Millisecond {
 			t.Errorf("%d beats; ALL_IDLE is said to restart with what is received", beats)
 		}
 	})
