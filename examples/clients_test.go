@@ -132,7 +132,7 @@ func (p program) run(t *testing.T, addr string, changes ...string) *process {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
 		if args[0] == "go" { // in this module, as the program may import it
-			cmd = exec.Command("go", "build", "-o", filepath.Join(dir, "beat"), filepath.Join(dir, p.file))
+			cmd = exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "beat"), filepath.Join(dir, p.file))
 		}
 		if i == len(p.commands)-1 {
 			return startCmd(t, cmd)

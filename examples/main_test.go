@@ -50,7 +50,7 @@ var (
 // build builds the command in dir and returns its path.
 func build(dir, name string) (string, error) {
 	path := filepath.Join(scratch, name)
-	if out, err := exec.Command("go", "build", "-o", path, dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, dir).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", dir, err, out)
 	}
 	return path, nil
@@ -58,13 +58,42 @@ func build(dir, name string) (string, error) {
 
 // A language is an example client and what runs it.
 type language struct {
-	name, interpreter, file string
-	oldest                  int // major version
+	name, file string
+	oldest     int                                    // major version
+	find       func() (path, major string, err error) // the interpreter
 }
 
 var languages = []language{
-	{"python", "python3", "python/heartbeat.py", 3},
-	{"node", "node", "node/heartbeat.mjs", 18},
+	{"python", "python/heartbeat.py", 3, find("python3", "-c",
+		"import sys; print(sys.executable, sys.version_info[0])")},
+	{"node", "node/heartbeat.mjs", 18, find("node", "-p", "process.execPath + ' ' + process.versions.node")},
+}
+
+// find returns a function that asks an interpreter for its path and version, once:
+// its name may be that of a script that takes a while to find it.
+func find(name string, args ...string) func() (path, major string, err error) {
+	fields := sync.OnceValues(func() ([]string, error) {
+		out, err := exec.Command(name, args...).Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil, fmt.Errorf("%s is not installed", name)
+		}
+		f := strings.Fields(string(out))
+		if err == nil && len(f) != 2 {
+			err = fmt.Errorf("it printed %q", out)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", name, args, err)
+		}
+		return f, nil
+	})
+	return func() (path, major string, err error) {
+		f, err := fields()
+		if err != nil {
+			return "", "", err
+		}
+		major, _, _ = strings.Cut(f[1], ".")
+		return f[0], major, nil
+	}
 }
 
 // inEach runs a test for each client, all of them at the same time.
@@ -74,6 +103,9 @@ func inEach(t *testing.T, test func(t *testing.T, l language)) {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
 			if err := l.missing(); err != nil {
+				if *requireLanguages {
+					t.Fatal(err)
+				}
 				t.Skip(err)
 			}
 			test(t, l)
@@ -83,17 +115,12 @@ func inEach(t *testing.T, test func(t *testing.T, l language)) {
 
 // missing says why this machine cannot run the client, if it cannot.
 func (l language) missing() error {
-	out, err := exec.Command(l.interpreter, "--version").Output()
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%s is not installed", l.interpreter)
-	}
+	_, major, err := l.find()
 	if err != nil {
-		return fmt.Errorf("%s --version: %w", l.interpreter, err)
+		return err
 	}
-	version := strings.TrimLeft(strings.TrimSpace(string(out)), "Pythonv ")
-	major, _, _ := strings.Cut(version, ".")
 	if n, err := strconv.Atoi(major); err != nil || n < l.oldest {
-		return fmt.Errorf("%s is of version %q, the example needs %d", l.interpreter, version, l.oldest)
+		return fmt.Errorf("%s is of version %s, the example needs %d", l.name, major, l.oldest)
 	}
 	return nil
 }

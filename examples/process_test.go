@@ -174,10 +174,15 @@ func (p *process) wait() int {
 // startClient starts an example client. hello may be empty.
 func startClient(t testing.TB, l language, addr, hello string) *process {
 	t.Helper()
-	if hello == "" {
-		return start(t, l.interpreter, l.file, addr)
+	interpreter, _, err := l.find()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return start(t, l.interpreter, l.file, addr, hello)
+	args := []string{l.file, addr}
+	if hello != "" {
+		args = append(args, hello)
+	}
+	return start(t, interpreter, args...)
 }
 
 // A serverProcess is a running heartwheel serve.
@@ -227,7 +232,7 @@ func (s *serverProcess) metrics() map[string]float64 {
 // awaitMetric reads /metrics until a value is at least v.
 func (s *serverProcess) awaitMetric(name string, v float64) map[string]float64 {
 	s.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
 		m := s.metrics()
 		if m[name] >= v {
 			return m
