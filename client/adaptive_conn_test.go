@@ -80,7 +80,7 @@ func TestAdaptiveServerDecides(t *testing.T) {
 	}
 }
 
-// A beat that ends no silence of the path proves nothing.
+// A beat that ends no silence proves nothing.
 func TestAdaptiveTraffic(t *testing.T) {
 	for name, talk := range map[string]func(t *testing.T, r *rig, c *Client){
 		"own": func(t *testing.T, _ *rig, c *Client) { // unanswered: beats ask after 20 s without a word
@@ -173,8 +173,8 @@ func TestAdaptiveStepsBack(t *testing.T) {
 	}
 }
 
-// Of the questions that have no answer the first counts: what it followed is the
-// silence that nothing was heard after.
+// Of several unanswered beats the first counts: the silence before it is the one that
+// the path did not survive.
 func TestAdaptiveFirstQuestion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := adapting(t, &Adaptive{Start: 4 * time.Second}, time.Second, time.Hour)
@@ -192,8 +192,7 @@ func TestAdaptiveFirstQuestion(t *testing.T) {
 	})
 }
 
-// Beats come no closer together than the server bears: it named 27 s, which is
-// the shortest jitter of 30 s.
+// Beats keep to min_beat_ms: 27 s is the shortest jitter of 30 s.
 func TestAdaptiveServerBears(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := adapting(t, twenty(), time.Second, time.Hour)
@@ -212,7 +211,7 @@ func TestAdaptiveServerBears(t *testing.T) {
 	})
 }
 
-// What is not the path's doing teaches nothing.
+// Losses that the path did not cause teach nothing.
 func TestAdaptiveOtherEnds(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, r *rig, c *Client){
 		"GOAWAY": func(_ *testing.T, r *rig, _ *Client) {
@@ -337,7 +336,7 @@ func TestAdaptiveOtherEnds(t *testing.T) {
 			for r.peer().setSilent(true); c.Beats().Sent == asked; {
 				time.Sleep(time.Second)
 			}
-			c.Close() // with a question under way
+			c.Close() // with a beat unanswered
 			if len(saved) != 1 {
 				t.Errorf("%s: saved %+v after Close", name, saved)
 			}

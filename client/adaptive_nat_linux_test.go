@@ -14,9 +14,9 @@ import (
 	"heartwheel/server"
 )
 
-// TestAdaptiveNAT has clients search behind a real NAT: each settles below what
-// the NAT remembers, and then stays connected for 20 times as long. Most of its
-// time are the 10 s after which a silent server is given up.
+// TestAdaptiveNAT has clients search behind a real NAT: each settles below the NAT's
+// timeout and then stays connected for 20 times that. Most of its time are the 10 s
+// until a silent server is declared dead.
 func TestAdaptiveNAT(t *testing.T) {
 	if !*long {
 		t.Skip("it waits a minute for real losses; run it with -long. TestAdaptivePath has the same in virtual time")
@@ -59,7 +59,7 @@ func TestAdaptiveNAT(t *testing.T) {
 	t.Logf("this machine paused for at most %s", pause())
 }
 
-// A searcher is a client that searches, and what became of it.
+// A searcher is a client that searches, with its history.
 type searcher struct {
 	c       *Client
 	began   time.Time
@@ -152,7 +152,7 @@ func wideServer(t *testing.T, n *netlab.Namespace) (addr string) {
 	return s.Addrs()[0].String()
 }
 
-// longestPause measures for how long this process did not run, from now to the
+// longestPause measures the longest time that this process did not run, from now to the
 // end of the test.
 func longestPause(t *testing.T) (longest func() time.Duration) {
 	var mu sync.Mutex

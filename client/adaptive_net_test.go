@@ -12,8 +12,8 @@ import (
 	"heartwheel/codec"
 )
 
-// adapting returns a rig whose client searches, and whose server decides upon
-// what is requested, clamped to low and top.
+// adapting returns a rig whose client searches and whose server grants what is requested,
+// clamped to low and top.
 func adapting(t *testing.T, a *Adaptive, low, top time.Duration) *rig {
 	r := newRig(t)
 	r.cfg.Adaptive = a
@@ -80,8 +80,8 @@ func (r *rig) losses() (n int) {
 	return n
 }
 
-// A forgetful is a connection through a NAT that forgets it, so that what is
-// written then vanishes, or through a proxy that closes it.
+// A forgetful is a connection through a NAT that drops its mapping, after which writes
+// vanish, or through a proxy that closes it.
 type forgetful struct {
 	net.Conn
 	after time.Duration // how much silence it survives
@@ -119,8 +119,7 @@ func (f *forgetful) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// forgetting is a Config.DialContext that leads to the rig's server through what
-// forgets.
+// forgetting is a Config.DialContext to the rig's server through a forgetful connection.
 func (r *rig) forgetting(after time.Duration, proxy bool) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := r.dial(ctx, network, addr)
@@ -135,8 +134,8 @@ func (r *rig) forgetting(after time.Duration, proxy bool) func(context.Context, 
 	}
 }
 
-// Through whatever forgets a silent connection, the interval settles below that
-// time, for few connections, and then none is lost for 500 times as long.
+// Through a NAT or proxy that drops a silent connection, the interval settles below that
+// time at the cost of few connections, and then none is lost for 500 times as long.
 func TestAdaptivePath(t *testing.T) {
 	for _, path := range []struct {
 		after time.Duration

@@ -63,8 +63,7 @@ func TestAdaptiveUnrelatedLosses(t *testing.T) {
 	}
 }
 
-// Being closed in the midst of a silence counts when it comes twice in a row
-// after the same one.
+// A close during a silence counts when it comes twice in a row after the same silence.
 func TestAdaptiveClosed(t *testing.T) {
 	const s = time.Second
 	good := Learned{Good: 60 * s}
@@ -106,7 +105,7 @@ func TestAdaptiveClosed(t *testing.T) {
 	}
 }
 
-// A bound that was chance does not hold the interval down: it is tried again.
+// A bound found by chance does not limit the interval: it is tried again.
 func TestAdaptiveFalseBound(t *testing.T) {
 	for seed := range uint64(100) {
 		p := newPath(t, &Adaptive{}, seed)
@@ -203,7 +202,7 @@ func TestAdaptiveRemembers(t *testing.T) {
 	if want := `{"good":`; len(files) != 1 || string(files["home"][:8]) != want {
 		t.Errorf("kept %q", files)
 	}
-	// A reconnect takes up where it was: one loss forgiven, the second not.
+	// A reconnect continues the search: one loss is ignored, the second is not.
 	s.welcome(h, 0)
 	s.lost(h, p.now)
 	s.begin(p.now)
@@ -211,7 +210,7 @@ func TestAdaptiveRemembers(t *testing.T) {
 	if !s.lost(h, p.now) || s.interval() != (h/2).Truncate(time.Millisecond) {
 		t.Errorf("interval is %v after two losses at %v", s.interval(), h)
 	}
-	// The next proof has a loss to forgive too.
+	// The next proof may ignore a loss too.
 	s.begin(p.now)
 	s.welcome(h/2, 0)
 	for range beatsInARow {

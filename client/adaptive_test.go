@@ -172,7 +172,7 @@ func TestAdaptiveEndlessSilence(t *testing.T) {
 	}
 }
 
-// A server that decides upon nonsense is not flooded.
+// A server with nonsensical values is not flooded.
 func TestAdaptiveServer(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct{ beat, shortest, want time.Duration }{
@@ -180,7 +180,7 @@ func TestAdaptiveServer(t *testing.T) {
 		{10 * s, 0, 10 * s},                            // its maximum
 		{30 * s, 0, 30 * s},                            // its minimum
 		{15 * s, 27 * s, 30 * s},                       // 30 s with the shortest jitter are 27 s
-		{1, 0, shortestInterval},                       // nonsense from here on
+		{1, 0, shortestInterval},                       // nonsensical from here on
 		{0, -s, 15 * s},                                //
 		{-s, 0, 15 * s},                                //
 		{math.MaxInt64, 0, longestInterval},            //
@@ -192,7 +192,7 @@ func TestAdaptiveServer(t *testing.T) {
 		if got := p.interval(); got != c.want {
 			t.Errorf("WELCOME %v, shortest %v: interval is %v, want %v", c.beat, c.shortest, got, c.want)
 		}
-		p.allowed(5 * s) // of two answers that contradict each other the last holds
+		p.allowed(5 * s) // of two contradicting answers the last counts
 		if got, want := p.interval(), max(5*s, p.minSpacing); got != want && c.beat != 1 {
 			t.Errorf("WELCOME %v, CONFIG 5s: interval is %v, want %v", c.beat, got, want)
 		}
@@ -203,7 +203,7 @@ func TestAdaptiveServer(t *testing.T) {
 	}
 }
 
-// Whatever happens, the interval keeps within its limits.
+// The interval keeps within its limits under any sequence of events.
 func TestAdaptiveRange(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		span := rapid.Int64Range(-1, math.MaxInt64)

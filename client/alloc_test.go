@@ -9,8 +9,8 @@ import (
 	"heartwheel/codec"
 )
 
-// A quietWire is a net.Conn in memory that allocates nothing. What is put into
-// in is read; each write leaves a token in wrote.
+// A quietWire is a net.Conn in memory that allocates nothing. Reads take from in; each
+// write leaves a token in wrote.
 type quietWire struct {
 	net.Conn
 	in    chan []byte

@@ -35,7 +35,7 @@ func TestBeatTimes(t *testing.T) {
 	}
 }
 
-// Any own frame replaces the beat, while the server speaks too.
+// Any frame that this side sends replaces a beat, also while the server sends.
 func TestTrafficReplacesBeats(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -60,8 +60,7 @@ func TestTrafficReplacesBeats(t *testing.T) {
 	})
 }
 
-// Sending proves nothing: a server that says nothing is asked, also while this
-// side talks.
+// Sending proves nothing: a silent server is asked, also while this side sends.
 func TestSendingIsNoProofOfLife(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -118,7 +117,7 @@ func TestSilentServerIsDead(t *testing.T) {
 	})
 }
 
-// One byte, of whatever frame, is an answer.
+// One byte of any frame is an answer.
 func TestAnyByteIsAnAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -166,7 +165,7 @@ func TestSilentServerWithShortBeats(t *testing.T) {
 	})
 }
 
-// A server that beats is answered; one that should and does not is asked.
+// A server that beats is answered; if it stops, it is asked.
 func TestServerBeats(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -224,7 +223,7 @@ func TestConfig(t *testing.T) {
 	})
 }
 
-// PING is answered with the same bytes; a request of the server is declined.
+// PING is answered with the same bytes; a REQ from the server is declined.
 func TestAnswers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)

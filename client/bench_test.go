@@ -85,9 +85,8 @@ func startServer(tb testing.TB) string {
 	return "tcp://" + strings.TrimSpace(line)
 }
 
-// BenchmarkIdleClients says what an idle client costs, of 10,000 in one process:
-// all of its heap and stacks, and what the system counts for the process. The
-// aim is 4,096 bytes of heap and stack.
+// BenchmarkIdleClients measures the memory of an idle client, of 10,000 in one process:
+// heap and stack, and the process's RSS. The aim is 4,096 bytes of heap and stack.
 func BenchmarkIdleClients(b *testing.B) {
 	const n = 10_000
 	url := startServer(b)
@@ -111,7 +110,7 @@ func BenchmarkIdleClients(b *testing.B) {
 		if b.Failed() {
 			return
 		}
-		for _, c := range clients { // each has beaten: this is how it lives on
+		for _, c := range clients { // each has beaten: the steady state
 			for c.Beats().Answered < 2 {
 				time.Sleep(10 * time.Millisecond)
 			}
@@ -214,7 +213,7 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// A beat that is asked for, and its answer.
+// A call of Beat and its answer.
 func BenchmarkBeat(b *testing.B) {
 	c := benchClient(b, Config{}, nil)
 	ctx := context.Background()

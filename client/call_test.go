@@ -12,7 +12,7 @@ import (
 	"heartwheel/codec"
 )
 
-// blockingCalls are all calls that can wait, each in a world in which it does.
+// blockingCalls are all calls that can block, each in a situation where it does.
 var blockingCalls = map[string]func(t *testing.T, ctx context.Context, cfg func(*Config)) error{
 	"Dial": func(t *testing.T, ctx context.Context, cfg func(*Config)) error {
 		r := newRig(t)
@@ -102,15 +102,15 @@ func waitingClient(t *testing.T, cfg func(*Config)) *Client {
 	return c
 }
 
-// While a call waits, OnHeartbeat runs every HeartbeatRate; when the context
-// ends, so does the call: at once, in no time at all.
+// While a call blocks, OnHeartbeat runs every HeartbeatRate. The call ends at the
+// moment its context does.
 func TestHeartbeatAndCancel(t *testing.T) {
 	for name, call := range blockingCalls {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var beats []time.Duration
 				var from time.Time
-				// Not guarded: it runs in this goroutine, or -race tells.
+				// Not guarded: it runs in this goroutine, which -race checks.
 				onHeartbeat := func() { beats = append(beats, time.Since(from)) }
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -132,7 +132,7 @@ func TestHeartbeatAndCancel(t *testing.T) {
 	}
 }
 
-// The StopFlag: a heartbeat that cancels ends the call that called it.
+// An OnHeartbeat that cancels the context ends the call (Synapse's StopFlag).
 func TestHeartbeatCancels(t *testing.T) {
 	for name, call := range blockingCalls {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestHeartbeatCancels(t *testing.T) {
 	}
 }
 
-// A context that has ended before sends nothing.
+// A call whose context has already ended sends nothing.
 func TestEndedContext(t *testing.T) {
 	for name, call := range blockingCalls {
 		t.Run(name, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// Close ends every call that waits, and heartbeats may call it.
+// Close ends every blocked call, and OnHeartbeat may call it.
 func TestCloseEndsCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -277,7 +277,7 @@ func TestErrorFrames(t *testing.T) {
 	})
 }
 
-// Messages come in order, to one or several receivers, also what had come before
+// Messages arrive in order, at one or several receivers, including those from before
 // the connection was lost.
 func TestReceive(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -327,7 +327,7 @@ func TestReceive(t *testing.T) {
 	})
 }
 
-// Who does not receive holds the server up, and does not think it dead for it.
+// An application that does not receive stops the server, which is not found dead for it.
 func TestReceiveBufferFull(t *testing.T) {
 	for _, beats := range []string{"client", "server"} {
 		bubble(t, func(t *testing.T) {
@@ -347,7 +347,7 @@ func TestReceiveBufferFull(t *testing.T) {
 				t.Errorf("%d bytes are buffered", n)
 			}
 			c.in.mu.Unlock()
-			// It goes on telling the server that it lives.
+			// It keeps beating.
 			if n := len(r.peer().times(codec.OpBeat)); n < 300 {
 				t.Errorf("beats %s: %d empty frames in an hour", beats, n)
 			}
@@ -357,7 +357,7 @@ func TestReceiveBufferFull(t *testing.T) {
 					t.Errorf("message %d: %d bytes, %v", i, len(msg), err)
 				}
 			}
-			// And then the server is held to its word again.
+			// Afterwards the server's deadline applies again.
 			r.peer().setSilent(true)
 			time.Sleep(time.Minute)
 			if e := r.last(); c.State() == Connected && len(r.dialTimes()) == 1 {
@@ -368,7 +368,7 @@ func TestReceiveBufferFull(t *testing.T) {
 	}
 }
 
-// A callback that takes its time is not held against the server either.
+// The time of a slow callback does not count against the server either.
 func TestSlowCallback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -388,7 +388,7 @@ func TestSlowCallback(t *testing.T) {
 	})
 }
 
-// A server that takes nothing for 10 s is dead; one that takes little is not.
+// A server that reads nothing for 10 s is dead; one that reads slowly is not.
 func TestWriteStall(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -441,7 +441,7 @@ func TestWriteStall(t *testing.T) {
 	}
 }
 
-// What could not be sent any more is said to be lost, once.
+// Frames that could not be sent are reported lost, once.
 func TestSendOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)

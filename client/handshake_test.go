@@ -18,7 +18,7 @@ import (
 	"heartwheel/codec"
 )
 
-// checkError holds the error of an attempt against what it should say.
+// checkError checks the error of an attempt.
 func checkError(t *testing.T, err error, final bool, words ...string) {
 	t.Helper()
 	var e *Error
@@ -83,7 +83,7 @@ func TestWrongURL(t *testing.T) {
 	}
 }
 
-// welcomeJSON is a WELCOME with one thing replaced.
+// welcomeJSON is a WELCOME with one part replaced.
 func welcomeJSON(old, with string) []byte {
 	const good = `{"v":1,"session":"s","beat_ms":10000,"timeout_ms":25000,"beats":"client","max_frame":65536,"min_beat_ms":0,"spread_ms":0,"time":""}`
 	if !strings.Contains(good, old) {
@@ -92,8 +92,8 @@ func welcomeJSON(old, with string) []byte {
 	return codec.AppendFrame(nil, codec.OpWelcome, []byte(strings.Replace(good, old, with, 1)))
 }
 
-// badServers are all ways in which an attempt can fail. dial or what is said in
-// answer to HELLO; without close the server is silent after it.
+// badServers are the ways in which an attempt can fail: dialling, or the answer to
+// HELLO. Without close the server is silent after that.
 var badServers = []struct {
 	name  string
 	dial  error
@@ -208,8 +208,8 @@ var badServers = []struct {
 	{name: "a byte", say: []byte{0}, takes: 10 * time.Second, words: "sent only part of its WELCOME"},
 }
 
-// Each failure says which it is and whether trying again helps; Dial returns it,
-// and with RetryDial tries again after the backoff if it may pass.
+// Each failure says what happened and whether trying again helps. Dial returns it; with
+// RetryDial it retries temporary ones after the backoff.
 func TestBadServers(t *testing.T) {
 	for _, test := range badServers {
 		for _, retry := range []bool{false, true} {
@@ -264,7 +264,7 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
-// ConnectTimeout counts from dialling and not from what came last.
+// ConnectTimeout counts from dialling, not from the last byte.
 func TestConnectTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -349,7 +349,7 @@ func TestWelcomeInPieces(t *testing.T) {
 	}
 }
 
-// A WELCOME that ends at any byte is a failure that may pass.
+// A WELCOME that ends at any byte is a temporary failure.
 func TestWelcomeCut(t *testing.T) {
 	whole := codec.AppendWelcome(nil, welcomed)
 	for n := range whole {
@@ -372,8 +372,8 @@ func TestWelcomeCut(t *testing.T) {
 	}
 }
 
-// Whatever comes, welcome does not panic, looks at no byte behind the frame, and
-// decides the same whether the rest has come or not.
+// On any input, welcome does not panic, reads no byte after the frame, and gives the same
+// result however much has arrived.
 func FuzzWelcome(f *testing.F) {
 	for _, s := range badServers {
 		f.Add(s.say)
@@ -401,7 +401,7 @@ func FuzzWelcome(f *testing.F) {
 	})
 }
 
-// A port that really is closed.
+// A closed port.
 func TestClosedPort(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -450,10 +450,10 @@ func TestTLS(t *testing.T) {
 			checkError(t, err, test.final, test.words)
 		})
 	}
-	// What Go's own TLS says to something else is nothing at all.
+	// Go's TLS server answers nothing to another protocol.
 	_, err = Dial(t.Context(), "tcp://"+good.addr(), Config{})
 	checkError(t, err, false, "check that", "speaks this protocol")
-	// The name can be given.
+	// The server name can be set.
 	c, err = Dial(t.Context(), "tls://"+elsewhere.addr(),
 		Config{TLS: &tls.Config{RootCAs: otherPool, ServerName: "other.example"}})
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A thousand clients that connect, talk and close leave nothing behind.
+// A thousand clients that connect, send and close leave no goroutine or connection behind.
 func TestNoLeak(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	s := startTiny(t, nil, nil)
@@ -44,8 +44,8 @@ func TestNoLeak(t *testing.T) {
 	s.awaitEmpty(t)
 }
 
-// Neither do a thousand Dials that are cancelled at any point of the way to a
-// server which takes its time, with each of its bytes.
+// Neither do a thousand Dials that are cancelled at any point of the handshake with a slow
+// server.
 func TestNoLeakCancelledDial(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	const slowest = 20 * time.Millisecond
@@ -55,7 +55,7 @@ func TestNoLeakCancelledDial(t *testing.T) {
 		_, _ = nc.Write(w[:rand.IntN(len(w))]) // no more than a part of it
 	})
 	defer s.stop()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which closes what was forgotten
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // whose finalizers close forgotten connections
 	var ends struct {
 		sync.Mutex
 		cancelled, other int
@@ -89,8 +89,8 @@ func TestNoLeakCancelledDial(t *testing.T) {
 	}
 }
 
-// Close may come at any moment. It waits until nothing runs any more, and at
-// most as long as the last frame may take to be written.
+// Close may be called in any state. It returns when all goroutines have ended, which is
+// at once unless frames wait to be written.
 func TestCloseAtAnyMoment(t *testing.T) {
 	moments := map[string]func(r *rig) *Client{
 		"dialling": func(r *rig) *Client {
@@ -172,8 +172,8 @@ func TestCloseAtAnyMoment(t *testing.T) {
 	}
 }
 
-// begin is Dial without its end: it returns the client while the first attempt is
-// under way, as a client is that reconnects.
+// begin is Dial without the wait: the client is in its first attempt, as if it
+// reconnected.
 func (r *rig) begin() *Client {
 	cfg := r.cfg
 	cfg.RetryDial = true
@@ -184,8 +184,7 @@ func (r *rig) begin() *Client {
 	return c
 }
 
-// A server that does not read keeps Close for its second, and a Send that waits
-// ends with it.
+// With a server that does not read, Close takes its second and ends blocked Sends.
 func TestCloseWhileSendWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -221,7 +220,7 @@ func TestCloseWhileSendWaits(t *testing.T) {
 	})
 }
 
-// Close while everything goes on, with whatever the schedule makes of it.
+// Close beside all other calls, under any schedule.
 func TestCloseRaces(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	s := startTiny(t, nil, nil)

@@ -17,8 +17,8 @@ import (
 	"heartwheel/codec"
 )
 
-// A script is a net.Conn from which pieces come, one for each read as far as it
-// has room, and then the end. What is written is dropped.
+// A script is a net.Conn that returns one piece per read, as far as it has room, and
+// then io.EOF. Writes are dropped.
 type script struct {
 	net.Conn
 	pieces [][]byte
@@ -44,8 +44,8 @@ func (s *script) Write(b []byte) (int, error)      { return len(b), nil }
 func (s *script) Close() error                     { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// readAll has a connection read rest and then pieces, in this goroutine, and
-// returns what ended it.
+// readAll has a connection read rest and then pieces, in this goroutine, and returns the
+// error that ended it.
 func readAll(cfg Config, rest []byte, pieces ...[]byte) (*script, error) {
 	s := &script{pieces: slices.DeleteFunc(pieces, func(p []byte) bool { return len(p) == 0 })}
 	cfg = cfg.withDefaults()
@@ -67,8 +67,8 @@ func pieces(r *rand.Rand, b []byte) (out [][]byte) {
 	return out
 }
 
-// Frames of all sizes, cut anyhow, arrive whole and in order; and connections
-// that read at the same time do not get into each other's buffers.
+// Frames of all sizes, cut anywhere, arrive intact and in order; connections that read
+// at the same time do not share buffers.
 func TestReadAllSizes(t *testing.T) {
 	sizes := []int{500, 507, 508, 511, 512, 513, 4096, 65534, 65535}
 	for n := range 140 {
@@ -102,7 +102,7 @@ func TestReadAllSizes(t *testing.T) {
 	wg.Wait()
 }
 
-// The largest frame that was agreed upon arrives, one byte more ends it.
+// A frame of MaxFrame is received; one byte more ends the connection.
 func TestReadMaxFrame(t *testing.T) {
 	for _, limit := range []int{256, codec.DefaultMaxFrame, 1 << 20, codec.MaxFrameLimit} {
 		got := 0
@@ -121,10 +121,9 @@ func TestReadMaxFrame(t *testing.T) {
 	}
 }
 
-// The buffer's size follows what comes: small while little does; large once a
-// read has filled it; beyond that only for a frame that needs it, never more than
-// it needs and never more than twice of what has come or of a large one; and small again at the
-// first pause.
+// The buffer is small until a read fills it, then large. It grows further only for a
+// frame that needs it, never beyond that frame, and never beyond twice what has arrived
+// or twice a large buffer. It is small again after the first pause.
 func TestReadBuffer(t *testing.T) {
 	const limit = 1 << 20
 	for seed := range uint64(50) {
@@ -177,7 +176,7 @@ func TestReadBuffer(t *testing.T) {
 	}
 }
 
-// A length alone costs nothing.
+// A large length alone allocates nothing.
 func TestReadBufferLengthAlone(t *testing.T) {
 	s, err := readAll(Config{MaxFrame: codec.MaxFrameLimit}, nil,
 		codec.AppendData(nil, make([]byte, codec.MaxFrameLimit-1))[:100])
@@ -186,7 +185,7 @@ func TestReadBufferLengthAlone(t *testing.T) {
 	}
 }
 
-// Large buffers come back: in a pause, for a larger one, and at the end.
+// Large buffers return to the pool: in a pause, for a larger one, and at the end.
 func TestReadBufferReturns(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which empties the pool
 	made := 0
@@ -257,7 +256,7 @@ func TestWrongFrames(t *testing.T) {
 	}
 }
 
-// What a client has not asked for does no harm.
+// Unexpected frames do no harm.
 func TestStrayFrames(t *testing.T) {
 	in := slices.Concat(
 		codec.AppendPublish(nil, "g", []byte("x")),
@@ -278,8 +277,8 @@ func TestStrayFrames(t *testing.T) {
 	}
 }
 
-// FuzzRead: any bytes behind the WELCOME, in any pieces. What is delivered, and
-// why it ends, does not depend on the pieces.
+// FuzzRead reads any bytes after WELCOME, in any pieces. What is delivered, and the final
+// error, do not depend on the pieces.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte{}, []byte{}, uint16(0))
 	f.Add(codec.AppendData(nil, make([]byte, 3000)), []byte{200, 3}, uint16(7))

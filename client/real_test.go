@@ -59,7 +59,7 @@ func (o *eventLog) event(e Event) {
 	o.next <- struct{}{}
 }
 
-// states returns the states told up to now.
+// states returns the states so far.
 func (o *eventLog) states() (all []State) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,9 +92,8 @@ func (o *eventLog) await(t *testing.T, state State, n int) Event {
 	}
 }
 
-// The server itself keeps a client that beats, or answers, for many timeouts. Its
-// own view is what counts: it has closed none as idle. T is long for what this
-// machine may be late by: two timeouts of H = 200 ms in a row would have to fail.
+// The real server keeps a client that beats, or answers, for many timeouts: by its own
+// count it has closed none as idle. T is long enough for pauses of this machine.
 func TestRealServerKeeps(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -147,7 +146,7 @@ func TestRealServerKeeps(t *testing.T) {
 	}
 }
 
-// The request of the Config is granted within the server's range.
+// The interval in the Config is granted within the server's range.
 func TestRealServerWish(t *testing.T) {
 	s, _ := startReal(t, server.Config{BeatMin: 2 * time.Second, BeatMax: 20 * time.Second})
 	for request, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: 2 * time.Second,
@@ -164,7 +163,7 @@ func TestRealServerWish(t *testing.T) {
 	}
 }
 
-// A server that drains sends its clients to another, and sees them leave in order.
+// A draining server sends its clients away, and they leave in order.
 func TestRealServerDrain(t *testing.T) {
 	t.Parallel()
 	first, drain := startReal(t, server.Config{Drain: 5 * time.Second, Spread: 200 * time.Millisecond})

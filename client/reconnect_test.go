@@ -122,7 +122,7 @@ func TestGoaway(t *testing.T) {
 	})
 }
 
-// A connection that had worked is lost in other words than one that never did.
+// The error of a lost connection differs from that of one that was never made.
 func TestLossInWords(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -154,7 +154,7 @@ func TestGoawayThenClosed(t *testing.T) {
 	})
 }
 
-// Without a time everybody would be back at once, so the server's window holds.
+// Without after_ms the server's window applies, or all would return at once.
 func TestGoawayWithoutTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -166,7 +166,7 @@ func TestGoawayWithoutTime(t *testing.T) {
 	})
 }
 
-// A server that sends everybody away again and again is not hammered.
+// A server that sends its clients away repeatedly is not hammered.
 func TestGoawayForEver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -211,7 +211,7 @@ func TestRefusedWithGoaway(t *testing.T) {
 	})
 }
 
-// Codes that are final end the client, others do not.
+// Final codes end the client, others do not.
 func TestFinalCodes(t *testing.T) {
 	for _, test := range []struct {
 		code  codec.Code
@@ -258,7 +258,7 @@ func TestFinalCodes(t *testing.T) {
 	}
 }
 
-// Each change of state is told once and in order, and the session is resumed.
+// Each change of state is reported once and in order, and the session is resumed.
 func TestStates(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)

@@ -14,12 +14,12 @@ import (
 	"heartwheel/codec"
 )
 
-// welcomed are the values that the fake server of a rig decides.
+// welcomed is the WELCOME of a rig's server.
 var welcomed = codec.Welcome{V: 1, Session: "s1", BeatMS: 10_000, TimeoutMS: 25_000, Beats: "client", MaxFrame: 65536,
 	SpreadMS: 4000}
 
-// A rig is a world with one server in it, for use inside a synctest bubble. What
-// happens in it is noted with its time since the beginning.
+// A rig is a client's network with one fake server, for use inside a synctest bubble. It
+// records events with the time since its start.
 type rig struct {
 	t     *testing.T
 	began time.Time
@@ -163,7 +163,7 @@ type peer struct {
 	err    error // what reading ended with
 }
 
-// serve answers as a server does, and notes what comes.
+// serve answers as a server does and records the frames.
 func (p *peer) serve() {
 	defer close(p.gone)
 	var buf []byte
@@ -217,8 +217,8 @@ func (p *peer) frame(f codec.Frame) {
 	}
 }
 
-// write queues bytes for the client, as a kernel would. That the client is gone
-// is not an error.
+// write queues bytes for the client, as a kernel would. A client that is gone is not an
+// error.
 func (p *peer) write(b []byte) {
 	select {
 	case p.out <- b:

@@ -21,7 +21,7 @@ import (
 type tinyServer struct {
 	ln      net.Listener
 	welcome codec.Welcome
-	greet   func(nc net.Conn) // is called before HELLO is read; may be nil
+	greet   func(nc net.Conn) // called before HELLO is read; may be nil
 
 	mu    sync.Mutex
 	wg    sync.WaitGroup
@@ -124,7 +124,7 @@ func (s *tinyServer) serve(nc net.Conn) {
 				out = codec.AppendWelcome(out, s.welcome)
 			case codec.OpBeat, codec.OpData:
 				out = codec.AppendFrame(out, f.Op, f.Payload)
-			} // CLOSE: the client has to end what it began
+			} // CLOSE: the client closes the socket
 			buf = buf[n:]
 		}
 		if _, err := nc.Write(out); err != nil {
