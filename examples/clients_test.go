@@ -107,9 +107,9 @@ func (p program) run(t *testing.T, addr string, changes ...string) *process {
 	if len(p.needs) > 0 {
 		if out, err := exec.Command(p.needs[0], p.needs[1:]...).CombinedOutput(); err != nil {
 			if *requireLanguages {
-				t.Fatalf("%q: %v\n%s", p.needs, err, out)
+				t.Fatalf("what %s needs is not installed: %q: %v\n%s", p.heading, p.needs, err, out)
 			}
-			t.Skipf("%q: %v", p.needs, err)
+			t.Skipf("what %s needs is not installed: %q: %v", p.heading, p.needs, err)
 		}
 	}
 	host, port, _ := strings.Cut(addr, ":")
