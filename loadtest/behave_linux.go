@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/epoll"
 )
 
 // A faultRun is how far a fault of the plan is on a loop.
@@ -97,7 +98,7 @@ func (l *loop) inject(i int32, fault uint8) {
 	if c.state != stateUp || c.victim >= 0 {
 		return // it has gone since it was chosen
 	}
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	if t.Start == 0 {
 		t.Start = now
 	}

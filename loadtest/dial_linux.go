@@ -3,38 +3,13 @@ package loadtest
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
 )
-
-// A peer is where connections go to and come from.
-type peer struct {
-	domain  int
-	target  unix.Sockaddr
-	sources []unix.Sockaddr // used in turn; none: the kernel's choice
-}
-
-func newPeer(target netip.AddrPort, sources []netip.Addr) peer {
-	p := peer{domain: unix.AF_INET, target: sockaddr(target)}
-	if target.Addr().Unmap().Is6() {
-		p.domain = unix.AF_INET6
-	}
-	for _, a := range sources {
-		p.sources = append(p.sources, sockaddr(netip.AddrPortFrom(a, 0)))
-	}
-	return p
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if ip := a.Addr().Unmap(); ip.Is4() {
-		return &unix.SockaddrInet4{Addr: ip.As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-}
 
 // A queue holds the connections under way in the order in which their time is
 // over: it is the same for all, so the order is that of their beginnings.
@@ -72,7 +47,7 @@ func (l *loop) connectDue(now int64) (next int64) {
 		l.asked++
 		l.tallies.Attempts++
 		if l.result.FirstConnect == 0 {
-			l.result.FirstConnect = l.clock.now()
+			l.result.FirstConnect = epoll.Monotonic()
 		}
 		if churn {
 			if len(l.free) == 0 {
@@ -83,7 +58,7 @@ func (l *loop) connectDue(now int64) (next int64) {
 			l.free = l.free[:len(l.free)-1]
 		}
 		l.dial(i, due)
-		now = l.clock.now()
+		now = epoll.Monotonic()
 		l.result.LastConnect = now
 	}
 	return now // there may be more
@@ -91,7 +66,7 @@ func (l *loop) connectDue(now int64) (next int64) {
 
 // dial begins to connect. due is when it should have; 0: it is not paced.
 func (l *loop) dial(i int32, due int64) {
-	c, now := &l.conns[i], l.clock.now()
+	c, now := &l.conns[i], epoll.Monotonic()
 	if due != 0 {
 		l.result.ConnectLag.record(now - due)
 		l.tickLag.record(now - due)
@@ -100,67 +75,42 @@ func (l *loop) dial(i int32, due int64) {
 	c.sendNo = firstNumber(l.number(i))
 	c.takeNo = c.sendNo
 	l.tallies.Connecting++
-	fd, err := l.connectSocket(l.number(i))
+	fd, err := l.dialer.Dial(l.number(i))
 	c.fd = int32(fd)
 	if err != nil {
-		l.fail(i, now, err.Error())
+		l.fail(i, now, dialError(err))
 		return
 	}
-	if err := l.watch(unix.EPOLL_CTL_ADD, i, c); err != nil {
+	if err := l.poller.Add(fd, watched, c.key(i)); err != nil {
 		l.fail(i, now, "epoll: "+err.Error())
 		return
 	}
 	l.opening.push(opening{i, c.gen, now + int64(l.plan.ConnectTimeout)})
 }
 
-// watch has every change of the connection reported, with its generation.
-func (l *loop) watch(op int, i int32, c *conn) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: i, Pad: int32(c.gen)}
-	return unix.EpollCtl(l.ep, op, int(c.fd), &ev)
-}
+// watched are the events of a connection: every change, once.
+const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 
-// connectSocket makes a socket and begins to connect it. If a source address
-// has no port left it goes on to the next. Without a socket fd is −1.
-func (l *loop) connectSocket(number int) (fd int, err error) {
-	for try := range max(1, min(len(l.peer.sources), 8)) {
-		fd, err = unix.Socket(l.peer.domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		switch {
-		case errors.Is(err, unix.EMFILE):
-			return -1, errors.New("this process may not open more files; spread the connections over more --processes")
-		case err != nil:
-			return -1, fmt.Errorf("socket: %w", err)
-		}
-		// What fails here shows in connect, or does not matter.
-		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // close is a reset: no TIME_WAIT
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if n := len(l.peer.sources); n > 0 {
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-			if err = unix.Bind(fd, l.peer.sources[(number+try)%n]); err != nil {
-				unix.Close(fd)
-				return -1, fmt.Errorf("the source address cannot be used: %w; give --source addresses of this machine", err)
-			}
-		}
-		err = unix.Connect(fd, l.peer.target)
-		switch {
-		case err == nil, errors.Is(err, unix.EINPROGRESS):
-			return fd, nil
-		case !errors.Is(err, unix.EADDRNOTAVAIL):
-			unix.Close(fd)
-			return -1, err
-		}
-		unix.Close(fd)
+// key names the connection's socket in its events.
+func (c *conn) key(i int32) epoll.Key { return epoll.Key{ID: i, Gen: c.gen} }
+
+// dialError is why no connect could be begun, with what to do.
+func dialError(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		return "this process may not open more files; spread the connections over more --processes"
+	case errors.Is(err, epoll.ErrSource):
+		return err.Error() + "; give --source addresses of this machine"
+	case errors.Is(err, epoll.ErrNoPort):
+		return err.Error() + "; give more of them with --source"
 	}
-	return -1, errors.New("the source addresses have no free port left; give more of them with --source")
+	return err.Error()
 }
 
 // opened goes on when the connect has ended. It returns false if the
 // connection is gone.
 func (l *loop) opened(i int32, c *conn, at int64) bool {
-	errno, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = unix.Errno(errno)
-	}
-	if err != nil {
+	if err := epoll.ConnectError(int(c.fd)); err != nil {
 		l.fail(i, at, err.Error())
 		return false
 	}
@@ -173,7 +123,7 @@ func (l *loop) opened(i int32, c *conn, at int64) bool {
 	if hello == nil {
 		hello = appendHello(nil, l.plan, l.number(i))
 	}
-	l.write(i, c, hello, l.clock.now())
+	l.write(i, c, hello, epoll.Monotonic())
 	return true
 }
 

@@ -3,6 +3,8 @@ package loadtest
 import (
 	"sync"
 
+	"heartwheel/internal/epoll"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -16,17 +18,12 @@ func startLoops(j *job, out chan<- report) (orders []chan order, done <-chan str
 	for k := range j.Plan.Loops {
 		in := make(chan order, 8)
 		orders = append(orders, in)
-		l := newLoop(&j.Plan, j.First+k, j.Of, newPeer(j.Target, j.Sources), j.Timeout, in, out)
+		l := newLoop(&j.Plan, j.First+k, j.Of, epoll.NewDialer(j.Target, j.Sources), j.Timeout, in, out)
 		wg.Go(l.run)
 	}
 	go func() { wg.Wait(); close(ended) }()
 	return orders, ended, nil
 }
-
-// monotonic is the machine's monotonic clock, in ns.
-func monotonic() int64 { return machineClock.now() }
-
-var machineClock = newClock()
 
 // growDescriptors makes the kernel's table of this process's descriptors large
 // enough for n. While it grows step by step under load, every step, at 256,

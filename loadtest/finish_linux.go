@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"runtime"
 
+	"heartwheel/internal/epoll"
+
 	"golang.org/x/sys/unix"
 )
 
 // finish takes the last measures, and resets every connection.
 func (l *loop) finish() {
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	r := &l.result
 	if l.inHold(now) && l.holdCPU.wall != 0 {
 		used := readUsage(now)
@@ -24,7 +26,7 @@ func (l *loop) finish() {
 	runtime.GC()
 	r.Heap, r.RSS = liveMemory(), maxRSS()
 	l.closeAll()
-	r.Closed = l.clock.now()
+	r.Closed = epoll.Monotonic()
 }
 
 // judgeRest says of what is still open at the end what it is.

@@ -5,11 +5,11 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/metrics"
-	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/epoll"
 )
 
 // A loop drives its share of the connections: one thread, one epoll. Loop only,
@@ -19,12 +19,10 @@ type loop struct {
 	plan    *Plan
 	index   int // of this loop among all
 	of      int // loops there are, over all processes
-	peer    peer
+	dialer  *epoll.Dialer
 	timeout int64 // T; 0: unknown
-	clock   clock
 	in      <-chan order
 	out     chan<- report
-	keepsP  bool  // while it waits: see epollWait
 	connect ramp  // paces the connects of all loops
 	beats   pacer // paces the beats of all loops; nil: no beats
 	rand    *rand.Rand
@@ -32,8 +30,7 @@ type loop struct {
 	filler  []byte // what follows the stamp in an echoed frame
 	hello   []byte // the HELLO frame if it is the same for all; nil: none, or with a device
 
-	ep      int
-	events  [maxEvents]unix.EpollEvent
+	poller  *epoll.Poller
 	buf     []byte // what was read
 	frame   []byte // what is written
 	stamp   [stampSize]byte
@@ -91,9 +88,9 @@ type told struct {
 
 // newLoop makes loop index of of. The loop ends in a report on out with Result
 // or Error.
-func newLoop(p *Plan, index, of int, target peer, timeout time.Duration, in <-chan order, out chan<- report) *loop {
+func newLoop(p *Plan, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- report) *loop {
 	l := &loop{
-		plan: p, index: index, of: of, peer: target, timeout: int64(timeout), clock: newClock(), in: in, out: out,
+		plan: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
 		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
 		buf: make([]byte, 64<<10), rest: map[int32][]byte{}, pending: map[int32][]byte{}, told: map[int32]told{},
 		faults:       make([]faultRun, len(p.Faults)),
@@ -135,20 +132,16 @@ func (l *loop) number(i int32) int { return int(i)*l.of + l.index }
 // every socket closed.
 func (l *loop) run() {
 	runtime.LockOSThread() // its own thread, whose processor time is measured; it ends with the goroutine
-	if l.keepsP = int(keepers.Add(1)) < runtime.GOMAXPROCS(0); l.keepsP {
-		defer keepers.Add(-1)
-	} else {
-		keepers.Add(-1)
-	}
 	// The kernel may round sleeps up by so many ns; 50,000 is usual.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var err error
-	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if l.poller, err = epoll.New(maxEvents); err != nil {
 		l.out <- report{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 		return
 	}
-	defer unix.Close(l.ep)
-	l.drained = l.clock.now()
+	defer l.poller.Close()
+	l.poller.HoldP()
+	l.drained = epoll.Monotonic()
 	for !l.over {
 		l.takeOrders()
 		next := l.work()
@@ -185,7 +178,7 @@ func (l *loop) takeOrders() {
 
 // work does what is due and returns when something is due again.
 func (l *loop) work() (next int64) {
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	next = now + idle
 	if len(l.victims) > 0 {
 		next = now + watchful
@@ -246,23 +239,24 @@ func (l *loop) beginHold(now int64) {
 
 // poll waits for events until next, and handles them.
 func (l *loop) poll(next int64) error {
-	before := l.clock.now()
-	n, err := epollWait(l.ep, l.events[:], max(0, next-before), l.keepsP)
-	if err != nil && err != unix.EINTR {
+	before := epoll.Monotonic()
+	events, err := l.poller.Wait(time.Duration(next - before))
+	if err != nil {
 		return err
 	}
-	at := l.clock.now()
+	at := epoll.Monotonic()
 	slack := at - l.drained
-	switch {
+	switch n := len(events); {
 	case n == 0:
 		l.drained = max(before, min(next, at)) // the kernel looks again when the time is over
 	case n < maxEvents:
 		l.drained = before // what had happened by then is among these
 	}
-	for k := range n {
-		ev := &l.events[k]
-		if c := &l.conns[ev.Fd]; c.state != stateClosed && c.gen == uint32(ev.Pad) {
-			l.handle(ev.Fd, c, ev.Events, at, slack)
+	for k := range events {
+		ev := &events[k]
+		key := ev.Key()
+		if c := &l.conns[key.ID]; c.state != stateClosed && c.gen == key.Gen {
+			l.handle(key.ID, c, ev.Events, at, slack)
 		}
 	}
 	return nil
@@ -334,56 +328,3 @@ func liveMemory() int64 {
 	metrics.Read(s)
 	return int64(s[0].Value.Uint64() + s[1].Value.Uint64())
 }
-
-// epollWait waits for timeout ns. Old kernels and filters without epoll_pwait2
-// get whole milliseconds, rounded down: late is worse than a turn for nothing.
-//
-// With keep, Go's scheduler is not told. Its monitor would take the P from this
-// goroutine, which never yields, at every wait (Go 1.26, proc.go, retake), and
-// wake for each: a quarter of the processor time where many processes beat a few
-// hundred times a second. As it is, it interrupts a wait every 10 ms, and at once
-// when the world has to stop.
-func epollWait(ep int, events []unix.EpollEvent, timeout int64, keep bool) (int, error) {
-	if !noPwait2 {
-		ts := [2]int64{timeout / 1e9, timeout % 1e9}
-		var n uintptr
-		var errno unix.Errno
-		if keep || timeout == 0 {
-			n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-				uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-		} else {
-			n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-				uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-		}
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.ENOSYS && errno != unix.EPERM {
-			return 0, errno
-		}
-	}
-	return unix.EpollWait(ep, events, int(timeout/1e6))
-}
-
-// keepers is how many loops of this process keep their P while they wait. One P
-// is left for all else.
-var keepers atomic.Int32
-
-// readNow and writeNow are read(2) and write(2) for sockets that do not block,
-// without telling Go's scheduler. b is not empty.
-func readNow(fd int32, b []byte) (int, error)  { return transfer(unix.SYS_READ, fd, b) }
-func writeNow(fd int32, b []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, b) }
-
-func transfer(call uintptr, fd int32, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
-}
-
-// noPwait2 is whether this kernel lacks epoll_pwait2.
-var noPwait2 = func() bool {
-	_, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, ^uintptr(0), 0, 0, 0, 0, 0)
-	return errno == unix.ENOSYS || errno == unix.EPERM
-}()

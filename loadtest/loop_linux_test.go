@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/epoll"
 )
 
 // pairLoop is a loop with one connection that is up: one end of a pair of
@@ -15,9 +16,9 @@ import (
 func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
 	t.Helper()
 	p := testPlan(t, append([]string{"connections", "1"}, pairs...)...)
-	l = newLoop(p, 0, 1, peer{}, 0, nil, make(chan report, 100))
+	l = newLoop(p, 0, 1, nil, 0, nil, make(chan report, 100))
 	var err error
-	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if l.poller, err = epoll.New(maxEvents); err != nil {
 		t.Fatal(err)
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -25,13 +26,14 @@ func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, fd := range append(fds[:], l.ep) {
+		for _, fd := range fds {
 			unix.Close(fd)
 		}
+		l.poller.Close()
 	})
-	l.start = l.clock.now()
+	l.start = epoll.Monotonic()
 	l.conns[0] = conn{fd: int32(fds[0]), victim: -1, state: stateUp}
-	if err := l.watch(unix.EPOLL_CTL_ADD, 0, &l.conns[0]); err != nil {
+	if err := l.poller.Add(fds[0], watched, l.conns[0].key(0)); err != nil {
 		t.Fatal(err)
 	}
 	return l, fds[1]
@@ -163,7 +165,7 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 		l.work()
 	}
 	n, err := unix.Read(other, l.buf)
-	l.judgeRest(l.clock.now())
+	l.judgeRest(epoll.Monotonic())
 	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.count() != 10 || r.Lag.us().Max < 1.9e6 {
 		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag %+v", n, err, l.tallies.Sent, r.Unanswered, r.Lag.us())
 	}

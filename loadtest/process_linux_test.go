@@ -13,6 +13,8 @@ import (
 	"time"
 	"unsafe"
 
+	"heartwheel/internal/epoll"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -108,14 +110,14 @@ func TestMemoryPerConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := monotonic() + int64(30*time.Millisecond)
+	start := epoll.Monotonic() + int64(30*time.Millisecond)
 	c.order(order{Start: start})
 	var most, connected int64
 	for {
 		r := <-c.reports
 		if r.Connected != nil {
 			connected = int64(r.Connected.Established)
-			c.order(order{Hold: monotonic(), Looked: true})
+			c.order(order{Hold: epoll.Monotonic(), Looked: true})
 		}
 		if r.Tick != nil && connected > 0 {
 			most = max(most, heapNow()-before)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/epoll"
 )
 
 // maxReads is how often one connection is read before others are looked at.
@@ -19,10 +20,10 @@ const maxReads = 8
 func (l *loop) receive(i int32, c *conn, gone bool, at, slack int64) bool {
 	for reads := 0; ; reads++ {
 		if reads == maxReads {
-			_ = l.watch(unix.EPOLL_CTL_MOD, i, c) // makes another event of what is left
+			_ = l.poller.Modify(int(c.fd), watched, c.key(i)) // makes another event of what is left
 			return true
 		}
-		n, err := readNow(c.fd, l.buf)
+		n, err := epoll.Read(int(c.fd), l.buf)
 		switch {
 		case n > 0:
 			if !l.received(i, c, l.buf[:n], at) {
@@ -31,7 +32,7 @@ func (l *loop) receive(i int32, c *conn, gone bool, at, slack int64) bool {
 			if n < len(l.buf) && !gone {
 				return true // edge-triggered: what comes now is another event
 			}
-			at = l.clock.now() // what comes now may answer what was sent since
+			at = epoll.Monotonic() // what comes now may answer what was sent since
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
 			return true
@@ -51,8 +52,8 @@ func (l *loop) receive(i int32, c *conn, gone bool, at, slack int64) bool {
 // endText is how a connection ended that is not read.
 func endText(events uint32, fd int32) string {
 	if events&unix.EPOLLERR != 0 {
-		if errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && errno != 0 && unix.Errno(errno) != unix.ECONNRESET {
-			return unix.Errno(errno).Error()
+		if err := epoll.ConnectError(int(fd)); err != nil && err != unix.ECONNRESET {
+			return err.Error()
 		}
 		return "reset"
 	}
@@ -147,7 +148,7 @@ func (l *loop) takeBeat(i int32, c *conn, at int64) bool {
 		} else if c.victim < 0 {
 			c.flags |= flagAnswered
 			l.tallies.ServerBeats++
-			l.write(i, c, l.beat, l.clock.now())
+			l.write(i, c, l.beat, epoll.Monotonic())
 		}
 		return true
 	}
@@ -175,7 +176,7 @@ func (l *loop) takeStamped(i int32, c *conn, f codec.Frame, at int64) (echoed in
 	if !mine {
 		if f.Op == codec.OpPing && c.victim < 0 { // the server's own
 			l.tallies.ServerBeats++
-			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), l.clock.now())
+			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), epoll.Monotonic())
 			return 0
 		}
 		l.wrong(i, at, fmt.Sprintf("%s with %d bytes (% x) came in place of the answer to frame %d", f.Op, len(f.Payload),

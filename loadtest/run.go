@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"heartwheel/internal/epoll"
 )
 
 // Options is what a run needs beside the plan. All of it is required, but for
@@ -185,7 +187,7 @@ func (r *run) conduct() {
 	wg.Go(func() { r.sampler.run(ctx) })
 
 	r.started = time.Now()
-	r.start = monotonic() + int64(r.plan.lead())
+	r.start = epoll.Monotonic() + int64(r.plan.lead())
 	o := order{Start: r.start}
 	if r.plan.Mode == modeChurn {
 		r.beginHold(ctx, &wg, r.start)
@@ -224,7 +226,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 		case <-sample.C:
 			r.sample(n)
 			n++
-			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - monotonic()))
+			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - epoll.Monotonic()))
 		case <-ownEnded:
 			ownEnded = nil
 			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.last()))
@@ -257,7 +259,7 @@ func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 		r.stop()
 		return
 	}
-	r.beginHold(ctx, wg, monotonic()+int64(r.plan.lead()))
+	r.beginHold(ctx, wg, epoll.Monotonic()+int64(r.plan.lead()))
 	r.crew.order(order{Hold: r.hold})
 }
 
@@ -316,7 +318,7 @@ func (r *run) take(rep report) {
 	}
 	if rep.Error != "" {
 		r.errors = append(r.errors, rep.Error)
-		r.event(monotonic(), EventError, rep.Error)
+		r.event(epoll.Monotonic(), EventError, rep.Error)
 	}
 	if rep.Error != "" || rep.Lost {
 		r.latest[rep.Loop].Open, r.latest[rep.Loop].Connecting = 0, 0

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/epoll"
 )
 
 // beatDue sends the beats that are due, and returns when the next one is.
@@ -34,7 +35,7 @@ func (l *loop) beatDue(now int64) (next int64) {
 
 // sendBeat sends a beat that was due then.
 func (l *loop) sendBeat(i int32, c *conn, due int64) {
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	if l.inHold(due) {
 		l.result.Lag.record(now - due)
 	}
@@ -69,7 +70,7 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 	if c.victim >= 0 || c.state != stateUp {
 		return
 	}
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	l.frame = l.frame[:0]
 	for range n {
 		if l.inHold(due) {
@@ -94,7 +95,7 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 		l.pending[i] = append(l.pending[i], b...)
 		return
 	}
-	n, err := writeNow(c.fd, b)
+	n, err := epoll.Write(int(c.fd), b)
 	switch {
 	case n == len(b):
 		c.lastFrame = now
@@ -107,9 +108,9 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 
 // flush sends what waits.
 func (l *loop) flush(i int32, c *conn) {
-	now := l.clock.now()
+	now := epoll.Monotonic()
 	b := l.pending[i]
-	n, err := writeNow(c.fd, b)
+	n, err := epoll.Write(int(c.fd), b)
 	switch {
 	case n == len(b):
 		delete(l.pending, i)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"heartwheel/internal/epoll"
 )
 
 // stallable says whether these processes can be stopped.
@@ -37,7 +39,7 @@ func stall(ctx context.Context, pids []int, at int64, length time.Duration) {
 // sleepUntil sleeps until a time of the monotonic clock. It returns false if
 // ctx was done first.
 func sleepUntil(ctx context.Context, at int64) bool {
-	timer := time.NewTimer(time.Duration(at - monotonic()))
+	timer := time.NewTimer(time.Duration(at - epoll.Monotonic()))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

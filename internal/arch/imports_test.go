@@ -44,7 +44,7 @@ var packageRules = map[string]packageRule{
 	"server":       {own: []string{"codec", "wheel"}, thirdParty: true},
 	"client":       {own: []string{"codec"}},
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest":     {own: []string{"codec", "internal/timerslack", "internal/wording"}, thirdParty: true},
+	"loadtest":     {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"}, thirdParty: true},
 
 	"internal/settings": {own: []string{"internal/wording", "server"}, thirdParty: true},
 	"internal/handover": {
@@ -70,6 +70,7 @@ var packageRules = map[string]packageRule{
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
+	"internal/epoll":      {thirdParty: true},
 	"internal/timerslack": {thirdParty: true},
 	"internal/wording":    {},
 
@@ -242,6 +243,7 @@ func TestImportRulesFind(t *testing.T) {
 		{"client/x.go", `import "heartwheel/server"`, "client does not import heartwheel/server"},
 		{"gateway/x.go", `import "heartwheel/client"`, "gateway does not import heartwheel/client"},
 		{"loadtest/x.go", `import "heartwheel/server"`, "loadtest does not import heartwheel/server"},
+		{"internal/epoll/x.go", `import "heartwheel/codec"`, "internal/epoll does not import heartwheel/codec"},
 		{"internal/doctor/x.go", `import "heartwheel/codec"`, "internal/doctor does not import heartwheel/codec"},
 		{"x.go", `import "heartwheel/bench"`, "nothing imports bench"},
 		{"x_test.go", `import "heartwheel/bench/peers"`, "nothing imports bench"},
