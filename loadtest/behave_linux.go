@@ -8,6 +8,7 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/epoll"
+	"heartwheel/internal/wording"
 )
 
 // A faultRun is how far a fault of the plan is on a loop.
@@ -186,10 +187,10 @@ func (l *loop) detected(c *conn, cl *closing, example CloseExample) {
 	switch {
 	case cl.early():
 		t.Early++
-		l.note(t, fmt.Sprintf("noticed %s too early: %s", msText(-ms64(cl.errorNS())), example.Text))
+		l.note(t, fmt.Sprintf("noticed %s too early: %s", wording.Milliseconds(-ms64(cl.errorNS())), example.Text))
 	case cl.late():
 		t.Late++
-		l.note(t, fmt.Sprintf("noticed %s late: %s", msText(ms64(cl.errorNS())), example.Text))
+		l.note(t, fmt.Sprintf("noticed %s late: %s", wording.Milliseconds(ms64(cl.errorNS())), example.Text))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/wording"
 )
 
 // A closing is what is known when the server has closed a connection. Times
@@ -81,10 +82,10 @@ func (c *closing) late() bool  { return c.errorNS()-c.slack > c.bound }
 // describe is the close as an example.
 func (c *closing) describe(start int64, number int, how, reason string) CloseExample {
 	e := CloseExample{
-		AtS: since(start, c.at), Connection: number, SilentMS: round3(float64(c.at-c.lastFrame) / 1e6),
+		AtS: since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
 		How: how, Code: c.code, Reason: reason,
 	}
-	e.Text = fmt.Sprintf("at %.3f s connection %d, %s after its last whole frame: %s", e.AtS, number, msText(e.SilentMS), how)
+	e.Text = fmt.Sprintf("at %.3f s connection %d, %s after its last whole frame: %s", e.AtS, number, wording.Milliseconds(e.SilentMS), how)
 	switch {
 	case c.code != 0 && reason != "":
 		e.Text += fmt.Sprintf(", told %d %q", c.code, reason)

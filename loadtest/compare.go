@@ -1,6 +1,10 @@
 package loadtest
 
-import "fmt"
+import (
+	"fmt"
+
+	"heartwheel/internal/wording"
+)
 
 // CompareSchema names the form of a Comparison as JSON. A change that a reader
 // of the older form would get wrong makes it /2; members may be added without.
@@ -70,7 +74,7 @@ func Compare(a, b *Summary, pathA, pathB string) *Comparison {
 			continue
 		}
 		if fig.A != nil && fig.B != nil && *fig.A > 0 && *fig.B >= 0 {
-			ratio := round3(*fig.B / *fig.A)
+			ratio := wording.Thousandths(*fig.B / *fig.A)
 			fig.Ratio = &ratio
 		}
 		c.Figures = append(c.Figures, fig)
@@ -118,7 +122,7 @@ func environmentDifferences(a, b *Environment) []Difference {
 	list := []Difference{}
 	for _, d := range []Difference{
 		{"heartwheel", a.Version, b.Version}, {"Go", a.Go, b.Go}, {"system", a.OS + " " + a.Arch, b.OS + " " + b.Arch}, {"kernel", a.Kernel, b.Kernel},
-		{"cores", fmt.Sprint(a.CPUs), fmt.Sprint(b.CPUs)}, {"memory", bytesText(float64(a.MemoryBytes)), bytesText(float64(b.MemoryBytes))},
+		{"cores", fmt.Sprint(a.CPUs), fmt.Sprint(b.CPUs)}, {"memory", wording.Bytes(float64(a.MemoryBytes)), wording.Bytes(float64(b.MemoryBytes))},
 		{"processes", fmt.Sprint(a.Processes), fmt.Sprint(b.Processes)}, {"event loops each", fmt.Sprint(a.Loops), fmt.Sprint(b.Loops)},
 		{"target", target(a), target(b)},
 	} {

@@ -1,6 +1,10 @@
 package loadtest
 
-import "slices"
+import (
+	"slices"
+
+	"heartwheel/internal/wording"
+)
 
 // figures has what is compared, in the order of the table.
 var figures = slices.Concat(
@@ -48,7 +52,7 @@ var figures = slices.Concat(
 			for _, p := range s.Generator.CPU {
 				total += p.CPUPercent
 			}
-			return some(round3(total))
+			return some(wording.Thousandths(total))
 		}},
 		{"generator: user memory, a connection", "bytes", func(s *Summary) *float64 { return some(s.Generator.HeapPerConn) }},
 	},

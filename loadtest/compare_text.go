@@ -83,13 +83,13 @@ func (f *Figure) text(v *float64) string {
 	}
 	switch f.Unit {
 	case "us":
-		return usText(*v)
+		return wording.Microseconds(*v)
 	case "ms":
-		return msText(*v)
+		return wording.Milliseconds(*v)
 	case "bytes":
-		return bytesText(*v)
+		return wording.Bytes(*v)
 	case "percent":
-		return percentText(*v)
+		return wording.Percent(*v)
 	}
 	return wording.Grouped(int64(*v + 0.5))
 }

@@ -51,7 +51,7 @@ func (l *loop) connectDue(now int64) (next int64) {
 		}
 		if churn {
 			if len(l.free) == 0 {
-				l.failure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", plural(l.plan.Connections, "connection")))
+				l.failure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", wording.Plural(l.plan.Connections, "connection")))
 				continue
 			}
 			i = l.free[len(l.free)-1]

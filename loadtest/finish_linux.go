@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"heartwheel/internal/epoll"
+	"heartwheel/internal/wording"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,8 +17,8 @@ func (l *loop) finish() {
 	if l.inHold(now) && l.holdCPU.wall != 0 {
 		used := readUsage(now)
 		if wall := float64(now - l.holdCPU.wall); wall > 0 {
-			r.LoopCPU = round3(100 * float64(used.thread-l.holdCPU.thread) / wall)
-			r.ProcCPU = round3(100 * float64(used.process-l.holdCPU.process) / wall)
+			r.LoopCPU = wording.Thousandths(100 * float64(used.thread-l.holdCPU.thread) / wall)
+			r.ProcCPU = wording.Thousandths(100 * float64(used.process-l.holdCPU.process) / wall)
 		}
 		r.HoldEnd = now
 	}
@@ -40,7 +41,7 @@ func (l *loop) judgeRest(now int64) {
 		t := &r.Faults[v.fault]
 		t.Undetected++
 		t.End = max(t.End, now)
-		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), msText(ms64(now-v.expect)))
+		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(ms64(now-v.expect)))
 		if len(t.Examples) < examples {
 			l.event(now, EventUndetected, l.plan.Faults[v.fault].Text, 1, text)
 		}

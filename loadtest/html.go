@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,13 +45,13 @@ func WriteHTML(w io.Writer, s *Summary, samples []Sample, events []Event) error 
 }
 
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"us":      func(v float64) string { return whole(usText(v)) },
-	"ms":      func(v float64) string { return whole(msText(v)) },
-	"percent": func(v float64) string { return whole(percentText(v)) },
+	"us":      func(v float64) string { return whole(wording.Microseconds(v)) },
+	"ms":      func(v float64) string { return whole(wording.Milliseconds(v)) },
+	"percent": func(v float64) string { return whole(wording.Percent(v)) },
 	"seconds": func(v float64) string { return whole(fmt.Sprintf("%.1f s", v)) },
-	"bytes":   func(v int64) string { return whole(bytesText(float64(v))) },
+	"bytes":   func(v int64) string { return whole(wording.Bytes(float64(v))) },
 	"n":       func(v any) string { return wording.Grouped(int64(toFloat(v) + 0.5)) },
-	"plural":  plural[int],
+	"plural":  wording.Plural[int],
 	"one":     func(d Distribution) *Distribution { return &d },
 }).Parse(reportTemplate))
 
@@ -168,7 +169,7 @@ func (p *page) verdict() {
 	if v.Word == Invalid {
 		p.Heading += ": generator-limited"
 	}
-	connections := plural(p.Connections.Asked, "connection")
+	connections := wording.Plural(p.Connections.Asked, "connection")
 	p.Title = fmt.Sprintf("%s · %s · heartwheel load test", v.Word, connections)
 	p.Subtitle = fmt.Sprintf("%s to %s", connections, p.Environment.Target)
 	for _, phase := range p.Phases {
@@ -186,7 +187,7 @@ func (p *page) environment() {
 	}
 	p.MemoryOfMachine = "not known"
 	if env.MemoryBytes > 0 {
-		p.MemoryOfMachine = bytesText(float64(env.MemoryBytes))
+		p.MemoryOfMachine = wording.Bytes(float64(env.MemoryBytes))
 	}
 	p.Began = env.Started
 	if t, err := time.Parse(time.RFC3339, env.Started); err == nil {
@@ -204,7 +205,7 @@ func (p *page) tiles() {
 		fmt.Sprintf("of %s established; %s failed, %s refused", wording.Grouped(c.Asked), wording.Grouped(c.Failed), wording.Grouped(c.Refused)), tone})
 	for _, l := range []*Latency{p.Response, p.Service} {
 		if l != nil && !p.Generator.Limited {
-			p.Tiles = append(p.Tiles, tile{l.Name, usText(l.US.P99), fmt.Sprintf("p99; p50 %s, max %s", usText(l.US.P50), usText(l.US.Max)), ""})
+			p.Tiles = append(p.Tiles, tile{l.Name, wording.Microseconds(l.US.P99), fmt.Sprintf("p99; p50 %s, max %s", wording.Microseconds(l.US.P50), wording.Microseconds(l.US.Max)), ""})
 		}
 	}
 	if d := p.Detection; d != nil && d.Injected > 0 {
@@ -216,14 +217,14 @@ func (p *page) tiles() {
 		}
 		t := tile{"dead peers noticed", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
 		if d.ErrorMS != nil {
-			t.Note += fmt.Sprintf("; the latest by %s, bound %s", msText(d.ErrorMS.Max), msText(d.BoundMS))
+			t.Note += fmt.Sprintf("; the latest by %s, bound %s", wording.Milliseconds(d.ErrorMS.Max), wording.Milliseconds(d.BoundMS))
 		}
 		if d.Undetected+d.Early+d.Late > 0 {
 			t.Tone = "bad"
 		}
 		p.Tiles = append(p.Tiles, t)
 	}
-	kills := tile{"false kills", wording.Grouped(p.FalseKills.Count), "and " + plural(p.Unexplained.Count, "unexplained close"), "good"}
+	kills := tile{"false kills", wording.Grouped(p.FalseKills.Count), "and " + wording.Plural(p.Unexplained.Count, "unexplained close"), "good"}
 	if p.FalseKills.Count+p.Unexplained.Count > 0 {
 		kills.Tone = "bad"
 	}
@@ -233,7 +234,7 @@ func (p *page) tiles() {
 		self.Value, self.Tone = "limited", "doubt"
 	}
 	if g.LagUS != nil {
-		self.Note = fmt.Sprintf("frames late by %s (p99), bound %s", usText(g.LagUS.P99), usText(g.LagBoundUS))
+		self.Note = fmt.Sprintf("frames late by %s (p99), bound %s", wording.Microseconds(g.LagUS.P99), wording.Microseconds(g.LagBoundUS))
 	}
 	p.Tiles = append(p.Tiles, kills)
 	if g.Limited { // then nothing of it is the server's doing for certain
@@ -291,7 +292,7 @@ func bars(list []figure, text func(float64) string) []bar {
 	for _, f := range list {
 		b := bar{Label: f.label, Value: text(f.value)}
 		if most > 0 {
-			b.Share = round3(100 * max(0, f.value) / most)
+			b.Share = wording.Thousandths(100 * max(0, f.value) / most)
 		}
 		out = append(out, b)
 	}
@@ -301,7 +302,7 @@ func bars(list []figure, text func(float64) string) []bar {
 // countBars are the counts, the largest first.
 func countBars(counts map[string]int64) []bar {
 	var list []figure
-	for _, reason := range sortedKeys(counts) {
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
 		list = append(list, figure{reason, float64(counts[reason])})
 	}
 	slices.SortStableFunc(list, func(a, b figure) int { return int(b.value - a.value) })

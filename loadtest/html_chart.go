@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"heartwheel/internal/wording"
 )
 
 // A chart is one picture of the report. Its JSON is what assets/report.js
@@ -149,7 +151,7 @@ func histogram(d *Detection) *chart {
 	if d.TimeoutMS > 0 {
 		due = "T"
 	}
-	c.Marks = []mark{{"x", 0, due, "ink"}, {"x", d.BoundMS, due + " + " + msText(d.BoundMS), "red"}}
+	c.Marks = []mark{{"x", 0, due, "ink"}, {"x", d.BoundMS, due + " + " + wording.Milliseconds(d.BoundMS), "red"}}
 	return c
 }
 
@@ -330,10 +332,10 @@ func combine(part []Sample) Sample {
 			seen++
 		}
 	}
-	c.Connects, c.Sent, c.Answered, c.CPUPercent = round3(c.Connects), round3(c.Sent), round3(c.Answered), round3(c.CPUPercent)
+	c.Connects, c.Sent, c.Answered, c.CPUPercent = wording.Thousandths(c.Connects), wording.Thousandths(c.Sent), wording.Thousandths(c.Answered), wording.Thousandths(c.CPUPercent)
 	c.Server = nil
 	if seen > 0 {
-		server.CPUPercent = round3(server.CPUPercent / float64(seen))
+		server.CPUPercent = wording.Thousandths(server.CPUPercent / float64(seen))
 		c.Server = &server
 	}
 	return c

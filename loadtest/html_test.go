@@ -12,19 +12,21 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"heartwheel/internal/wording"
 )
 
 // evil is text that a hostile server could make appear in a report.
 const evil = "</script><script>document.title='broken into'</script><img src=x onerror=\"document.title='broken into'\"><!-- \u2028 {{.}} 'q' \"q\" &amp;"
 
 func exampleDistribution(unit float64, count int64) *Distribution {
-	return &Distribution{Count: count, Min: round3(20 * unit), Mean: round3(65 * unit), P50: round3(41 * unit), P90: round3(120 * unit), P99: round3(800 * unit), P999: round3(2600 * unit), Max: round3(9100 * unit)}
+	return &Distribution{Count: count, Min: wording.Thousandths(20 * unit), Mean: wording.Thousandths(65 * unit), P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit), P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}
 }
 
 func exampleLatency(name string, unit float64) *Latency {
 	l := &Latency{Name: name, US: *exampleDistribution(unit, 120_000)}
 	for i, p := range []float64{0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 99.999, 100} {
-		value := round3(20 * unit * math.Pow(1.65, float64(i)))
+		value := wording.Thousandths(20 * unit * math.Pow(1.65, float64(i)))
 		l.Spectrum = append(l.Spectrum, SpectrumPoint{ValueUS: value, Percentile: p, Count: int64(p * 1200)})
 	}
 	return l

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 
+	"heartwheel/internal/wording"
+
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
@@ -83,11 +85,11 @@ func (h hist) us() *Distribution {
 	if h.count() == 0 {
 		return nil
 	}
-	at := func(p float64) float64 { return round3(float64(h.h.ValueAtPercentile(p)) / 1e3) }
+	at := func(p float64) float64 { return wording.Thousandths(float64(h.h.ValueAtPercentile(p)) / 1e3) }
 	return &Distribution{
 		Count: h.h.TotalCount(),
-		Min:   round3(float64(h.h.Min()) / 1e3),
-		Mean:  round3(h.h.Mean() / 1e3),
+		Min:   wording.Thousandths(float64(h.h.Min()) / 1e3),
+		Mean:  wording.Thousandths(h.h.Mean() / 1e3),
 		P50:   at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: at(100),
 	}
 }
@@ -99,7 +101,7 @@ func (h hist) latency(name string) *Latency {
 	}
 	l := &Latency{Name: name, US: *h.us()}
 	for _, b := range h.h.CumulativeDistributionWithTicks(5) {
-		p := SpectrumPoint{ValueUS: round3(float64(b.ValueAt) / 1e3), Percentile: b.Quantile, Count: b.Count}
+		p := SpectrumPoint{ValueUS: wording.Thousandths(float64(b.ValueAt) / 1e3), Percentile: b.Quantile, Count: b.Count}
 		if n := len(l.Spectrum); n > 0 && l.Spectrum[n-1].ValueUS == p.ValueUS {
 			l.Spectrum[n-1] = p // of points with one value the last says most
 			continue
@@ -121,10 +123,10 @@ func errorsMS(us []int32) *Distribution {
 	}
 	at := func(p float64) float64 { // nearest rank
 		i := int(p*float64(len(us))+0.999999) - 1
-		return round3(float64(us[min(max(i, 0), len(us)-1)]) / 1e3)
+		return wording.Thousandths(float64(us[min(max(i, 0), len(us)-1)]) / 1e3)
 	}
 	return &Distribution{
-		Count: int64(len(us)), Min: at(0), Mean: round3(sum / float64(len(us)) / 1e3),
+		Count: int64(len(us)), Min: at(0), Mean: wording.Thousandths(sum / float64(len(us)) / 1e3),
 		P50: at(.5), P90: at(.9), P99: at(.99), P999: at(.999), Max: at(1),
 	}
 }

@@ -1,6 +1,10 @@
 package loadtest
 
-import "time"
+import (
+	"time"
+
+	"heartwheel/internal/wording"
+)
 
 // An order is what the run tells every event loop. Times are of the machine's
 // monotonic clock, in ns, so that they mean the same in every process.
@@ -131,4 +135,7 @@ type faultTally struct {
 const examples = 5
 
 // since is how the times of messages are shown: seconds after the start.
-func since(start, t int64) float64 { return round3(time.Duration(t - start).Seconds()) }
+func since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
+
+// ms64 is ns in ms.
+func ms64(ns int64) float64 { return float64(ns) / 1e6 }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"heartwheel/internal/wording"
 )
 
 // parseCount reads a whole number as 15000, 15k or 1m.
@@ -52,19 +50,3 @@ func formatCount(n int) string {
 	}
 	return strconv.Itoa(n)
 }
-
-// plural is "1 connection" or "3 connections".
-func plural[N int | int64](n N, noun string) string {
-	switch {
-	case n == 1:
-	case strings.HasSuffix(noun, "s"):
-		noun += "es"
-	default:
-		noun += "s"
-	}
-	return wording.Grouped(n) + " " + noun
-}
-
-// round3 drops what is below a thousandth, so that a file does not show digits
-// that mean nothing.
-func round3(v float64) float64 { return math.Round(v*1000) / 1000 }

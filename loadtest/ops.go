@@ -6,9 +6,12 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // An opsSample is what /metrics said once. Counters run from the start of the
@@ -126,10 +129,10 @@ func lagBetween(before, after *opsSample) (mean, p99 float64) {
 	if n <= 0 {
 		return 0, 0
 	}
-	mean = round3((after.lagSum - before.lagSum) / n * 1e6)
-	for _, edge := range sortedKeys(maps.Clone(after.lag)) {
+	mean = wording.Thousandths((after.lagSum - before.lagSum) / n * 1e6)
+	for _, edge := range slices.Sorted(maps.Keys(after.lag)) {
 		if after.lag[edge]-before.lag[edge] >= 0.99*n {
-			return mean, round3(min(edge, 3600) * 1e6)
+			return mean, wording.Thousandths(min(edge, 3600) * 1e6)
 		}
 	}
 	return mean, 0

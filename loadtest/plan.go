@@ -174,14 +174,14 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 func (p *Plan) validateRate(wrong wrongFunc) {
 	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
 		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; write a lower rate or more processes",
-			p.ConnectRate, plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
+			p.ConnectRate, wording.Plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
 	}
 	if p.Mode == modeChurn {
 		return
 	}
 	if over := rampOf(p.ConnectRate, p.Connections).over; over > maxConnectPhase {
 		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
+			p.ConnectRate, wording.Plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
 	}
 }
 
@@ -203,7 +203,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 		case f.At >= p.Duration:
 			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))
 		case f.Count > p.Connections:
-			wrong("fault", "%q: is more than the %s that there are", f.Text, plural(p.Connections, "connection"))
+			wrong("fault", "%q: is more than the %s that there are", f.Text, wording.Plural(p.Connections, "connection"))
 		}
 	}
 	if p.HelloBeat < 0 {

@@ -215,3 +215,11 @@ func TestScenarioFiles(t *testing.T) {
 		t.Errorf("a large file: %v", err)
 	}
 }
+
+func TestFormatCount(t *testing.T) {
+	for n, want := range map[int]string{15000: "15k", 1000000: "1m", 15001: "15001", 0: "0"} {
+		if got := formatCount(n); got != want {
+			t.Errorf("%d is written %q, want %q", n, got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -67,7 +68,7 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	item(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
 		wording.Grouped(c.Established), wording.Grouped(c.Asked), wording.Grouped(int64(c.RateReal+0.5)), c.RateAsked, wording.Grouped(c.Failed), wording.Grouped(c.Refused), wording.Grouped(c.AtEnd))
 	if c.TimeUS != nil {
-		item(b, "", "connect time %s", distText(c.TimeUS, usText))
+		item(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
 	}
 	for _, f := range c.Failures {
 		item(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, pick(f.Example != "", ": "+f.Example))
@@ -91,8 +92,8 @@ func (s *Summary) writeLatency(b *strings.Builder) {
 	case s.Response == nil || s.Service == nil:
 		item(b, "latency", "nothing was measured")
 	default:
-		item(b, "latency", "%-25s %s", s.Response.Name, distText(&s.Response.US, usText))
-		item(b, "", "%-25s %s", s.Service.Name, distText(&s.Service.US, usText))
+		item(b, "latency", "%-25s %s", s.Response.Name, distText(&s.Response.US, wording.Microseconds))
+		item(b, "", "%-25s %s", s.Service.Name, distText(&s.Service.US, wording.Microseconds))
 	}
 }
 
@@ -104,15 +105,15 @@ func (s *Summary) writeDead(b *strings.Builder) {
 	if d := s.Detection; d != nil {
 		known := "T is not known"
 		if d.TimeoutMS > 0 {
-			known = fmt.Sprintf("T %s (from %s)", msText(d.TimeoutMS), d.TimeoutFrom)
+			known = fmt.Sprintf("T %s (from %s)", wording.Milliseconds(d.TimeoutMS), d.TimeoutFrom)
 		}
 		item(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
-			known, msText(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
+			known, wording.Milliseconds(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
 		for i := range d.Faults {
 			d.Faults[i].write(b)
 		}
 	}
-	item(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), plural(s.Unexplained.Count, "unexplained close"))
+	item(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), wording.Plural(s.Unexplained.Count, "unexplained close"))
 	for _, e := range slices.Concat(s.FalseKills.Examples, s.Unexplained.Examples) {
 		item(b, "", "%s", e.Text)
 	}
@@ -127,10 +128,10 @@ func (f *FaultResult) write(b *strings.Builder) {
 		text += fmt.Sprintf(": %s injected, %s noticed", wording.Grouped(f.Injected), wording.Grouped(f.Detected))
 	}
 	if f.ErrorMS != nil {
-		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", msText(f.ErrorMS.P50), msText(f.ErrorMS.P99), msText(f.ErrorMS.Max))
+		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", wording.Milliseconds(f.ErrorMS.P50), wording.Milliseconds(f.ErrorMS.P99), wording.Milliseconds(f.ErrorMS.Max))
 	}
 	if r := f.Reconnect; r != nil {
-		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established), wording.Grouped(r.Asked), msText(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
+		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established), wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
 	}
 	item(b, "", "%s%s", text, pick(f.Note != "", "; "+f.Note))
 	for _, e := range f.Examples {
@@ -144,8 +145,8 @@ func (s *Summary) writeServer(b *strings.Builder) {
 		return
 	}
 	item(b, "server", "%s%s of a core (most %s), %s resident (before %s, most %s)",
-		pick(v.ConnectionsMax > 0, "at most "+plural(v.ConnectionsMax, "connection")+", "),
-		percentText(v.CPUPercent), percentText(v.CPUPercentMax), bytesText(float64(v.RSSAfterBytes)), bytesText(float64(v.RSSBeforeBytes)), bytesText(float64(v.RSSPeakBytes)))
+		pick(v.ConnectionsMax > 0, "at most "+wording.Plural(v.ConnectionsMax, "connection")+", "),
+		wording.Percent(v.CPUPercent), wording.Percent(v.CPUPercentMax), wording.Bytes(float64(v.RSSAfterBytes)), wording.Bytes(float64(v.RSSBeforeBytes)), wording.Bytes(float64(v.RSSPeakBytes)))
 	var parts []string
 	if v.UserBytesPerConnection != 0 {
 		parts = append(parts, wording.Grouped(int64(v.UserBytesPerConnection))+" B of user memory a connection")
@@ -154,9 +155,9 @@ func (s *Summary) writeServer(b *strings.Builder) {
 		parts = append(parts, wording.Grouped(int64(v.KernelBytesPerSocket))+" B of kernel memory a socket")
 	}
 	if v.LoopLagP99US != 0 {
-		parts = append(parts, "loop lag p99 at most "+usText(v.LoopLagP99US))
+		parts = append(parts, "loop lag p99 at most "+wording.Microseconds(v.LoopLagP99US))
 	}
-	for _, reason := range sortedKeys(v.ClosedByReason) {
+	for _, reason := range slices.Sorted(maps.Keys(v.ClosedByReason)) {
 		parts = append(parts, reason+" "+wording.Grouped(v.ClosedByReason[reason]))
 	}
 	if len(parts) > 0 {
@@ -171,17 +172,17 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 	g := &s.Generator
 	var parts []string
 	if g.LagUS != nil {
-		parts = append(parts, fmt.Sprintf("frames late by p99 %s, max %s", usText(g.LagUS.P99), usText(g.LagUS.Max)))
+		parts = append(parts, fmt.Sprintf("frames late by p99 %s, max %s", wording.Microseconds(g.LagUS.P99), wording.Microseconds(g.LagUS.Max)))
 	}
 	if g.ConnectLagUS != nil {
-		parts = append(parts, fmt.Sprintf("connects late by p99 %s, max %s", usText(g.ConnectLagUS.P99), usText(g.ConnectLagUS.Max)))
+		parts = append(parts, fmt.Sprintf("connects late by p99 %s, max %s", wording.Microseconds(g.ConnectLagUS.P99), wording.Microseconds(g.ConnectLagUS.Max)))
 	}
 	total, busiest := 0.0, 0.0
 	for _, p := range g.CPU {
 		total += p.CPUPercent
 		busiest = max(busiest, p.LoopPercent)
 	}
-	parts = append(parts, fmt.Sprintf("%s of a core in %s, busiest loop %s", percentText(total), plural(len(g.CPU), "process"), percentText(busiest)))
+	parts = append(parts, fmt.Sprintf("%s of a core in %s, busiest loop %s", wording.Percent(total), wording.Plural(len(g.CPU), "process"), wording.Percent(busiest)))
 	word := "within its bounds"
 	if g.Limited {
 		word = "LIMITED"
@@ -193,7 +194,7 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 		if n := len(s.Phases); n > 0 {
 			length = s.Phases[n-1].EndS
 		}
-		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, plural(env.CPUs, "core"),
+		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, wording.Plural(env.CPUs, "core"),
 			wording.Duration(time.Duration(length*1e9).Round(100*time.Millisecond)))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"heartwheel/internal/epoll"
+	"heartwheel/internal/wording"
 )
 
 // Options is what a run needs beside the plan. All of it is required, but for
@@ -162,7 +163,7 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 	if n, ports := max(1, len(addrs)), portRange(); r.plan.Connections > n*ports {
 		return nil, &PlanError{[]string{fmt.Sprintf(
 			"connections %s: are more than the %s × %d ports of the source addresses allow; write --source with at least %d addresses of this machine",
-			formatCount(r.plan.Connections), plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
+			formatCount(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
 	}
 	return addrs, nil
 }
@@ -255,7 +256,7 @@ func (r *run) stop() {
 func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 	t := r.total()
 	if r.plan.Mode != modeChurn && t.Established == 0 {
-		r.errors = append(r.errors, fmt.Sprintf("none of %s was established", plural(r.plan.Connections, "connection")))
+		r.errors = append(r.errors, fmt.Sprintf("none of %s was established", wording.Plural(r.plan.Connections, "connection")))
 		r.stop()
 		return
 	}
@@ -354,7 +355,7 @@ func (r *run) sample(n int) {
 		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
 		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
-		CPUPercent: round3(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
+		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 		tallies: t,
 	}
 	if len(r.samples) > 0 {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"heartwheel/internal/wording"
 )
 
 // A sampler looks at the server from outside the protocol about every second: at
@@ -121,7 +123,7 @@ func (s *sampler) look() {
 	}
 	if last := s.latest; last != nil {
 		if wall := state.at.Sub(last.at).Seconds(); wall > 0 && state.cpuSeconds >= last.cpuSeconds {
-			state.cpuPercent = round3(100 * (state.cpuSeconds - last.cpuSeconds) / wall)
+			state.cpuPercent = wording.Thousandths(100 * (state.cpuSeconds - last.cpuSeconds) / wall)
 			if wall > 0.5 { // shorter spans say too little, the clock of processor time being coarse
 				s.cpuMax = max(s.cpuMax, state.cpuPercent)
 			}
@@ -191,12 +193,12 @@ func (s *sampler) summary() *Server {
 	}
 	if from, to := s.holdFrom, s.holdTo; from != nil && to != nil {
 		if wall := to.at.Sub(from.at).Seconds(); wall > 0 {
-			sum.CPUPercent = round3(100 * (to.cpuSeconds - from.cpuSeconds) / wall)
+			sum.CPUPercent = wording.Thousandths(100 * (to.cpuSeconds - from.cpuSeconds) / wall)
 		}
 		sum.RSSAfterBytes = to.rss
 		open := s.slabSockets / 2
 		if open < enough {
-			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one", plural(open, "connection")))
+			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one", wording.Plural(open, "connection")))
 		} else if s.before != nil {
 			sum.UserBytesPerConnection = math.Round(float64(to.rss-s.before.rss) / float64(open))
 			if s.slabAfter > 0 && s.slabBefore > 0 {

@@ -158,9 +158,9 @@ func (g *Gate) evaluate(s *Summary) SLOResult {
 	if g.Bound {
 		r.Limit += s.Detection.BoundMS
 	}
-	r.Limit = round3(r.Limit)
+	r.Limit = wording.Thousandths(r.Limit)
 	r.Measured, r.Known = g.measure(s)
-	r.Measured = round3(r.Measured)
+	r.Measured = wording.Thousandths(r.Measured)
 	if !r.Known {
 		return r
 	}

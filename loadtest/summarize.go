@@ -3,6 +3,7 @@ package loadtest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -184,11 +185,11 @@ func (m *material) connections(t *result) Connections {
 		// Those on their way at the end have neither failed nor not.
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
-	for _, text := range sortedKeys(t.Failures) {
+	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
 		c.Failures = append(c.Failures, Failure{text, t.Failures[text].Count, t.Failures[text].Example})
 	}
 	slices.SortStableFunc(c.Failures, func(a, b Failure) int { return b.Count - a.Count })
-	for _, code := range sortedKeys(t.Told) {
+	for _, code := range slices.Sorted(maps.Keys(t.Told)) {
 		c.Told = append(c.Told, Told{code, codec.Code(code).String(), t.Told[code]})
 	}
 	if took := float64(t.LastConnect-t.FirstConnect) / 1e9; took > 0 {
@@ -199,7 +200,7 @@ func (m *material) connections(t *result) Connections {
 
 func (m *material) frames(t *result) Frames {
 	f := Frames{
-		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: round3(ms64(t.OldestUnanswered)),
+		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms64(t.OldestUnanswered)),
 		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}
 	if took := float64(t.HoldEnd-m.hold) / 1e9; m.hold != 0 && took > 0 {
@@ -211,7 +212,7 @@ func (m *material) frames(t *result) Frames {
 func (m *material) generator(t *result) Generator {
 	g := Generator{
 		LagUS: t.Lag.us(), ConnectLagUS: t.ConnectLag.us(), CPU: []ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
-		LagBoundUS: round3(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
+		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
 	}
 	var heap int64
 	for n, p := range m.byProcess() {
@@ -220,7 +221,7 @@ func (m *material) generator(t *result) Generator {
 		heap += p.Heap
 		if p.LoopCPU >= cpuBound {
 			g.Why = append(g.Why, fmt.Sprintf("an event loop of process %d used %s of a core, and from %s on it has no time to be on time; use more --loops or --processes, or ask for less",
-				n, percentText(p.LoopCPU), percentText(cpuBound)))
+				n, wording.Percent(p.LoopCPU), wording.Percent(cpuBound)))
 		}
 	}
 	if open := t.Tallies.Open; open > 0 {
@@ -229,13 +230,13 @@ func (m *material) generator(t *result) Generator {
 	lag := func(d *Distribution, what string) {
 		if d != nil && d.P99 > g.LagBoundUS {
 			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; use more --processes, ask for less, or free the machine of other work",
-				what, usText(d.P99), usText(g.LagBoundUS)))
+				what, wording.Microseconds(d.P99), wording.Microseconds(g.LagBoundUS)))
 		}
 	}
 	lag(g.LagUS, "frames")
 	lag(g.ConnectLagUS, "connects")
 	if g.Lapses > 0 {
-		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late", plural(g.Lapses, "connection")))
+		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late", wording.Plural(g.Lapses, "connection")))
 	}
 	g.Limited = len(g.Why) > 0
 	return g
@@ -289,14 +290,14 @@ func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
 	if got.Asked > 0 {
 		fr.Reconnect = &Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: got.BackTime.us()}
 		if got.LastBack > got.Start {
-			fr.Reconnect.TookMS = round3(ms64(got.LastBack - got.Start))
+			fr.Reconnect.TookMS = wording.Thousandths(ms64(got.LastBack - got.Start))
 		}
 	}
 	switch {
 	case kind.unseen:
 		fr.Note = "a client that has reset cannot see what the server noticed"
 		if s := m.server; s != nil && s.ClosedByReason != nil {
-			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", plural(s.ClosedByReason["peer_reset"], "connection"))
+			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
 	case f.Kind == stallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))

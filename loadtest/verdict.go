@@ -20,7 +20,7 @@ var builtin = []struct {
 			return ""
 		}
 		text := fmt.Sprintf("%s of %s established: %s failed, %s refused",
-			wording.Grouped(c.Established), plural(c.Asked, "connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
+			wording.Grouped(c.Established), wording.Plural(c.Asked, "connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
 		if len(c.Failures) > 0 {
 			text += "; most often: " + c.Failures[0].Error
 		}
@@ -32,19 +32,19 @@ var builtin = []struct {
 		if s.Frames.Wrong == 0 {
 			return ""
 		}
-		return fmt.Sprintf("%s; the first: %s", plural(s.Frames.Wrong, "wrong answer"), s.Frames.WrongExample)
+		return fmt.Sprintf("%s; the first: %s", wording.Plural(s.Frames.Wrong, "wrong answer"), s.Frames.WrongExample)
 	}},
 	{"unanswered", func(s *Summary, _ string) string {
 		f := &s.Frames
 		if f.OldestUnansweredMS <= unansweredLimitMS {
 			return ""
 		}
-		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", plural(f.Unanswered, "frame"), msText(f.OldestUnansweredMS))
+		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", wording.Plural(f.Unanswered, "frame"), wording.Milliseconds(f.OldestUnansweredMS))
 	}},
 	{"told", func(s *Summary, _ string) string {
 		for _, t := range s.Connections.Told {
 			if t.Code != 3001 { // a server that drains is allowed to
-				return fmt.Sprintf("%s closed with %d (%s)", plural(t.Count, "connection"), t.Code, t.Meaning)
+				return fmt.Sprintf("%s closed with %d (%s)", wording.Plural(t.Count, "connection"), t.Code, t.Meaning)
 			}
 		}
 		return ""
@@ -52,7 +52,7 @@ var builtin = []struct {
 	{"not_back", func(s *Summary, _ string) string {
 		g := Gate{Metric: "not_back"}
 		if n, _ := g.count(s); n > 0 {
-			return plural(n, "connection") + " did not come back after a fault"
+			return wording.Plural(n, "connection") + " did not come back after a fault"
 		}
 		return ""
 	}},
@@ -61,7 +61,7 @@ var builtin = []struct {
 	{"late", func(s *Summary, bound string) string {
 		text := detection("noticed later than the bound of "+bound, func(d *Detection) int { return d.Late })(s, bound)
 		if text != "" && s.Detection.ErrorMS != nil {
-			text += "; the latest by " + msText(s.Detection.ErrorMS.Max)
+			text += "; the latest by " + wording.Milliseconds(s.Detection.ErrorMS.Max)
 		}
 		return text
 	}},
@@ -74,7 +74,7 @@ func closes(c *Closes, noun string) string {
 	if c.Count == 0 {
 		return ""
 	}
-	text := plural(c.Count, noun)
+	text := wording.Plural(c.Count, noun)
 	if len(c.Examples) > 0 {
 		text += "; the first: " + c.Examples[0].Text
 	}
@@ -86,7 +86,7 @@ func detection(what string, count func(*Detection) int) func(*Summary, string) s
 		if s.Detection == nil || count(s.Detection) == 0 {
 			return ""
 		}
-		return plural(count(s.Detection), "dead peer") + " " + what
+		return wording.Plural(count(s.Detection), "dead peer") + " " + what
 	}
 }
 
@@ -117,7 +117,7 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 	}
 	bound := ""
 	if s.Detection != nil {
-		bound = msText(s.Detection.BoundMS)
+		bound = wording.Milliseconds(s.Detection.BoundMS)
 	}
 	for _, rule := range builtin {
 		replaced := slices.ContainsFunc(gates, func(g Gate) bool { return g.Metric == rule.metric })
@@ -137,7 +137,7 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 // text is what was measured, with its unit.
 func (r SLOResult) text() string {
 	if r.Unit == "ms" {
-		return msText(r.Measured)
+		return wording.Milliseconds(r.Measured)
 	}
 	return wording.Grouped(int64(r.Measured))
 }

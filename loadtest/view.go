@@ -67,7 +67,7 @@ func (v *view) end() {
 func (v *view) lines(s *Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
-		row(s.Phase, "%s, %s to %s", t(s.T), plural(v.plan.Connections, "connection"), v.target),
+		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
 		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
 		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
 		row("latency", "%-24s %s  %s", ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
@@ -82,9 +82,9 @@ func (v *view) lines(s *Sample) []string {
 	}
 	lag := "on time"
 	if s.LagUS != nil {
-		lag = "late by p99 " + usText(s.LagUS.P99)
+		lag = "late by p99 " + wording.Microseconds(s.LagUS.P99)
 	}
-	return append(lines, row("generator", "%s of a core, %s", percentText(s.CPUPercent), lag))
+	return append(lines, row("generator", "%s of a core, %s", wording.Percent(s.CPUPercent), lag))
 }
 
 func row(name, format string, args ...any) string {
@@ -95,13 +95,13 @@ func threeText(d *Distribution) string {
 	if d == nil {
 		return "-"
 	}
-	return fmt.Sprintf("p50 %s  p99 %s  max %s", usText(d.P50), usText(d.P99), usText(d.Max))
+	return fmt.Sprintf("p50 %s  p99 %s  max %s", wording.Microseconds(d.P50), wording.Microseconds(d.P99), wording.Microseconds(d.Max))
 }
 
 func serverText(s *ServerSample) string {
-	text := percentText(s.CPUPercent) + " of a core, " + bytesText(float64(s.RSSBytes))
+	text := wording.Percent(s.CPUPercent) + " of a core, " + wording.Bytes(float64(s.RSSBytes))
 	if s.Connections >= 0 {
-		text = plural(s.Connections, "connection") + ", " + text
+		text = wording.Plural(s.Connections, "connection") + ", " + text
 	}
 	return text
 }
@@ -118,7 +118,7 @@ func (v *view) line(s *Sample) string {
 	}
 	fmt.Fprintf(b, ", %.0f sent, %.0f answered", s.Sent, s.Answered)
 	if s.ResponseUS != nil && s.ServiceUS != nil {
-		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", ResponseName, usText(s.ResponseUS.P99), ServiceName, usText(s.ServiceUS.P99))
+		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", ResponseName, wording.Microseconds(s.ResponseUS.P99), ServiceName, wording.Microseconds(s.ServiceUS.P99))
 	}
 	if s.Wrong > 0 {
 		fmt.Fprintf(b, ", %d wrong", s.Wrong)
@@ -126,15 +126,15 @@ func (v *view) line(s *Sample) string {
 	if s.Injected > 0 {
 		fmt.Fprintf(b, ", %d dead, %d noticed", s.Injected, s.Detected)
 	}
-	fmt.Fprintf(b, ", %s", plural(s.FalseKills, "false kill"))
+	fmt.Fprintf(b, ", %s", wording.Plural(s.FalseKills, "false kill"))
 	if s.Unexplained > 0 {
 		fmt.Fprintf(b, ", %d unexplained", s.Unexplained)
 	}
 	if s.Server != nil {
-		fmt.Fprintf(b, ", server %s", percentText(s.Server.CPUPercent))
+		fmt.Fprintf(b, ", server %s", wording.Percent(s.Server.CPUPercent))
 	}
 	if s.LagUS != nil {
-		fmt.Fprintf(b, ", generator late p99 %s", usText(s.LagUS.P99))
+		fmt.Fprintf(b, ", generator late p99 %s", wording.Microseconds(s.LagUS.P99))
 	}
 	return b.String()
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
-
-	"heartwheel/internal/wording"
 )
 
 func someView(t testing.TB) (*view, *bytes.Buffer) {
@@ -114,22 +112,6 @@ func TestSparkline(t *testing.T) {
 	} {
 		if got := sparkline(values); got != want {
 			t.Errorf("%v is %q, want %q", values, got, want)
-		}
-	}
-}
-
-func TestNumbersForPeople(t *testing.T) {
-	for got, want := range map[string]string{
-		usText(0): "0 µs", usText(0.04): "0.04 µs", usText(41): "41 µs", usText(41.26): "41.3 µs", usText(999.4): "999 µs",
-		usText(1250): "1.25 ms", usText(3.2e6): "3.2 s", usText(-41): "-41 µs",
-		msText(7500): "7500 ms", msText(12500): "12.5 s", msText(0.5): "0.5 ms",
-		bytesText(17.4e6): "17.4 MB", bytesText(999): "999 B", bytesText(2.5e9): "2.5 GB", bytesText(1500): "1.5 kB",
-		wording.Grouped(1234567): "1,234,567", wording.Grouped(-1234): "-1,234", wording.Grouped(999): "999", wording.Grouped(0): "0",
-		plural(1, "process"): "1 process", plural(2, "process"): "2 processes", plural(0, "close"): "0 closes",
-		formatCount(15000): "15k", formatCount(1000000): "1m", formatCount(15001): "15001", formatCount(0): "0",
-	} {
-		if got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
