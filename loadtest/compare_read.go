@@ -10,13 +10,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"heartwheel/internal/wording"
 )
 
-// A StoredRun is a run as its files have it.
+// A StoredRun is a run as its files have it. Not safe for concurrent use.
 type StoredRun struct {
-	Summary *Summary
-	Samples []Sample // of timeseries.ndjson; none if it is missing
-	Events  []Event  // of events.ndjson; none if it is missing
+	Summary *Summary // summary.json
+	Samples []Sample // timeseries.ndjson; none if it is missing
+	Events  []Event  // events.ndjson; none if it is missing
+
+	// In ns, for the .hgrm files; nil: not written. ReadRun leaves them nil.
+	Response, Service, Detection *hdrhistogram.Histogram
 }
 
 // maxStored bounds what is read of each file.
@@ -31,7 +38,7 @@ func ReadSummary(path string) (*Summary, error) {
 	}
 	text, err := readStored(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w; give the directory that heartwheel loadtest --out wrote, or its summary.json", file, plainCause(err))
+		return nil, fmt.Errorf("cannot read %s: %w; give the directory that heartwheel loadtest --out wrote, or its summary.json", file, wording.Cause(err))
 	}
 	var head struct {
 		Schema string `json:"schema"`
@@ -83,7 +90,7 @@ func readLines[T any](file string) ([]T, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", file, plainCause(err))
+		return nil, fmt.Errorf("cannot read %s: %w", file, wording.Cause(err))
 	}
 	var list []T
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -104,9 +111,6 @@ func readLines[T any](file string) ([]T, error) {
 	return list, nil
 }
 
-// ShortReport is the report that a run ends with.
-func ShortReport(s *Summary) string { return s.text() }
-
 // RewriteHTML writes report.html of the run in dir anew from its files, and
 // returns its path.
 func RewriteHTML(dir string) (path string, err error) {
@@ -120,7 +124,7 @@ func RewriteHTML(dir string) (path string, err error) {
 	}
 	path = filepath.Join(dir, "report.html")
 	if err := os.WriteFile(path, b.Bytes(), 0o666); err != nil {
-		return "", fmt.Errorf("cannot write %s: %w; make room, or let this user write there", path, plainCause(err))
+		return "", fmt.Errorf("cannot write %s: %w; make room, or let this user write there", path, wording.Cause(err))
 	}
 	return path, nil
 }

@@ -114,16 +114,15 @@ func TestCompareWarns(t *testing.T) {
 func TestReadRun(t *testing.T) {
 	dir := t.TempDir()
 	s, samples, events := exampleRun()
-	o := &outcome{summary: s, samples: samples, events: events}
-	if _, err := o.write(dir); err != nil {
+	if _, err := (&StoredRun{Summary: s, Samples: samples, Events: events}).Write(dir); err != nil {
 		t.Fatal(err)
 	}
 	r, err := ReadRun(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Samples) != len(samples) || len(r.Events) != len(events) || ShortReport(r.Summary) != s.text() {
-		t.Errorf("%d samples, %d events, and the report\n%s", len(r.Samples), len(r.Events), ShortReport(r.Summary))
+	if len(r.Samples) != len(samples) || len(r.Events) != len(events) || r.Summary.Text() != s.Text() {
+		t.Errorf("%d samples, %d events, and the report\n%s", len(r.Samples), len(r.Events), r.Summary.Text())
 	}
 	path, err := RewriteHTML(dir)
 	if err != nil {

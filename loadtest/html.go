@@ -349,5 +349,5 @@ func (p *page) Letter(i int) string { return faultLetter(i) }
 // Measure is a value of a gate with its unit.
 func (r SLOResult) Measure(v float64) string {
 	r.Measured = v
-	return r.text()
+	return r.MeasuredText()
 }

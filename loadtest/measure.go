@@ -37,6 +37,14 @@ func (h hist) count() int64 {
 	return h.h.TotalCount()
 }
 
+// some is the histogram, or nil if it is empty.
+func (h hist) some() *hdrhistogram.Histogram {
+	if h.count() == 0 {
+		return nil
+	}
+	return h.h
+}
+
 // take returns a copy of h and empties h.
 func (h hist) take() hist {
 	c := hist{h.h.Clone()}

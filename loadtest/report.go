@@ -10,8 +10,8 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// text is the short report for a person, the verdict first. Pure.
-func (s *Summary) text() string {
+// Text is the short report for a person, the verdict first. Pure.
+func (s *Summary) Text() string {
 	b := &strings.Builder{}
 	v := &s.Verdict
 	title := v.Word
@@ -38,7 +38,7 @@ func (s *Summary) text() string {
 		}
 		measured := "nothing measured"
 		if g.Known {
-			measured = "measured " + g.text()
+			measured = "measured " + g.MeasuredText()
 		}
 		item(b, pick(i == 0, "gates"), "%-7s %s: %s", word, g.Gate, measured)
 	}
@@ -197,4 +197,12 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, wording.Plural(env.CPUs, "core"),
 			wording.Duration(time.Duration(length*1e9).Round(100*time.Millisecond)))
 	}
+}
+
+// MeasuredText is what was measured, with its unit.
+func (r SLOResult) MeasuredText() string {
+	if r.Unit == "ms" {
+		return wording.Milliseconds(r.Measured)
+	}
+	return wording.Grouped(int64(r.Measured))
 }

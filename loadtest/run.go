@@ -58,8 +58,9 @@ type run struct {
 	results     []*result
 	latest      []tallies // by loop
 	procCPU     []int64   // by process
-	lastCPU     int64
-	ticks       int // the last second of which there are ticks
+	sampled     tallies   // of the last sample
+	lastCPU     int64     // and the processor time
+	ticks       int       // the last second of which there are ticks
 	second      second
 	samples     []Sample
 	events      []Event
@@ -109,17 +110,17 @@ func Run(o Options) (*Summary, error) {
 	r.conduct()
 	out := r.outcome()
 	r.view.end()
-	fmt.Fprint(o.Stdout, out.summary.text())
+	fmt.Fprint(o.Stdout, out.Summary.Text())
 	if r.plan.Out != "" {
-		files, err := out.write(r.plan.Out)
+		files, err := out.Write(r.plan.Out)
 		if err != nil {
-			out.summary.Errors = append(out.summary.Errors, err.Error())
-			out.summary.Verdict = decide(out.summary, r.plan.SLO, r.interrupted)
-			return out.summary, nil
+			out.Summary.Errors = append(out.Summary.Errors, err.Error())
+			out.Summary.Verdict = decide(out.Summary, r.plan.SLO, r.interrupted)
+			return out.Summary, nil
 		}
 		fmt.Fprintf(o.Stdout, "\nwritten to %s: %s\n", r.plan.Out, strings.Join(files, ", "))
 	}
-	return out.summary, nil
+	return out.Summary, nil
 }
 
 // prepareTarget starts a server if no target is given, and connects once.
@@ -356,16 +357,14 @@ func (r *run) sample(n int) {
 		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
-		tallies: t,
 	}
-	if len(r.samples) > 0 {
-		last := &r.samples[len(r.samples)-1].tallies
+	if last := &r.sampled; len(r.samples) > 0 {
 		s.Connects = float64(t.Attempts - last.Attempts)
 		s.Sent, s.Answered = float64(t.Sent-last.Sent), float64(t.Answered-last.Answered)
 	} else {
 		s.Connects, s.Sent, s.Answered, s.CPUPercent = float64(t.Attempts), float64(t.Sent), float64(t.Answered), 0
 	}
-	r.lastCPU = cpu
+	r.sampled, r.lastCPU = t, cpu
 	r.second = second{}
 	r.samples = append(r.samples, s)
 	r.view.show(&s)
@@ -383,7 +382,7 @@ func (r *run) phase(at int64) string {
 }
 
 // outcome puts everything together.
-func (r *run) outcome() *outcome {
+func (r *run) outcome() *StoredRun {
 	return summarize(&material{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
 		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),

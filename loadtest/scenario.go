@@ -64,12 +64,12 @@ func readScenarioFile(name string) ([]byte, error) {
 	do := fmt.Sprintf("give the path of a YAML file, or one of %s", wording.Choice(ScenarioNames()))
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w; %s", plainCause(err), do)
+		return nil, fmt.Errorf("cannot be read: %w; %s", wording.Cause(err), do)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxScenario+1))
 	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w; %s", plainCause(err), do)
+		return nil, fmt.Errorf("cannot be read: %w; %s", wording.Cause(err), do)
 	}
 	if len(text) > maxScenario {
 		return nil, fmt.Errorf("is larger than %d bytes; %s", maxScenario, do)

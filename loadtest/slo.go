@@ -214,10 +214,11 @@ func (g *Gate) measure(s *Summary) (float64, bool) {
 	if d == nil || d.Count == 0 {
 		return 0, false
 	}
-	return d.part(part)*unit + shift, true
+	return gatedPart(d, part)*unit + shift, true
 }
 
-func (d *Distribution) part(name string) float64 {
+// gatedPart is the part of d that is named in a gate.
+func gatedPart(d *Distribution, name string) float64 {
 	switch name {
 	case "min":
 		return d.Min

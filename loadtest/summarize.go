@@ -27,21 +27,13 @@ type material struct {
 	errors      []string
 }
 
-// An outcome is what is shown and written.
-type outcome struct {
-	summary                     *Summary
-	samples                     []Sample
-	events                      []Event
-	response, service, detected hist // for the .hgrm files; empty: not written
-}
-
 // cpuBound is the processor time of an event loop, in percent of a core, from
 // which on it has no time to be on time.
 const cpuBound = 95
 
-// summarize turns the material into the outcome. Pure: the same material gives
-// the same outcome.
-func summarize(m *material) *outcome {
+// summarize turns the material into what is shown and written. Pure: the same
+// material gives the same run.
+func summarize(m *material) *StoredRun {
 	total := mergeResults(m.results, len(m.plan.Faults))
 	s := &Summary{
 		Schema: Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
@@ -50,20 +42,20 @@ func summarize(m *material) *outcome {
 		Unexplained: Closes{total.Tallies.Unexplained, firstFew(total.Unexplained)},
 		Generator:   m.generator(total), SLO: []SLOResult{}, Errors: append([]string{}, m.errors...),
 	}
-	out := &outcome{summary: s, samples: m.samples, events: m.events}
+	out := &StoredRun{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
 		s.Response, s.Service = total.Response.latency(ResponseName), total.Service.latency(ServiceName)
-		out.response, out.service = total.Response, total.Service
+		out.Response, out.Service = total.Response.some(), total.Service.some()
 	}
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
 		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
-			out.events = slices.DeleteFunc(out.events, func(e Event) bool { return e.Kind == EventFault && e.T > s.Phases[n-1].EndS })
+			out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.Kind == EventFault && e.T > s.Phases[n-1].EndS })
 		}
-		out.detected = detectionHist(total.Faults)
-		out.events = append(out.events, faultOver(s.Detection)...)
+		out.Detection = detectionHist(total.Faults).some()
+		out.Events = append(out.Events, faultOver(s.Detection)...)
 	}
-	slices.SortStableFunc(out.events, func(a, b Event) int { return cmp.Compare(a.T, b.T) })
+	slices.SortStableFunc(out.Events, func(a, b Event) int { return cmp.Compare(a.T, b.T) })
 	for i := range m.plan.SLO {
 		s.SLO = append(s.SLO, m.plan.SLO[i].evaluate(s))
 	}

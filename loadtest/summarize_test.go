@@ -102,11 +102,11 @@ func written(t *testing.T, m *material) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	o := summarize(m)
-	names, err := o.write(dir)
+	names, err := o.Write(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]string{"report.txt": o.summary.text()}
+	all := map[string]string{"report.txt": o.Summary.Text()}
 	for _, name := range names {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -144,11 +144,11 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		m := someMaterial(t)
 		change(m)
 		o := summarize(m)
-		s := o.summary
+		s := o.Summary
 		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil || s.Verdict.Word != Invalid || s.Verdict.ExitCode != 4 {
 			t.Errorf("%s: %+v %+v", name, s.Generator, s.Verdict)
 		}
-		text := s.text()
+		text := s.Text()
 		if !strings.HasPrefix(text, "INVALID: generator-limited\n") || strings.Contains(text, ResponseName) {
 			t.Errorf("%s:\n%s", name, text)
 		}
@@ -157,7 +157,7 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		if err := os.WriteFile(old, nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		names, err := o.write(dir)
+		names, err := o.Write(dir)
 		if err != nil || slices.Contains(names, "response.hgrm") {
 			t.Errorf("%s: %v %v", name, names, err)
 		}
@@ -173,10 +173,10 @@ func TestNothingWasMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := summarize(&material{plan: p, settings: settings, start: 1, interrupted: true})
-	if o.summary.Verdict.ExitCode != 130 || o.summary.text() == "" {
-		t.Errorf("%+v", o.summary.Verdict)
+	if o.Summary.Verdict.ExitCode != 130 || o.Summary.Text() == "" {
+		t.Errorf("%+v", o.Summary.Verdict)
 	}
-	if _, err := o.write(t.TempDir()); err != nil {
+	if _, err := o.Write(t.TempDir()); err != nil {
 		t.Error(err)
 	}
 }
@@ -189,7 +189,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Symlink("/dev/full", filepath.Join(dir, "timeseries.ndjson")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := summarize(someMaterial(t)).write(dir)
+	_, err := summarize(someMaterial(t)).Write(dir)
 	if err == nil || !strings.Contains(err.Error(), "no space left on device; free some space") {
 		t.Errorf("%v", err)
 	}

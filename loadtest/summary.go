@@ -291,8 +291,6 @@ type Sample struct {
 	Wrong       int64         `json:"wrong"`
 	CPUPercent  float64       `json:"generator_cpu_percent"` // of all processes, of one core
 	Server      *ServerSample `json:"server"`
-
-	tallies tallies // that the rates of the next sample count from
 }
 
 // A ServerSample is what the server showed in that second.

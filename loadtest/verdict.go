@@ -108,7 +108,7 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 		case !r.Known:
 			reasons = append(reasons, fmt.Sprintf("gate %s: nothing was measured", r.Gate))
 		case !r.OK:
-			reasons = append(reasons, fmt.Sprintf("gate %s: measured %s", r.Gate, r.text()))
+			reasons = append(reasons, fmt.Sprintf("gate %s: measured %s", r.Gate, r.MeasuredText()))
 		}
 	}
 	word, code := Pass, 0
@@ -132,12 +132,4 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 		}
 	}
 	return Verdict{word, code, reasons}
-}
-
-// text is what was measured, with its unit.
-func (r SLOResult) text() string {
-	if r.Unit == "ms" {
-		return wording.Milliseconds(r.Measured)
-	}
-	return wording.Grouped(int64(r.Measured))
 }

@@ -83,7 +83,7 @@ it cannot be read, 2 for wrong usage.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := loadtest.ReadSummary(args[0])
 			if err == nil {
-				_, err = io.WriteString(cmd.OutOrStdout(), loadtest.ShortReport(s))
+				_, err = io.WriteString(cmd.OutOrStdout(), s.Text())
 			}
 			if err != nil {
 				return &settings.Failure{Err: err}

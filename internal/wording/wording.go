@@ -6,6 +6,7 @@ package wording
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,4 +113,14 @@ func Texts(v any) ([]string, error) {
 		return nil, errors.New("is a date; no setting takes one")
 	}
 	return nil, ErrNotPlain
+}
+
+// Cause is err without the operation and the path of an fs.PathError, for a
+// message that has them already.
+func Cause(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
 }
