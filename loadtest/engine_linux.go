@@ -11,7 +11,7 @@ import (
 // startLoops starts the job's event loops. Each takes its orders from its own
 // channel of those that are returned, and reports on out; after the last report
 // of each, done is closed.
-func startLoops(j *job, out chan<- report) (orders []chan order, done <-chan struct{}, err error) {
+func startLoops(j *job, out chan<- message) (orders []chan order, done <-chan struct{}, err error) {
 	growDescriptors(j.Plan.Connections*j.Plan.Loops/j.Of + j.Plan.Loops + 64)
 	var wg sync.WaitGroup
 	ended := make(chan struct{})

@@ -22,7 +22,7 @@ type loop struct {
 	dialer  *epoll.Dialer
 	timeout int64 // T; 0: unknown
 	in      <-chan order
-	out     chan<- report
+	out     chan<- message
 	connect ramp  // paces the connects of all loops
 	beats   pacer // paces the beats of all loops; nil: no beats
 	rand    *rand.Rand
@@ -88,7 +88,7 @@ type told struct {
 
 // newLoop makes loop index of of. The loop ends in a report on out with Result
 // or Error.
-func newLoop(p *Plan, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- report) *loop {
+func newLoop(p *Plan, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- message) *loop {
 	l := &loop{
 		plan: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
 		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
@@ -136,7 +136,7 @@ func (l *loop) run() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
-		l.out <- report{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+		l.out <- message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 		return
 	}
 	defer l.poller.Close()
@@ -147,12 +147,12 @@ func (l *loop) run() {
 		next := l.work()
 		if err := l.poll(next); err != nil {
 			l.closeAll()
-			l.out <- report{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+			l.out <- message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 			return
 		}
 	}
 	l.finish()
-	l.out <- report{Loop: l.index, Result: &l.result}
+	l.out <- message{Loop: l.index, Result: &l.result}
 }
 
 func (l *loop) takeOrders() {
@@ -220,7 +220,7 @@ func (l *loop) work() (next int64) {
 	if !l.connected && l.plan.Mode != modeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
 		l.connected = true
 		counts := l.tallies
-		l.out <- report{Loop: l.index, Connected: &counts}
+		l.out <- message{Loop: l.index, Connected: &counts}
 	}
 	return next
 }
@@ -288,7 +288,7 @@ func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
 
 // sendTick reports the second that has ended.
 func (l *loop) sendTick() {
-	l.out <- report{Loop: l.index, Tick: &tick{
+	l.out <- message{Loop: l.index, Tick: &tick{
 		N: l.ticks, Tallies: l.tallies,
 		Response: l.tickResponse.take(), Service: l.tickService.take(), Lag: l.tickLag.take(),
 		ProcCPU: processCPU(),
@@ -297,7 +297,7 @@ func (l *loop) sendTick() {
 
 // event reports what a person may want to know of.
 func (l *loop) event(at int64, kind, fault string, count int, text string) {
-	l.out <- report{Loop: l.index, Event: &Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+	l.out <- message{Loop: l.index, Event: &Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
 }
 
 // usage is the processor time used until a moment.

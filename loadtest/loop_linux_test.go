@@ -16,7 +16,7 @@ import (
 func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
 	t.Helper()
 	p := testPlan(t, append([]string{"connections", "1"}, pairs...)...)
-	l = newLoop(p, 0, 1, nil, 0, nil, make(chan report, 100))
+	l = newLoop(p, 0, 1, nil, 0, nil, make(chan message, 100))
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
 		t.Fatal(err)

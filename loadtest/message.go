@@ -15,8 +15,8 @@ type order struct {
 	Stop   bool  `json:"stop,omitempty"`   // end now, with what there is
 }
 
-// A report is what an event loop tells the run. One of its members is set.
-type report struct {
+// A message is what an event loop tells the run. One of its members is set.
+type message struct {
 	Loop      int      `json:"loop"` // over all processes
 	Tick      *tick    `json:"tick,omitempty"`
 	Event     *Event   `json:"event,omitempty"`

@@ -28,7 +28,7 @@ func Worker(in io.Reader, out io.Writer) error {
 	if err := dec.Decode(&j); err != nil {
 		return fmt.Errorf("loadtest: no job on standard input: %w; this command is for heartwheel loadtest to start", err)
 	}
-	reports := make(chan report, reportsKept)
+	reports := make(chan message, reportsKept)
 	orders, done, err := startLoops(&j, reports)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ type workerProcess struct {
 // processCrew starts a worker for every process of the plan. command makes the
 // command of a worker.
 func processCrew(j *job, command func() *exec.Cmd) (*crew, error) {
-	c := &crew{loops: j.Of, reports: make(chan report, reportsKept)}
+	c := &crew{loops: j.Of, reports: make(chan message, reportsKept)}
 	var workers []*workerProcess
 	c.kill = func() {
 		for _, w := range workers {
@@ -117,7 +117,7 @@ func processCrew(j *job, command func() *exec.Cmd) (*crew, error) {
 	return c, nil
 }
 
-func startWorker(cmd *exec.Cmd, j *job, reports chan<- report, n int) (*workerProcess, error) {
+func startWorker(cmd *exec.Cmd, j *job, reports chan<- message, n int) (*workerProcess, error) {
 	w := &workerProcess{cmd: cmd, stderr: &tail{}, done: make(chan struct{})}
 	cmd.Stderr = w.stderr
 	// A group of its own: what the terminal sends is for the run to handle.
@@ -145,12 +145,12 @@ func startWorker(cmd *exec.Cmd, j *job, reports chan<- report, n int) (*workerPr
 
 // read passes on what the worker reports until it ends. Loops that have not
 // had their last report by then are lost.
-func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- report, n int) {
+func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- message, n int) {
 	defer close(w.done)
 	ended := map[int]bool{}
 	dec := json.NewDecoder(bufio.NewReader(stdout))
 	for {
-		var r report
+		var r message
 		if err := dec.Decode(&r); err != nil {
 			break
 		}
@@ -173,7 +173,7 @@ func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- 
 	}
 	for k := first; k < first+loops; k++ {
 		if !ended[k] {
-			reports <- report{Loop: k, Lost: true, Error: text}
+			reports <- message{Loop: k, Lost: true, Error: text}
 			text = "" // once for the process
 		}
 	}

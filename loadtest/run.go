@@ -295,7 +295,7 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 }
 
 // take handles one report.
-func (r *run) take(rep report) {
+func (r *run) take(rep message) {
 	switch {
 	case rep.Tick != nil:
 		t := rep.Tick
