@@ -9,6 +9,7 @@ import (
 	"heartwheel/codec"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A faultRun is how far a fault of the plan is on a loop.
@@ -177,7 +178,7 @@ func (l *loop) dialAgain(i int32, fault uint8) {
 }
 
 // detected counts that the server has noticed a fault.
-func (l *loop) detected(c *conn, cl *closing, example CloseExample) {
+func (l *loop) detected(c *conn, cl *closing, example report.CloseExample) {
 	v := &l.victims[c.victim]
 	t := &l.result.Faults[v.fault]
 	l.tallies.Detected++

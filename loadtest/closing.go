@@ -7,6 +7,7 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A closing is what is known when the server has closed a connection. Times
@@ -80,8 +81,8 @@ func (c *closing) early() bool { return c.errorNS() < 0 }
 func (c *closing) late() bool  { return c.errorNS()-c.slack > c.bound }
 
 // describe is the close as an example.
-func (c *closing) describe(start int64, number int, how, reason string) CloseExample {
-	e := CloseExample{
+func (c *closing) describe(start int64, number int, how, reason string) report.CloseExample {
+	e := report.CloseExample{
 		AtS: since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
 		How: how, Code: c.code, Reason: reason,
 	}

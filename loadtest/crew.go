@@ -19,7 +19,7 @@ type job struct {
 // A crew is the event loops of a run, wherever they are.
 type crew struct {
 	loops   int
-	reports chan message  // from all of them; one with Result, Error or Lost is a loop's last
+	reports chan message // from all of them; one with Result, Error or Lost is a loop's last
 	order   func(order)  // to all of them; never blocks for long
 	kill    func()       // ends them at once; they may report no more
 	wait    func() error // until nothing is left of them; after the last reports

@@ -9,6 +9,7 @@ import (
 
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A queue holds the connections under way in the order in which their time is
@@ -227,7 +228,7 @@ func (l *loop) failure(i int32, at int64, text string) {
 		f = &failure{}
 		if i >= 0 {
 			f.Example = fmt.Sprintf("at %.3f s connection %d", since(l.start, at), l.number(i))
-			l.event(at, EventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
+			l.event(at, report.EventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
 		}
 		l.result.Failures[text] = f
 	}

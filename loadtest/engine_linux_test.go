@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"heartwheel/loadtest/report"
+
 	"golang.org/x/sys/unix"
 )
 
 // runs is a run with what was shown.
 type runs struct {
-	*Summary
+	*report.Summary
 	out, progress string
 }
 
@@ -126,7 +128,7 @@ func TestBeats(t *testing.T) {
 	for _, frame := range []string{"empty", "ping"} {
 		for _, phase := range []string{"uniform", "sync"} {
 			r := doRun(t, nil, "target", plain(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms", "frame", frame, "phase", phase, "loops", "2")
-			r.want(t, Pass)
+			r.want(t, report.Pass)
 			// 15 rounds, less one at the edges, and those of connecting. How many of
 			// them were answered within the second that is counted is this machine's
 			// business, but not more than there were.
@@ -182,7 +184,7 @@ func TestEcho(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"8", "60000"}, {"4", "300000"}} {
 		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight", c[0], "payload", c[1], "timeout", "1h")
-		if r.Verdict.Word != Pass && r.Verdict.Word != Invalid { // a busy loop is what it is here
+		if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid { // a busy loop is what it is here
 			t.Errorf("%v: %+v", c, r.Verdict)
 		}
 		if f := r.Frames; f.Answered < 1 || f.Wrong != 0 || f.Answered+f.Unanswered != f.Sent {
@@ -194,7 +196,7 @@ func TestEcho(t *testing.T) {
 func TestChurn(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "target", plain(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400", "duration", "1s")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	// The schedule has one at its start, and 400 a second from there on; the times
 	// are rounded. The rate of those that were made is more where the first was late.
 	most := 1.5 + 400*(r.Phases[0].EndS-r.Phases[0].StartS)
@@ -208,7 +210,7 @@ func TestChurn(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, c)
 	}), "mode", "churn", "connections", "20", "connect-rate", "100", "duration", "1s", "connect-timeout", "300ms")
-	r.want(t, Failed, "established")
+	r.want(t, report.Failed, "established")
 	var failures string
 	for _, f := range r.Connections.Failures {
 		failures += f.Error + "\n"
@@ -241,7 +243,7 @@ func TestSourcesAndResets(t *testing.T) {
 		mu.Unlock()
 		done <- struct{}{}
 	})
-	doRun(t, nil, "target", target, "timeout", "1h", "connections", "60", "duration", "300ms", "source", "127.0.3.0/29", "source", "127.0.4.1").want(t, Pass)
+	doRun(t, nil, "target", target, "timeout", "1h", "connections", "60", "duration", "300ms", "source", "127.0.3.0/29", "source", "127.0.4.1").want(t, report.Pass)
 	for range 60 {
 		<-done
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/loadtest/report"
 )
 
 // Every kind of fault against a real server in a process of its own, with
@@ -32,7 +33,7 @@ func TestFaultsAreNoticed(t *testing.T) {
 	// The bound lets every run end well in time; what is asked of the errors is below.
 	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2")
 	r := doRun(t, nil, pairs...)
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
 		t.Errorf("%+v", r.Detection)
 	}
@@ -106,29 +107,29 @@ func TestFaultsThatAreNoticedWrongly(t *testing.T) {
 		}
 	})
 	r := against(plain(t, echo), "300ms")
-	r.want(t, Failed, "4 dead peers not noticed")
+	r.want(t, report.Failed, "4 dead peers not noticed")
 	if d := r.Detection; d.Undetected != 4 || len(d.Faults[0].Examples) != 4 || d.ErrorMS != nil {
 		t.Errorf("%+v", d)
 	}
 	r = against(closing, "2300ms")
-	r.want(t, Failed, "4 dead peers noticed too early")
+	r.want(t, report.Failed, "4 dead peers noticed too early")
 	if d := r.Detection; d.Early != 4 || d.ErrorMS.P50 > -100 || d.ErrorMS.P50 < -810 {
 		t.Errorf("%+v %+v", d, d.ErrorMS)
 	}
 	r = against(closing, "300ms")
-	r.want(t, Failed, "4 dead peers noticed later than the bound of 100 ms")
+	r.want(t, report.Failed, "4 dead peers noticed later than the bound of 100 ms")
 	if d := r.Detection; d.Late != 4 || d.ErrorMS.P50 < 1180 {
 		t.Errorf("%+v %+v", d, d.ErrorMS)
 	}
 	r = against(closing, "300ms", "slo", "detect.max<=timeout+1ms")
-	r.want(t, Breached, "gate detect.max<=timeout+1ms: measured")
+	r.want(t, report.Breached, "gate detect.max<=timeout+1ms: measured")
 }
 
 func TestHerdAndReconnect(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "60", "interval", "200ms", "duration", "5s", "bound", "2s", "loops", "2",
 		"fault", "herd:50%@100ms", "fault", "silent:10@300ms,+over=200ms,+reconnect", "fault", "reset:6@400ms,+reconnect")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	for i, n := range []int{30, 10, 6} {
 		f := r.Detection.Faults[i]
 		if b := f.Reconnect; b == nil || b.Asked != n || b.Established != n || b.TimeUS.Count != int64(n) {
@@ -145,7 +146,7 @@ func TestHerdAndReconnect(t *testing.T) {
 func TestStalledServer(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault", "stall-server:2s@300ms", "fault", "silent:5@200ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if f := r.Detection.Faults[0]; !strings.Contains(f.Note, "stopped for 2s") || math.Abs(f.EndS-f.StartS-2) > 1e-6 {
 		t.Errorf("%+v", f)
 	}
@@ -161,13 +162,13 @@ func TestStalledServer(t *testing.T) {
 func TestHello(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "20", "hello-beat", "400ms", "hello-device", "d", "interval", "300ms", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if d := r.Detection; d.TimeoutMS != 1500 || d.Detected != 3 {
 		t.Errorf("%+v", d)
 	}
 	// The server beats: its beats are answered, but not by those who are silent.
 	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms", "fault", "freeze:3@100ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if r.Frames.ServerBeats < 20*5/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 || r.Connections.AtEnd != 14 {
 		t.Errorf("%+v %+v", r.Frames, r.Detection)
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/internal/epoll"
+	"heartwheel/loadtest/report"
 )
 
 // A loop drives its share of the connections: one thread, one epoll. Loop only,
@@ -297,7 +298,7 @@ func (l *loop) sendTick() {
 
 // event reports what a person may want to know of.
 func (l *loop) event(at int64, kind, fault string, count int, text string) {
-	l.out <- message{Loop: l.index, Event: &Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+	l.out <- message{Loop: l.index, Event: &report.Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
 }
 
 // usage is the processor time used until a moment.

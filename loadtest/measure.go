@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -89,12 +90,12 @@ func (h *hist) UnmarshalJSON(b []byte) error {
 }
 
 // us is the distribution in µs, or nil of nothing.
-func (h hist) us() *Distribution {
+func (h hist) us() *report.Distribution {
 	if h.count() == 0 {
 		return nil
 	}
 	at := func(p float64) float64 { return wording.Thousandths(float64(h.h.ValueAtPercentile(p)) / 1e3) }
-	return &Distribution{
+	return &report.Distribution{
 		Count: h.h.TotalCount(),
 		Min:   wording.Thousandths(float64(h.h.Min()) / 1e3),
 		Mean:  wording.Thousandths(h.h.Mean() / 1e3),
@@ -103,13 +104,13 @@ func (h hist) us() *Distribution {
 }
 
 // latency is h as a Latency with its whole spectrum, or nil of nothing.
-func (h hist) latency(name string) *Latency {
+func (h hist) latency(name string) *report.Latency {
 	if h.count() == 0 {
 		return nil
 	}
-	l := &Latency{Name: name, US: *h.us()}
+	l := &report.Latency{Name: name, US: *h.us()}
 	for _, b := range h.h.CumulativeDistributionWithTicks(5) {
-		p := SpectrumPoint{ValueUS: wording.Thousandths(float64(b.ValueAt) / 1e3), Percentile: b.Quantile, Count: b.Count}
+		p := report.SpectrumPoint{ValueUS: wording.Thousandths(float64(b.ValueAt) / 1e3), Percentile: b.Quantile, Count: b.Count}
 		if n := len(l.Spectrum); n > 0 && l.Spectrum[n-1].ValueUS == p.ValueUS {
 			l.Spectrum[n-1] = p // of points with one value the last says most
 			continue
@@ -120,7 +121,7 @@ func (h hist) latency(name string) *Latency {
 }
 
 // errorsMS is the distribution in ms of detection errors in µs. It sorts them.
-func errorsMS(us []int32) *Distribution {
+func errorsMS(us []int32) *report.Distribution {
 	if len(us) == 0 {
 		return nil
 	}
@@ -133,7 +134,7 @@ func errorsMS(us []int32) *Distribution {
 		i := int(p*float64(len(us))+0.999999) - 1
 		return wording.Thousandths(float64(us[min(max(i, 0), len(us)-1)]) / 1e3)
 	}
-	return &Distribution{
+	return &report.Distribution{
 		Count: int64(len(us)), Min: at(0), Mean: wording.Thousandths(sum / float64(len(us)) / 1e3),
 		P50: at(.5), P90: at(.9), P99: at(.99), P999: at(.999), Max: at(1),
 	}
@@ -144,7 +145,7 @@ const maxBuckets = 50
 
 // buckets counts sorted detection errors in µs into equal buckets that cover
 // them and 0 to the bound, of 1, 2 or 5 times a power of ten ms.
-func buckets(us []int32, boundMS float64) []Bucket {
+func buckets(us []int32, boundMS float64) []report.Bucket {
 	if len(us) == 0 {
 		return nil
 	}
@@ -154,14 +155,14 @@ func buckets(us []int32, boundMS float64) []Bucket {
 		width *= steps[0]
 		steps = append(steps[1:], steps[0])
 	}
-	var list []Bucket
+	var list []report.Bucket
 	edge := 0.0
 	for edge > low {
 		edge -= width
 	}
 	i := 0
 	for ; i < len(us) || edge < boundMS; edge += width {
-		b := Bucket{LowMS: edge, HighMS: edge + width}
+		b := report.Bucket{LowMS: edge, HighMS: edge + width}
 		for ; i < len(us) && float64(us[i])/1e3 < b.HighMS; i++ {
 			b.Count++
 		}

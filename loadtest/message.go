@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // An order is what the run tells every event loop. Times are of the machine's
@@ -17,13 +18,13 @@ type order struct {
 
 // A message is what an event loop tells the run. One of its members is set.
 type message struct {
-	Loop      int      `json:"loop"` // over all processes
-	Tick      *tick    `json:"tick,omitempty"`
-	Event     *Event   `json:"event,omitempty"`
-	Connected *tallies `json:"connected,omitempty"` // every connection was tried
-	Result    *result  `json:"result,omitempty"`    // the last one
-	Error     string   `json:"error,omitempty"`     // the loop could not go on
-	Lost      bool     `json:"-"`                   // no Result will come: its process has ended
+	Loop      int           `json:"loop"` // over all processes
+	Tick      *tick         `json:"tick,omitempty"`
+	Event     *report.Event `json:"event,omitempty"`
+	Connected *tallies      `json:"connected,omitempty"` // every connection was tried
+	Result    *result       `json:"result,omitempty"`    // the last one
+	Error     string        `json:"error,omitempty"`     // the loop could not go on
+	Lost      bool          `json:"-"`                   // no Result will come: its process has ended
 }
 
 // tallies are a loop's counts since the start. All of them can be added.
@@ -93,12 +94,12 @@ type result struct {
 	Told     map[int]int         `json:"told"`
 	Faults   []faultTally        `json:"faults"` // in the order of the plan
 
-	WrongExample     string         `json:"wrong_example"`
-	FalseKills       []CloseExample `json:"false_kill_examples"`
-	Unexplained      []CloseExample `json:"unexplained_examples"`
-	Unanswered       int64          `json:"unanswered"`
-	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
-	AnsweredInHold   int64          `json:"answered_in_hold"`
+	WrongExample     string                `json:"wrong_example"`
+	FalseKills       []report.CloseExample `json:"false_kill_examples"`
+	Unexplained      []report.CloseExample `json:"unexplained_examples"`
+	Unanswered       int64                 `json:"unanswered"`
+	OldestUnanswered int64                 `json:"oldest_unanswered"` // ns
+	AnsweredInHold   int64                 `json:"answered_in_hold"`
 
 	FirstConnect int64 `json:"first_connect"` // when the first and the last attempt began
 	LastConnect  int64 `json:"last_connect"`

@@ -10,6 +10,7 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A Plan is a whole run. Build makes one from what a user wrote; Validate
@@ -50,6 +51,9 @@ type Plan struct {
 	Seed   uint64        // of the choice of connections for faults
 	Out    string        // directory for the result; empty: none
 }
+
+// A Setting is one setting of a plan, as the report shows it.
+type Setting = report.Setting
 
 // The words of Mode, Phase and Frame.
 const (

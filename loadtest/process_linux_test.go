@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"heartwheel/internal/epoll"
+	"heartwheel/loadtest/report"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,7 @@ func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for _, pairs := range [][]string{{}, {"processes", "2"}} {
 		r := doRun(t, func(signals chan<- os.Signal) { signals <- os.Interrupt }, append(pairs, "connections", "20", "interval", "200ms", "duration", "1m", "fault", "garbage:2@200ms", "fault", "silent:2@50s", "bound", "1s")...)
-		r.want(t, Interrupted, "these are the figures until then")
+		r.want(t, report.Interrupted, "these are the figures until then")
 		if r.Verdict.ExitCode != 130 || r.Connections.Established != 20 || r.Frames.Answered < 20 || r.Detection.Detected != 2 || r.Detection.Undetected != 0 {
 			t.Errorf("%+v", r.Summary)
 		}
@@ -32,7 +33,7 @@ func TestInterrupt(t *testing.T) {
 func TestServerThatEnds(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "serve", "--die", "connections", "5", "interval", "200ms", "duration", "10s")
-	r.want(t, Failed, "the server ended during the run: exit status 7", "cannot go on")
+	r.want(t, report.Failed, "the server ended during the run: exit status 7", "cannot go on")
 	_, err := Run(Options{Plan: testPlan(t), Command: func(args ...string) *exec.Cmd { return command("nothing") }, Stdout: io.Discard, Progress: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "did not start: no such role nothing") {
 		t.Errorf("%v", err)
@@ -42,7 +43,7 @@ func TestServerThatEnds(t *testing.T) {
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "processes", "3", "loops", "2", "connections", "100", "interval", "200ms", "duration", "3s", "bound", "1s", "fault", "silent:10%@100ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if c := r.Connections; c.Established != 100 || c.TimeUS.Count != 100 || r.Detection.Detected != 10 || len(r.Generator.CPU) != 3 || r.Generator.RSSBytes < 3e6 {
 		t.Errorf("%+v %+v %+v", c, r.Detection, r.Generator)
 	}

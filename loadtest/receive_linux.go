@@ -10,6 +10,7 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/epoll"
+	"heartwheel/loadtest/report"
 )
 
 // maxReads is how often one connection is read before others are looked at.
@@ -243,7 +244,7 @@ func (l *loop) toldThat(i int32, c *conn, code int, reason string) {
 func (l *loop) wrong(i int32, at int64, text string) {
 	if l.tallies.Wrong++; l.tallies.Wrong == 1 {
 		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", since(l.start, at), l.number(i), text)
-		l.event(at, EventWrong, "", 1, l.result.WrongExample)
+		l.event(at, report.EventWrong, "", 1, l.result.WrongExample)
 	}
 }
 
@@ -284,21 +285,21 @@ func (l *loop) ended(i int32, c *conn, how string, at, slack int64) {
 			return
 		}
 		if l.result.Told[cl.code]++; l.result.Told[cl.code] == 1 {
-			l.event(at, EventTold, "", 1, example.Text)
+			l.event(at, report.EventTold, "", 1, example.Text)
 		}
 	case classDetected:
 		l.detected(c, &cl, example)
 	case classFalseKill:
 		if l.tallies.FalseKills++; l.tallies.FalseKills <= examples {
 			l.result.FalseKills = append(l.result.FalseKills, example)
-			l.event(at, EventFalseKill, "", 1, example.Text)
+			l.event(at, report.EventFalseKill, "", 1, example.Text)
 		}
 	case classLapse:
 		l.tallies.Lapses++
 	case classUnexplained:
 		if l.tallies.Unexplained++; l.tallies.Unexplained <= examples {
 			l.result.Unexplained = append(l.result.Unexplained, example)
-			l.event(at, EventUnexplained, "", 1, example.Text)
+			l.event(at, report.EventUnexplained, "", 1, example.Text)
 		}
 	}
 	again = false

@@ -13,13 +13,14 @@ import (
 
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // Options is what a run needs beside the plan. All of it is required, but for
 // Signals.
 type Options struct {
 	Plan     *Plan
-	Settings []Setting
+	Settings []report.Setting
 	Version  string // of heartwheel, for the report
 
 	// Command makes the command line of heartwheel with the arguments: for a
@@ -62,8 +63,8 @@ type run struct {
 	lastCPU     int64     // and the processor time
 	ticks       int       // the last second of which there are ticks
 	second      second
-	samples     []Sample
-	events      []Event
+	samples     []report.Sample
+	events      []report.Event
 	errors      []string
 }
 
@@ -74,7 +75,7 @@ type second struct{ response, service, lag hist }
 // before the first connection: a *PlanError for a plan that cannot be carried
 // out, any other for a target that cannot be tested. Afterwards everything is
 // in the Summary, with its verdict. Run waits for all that it has started.
-func Run(o Options) (*Summary, error) {
+func Run(o Options) (*report.Summary, error) {
 	r := &run{Options: o, plan: o.Plan}
 	if err := prepareOut(r.plan.Out); err != nil {
 		return nil, err
@@ -195,7 +196,7 @@ func (r *run) conduct() {
 		r.beginHold(ctx, &wg, r.start)
 		o.Hold = r.hold
 	} else {
-		r.event(0, EventPhase, "connect")
+		r.event(0, report.EventPhase, "connect")
 	}
 	r.crew.order(o)
 	r.follow(ctx, &wg)
@@ -269,11 +270,11 @@ func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 // not the loops' to do.
 func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	r.hold = at
-	r.event(at, EventPhase, "hold")
+	r.event(at, report.EventPhase, "hold")
 	for i := range r.plan.Faults {
 		f := &r.plan.Faults[i]
 		k, _ := faultKindByName(f.Kind)
-		r.events = append(r.events, Event{T: since(r.start, at+int64(f.At)), Kind: EventFault, Fault: f.Text, Text: f.Kind + ": " + k.does})
+		r.events = append(r.events, report.Event{T: since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.does})
 		if f.Kind == stallServer {
 			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
@@ -320,7 +321,7 @@ func (r *run) take(rep message) {
 	}
 	if rep.Error != "" {
 		r.errors = append(r.errors, rep.Error)
-		r.event(epoll.Monotonic(), EventError, rep.Error)
+		r.event(epoll.Monotonic(), report.EventError, rep.Error)
 	}
 	if rep.Error != "" || rep.Lost {
 		r.latest[rep.Loop].Open, r.latest[rep.Loop].Connecting = 0, 0
@@ -342,7 +343,7 @@ func (r *run) event(at int64, kind, text string) {
 	if at != 0 {
 		t = since(r.start, at)
 	}
-	r.events = append(r.events, Event{T: t, Kind: kind, Text: text})
+	r.events = append(r.events, report.Event{T: t, Kind: kind, Text: text})
 }
 
 // sample makes the sample of second n, and shows it.
@@ -352,7 +353,7 @@ func (r *run) sample(n int) {
 	for _, ns := range r.procCPU {
 		cpu += ns
 	}
-	s := Sample{
+	s := report.Sample{
 		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
 		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
@@ -382,7 +383,7 @@ func (r *run) phase(at int64) string {
 }
 
 // outcome puts everything together.
-func (r *run) outcome() *StoredRun {
+func (r *run) outcome() *report.Run {
 	return summarize(&material{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
 		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),

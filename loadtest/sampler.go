@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A sampler looks at the server from outside the protocol about every second: at
@@ -166,25 +167,25 @@ func (s *sampler) hold(begin bool) {
 }
 
 // sample is the latest look as part of a Sample; nil if there was none.
-func (s *sampler) sample() *ServerSample {
+func (s *sampler) sample() *report.ServerSample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest == nil {
 		return nil
 	}
 	l := s.latest
-	return &ServerSample{Connections: l.connections, CPUPercent: l.cpuPercent, RSSBytes: l.rss, Closed: l.closed}
+	return &report.ServerSample{Connections: l.connections, CPUPercent: l.cpuPercent, RSSBytes: l.rss, Closed: l.closed}
 }
 
 // summary is what was seen; nil if that is nothing. open is the number of
 // connections at the end of hold.
-func (s *sampler) summary() *Server {
+func (s *sampler) summary() *report.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ops == "" && len(s.pids) == 0 {
 		return nil
 	}
-	sum := &Server{Ops: s.ops, PIDs: s.pids, Samples: s.samples, ConnectionsMax: s.connMax, CPUPercentMax: s.cpuMax, RSSPeakBytes: s.rssPeak}
+	sum := &report.Server{Ops: s.ops, PIDs: s.pids, Samples: s.samples, ConnectionsMax: s.connMax, CPUPercentMax: s.cpuMax, RSSPeakBytes: s.rssPeak}
 	if s.failed != "" {
 		sum.Notes = append(sum.Notes, "the metrics could not be read: "+s.failed)
 	}

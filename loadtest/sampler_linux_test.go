@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"heartwheel/loadtest/report"
 )
 
 // The last look at the server is over before the connections are reset, however
@@ -27,7 +29,7 @@ func TestLastLookIsBeforeTheEnd(t *testing.T) {
 	}))
 	defer ops.Close()
 	r := doRun(t, nil, "target", target, "ops", ops.URL, "timeout", "1h", "connections", "5", "interval", "100ms", "duration", "800ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 	if s := r.Server; s == nil || s.RSSAfterBytes == 0 || s.ClosedByReason != nil || r.Connections.AtEnd != 5 {
 		t.Errorf("%+v", s)
 	}

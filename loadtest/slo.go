@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A Gate is one --slo: METRIC OP LIMIT.
@@ -141,8 +142,8 @@ func (g *Gate) parseTime(limit string) error {
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
 // evaluate judges the gate by the summary of a run.
-func (g *Gate) evaluate(s *Summary) SLOResult {
-	r := SLOResult{Gate: g.Text, Limit: g.Value}
+func (g *Gate) evaluate(s *report.Summary) report.SLOResult {
+	r := report.SLOResult{Gate: g.Text, Limit: g.Value}
 	if g.isTime() {
 		r.Unit = "ms"
 	}
@@ -182,14 +183,14 @@ func (g *Gate) evaluate(s *Summary) SLOResult {
 }
 
 // measure is the metric's value in s, a time in ms; false if s has none.
-func (g *Gate) measure(s *Summary) (float64, bool) {
+func (g *Gate) measure(s *report.Summary) (float64, bool) {
 	if !g.isTime() {
 		n, ok := g.count(s)
 		return float64(n), ok
 	}
 	name, part, _ := strings.Cut(g.Metric, ".")
 	var (
-		d     *Distribution
+		d     *report.Distribution
 		unit  = 1e-3 // of d in ms
 		shift float64
 	)
@@ -218,7 +219,7 @@ func (g *Gate) measure(s *Summary) (float64, bool) {
 }
 
 // gatedPart is the part of d that is named in a gate.
-func gatedPart(d *Distribution, name string) float64 {
+func gatedPart(d *report.Distribution, name string) float64 {
 	switch name {
 	case "min":
 		return d.Min
@@ -236,10 +237,10 @@ func gatedPart(d *Distribution, name string) float64 {
 	return d.Max
 }
 
-func (g *Gate) count(s *Summary) (int64, bool) {
+func (g *Gate) count(s *report.Summary) (int64, bool) {
 	d := s.Detection
 	if d == nil {
-		d = &Detection{} // without faults nothing is undetected
+		d = &report.Detection{} // without faults nothing is undetected
 	}
 	switch g.Metric {
 	case "false_kills":

@@ -3,20 +3,22 @@ package loadtest
 import (
 	"strings"
 	"testing"
+
+	"heartwheel/loadtest/report"
 )
 
-func sloSummary() *Summary {
-	return &Summary{
-		Connections: Connections{Asked: 1000, Established: 990, Failed: 7, Refused: 3, AtEnd: 900, TimeUS: &Distribution{Count: 1, P99: 1500},
-			Told: []Told{{3001, "draining", 4}, {3021, "beat too often", 2}}},
-		Frames:   Frames{Wrong: 2, Unanswered: 5},
-		Response: &Latency{US: Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999, P999: 6000, Max: 7000}},
-		Service:  &Latency{US: Distribution{Count: 10, P50: 40, P99: 100}},
-		Detection: &Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 100, Detected: 99, Undetected: 1, Early: 3, Late: 4,
-			ErrorMS: &Distribution{Count: 99, Min: 1, P50: 60, P99: 150, Max: 199.5}},
-		FalseKills:  Closes{Count: 6},
-		Unexplained: Closes{Count: 8},
-		Generator:   Generator{LagUS: &Distribution{Count: 10, P99: 900}, Lapses: 9},
+func sloSummary() *report.Summary {
+	return &report.Summary{
+		Connections: report.Connections{Asked: 1000, Established: 990, Failed: 7, Refused: 3, AtEnd: 900, TimeUS: &report.Distribution{Count: 1, P99: 1500},
+			Told: []report.Told{{Code: 3001, Meaning: "draining", Count: 4}, {Code: 3021, Meaning: "beat too often", Count: 2}}},
+		Frames:   report.Frames{Wrong: 2, Unanswered: 5},
+		Response: &report.Latency{US: report.Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999, P999: 6000, Max: 7000}},
+		Service:  &report.Latency{US: report.Distribution{Count: 10, P50: 40, P99: 100}},
+		Detection: &report.Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 100, Detected: 99, Undetected: 1, Early: 3, Late: 4,
+			ErrorMS: &report.Distribution{Count: 99, Min: 1, P50: 60, P99: 150, Max: 199.5}},
+		FalseKills:  report.Closes{Count: 6},
+		Unexplained: report.Closes{Count: 8},
+		Generator:   report.Generator{LagUS: &report.Distribution{Count: 10, P99: 900}, Lapses: 9},
 		Errors:      []string{"one"},
 	}
 }
@@ -91,7 +93,7 @@ func TestGatesOfNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := g.evaluate(&Summary{}); r.Known != known || r.OK != known {
+		if r := g.evaluate(&report.Summary{}); r.Known != known || r.OK != known {
 			t.Errorf("%q: %+v, want known and ok %v", text, r, known)
 		}
 	}

@@ -9,21 +9,22 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // material is all that a run has gathered. Times are of one monotonic clock,
 // in ns.
 type material struct {
 	plan        *Plan
-	settings    []Setting
-	environment Environment
+	settings    []report.Setting
+	environment report.Environment
 	probed      probed
 	start, hold int64 // hold is 0 if it never began
 	interrupted bool
 	results     []*result // of each loop that had one, in any order
-	server      *Server
-	samples     []Sample
-	events      []Event
+	server      *report.Server
+	samples     []report.Sample
+	events      []report.Event
 	errors      []string
 }
 
@@ -33,29 +34,29 @@ const cpuBound = 95
 
 // summarize turns the material into what is shown and written. Pure: the same
 // material gives the same run.
-func summarize(m *material) *StoredRun {
+func summarize(m *material) *report.Run {
 	total := mergeResults(m.results, len(m.plan.Faults))
-	s := &Summary{
-		Schema: Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
+	s := &report.Summary{
+		Schema: report.Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
 		Phases: m.phases(total), Connections: m.connections(total), Frames: m.frames(total),
-		FalseKills:  Closes{total.Tallies.FalseKills, firstFew(total.FalseKills)},
-		Unexplained: Closes{total.Tallies.Unexplained, firstFew(total.Unexplained)},
-		Generator:   m.generator(total), SLO: []SLOResult{}, Errors: append([]string{}, m.errors...),
+		FalseKills:  report.Closes{Count: total.Tallies.FalseKills, Examples: firstFew(total.FalseKills)},
+		Unexplained: report.Closes{Count: total.Tallies.Unexplained, Examples: firstFew(total.Unexplained)},
+		Generator:   m.generator(total), SLO: []report.SLOResult{}, Errors: append([]string{}, m.errors...),
 	}
-	out := &StoredRun{Summary: s, Samples: m.samples, Events: m.events}
+	out := &report.Run{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
-		s.Response, s.Service = total.Response.latency(ResponseName), total.Service.latency(ServiceName)
+		s.Response, s.Service = total.Response.latency(report.ResponseName), total.Service.latency(report.ServiceName)
 		out.Response, out.Service = total.Response.some(), total.Service.some()
 	}
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
 		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
-			out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.Kind == EventFault && e.T > s.Phases[n-1].EndS })
+			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool { return e.Kind == report.EventFault && e.T > s.Phases[n-1].EndS })
 		}
 		out.Detection = detectionHist(total.Faults).some()
 		out.Events = append(out.Events, faultOver(s.Detection)...)
 	}
-	slices.SortStableFunc(out.Events, func(a, b Event) int { return cmp.Compare(a.T, b.T) })
+	slices.SortStableFunc(out.Events, func(a, b report.Event) int { return cmp.Compare(a.T, b.T) })
 	for i := range m.plan.SLO {
 		s.SLO = append(s.SLO, m.plan.SLO[i].evaluate(s))
 	}
@@ -137,9 +138,9 @@ func firstText(a, b string) string {
 	return a
 }
 
-func firstFew(list []CloseExample) []CloseExample {
-	list = append([]CloseExample{}, list...)
-	slices.SortFunc(list, func(a, b CloseExample) int {
+func firstFew(list []report.CloseExample) []report.CloseExample {
+	list = append([]report.CloseExample{}, list...)
+	slices.SortFunc(list, func(a, b report.CloseExample) int {
 		return cmp.Or(cmp.Compare(a.AtS, b.AtS), cmp.Compare(a.Connection, b.Connection))
 	})
 	return list[:min(len(list), examples)]
@@ -148,8 +149,8 @@ func firstFew(list []CloseExample) []CloseExample {
 // at is a time as seconds after the start.
 func (m *material) at(t int64) float64 { return since(m.start, t) }
 
-func (m *material) phases(t *result) []Phase {
-	list := []Phase{}
+func (m *material) phases(t *result) []report.Phase {
+	list := []report.Phase{}
 	end := t.HoldEnd
 	if m.hold != 0 && end == 0 { // stopped just before it began
 		end = m.hold
@@ -159,18 +160,18 @@ func (m *material) phases(t *result) []Phase {
 		if connected == 0 {
 			connected = t.Closed
 		}
-		list = append(list, Phase{"connect", 0, max(0, m.at(connected))})
+		list = append(list, report.Phase{Name: "connect", StartS: 0, EndS: max(0, m.at(connected))})
 	}
 	if m.hold != 0 {
-		list = append(list, Phase{"hold", m.at(m.hold), m.at(max(end, m.hold))}, Phase{"close", m.at(max(end, m.hold)), m.at(max(t.Closed, end, m.hold))})
+		list = append(list, report.Phase{Name: "hold", StartS: m.at(m.hold), EndS: m.at(max(end, m.hold))}, report.Phase{Name: "close", StartS: m.at(max(end, m.hold)), EndS: m.at(max(t.Closed, end, m.hold))})
 	}
 	return list
 }
 
-func (m *material) connections(t *result) Connections {
-	c := Connections{
-		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []Failure{},
-		Refused: t.Tallies.Refused, Told: []Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
+func (m *material) connections(t *result) report.Connections {
+	c := report.Connections{
+		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []report.Failure{},
+		Refused: t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
 		RateAsked: m.plan.ConnectRate.String(), TimeUS: t.Connect.us(),
 	}
 	if m.plan.Mode == modeChurn {
@@ -178,11 +179,11 @@ func (m *material) connections(t *result) Connections {
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
 	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
-		c.Failures = append(c.Failures, Failure{text, t.Failures[text].Count, t.Failures[text].Example})
+		c.Failures = append(c.Failures, report.Failure{Error: text, Count: t.Failures[text].Count, Example: t.Failures[text].Example})
 	}
-	slices.SortStableFunc(c.Failures, func(a, b Failure) int { return b.Count - a.Count })
+	slices.SortStableFunc(c.Failures, func(a, b report.Failure) int { return b.Count - a.Count })
 	for _, code := range slices.Sorted(maps.Keys(t.Told)) {
-		c.Told = append(c.Told, Told{code, codec.Code(code).String(), t.Told[code]})
+		c.Told = append(c.Told, report.Told{Code: code, Meaning: codec.Code(code).String(), Count: t.Told[code]})
 	}
 	if took := float64(t.LastConnect-t.FirstConnect) / 1e9; took > 0 {
 		c.RateReal = math.Round(float64(t.Tallies.Attempts-1)/took*10) / 10
@@ -190,8 +191,8 @@ func (m *material) connections(t *result) Connections {
 	return c
 }
 
-func (m *material) frames(t *result) Frames {
-	f := Frames{
+func (m *material) frames(t *result) report.Frames {
+	f := report.Frames{
 		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms64(t.OldestUnanswered)),
 		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}
@@ -201,14 +202,14 @@ func (m *material) frames(t *result) Frames {
 	return f
 }
 
-func (m *material) generator(t *result) Generator {
-	g := Generator{
-		LagUS: t.Lag.us(), ConnectLagUS: t.ConnectLag.us(), CPU: []ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
+func (m *material) generator(t *result) report.Generator {
+	g := report.Generator{
+		LagUS: t.Lag.us(), ConnectLagUS: t.ConnectLag.us(), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
 		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
 	}
 	var heap int64
 	for n, p := range m.byProcess() {
-		g.CPU = append(g.CPU, ProcessCPU{n, p.ProcCPU, p.LoopCPU})
+		g.CPU = append(g.CPU, report.ProcessCPU{Process: n, CPUPercent: p.ProcCPU, LoopPercent: p.LoopCPU})
 		g.RSSBytes += p.RSS
 		heap += p.Heap
 		if p.LoopCPU >= cpuBound {
@@ -219,7 +220,7 @@ func (m *material) generator(t *result) Generator {
 	if open := t.Tallies.Open; open > 0 {
 		g.HeapPerConn = math.Round(float64(heap) / float64(open))
 	}
-	lag := func(d *Distribution, what string) {
+	lag := func(d *report.Distribution, what string) {
 		if d != nil && d.P99 > g.LagBoundUS {
 			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; use more --processes, ask for less, or free the machine of other work",
 				what, wording.Microseconds(d.P99), wording.Microseconds(g.LagBoundUS)))
@@ -245,9 +246,9 @@ func (m *material) byProcess() []result {
 	return list
 }
 
-func (m *material) detection(t *result) *Detection {
-	d := &Detection{
-		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.from, BoundMS: ms(m.plan.Bound), Faults: []FaultResult{}, Buckets: []Bucket{},
+func (m *material) detection(t *result) *report.Detection {
+	d := &report.Detection{
+		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.from, BoundMS: ms(m.plan.Bound), Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
 	}
 	var all []int32
 	for i := range m.plan.Faults {
@@ -268,10 +269,10 @@ func (m *material) detection(t *result) *Detection {
 	return d
 }
 
-func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
+func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
 	kind, _ := faultKindByName(f.Kind)
 	slices.Sort(got.Examples) // whichever loop reported first
-	fr := FaultResult{
+	fr := report.FaultResult{
 		Fault: f.Text, Kind: f.Kind, Expect: kind.expect.words(), Observable: !kind.unseen,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
 		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), examples)]...),
@@ -280,7 +281,7 @@ func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
 	if got.Asked > 0 {
-		fr.Reconnect = &Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: got.BackTime.us()}
+		fr.Reconnect = &report.Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: got.BackTime.us()}
 		if got.LastBack > got.Start {
 			fr.Reconnect.TookMS = wording.Thousandths(ms64(got.LastBack - got.Start))
 		}
@@ -315,8 +316,8 @@ func detectionHist(faults []faultTally) hist {
 }
 
 // faultOver is the events of the ends of faults.
-func faultOver(d *Detection) []Event {
-	var list []Event
+func faultOver(d *report.Detection) []report.Event {
+	var list []report.Event
 	for i := range d.Faults {
 		f := &d.Faults[i]
 		if f.EndS == 0 {
@@ -329,7 +330,7 @@ func faultOver(d *Detection) []Event {
 		if f.Reconnect != nil {
 			text += fmt.Sprintf("; %s of %s back", wording.Grouped(f.Reconnect.Established), wording.Grouped(f.Reconnect.Asked))
 		}
-		list = append(list, Event{T: f.EndS, Kind: EventFaultOver, Fault: f.Fault, Count: f.Injected, Text: text})
+		list = append(list, report.Event{T: f.EndS, Kind: report.EventFaultOver, Fault: f.Fault, Count: f.Injected, Text: text})
 	}
 	return list
 }

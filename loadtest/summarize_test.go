@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heartwheel/loadtest/report"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -49,16 +51,16 @@ func someMaterial(t testing.TB) *material {
 	m := &material{
 		plan: p, settings: settings, start: 100 * second, hold: 101 * second,
 		probed: probed{timeout: 7500 * time.Millisecond, from: "WELCOME"},
-		environment: Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2, MemoryBytes: 24 << 30,
+		environment: report.Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2, MemoryBytes: 24 << 30,
 			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
-		server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000, CPUPercent: 12.3, CPUPercentMax: 45.6,
+		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000, CPUPercent: 12.3, CPUPercentMax: 45.6,
 			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000, KernelBytesPerSocket: 4000,
 			ClosedByReason: map[string]int64{"peer_reset": 25, "idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
-		events: []Event{
-			{T: 0, Kind: EventPhase, Text: "connect"}, {T: 1, Kind: EventPhase, Text: "hold"}, {T: 3, Kind: EventFault, Fault: "silent:10%@2s", Text: "silent"},
-			{T: 99, Kind: EventFault, Text: "after the end"},
+		events: []report.Event{
+			{T: 0, Kind: report.EventPhase, Text: "connect"}, {T: 1, Kind: report.EventPhase, Text: "hold"}, {T: 3, Kind: report.EventFault, Fault: "silent:10%@2s", Text: "silent"},
+			{T: 99, Kind: report.EventFault, Text: "after the end"},
 		},
-		samples: []Sample{{T: 1, Phase: "hold", Connections: 1000, ResponseUS: &Distribution{Count: 1, P99: 80}, Server: &ServerSample{Connections: 1000, CPUPercent: 10}}},
+		samples: []report.Sample{{T: 1, Phase: "hold", Connections: 1000, ResponseUS: &report.Distribution{Count: 1, P99: 80}, Server: &report.ServerSample{Connections: 1000, CPUPercent: 10}}},
 	}
 	for k := range 2 {
 		r := &result{
@@ -77,7 +79,7 @@ func someMaterial(t testing.TB) *material {
 			},
 		}
 		if k == 1 {
-			r.FalseKills = []CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
+			r.FalseKills = []report.CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
 		}
 		for i := range int64(1900) {
 			r.Response.record(40_000 + i*100)
@@ -145,11 +147,11 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		change(m)
 		o := summarize(m)
 		s := o.Summary
-		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil || s.Verdict.Word != Invalid || s.Verdict.ExitCode != 4 {
+		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil || s.Verdict.Word != report.Invalid || s.Verdict.ExitCode != 4 {
 			t.Errorf("%s: %+v %+v", name, s.Generator, s.Verdict)
 		}
 		text := s.Text()
-		if !strings.HasPrefix(text, "INVALID: generator-limited\n") || strings.Contains(text, ResponseName) {
+		if !strings.HasPrefix(text, "INVALID: generator-limited\n") || strings.Contains(text, report.ResponseName) {
 			t.Errorf("%s:\n%s", name, text)
 		}
 		dir := t.TempDir()

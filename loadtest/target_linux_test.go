@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/loadtest/report"
 )
 
 // answering is a plain server that answers each frame with what answer makes
@@ -100,7 +101,7 @@ func TestAnswersInPieces(t *testing.T) {
 		}
 	})
 	for _, frame := range []string{"empty", "ping"} {
-		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame", frame).want(t, Pass)
+		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame", frame).want(t, report.Pass)
 	}
 }
 
@@ -143,7 +144,7 @@ func TestConnectionsThatFail(t *testing.T) {
 		return nil
 	})
 	r := doRun(t, nil, "target", closer, "connections", "10", "interval", "100ms", "duration", "500ms")
-	r.want(t, Failed, "5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
+	r.want(t, report.Failed, "5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
 	if c := r.Connections; c.Failures[0].Example == "" || c.AtEnd != 5 {
 		t.Errorf("%+v", c)
 	}
@@ -155,18 +156,18 @@ func TestConnectionsThatFail(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 	})
 	r = doRun(t, nil, "target", mute, "connections", "10", "hello", "true", "duration", "500ms", "connect-timeout", "200ms")
-	r.want(t, Failed, "none of 10 connections was established")
+	r.want(t, report.Failed, "none of 10 connections was established")
 	if f := r.Connections.Failures; len(f) != 1 || f[0].Error != "no WELCOME within 200ms" || f[0].Count != 10 {
 		t.Errorf("%+v", f)
 	}
 	// A server at its limit: the probe is one too while it lasts.
 	r = doRun(t, nil, "serve", "--small", "connections", "60", "interval", "100ms", "duration", "500ms")
-	r.want(t, Failed, "established")
+	r.want(t, report.Failed, "established")
 	if c := r.Connections; c.Refused != 10 || c.Established != 50 || c.AtEnd != 50 || r.FalseKills.Count != 0 {
 		t.Errorf("%+v %+v", c, r.FalseKills)
 	}
 	r = doRun(t, nil, "target", closer, "connections", "2", "duration", "300ms", "source", "192.0.2.1")
-	r.want(t, Failed, "none of 2 connections was established")
+	r.want(t, report.Failed, "none of 2 connections was established")
 	if f := r.Connections.Failures; len(f) != 1 || !strings.Contains(f[0].Error, "give --source addresses of this machine") {
 		t.Errorf("%+v", f)
 	}
@@ -187,7 +188,7 @@ func TestProbeLeavesItsPlace(t *testing.T) {
 		open.Add(-1)
 	})
 	r := doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "300ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 }
 
 // A server that closes live connections, in several ways.
@@ -203,11 +204,11 @@ func TestCloses(t *testing.T) {
 		kills, told int
 		unexplained int
 	}{
-		{"without a word", nil, "1h", Failed, "2 false kills; the first: at ", 2, 0, 0},
-		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
-		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", Pass, "", 0, 2, 0},
-		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", Failed, "2 connections closed with 3021", 0, 2, 0},
-		{"T unknown", nil, "", Failed, "2 unexplained closes", 0, 0, 2},
+		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0},
+		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
+		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "", 0, 2, 0},
+		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed, "2 connections closed with 3021", 0, 2, 0},
+		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2},
 	} {
 		target := plain(t, func(n int, conn *net.TCPConn) {
 			if n%2 == 0 { // the probe, and half of the others
@@ -254,6 +255,6 @@ func TestNoAnswerAtTheEnd(t *testing.T) {
 			return b
 		})
 		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms", "frame", frame)
-		r.want(t, Failed, "frames had no answer at the end; the oldest waited for")
+		r.want(t, report.Failed, "frames had no answer at the end; the oldest waited for")
 	}
 }

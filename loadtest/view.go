@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 // A view shows a run while it lasts: a few lines that are redrawn in place on
@@ -30,7 +31,7 @@ func newView(r *run) *view {
 }
 
 // show shows the second that has ended.
-func (v *view) show(s *Sample) {
+func (v *view) show(s *report.Sample) {
 	p99 := 0.0
 	if s.ResponseUS != nil {
 		p99 = s.ResponseUS.P99
@@ -64,14 +65,14 @@ func (v *view) end() {
 }
 
 // lines is the live view. Pure.
-func (v *view) lines(s *Sample) []string {
+func (v *view) lines(s *report.Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
 		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
 		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
 		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
-		row("latency", "%-24s %s  %s", ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
-		row("", "%-24s %s", ServiceName, threeText(s.ServiceUS)),
+		row("latency", "%-24s %s  %s", report.ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
+		row("", "%-24s %s", report.ServiceName, threeText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
 		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected), wording.Grouped(s.Detected)))
@@ -91,14 +92,14 @@ func row(name, format string, args ...any) string {
 	return fmt.Sprintf("%-12s "+format, append([]any{name}, args...)...)
 }
 
-func threeText(d *Distribution) string {
+func threeText(d *report.Distribution) string {
 	if d == nil {
 		return "-"
 	}
 	return fmt.Sprintf("p50 %s  p99 %s  max %s", wording.Microseconds(d.P50), wording.Microseconds(d.P99), wording.Microseconds(d.Max))
 }
 
-func serverText(s *ServerSample) string {
+func serverText(s *report.ServerSample) string {
 	text := wording.Percent(s.CPUPercent) + " of a core, " + wording.Bytes(float64(s.RSSBytes))
 	if s.Connections >= 0 {
 		text = wording.Plural(s.Connections, "connection") + ", " + text
@@ -107,7 +108,7 @@ func serverText(s *ServerSample) string {
 }
 
 // line is the same in one line, for a log. Pure.
-func (v *view) line(s *Sample) string {
+func (v *view) line(s *report.Sample) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%.0fs %s: %d connections", s.T, s.Phase, s.Connections)
 	if s.Connecting > 0 {
@@ -118,7 +119,7 @@ func (v *view) line(s *Sample) string {
 	}
 	fmt.Fprintf(b, ", %.0f sent, %.0f answered", s.Sent, s.Answered)
 	if s.ResponseUS != nil && s.ServiceUS != nil {
-		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", ResponseName, wording.Microseconds(s.ResponseUS.P99), ServiceName, wording.Microseconds(s.ServiceUS.P99))
+		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", report.ResponseName, wording.Microseconds(s.ResponseUS.P99), report.ServiceName, wording.Microseconds(s.ServiceUS.P99))
 	}
 	if s.Wrong > 0 {
 		fmt.Fprintf(b, ", %d wrong", s.Wrong)

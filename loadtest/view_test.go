@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"heartwheel/loadtest/report"
 )
 
 func someView(t testing.TB) (*view, *bytes.Buffer) {
@@ -12,14 +14,16 @@ func someView(t testing.TB) (*view, *bytes.Buffer) {
 	return &view{w: b, target: "tcp://127.0.0.1:9000", plan: testPlan(t, "fault", "silent:10%@1s"), width: 200}, b
 }
 
-func someSamples() []Sample {
-	us := func(v float64) *Distribution { return &Distribution{Count: 1, P50: v, P99: 2 * v, Max: 3 * v} }
-	return []Sample{
+func someSamples() []report.Sample {
+	us := func(v float64) *report.Distribution {
+		return &report.Distribution{Count: 1, P50: v, P99: 2 * v, Max: 3 * v}
+	}
+	return []report.Sample{
 		{T: 1, Phase: "connect", Connections: 700, Connecting: 12, Connects: 712},
 		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41), ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
-			Server: &ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
+			Server: &report.ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
 		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100), ServiceUS: us(3800), LagUS: us(9), Injected: 1500, Detected: 1320,
-			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &ServerSample{Connections: -1, CPUPercent: 21.2, RSSBytes: 33e6}},
+			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &report.ServerSample{Connections: -1, CPUPercent: 21.2, RSSBytes: 33e6}},
 	}
 }
 

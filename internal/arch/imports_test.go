@@ -44,7 +44,9 @@ var packageRules = map[string]packageRule{
 	"server":       {own: []string{"codec", "wheel"}, thirdParty: true},
 	"client":       {own: []string{"codec"}},
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest":     {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"}, thirdParty: true},
+	"loadtest": {own: []string{"codec", "loadtest/report", "internal/epoll", "internal/timerslack", "internal/wording"},
+		thirdParty: true},
+	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/settings": {own: []string{"internal/wording", "server"}, thirdParty: true},
 	"internal/handover": {
@@ -243,6 +245,7 @@ func TestImportRulesFind(t *testing.T) {
 		{"client/x.go", `import "heartwheel/server"`, "client does not import heartwheel/server"},
 		{"gateway/x.go", `import "heartwheel/client"`, "gateway does not import heartwheel/client"},
 		{"loadtest/x.go", `import "heartwheel/server"`, "loadtest does not import heartwheel/server"},
+		{"loadtest/report/x.go", `import "heartwheel/loadtest"`, "loadtest/report does not import heartwheel/loadtest"},
 		{"internal/epoll/x.go", `import "heartwheel/codec"`, "internal/epoll does not import heartwheel/codec"},
 		{"internal/doctor/x.go", `import "heartwheel/codec"`, "internal/doctor does not import heartwheel/codec"},
 		{"x.go", `import "heartwheel/bench"`, "nothing imports bench"},

@@ -16,6 +16,7 @@ import (
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
+	"heartwheel/loadtest/report"
 	"heartwheel/server"
 )
 
@@ -30,8 +31,8 @@ a target it starts "heartwheel serve" and tests that.
 
 A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
-"` + loadtest.ResponseName + `" is measured from the time a frame was due,
-"` + loadtest.ServiceName + `" from the time it was sent. If the generator itself was
+"` + report.ResponseName + `" is measured from the time a frame was due,
+"` + report.ServiceName + `" from the time it was sent. If the generator itself was
 late, the run is invalid and has neither.
 
 -f takes a scenario: a YAML file with a line "key: value" for any of these

@@ -1,4 +1,4 @@
-package loadtest
+package report
 
 import (
 	"bytes"
@@ -114,10 +114,10 @@ func TestCompareWarns(t *testing.T) {
 func TestReadRun(t *testing.T) {
 	dir := t.TempDir()
 	s, samples, events := exampleRun()
-	if _, err := (&StoredRun{Summary: s, Samples: samples, Events: events}).Write(dir); err != nil {
+	if _, err := (&Run{Summary: s, Samples: samples, Events: events}).Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	r, err := ReadRun(dir)
+	r, err := Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestReadRunErrors(t *testing.T) {
 				}
 			}
 		}
-		if _, err := ReadRun(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Read(dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package loadtest
+package report
 
 import (
 	"bytes"
@@ -6,8 +6,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -18,6 +21,29 @@ import (
 
 // evil is text that a hostile server could make appear in a report.
 const evil = "</script><script>document.title='broken into'</script><img src=x onerror=\"document.title='broken into'\"><!-- \u2028 {{.}} 'q' \"q\" &amp;"
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares got with a file below testdata.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what it was; if that is right, run the test with -update. Now:\n%s", name, got)
+	}
+}
 
 func exampleDistribution(unit float64, count int64) *Distribution {
 	return &Distribution{Count: count, Min: wording.Thousandths(20 * unit), Mean: wording.Thousandths(65 * unit), P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit), P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}

@@ -1,4 +1,4 @@
-package loadtest
+package report
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 
 // Write writes all files into dir and returns their names. The error says what
 // to do.
-func (r *StoredRun) Write(dir string) (names []string, err error) {
+func (r *Run) Write(dir string) (names []string, err error) {
 	for _, file := range []struct {
 		name  string
 		skip  bool
@@ -67,7 +67,7 @@ func writeFile(path string, write func(w io.Writer) error) error {
 	return fmt.Errorf("cannot write %s: %w; %s", path, wording.Cause(err), do)
 }
 
-func (r *StoredRun) writeSummary(w io.Writer) error {
+func (r *Run) writeSummary(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)

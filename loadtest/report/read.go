@@ -1,4 +1,4 @@
-package loadtest
+package report
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 )
 
 // A StoredRun is a run as its files have it. Not safe for concurrent use.
-type StoredRun struct {
+type Run struct {
 	Summary *Summary // summary.json
 	Samples []Sample // timeseries.ndjson; none if it is missing
 	Events  []Event  // events.ndjson; none if it is missing
@@ -70,12 +70,12 @@ func readStored(file string) ([]byte, error) {
 }
 
 // ReadRun reads all files of a run from the directory that --out named.
-func ReadRun(dir string) (*StoredRun, error) {
+func Read(dir string) (*Run, error) {
 	s, err := ReadSummary(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &StoredRun{Summary: s}
+	r := &Run{Summary: s}
 	if r.Samples, err = readLines[Sample](filepath.Join(dir, "timeseries.ndjson")); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func readLines[T any](file string) ([]T, error) {
 // RewriteHTML writes report.html of the run in dir anew from its files, and
 // returns its path.
 func RewriteHTML(dir string) (path string, err error) {
-	r, err := ReadRun(dir)
+	r, err := Read(dir)
 	if err != nil {
 		return "", err
 	}

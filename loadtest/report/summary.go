@@ -1,4 +1,4 @@
-package loadtest
+package report
 
 // Schema names the form of summary.json. A change that a reader of the older
 // form would get wrong makes it /2; members may be added without.
