@@ -9,7 +9,6 @@ import (
 	"heartwheel/codec"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
-	"heartwheel/loadtest/report"
 )
 
 // A faultRun is how far a fault of the plan is on a loop.
@@ -41,7 +40,7 @@ func (l *loop) fault(now int64) (next int64) {
 	next = never64
 	for fi := range l.plan.Faults {
 		f, run := &l.plan.Faults[fi], &l.faults[fi]
-		if f.Kind == stallServer || run.begun && run.next == len(run.list) {
+		if f.Kind == StallServer || run.begun && run.next == len(run.list) {
 			continue
 		}
 		at := l.hold + int64(f.At)
@@ -74,7 +73,7 @@ const never64 = int64(math.MaxInt64)
 
 // choose picks the connections that the fault takes: at random, but the same
 // ones for the same seed, among those that are up and without a fault.
-func (l *loop) choose(f *Fault) []int32 {
+func (l *loop) choose(f *fault) []int32 {
 	var able []int32
 	for i := range l.conns {
 		if c := &l.conns[i]; c.state == stateUp && c.victim < 0 && c.flags&(flagPending|flagTold) == 0 {
@@ -105,15 +104,15 @@ func (l *loop) inject(i int32, fault uint8) {
 		t.Start = now
 	}
 	t.End = max(t.End, now)
-	kind, _ := faultKindByName(f.Kind)
-	if kind.expect == expectNothing { // a herd
+	kind, _ := FaultKindByName(f.Kind)
+	if kind.Expect == expectNothing { // a herd
 		l.closeConn(i)
 		l.dialAgain(i, fault)
 		return
 	}
 	t.Injected++
 	l.tallies.Injected++
-	if kind.unseen { // reset: nothing more is to be seen
+	if kind.Unobservable { // reset: nothing more is to be seen
 		l.closeConn(i)
 		if f.Reconnect {
 			l.dialAgain(i, fault)
@@ -121,7 +120,7 @@ func (l *loop) inject(i int32, fault uint8) {
 		return
 	}
 	c.victim = int32(len(l.victims))
-	v := victim{conn: i, fault: fault, start: now, expect: kind.expect.after(now, c.lastFrame, l.timeout, int64(l.plan.PartialTimeout))}
+	v := victim{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout, int64(l.plan.PartialTimeout))}
 	fd := int(c.fd)
 	// An error is that of a connection which the server has just closed: the
 	// event for it comes.
@@ -178,7 +177,7 @@ func (l *loop) dialAgain(i int32, fault uint8) {
 }
 
 // detected counts that the server has noticed a fault.
-func (l *loop) detected(c *conn, cl *closing, example report.CloseExample) {
+func (l *loop) detected(c *conn, cl *closing, example closeExample) {
 	v := &l.victims[c.victim]
 	t := &l.result.Faults[v.fault]
 	l.tallies.Detected++
@@ -199,7 +198,7 @@ func (l *loop) detected(c *conn, cl *closing, example report.CloseExample) {
 // plan.
 func (l *loop) stalled(from, to int64) (ns int64) {
 	for i := range l.plan.Faults {
-		if f := &l.plan.Faults[i]; f.Kind == stallServer && l.hold != 0 {
+		if f := &l.plan.Faults[i]; f.Kind == StallServer && l.hold != 0 {
 			begin := l.hold + int64(f.At)
 			ns += max(0, min(to, begin+int64(f.For))-max(from, begin))
 		}

@@ -7,7 +7,6 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
-	"heartwheel/loadtest/report"
 )
 
 // A closing is what is known when the server has closed a connection. Times
@@ -81,8 +80,8 @@ func (c *closing) early() bool { return c.errorNS() < 0 }
 func (c *closing) late() bool  { return c.errorNS()-c.slack > c.bound }
 
 // describe is the close as an example.
-func (c *closing) describe(start int64, number int, how, reason string) report.CloseExample {
-	e := report.CloseExample{
+func (c *closing) describe(start int64, number int, how, reason string) closeExample {
+	e := closeExample{
 		AtS: since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
 		How: how, Code: c.code, Reason: reason,
 	}
@@ -94,4 +93,15 @@ func (c *closing) describe(start int64, number int, how, reason string) report.C
 		e.Text += fmt.Sprintf(", told %d (%s)", c.code, codec.Code(c.code))
 	}
 	return e
+}
+
+// A closeExample is one close by the server.
+type closeExample struct {
+	AtS        float64 `json:"at_s"`       // since the start
+	Connection int     `json:"connection"` // its number in the load, from 0
+	SilentMS   float64 `json:"silent_ms"`  // since the last byte that was sent on it
+	How        string  `json:"how"`        // "end of stream", "reset" or an error
+	Code       int     `json:"code"`       // of a CLOSE or GOAWAY that came before; 0: none
+	Reason     string  `json:"reason"`     // that came with the code
+	Text       string  `json:"text"`       // all of it as a sentence
 }

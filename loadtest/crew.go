@@ -2,13 +2,14 @@ package loadtest
 
 import (
 	"net/netip"
+	"os/exec"
 	"time"
 )
 
 // A job is what one process of the generator has to do. It travels to worker
 // processes as JSON.
 type job struct {
-	Plan    Plan           `json:"plan"`
+	Load    Load           `json:"load"`
 	First   int            `json:"first"` // the index of its first event loop
 	Of      int            `json:"of"`    // event loops over all processes
 	Target  netip.AddrPort `json:"target"`
@@ -16,32 +17,55 @@ type job struct {
 	Timeout time.Duration  `json:"timeout"` // T; 0: unknown
 }
 
-// A crew is the event loops of a run, wherever they are.
-type crew struct {
-	loops   int
-	reports chan message // from all of them; one with Result, Error or Lost is a loop's last
-	order   func(order)  // to all of them; never blocks for long
-	kill    func()       // ends them at once; they may report no more
-	wait    func() error // until nothing is left of them; after the last reports
+// A Generator is the event loops of a run, in this process or in worker
+// processes. Its methods are for one goroutine.
+type Generator struct {
+	loops    int
+	messages chan message // the last one of a loop has Result, Error or Lost
+	send     func(order)
+	kill     func()
+	wait     func()
 }
 
-// reportsKept is how many reports may wait for the run to take them: an event
-// loop must not wait for a person's terminal.
-const reportsKept = 4096
+// messagesKept is how many messages may wait for the run to read them: an event
+// loop must not wait for a terminal.
+const messagesKept = 4096
 
-// localCrew is the loops of a generator of one process: this one.
-func localCrew(j *job) (*crew, error) {
-	c := &crew{loops: j.Of, reports: make(chan message, reportsKept)}
-	orders, done, err := startLoops(j, c.reports)
+// Start starts the event loops of the load: in this process, or in worker
+// processes if it has several. command makes the command line of a worker, which
+// calls Worker. The loops wait for an order with Start.
+func startCrew(j *job, command func() *exec.Cmd) (*Generator, error) {
+	if j.Load.Processes > 1 {
+		return startProcesses(j, command)
+	}
+	g := &Generator{loops: j.Of, messages: make(chan message, messagesKept)}
+	orders, done, err := startLoops(j, g.messages)
 	if err != nil {
 		return nil, err
 	}
-	c.order = func(o order) {
+	g.send = func(o order) {
 		for _, in := range orders {
 			in <- o // holds more orders than there are in a run
 		}
 	}
-	c.kill = func() { c.order(order{Stop: true}) }
-	c.wait = func() error { <-done; return nil }
-	return c, nil
+	g.kill = func() { g.send(order{Stop: true}) }
+	g.wait = func() { <-done }
+	return g, nil
 }
+
+// Loops is the number of event loops.
+func (g *Generator) Loops() int { return g.loops }
+
+// Messages are those of all loops. The last one of a loop has Result, Error or
+// Lost.
+func (g *Generator) Messages() <-chan message { return g.messages }
+
+// Send sends an order to all loops. It never blocks for long.
+func (g *Generator) Send(o order) { g.send(o) }
+
+// Kill ends the loops at once; they may send no more.
+func (g *Generator) Kill() { g.kill() }
+
+// Wait waits until nothing of the loops is left: call it after their last
+// messages, or after Kill.
+func (g *Generator) Wait() { g.wait() }

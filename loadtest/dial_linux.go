@@ -9,7 +9,6 @@ import (
 
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
-	"heartwheel/loadtest/report"
 )
 
 // A queue holds the connections under way in the order in which their time is
@@ -35,7 +34,7 @@ func (q *queue) push(o opening) {
 
 // connectDue begins the connects that are due, and returns when the next is.
 func (l *loop) connectDue(now int64) (next int64) {
-	churn := l.plan.Mode == modeChurn
+	churn := l.plan.Mode == ModeChurn
 	for range maxConnects {
 		if !churn && l.asked == int64(len(l.conns)) {
 			return now + idle
@@ -122,7 +121,7 @@ func (l *loop) opened(i int32, c *conn, at int64) bool {
 	c.state = stateHello
 	hello := l.hello
 	if hello == nil {
-		hello = appendHello(nil, l.plan, l.number(i))
+		hello = l.plan.AppendHello(nil, l.number(i))
 	}
 	l.write(i, c, hello, epoll.Monotonic())
 	return true
@@ -145,9 +144,9 @@ func (l *loop) up(i int32, c *conn, at int64) {
 		l.result.Connect.record(took)
 	}
 	switch {
-	case l.plan.Mode == modeChurn:
+	case l.plan.Mode == ModeChurn:
 		l.sendBeat(i, c, at)
-	case l.plan.Mode == modeEcho && l.inHold(at):
+	case l.plan.Mode == ModeEcho && l.inHold(at):
 		l.sendEcho(i, l.plan.Inflight, at)
 	}
 }
@@ -181,7 +180,7 @@ func (l *loop) expire(now int64) (next int64) {
 	for ; q.head < len(q.entries); q.head++ {
 		o := q.entries[q.head]
 		c := &l.conns[o.conn]
-		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.plan.Mode != modeChurn || c.state == stateClosed {
+		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.plan.Mode != ModeChurn || c.state == stateClosed {
 			continue
 		}
 		if o.at > now {
@@ -228,7 +227,7 @@ func (l *loop) failure(i int32, at int64, text string) {
 		f = &failure{}
 		if i >= 0 {
 			f.Example = fmt.Sprintf("at %.3f s connection %d", since(l.start, at), l.number(i))
-			l.event(at, report.EventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
+			l.event(at, eventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
 		}
 		l.result.Failures[text] = f
 	}
@@ -258,7 +257,7 @@ func (l *loop) closeConn(i int32) {
 		delete(l.told, i)
 	}
 	c.state, c.fd, c.flags = stateClosed, -1, 0
-	if l.plan.Mode == modeChurn {
+	if l.plan.Mode == ModeChurn {
 		l.free = append(l.free, i)
 	}
 }

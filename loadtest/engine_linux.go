@@ -12,13 +12,13 @@ import (
 // channel of those that are returned, and reports on out; after the last report
 // of each, done is closed.
 func startLoops(j *job, out chan<- message) (orders []chan order, done <-chan struct{}, err error) {
-	growDescriptors(j.Plan.Connections*j.Plan.Loops/j.Of + j.Plan.Loops + 64)
+	growDescriptors(j.Load.Connections*j.Load.Loops/j.Of + j.Load.Loops + 64)
 	var wg sync.WaitGroup
 	ended := make(chan struct{})
-	for k := range j.Plan.Loops {
+	for k := range j.Load.Loops {
 		in := make(chan order, 8)
 		orders = append(orders, in)
-		l := newLoop(&j.Plan, j.First+k, j.Of, epoll.NewDialer(j.Target, j.Sources), j.Timeout, in, out)
+		l := newLoop(&j.Load, j.First+k, j.Of, epoll.NewDialer(j.Target, j.Sources), j.Timeout, in, out)
 		wg.Go(l.run)
 	}
 	go func() { wg.Wait(); close(ended) }()

@@ -182,6 +182,10 @@ func TestWhatFaultsDo(t *testing.T) {
 		err   error
 		stuck bool // it does not read either
 	}
+	half := codec.AppendPing(nil, make([]byte, 16))[:11] // of 21 bytes
+	dripped := []byte{0x00, 0x00, 0xfd, 0xe8}            // DATA of 65,000 bytes
+	garbage := []byte{0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef}
+	large := []byte{0x00, 0xff, 0xff, 0xff}
 	for kind, want := range map[string]func(s seen) bool{
 		"silent":  func(s seen) bool { return len(s.bytes) == 0 && !s.stuck },
 		"freeze":  func(s seen) bool { return len(s.bytes) == 0 && s.stuck },

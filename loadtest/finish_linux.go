@@ -6,7 +6,6 @@ import (
 
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
-	"heartwheel/loadtest/report"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +43,7 @@ func (l *loop) judgeRest(now int64) {
 		t.End = max(t.End, now)
 		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(ms64(now-v.expect)))
 		if len(t.Examples) < examples {
-			l.event(now, report.EventUndetected, l.plan.Faults[v.fault].Text, 1, text)
+			l.event(now, eventUndetected, l.plan.Faults[v.fault].Text, 1, text)
 		}
 		l.note(t, text)
 	}

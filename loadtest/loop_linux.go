@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/internal/epoll"
-	"heartwheel/loadtest/report"
 )
 
 // A loop drives its share of the connections: one thread, one epoll. Loop only,
 // all of it, but for the channels. Times are in ns of clock.
 type loop struct {
 	// static after construction
-	plan    *Plan
+	plan    *Load
 	index   int // of this loop among all
 	of      int // loops there are, over all processes
 	dialer  *epoll.Dialer
@@ -34,7 +33,7 @@ type loop struct {
 	poller  *epoll.Poller
 	buf     []byte // what was read
 	frame   []byte // what is written
-	stamp   [stampSize]byte
+	stamp   [MinPayload]byte
 	conns   []conn
 	free    []int32 // churn: conns without a socket
 	rest    map[int32][]byte
@@ -89,7 +88,7 @@ type told struct {
 
 // newLoop makes loop index of of. The loop ends in a report on out with Result
 // or Error.
-func newLoop(p *Plan, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- message) *loop {
+func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- message) *loop {
 	l := &loop{
 		plan: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
 		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
@@ -101,21 +100,21 @@ func newLoop(p *Plan, index, of int, dialer *epoll.Dialer, timeout time.Duration
 	for i := range l.conns {
 		l.conns[i].victim = -1
 	}
-	if p.Mode == modeChurn {
+	if p.Mode == ModeChurn {
 		for i := len(l.conns) - 1; i >= 0; i-- {
 			l.free = append(l.free, int32(i))
 		}
 	} else if !p.serverBeats() {
 		l.beats = p.beats()
 	}
-	if p.Mode == modeEcho {
-		l.filler = make([]byte, p.Payload-stampSize)
+	if p.Mode == ModeEcho {
+		l.filler = make([]byte, p.Payload-MinPayload)
 		for i := range l.filler {
 			l.filler[i] = byte(i)
 		}
 	}
 	if p.Hello && p.HelloDevice == "" {
-		l.hello = appendHello(nil, p, 0)
+		l.hello = p.AppendHello(nil, 0)
 	}
 	l.result = result{
 		Loop:     index,
@@ -218,7 +217,7 @@ func (l *loop) work() (next int64) {
 	} else {
 		next = min(next, tick)
 	}
-	if !l.connected && l.plan.Mode != modeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
+	if !l.connected && l.plan.Mode != ModeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
 		l.connected = true
 		counts := l.tallies
 		l.out <- message{Loop: l.index, Connected: &counts}
@@ -229,7 +228,7 @@ func (l *loop) work() (next int64) {
 // beginHold takes the first measures of the phase, and starts the echo.
 func (l *loop) beginHold(now int64) {
 	l.holdCPU = readUsage(now)
-	if l.plan.Mode == modeEcho {
+	if l.plan.Mode == ModeEcho {
 		for i := range l.conns {
 			if l.conns[i].state == stateUp {
 				l.sendEcho(int32(i), l.plan.Inflight, now)
@@ -298,7 +297,7 @@ func (l *loop) sendTick() {
 
 // event reports what a person may want to know of.
 func (l *loop) event(at int64, kind, fault string, count int, text string) {
-	l.out <- message{Loop: l.index, Event: &report.Event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+	l.out <- message{Loop: l.index, Event: &event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
 }
 
 // usage is the processor time used until a moment.

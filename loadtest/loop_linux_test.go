@@ -11,12 +11,18 @@ import (
 	"heartwheel/internal/epoll"
 )
 
+// beatLoad is a load of n connections that beat.
+func beatLoad(n int, interval, duration time.Duration) *Load {
+	return &Load{Connections: n, Processes: 1, Loops: 1, Duration: duration, ConnectRate: Rate{20e3, 20e3}, ConnectTimeout: 10 * time.Second,
+		Mode: ModeBeat, Interval: interval, Phase: PhaseUniform, Frame: FrameEmpty,
+		Bound: 200 * time.Millisecond, PartialTimeout: 10 * time.Second, Seed: 1}
+}
+
 // pairLoop is a loop with one connection that is up: one end of a pair of
 // sockets. The other end is returned.
-func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
+func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
 	t.Helper()
-	p := testPlan(t, append([]string{"connections", "1"}, pairs...)...)
-	l = newLoop(p, 0, 1, nil, 0, nil, make(chan message, 100))
+	l = newLoop(load, 0, 1, nil, 0, nil, make(chan message, 100))
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
 		t.Fatal(err)
@@ -41,7 +47,7 @@ func pairLoop(t *testing.T, pairs ...string) (l *loop, other int) {
 
 // More than one turn reads is read in the next ones, without more coming.
 func TestManyReads(t *testing.T) {
-	l, other := pairLoop(t)
+	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	b := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 995)), 1024)
 	size := 4 * maxReads * len(l.buf)
 	_ = unix.SetsockoptInt(other, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
@@ -70,7 +76,7 @@ func TestManyReads(t *testing.T) {
 // What the socket does not take at once is sent when it does, in order, and
 // counts as sent then.
 func TestPendingBytes(t *testing.T) {
-	l, other := pairLoop(t)
+	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	c := &l.conns[0]
 	_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4096)
 	var want, got []byte
@@ -101,7 +107,7 @@ func TestPendingBytes(t *testing.T) {
 
 // An event of a socket that the conn had before is not taken for one of now.
 func TestStaleEvent(t *testing.T) {
-	l, other := pairLoop(t)
+	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	l.conns[0].gen++
 	_, _ = unix.Write(other, []byte{1, 2, 3, 4}) // would be a wrong answer
 	if err := l.poll(0); err != nil {
@@ -132,7 +138,7 @@ func TestQueueKeepsTheOrder(t *testing.T) {
 
 func TestStamp(t *testing.T) {
 	want := stamp{sent: 1 << 60, lag: 1 << 31, number: firstNumber(7)}
-	if b := appendStamp(nil, want); len(b) != stampSize || parseStamp(b) != want {
+	if b := appendStamp(nil, want); len(b) != MinPayload || parseStamp(b) != want {
 		t.Errorf("% x is %+v", b, parseStamp(b))
 	}
 	seen := map[uint32]bool{}
@@ -145,8 +151,8 @@ func TestStamp(t *testing.T) {
 }
 
 func TestHelloFrame(t *testing.T) {
-	p := testPlan(t, "hello-beat", "5s", "hello-beats", "server", "hello-device", "dev-", "hello-token", "s")
-	f, _, err := codec.Decode(appendHello(nil, p, 42), codec.DefaultMaxFrame)
+	p := &Load{HelloBeat: 5 * time.Second, HelloBeats: "server", HelloDevice: "dev-", HelloToken: "s"}
+	f, _, err := codec.Decode(p.AppendHello(nil, 42), codec.DefaultMaxFrame)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +164,7 @@ func TestHelloFrame(t *testing.T) {
 
 // A loop that was paused across the end of hold sends what was due before it.
 func TestBeatsDueBeforeTheEnd(t *testing.T) {
-	l, other := pairLoop(t, "interval", "100ms", "duration", "1s")
+	l, other := pairLoop(t, beatLoad(1, 100*time.Millisecond, time.Second))
 	l.start -= int64(2 * time.Second)
 	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
 	for !l.over {
@@ -166,14 +172,14 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	}
 	n, err := unix.Read(other, l.buf)
 	l.judgeRest(epoll.Monotonic())
-	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.count() != 10 || r.Lag.us().Max < 1.9e6 {
-		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag %+v", n, err, l.tallies.Sent, r.Unanswered, r.Lag.us())
+	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.count() != 10 || r.Lag.h.Max() < 1.9e9 {
+		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered, r.Lag.h.Max())
 	}
 }
 
 // A loop that is behind for good ends all the same.
 func TestOverload(t *testing.T) {
-	l, _ := pairLoop(t, "interval", "1ms", "duration", "1s")
+	l, _ := pairLoop(t, beatLoad(1, time.Millisecond, time.Second))
 	l.start -= int64(time.Second) + overtime
 	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
 	if l.work(); !l.over || l.tallies.Sent != maxSends {

@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"testing"
-
-	"heartwheel/loadtest/report"
 )
 
 // Merged halves are the whole, also after a journey as JSON.
@@ -32,8 +30,12 @@ func TestMergedHistogramsAreTheWhole(t *testing.T) {
 		merged.merge(back)
 	}
 	merged.merge(hist{})
-	if !reflect.DeepEqual(merged.latency("x"), whole.latency("x")) {
-		t.Errorf("%+v, want %+v", merged.us(), whole.us())
+	spectrum := func(h hist) any { return h.h.CumulativeDistributionWithTicks(5) }
+	if !reflect.DeepEqual(spectrum(merged), spectrum(whole)) {
+		t.Errorf("%v, want %v", spectrum(merged), spectrum(whole))
+	}
+	if a, b := merged.h, whole.h; a.Min() != b.Min() || a.Mean() != b.Mean() || a.Max() != b.Max() {
+		t.Errorf("%d, %g, %d, want %d, %g, %d", a.Min(), a.Mean(), a.Max(), b.Min(), b.Mean(), b.Max())
 	}
 	if merged.count() != 30000 {
 		t.Errorf("%d values", merged.count())
@@ -50,7 +52,7 @@ func TestEmptyHistogram(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.Response.us() != nil || back.Service.latency("x") != nil || h.count() != 0 {
+	if back.Response.h != nil || back.Service.h != nil || h.count() != 0 {
 		t.Error("nothing became something")
 	}
 }
@@ -60,68 +62,11 @@ func TestHistogramLimits(t *testing.T) {
 	for _, v := range []int64{-5, 0, 1, 1e15} {
 		h.record(v)
 	}
-	if d := h.us(); d.Count != 4 || d.Max < histHigh/1e3 || d.Max > 1.01*histHigh/1e3 {
-		t.Errorf("%+v", d)
+	if most := float64(h.h.Max()); h.count() != 4 || most < histHigh || most > 1.01*histHigh {
+		t.Errorf("%d values, at most %g", h.count(), most)
 	}
 	taken := h.take()
 	if taken.count() != 4 || h.count() != 0 {
 		t.Errorf("%d taken, %d left", taken.count(), h.count())
-	}
-}
-
-func TestSpectrumEnds(t *testing.T) {
-	h := newHist(runDigits)
-	for v := range int64(100000) {
-		h.record(v * 1000)
-	}
-	l := h.latency(report.ServiceName)
-	last := l.Spectrum[len(l.Spectrum)-1]
-	if last.Percentile != 100 || last.Count != 100000 || l.Name != report.ServiceName {
-		t.Errorf("%+v", last)
-	}
-	for i := 1; i < len(l.Spectrum); i++ {
-		if a, b := l.Spectrum[i-1], l.Spectrum[i]; b.ValueUS <= a.ValueUS || b.Percentile < a.Percentile || b.Count < a.Count {
-			t.Fatalf("%+v after %+v", b, a)
-		}
-	}
-}
-
-func TestDetectionErrors(t *testing.T) {
-	if errorsMS(nil) != nil || buckets(nil, 200) != nil {
-		t.Error("nothing became something")
-	}
-	var us []int32
-	for i := range int32(1000) {
-		us = append(us, (999-i)*100) // 99.9 ms down to 0
-	}
-	want := &report.Distribution{Count: 1000, Min: 0, Mean: 49.95, P50: 49.9, P90: 89.9, P99: 98.9, P999: 99.8, Max: 99.9}
-	if got := errorsMS(us); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-	for _, c := range []struct {
-		us          []int32
-		bound       float64
-		first, last report.Bucket
-		n           int
-	}{
-		{us, 200, report.Bucket{LowMS: 0, HighMS: 5, Count: 50}, report.Bucket{LowMS: 195, HighMS: 200, Count: 0}, 40},
-		{[]int32{-1, 0, 199_999, 200_000}, 200, report.Bucket{LowMS: -5, HighMS: 0, Count: 1}, report.Bucket{LowMS: 200, HighMS: 205, Count: 1}, 42},
-		{[]int32{5000}, 10, report.Bucket{LowMS: 0, HighMS: 1, Count: 0}, report.Bucket{LowMS: 9, HighMS: 10, Count: 0}, 10},
-		{[]int32{-900_000, 3_000_000}, 200, report.Bucket{LowMS: -900, HighMS: -800, Count: 1}, report.Bucket{LowMS: 3000, HighMS: 3100, Count: 1}, 40},
-	} {
-		got := buckets(c.us, c.bound)
-		if len(got) != c.n || got[0] != c.first || got[len(got)-1] != c.last {
-			t.Errorf("%d buckets, %+v to %+v; want %d, %+v to %+v", len(got), got[0], got[len(got)-1], c.n, c.first, c.last)
-		}
-		sum := 0
-		for i, b := range got {
-			sum += b.Count
-			if i > 0 && b.LowMS != got[i-1].HighMS {
-				t.Errorf("a gap before %+v", b)
-			}
-		}
-		if sum != len(c.us) {
-			t.Errorf("%d of %d values are in a bucket", sum, len(c.us))
-		}
 	}
 }

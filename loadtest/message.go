@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
-	"heartwheel/loadtest/report"
 )
 
 // An order is what the run tells every event loop. Times are of the machine's
@@ -18,13 +17,13 @@ type order struct {
 
 // A message is what an event loop tells the run. One of its members is set.
 type message struct {
-	Loop      int           `json:"loop"` // over all processes
-	Tick      *tick         `json:"tick,omitempty"`
-	Event     *report.Event `json:"event,omitempty"`
-	Connected *tallies      `json:"connected,omitempty"` // every connection was tried
-	Result    *result       `json:"result,omitempty"`    // the last one
-	Error     string        `json:"error,omitempty"`     // the loop could not go on
-	Lost      bool          `json:"-"`                   // no Result will come: its process has ended
+	Loop      int      `json:"loop"` // over all processes
+	Tick      *tick    `json:"tick,omitempty"`
+	Event     *event   `json:"event,omitempty"`
+	Connected *tallies `json:"connected,omitempty"` // every connection was tried
+	Result    *result  `json:"result,omitempty"`    // the last one
+	Error     string   `json:"error,omitempty"`     // the loop could not go on
+	Lost      bool     `json:"-"`                   // no Result will come: its process has ended
 }
 
 // tallies are a loop's counts since the start. All of them can be added.
@@ -94,12 +93,12 @@ type result struct {
 	Told     map[int]int         `json:"told"`
 	Faults   []faultTally        `json:"faults"` // in the order of the plan
 
-	WrongExample     string                `json:"wrong_example"`
-	FalseKills       []report.CloseExample `json:"false_kill_examples"`
-	Unexplained      []report.CloseExample `json:"unexplained_examples"`
-	Unanswered       int64                 `json:"unanswered"`
-	OldestUnanswered int64                 `json:"oldest_unanswered"` // ns
-	AnsweredInHold   int64                 `json:"answered_in_hold"`
+	WrongExample     string         `json:"wrong_example"`
+	FalseKills       []closeExample `json:"false_kill_examples"`
+	Unexplained      []closeExample `json:"unexplained_examples"`
+	Unanswered       int64          `json:"unanswered"`
+	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
+	AnsweredInHold   int64          `json:"answered_in_hold"`
 
 	FirstConnect int64 `json:"first_connect"` // when the first and the last attempt began
 	LastConnect  int64 `json:"last_connect"`
@@ -111,6 +110,25 @@ type result struct {
 	RSS     int64   `json:"rss"`      // of the loop's process
 	Heap    int64   `json:"heap"`     // live heap and stacks of the process
 }
+
+// An event is something that a person may want to know of.
+type event struct {
+	T     float64 `json:"t_s"` // seconds since the start
+	Kind  string  `json:"kind"`
+	Fault string  `json:"fault"` // as written, for the kinds that are about one; else empty
+	Count int     `json:"count"` // of connections that it is about
+	Text  string  `json:"text"`
+}
+
+// Kinds of an event.
+const (
+	eventFalseKill   = "false_kill" // the first few
+	eventUnexplained = "unexplained_close"
+	eventUndetected  = "undetected"
+	eventWrong       = "wrong_answer" // the first
+	eventTold        = "told"
+	eventConnect     = "connect_failed" // the first of each error
+)
 
 // A failure is one way in which connections failed.
 type failure struct {
@@ -140,3 +158,77 @@ func since(start, t int64) float64 { return wording.Thousandths(time.Duration(t 
 
 // ms64 is ns in ms.
 func ms64(ns int64) float64 { return float64(ns) / 1e6 }
+
+// mergeResults adds up what the loops have measured.
+func mergeResults(results []*result, faults int) *result {
+	t := &result{Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, faults)}
+	for _, r := range results {
+		t.Tallies.add(&r.Tallies)
+		t.Response.merge(r.Response)
+		t.Service.merge(r.Service)
+		t.Lag.merge(r.Lag)
+		t.Connect.merge(r.Connect)
+		t.ConnectLag.merge(r.ConnectLag)
+		for text, f := range r.Failures {
+			have := t.Failures[text]
+			if have == nil {
+				have = &failure{}
+				t.Failures[text] = have
+			}
+			have.Count += f.Count
+			have.Example = firstText(have.Example, f.Example)
+		}
+		for code, n := range r.Told {
+			t.Told[code] += n
+		}
+		for i := range r.Faults {
+			t.Faults[i].merge(&r.Faults[i])
+		}
+		t.WrongExample = firstText(t.WrongExample, r.WrongExample)
+		t.FalseKills = append(t.FalseKills, r.FalseKills...)
+		t.Unexplained = append(t.Unexplained, r.Unexplained...)
+		t.Unanswered += r.Unanswered
+		t.OldestUnanswered = max(t.OldestUnanswered, r.OldestUnanswered)
+		t.AnsweredInHold += r.AnsweredInHold
+		t.FirstConnect = earliest(t.FirstConnect, r.FirstConnect)
+		t.LastConnect = max(t.LastConnect, r.LastConnect)
+		t.HoldEnd = max(t.HoldEnd, r.HoldEnd)
+		t.Closed = max(t.Closed, r.Closed)
+	}
+	return t
+}
+
+// merge adds o to t.
+func (t *faultTally) merge(o *faultTally) {
+	t.Start, t.End = earliest(t.Start, o.Start), max(t.End, o.End)
+	t.Injected += o.Injected
+	t.Detected += o.Detected
+	t.Undetected += o.Undetected
+	t.Early += o.Early
+	t.Late += o.Late
+	t.Errors = append(t.Errors, o.Errors...)
+	t.Examples = append(t.Examples, o.Examples...)
+	t.Asked += o.Asked
+	t.Back += o.Back
+	t.BackRefused += o.BackRefused
+	t.BackFailed += o.BackFailed
+	t.LastBack = max(t.LastBack, o.LastBack)
+	t.BackTime.merge(o.BackTime)
+}
+
+// earliest is the smaller of two times, of which 0 is none.
+func earliest(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// firstText is the text that comes first in the order of its bytes, so that it
+// does not depend on which loop reported first. Empty is none.
+func firstText(a, b string) string {
+	if a == "" || b != "" && b < a {
+		return b
+	}
+	return a
+}

@@ -16,39 +16,15 @@ import (
 // A Plan is a whole run. Build makes one from what a user wrote; Validate
 // reports everything that is wrong with it at once.
 type Plan struct {
-	Target      string // tcp://HOST:PORT; empty: a server process of its own
-	Serve       string // flags for that server, separated by spaces; empty: those that fit Interval
-	Connections int
-	Processes   int           // of the generator, 1 or more
-	Loops       int           // event loops of each process, 1 or more
-	Duration    time.Duration // of the hold phase, which begins when every connection was tried
+	Load
 
-	ConnectRate    Rate
-	ConnectTimeout time.Duration // for the connection, and for WELCOME with Hello
-	Sources        []netip.Prefix
-
-	Mode     string        // modeBeat, modeEcho or modeChurn
-	Interval time.Duration // beat: every connection beats so often
-	Phase    string        // beat: phaseUniform or phaseSync
-	Frame    string        // beat, churn: frameEmpty or framePing
-	Inflight int           // echo: frames on their way on each connection
-	Payload  int           // echo: bytes in a frame after the op
-
-	Hello       bool // every connection begins with HELLO
-	HelloBeat   time.Duration
-	HelloBeats  string // "client", "server" or empty: no wish
-	HelloDevice string // each connection's number is added
-	HelloToken  string
-
-	Timeout        time.Duration // T of the server; 0: what the server says
-	Bound          time.Duration // how late a dead peer may be noticed
-	PartialTimeout time.Duration // how long part of a frame may stay incomplete
-	Faults         []Fault
+	Target  string // tcp://HOST:PORT; empty: a server process of its own
+	Serve   string // flags for that server, separated by spaces; empty: those that fit Interval
+	Sources []netip.Prefix
 
 	Ops    string // URL of the server's metrics; empty: none
 	SLO    []Gate
 	MaxLag time.Duration // bound of the p99 of the generator's schedule lag
-	Seed   uint64        // of the choice of connections for faults
 	Out    string        // directory for the result; empty: none
 }
 
@@ -57,15 +33,15 @@ type Setting = report.Setting
 
 // The words of Mode, Phase and Frame.
 const (
-	modeBeat  = "beat"
-	modeEcho  = "echo"
-	modeChurn = "churn"
+	modeBeat  = ModeBeat
+	modeEcho  = ModeEcho
+	modeChurn = ModeChurn
 
-	phaseUniform = "uniform"
-	phaseSync    = "sync"
+	phaseUniform = PhaseUniform
+	phaseSync    = PhaseSync
 
-	frameEmpty = "empty"
-	framePing  = "ping"
+	frameEmpty = FrameEmpty
+	framePing  = FramePing
 )
 
 // Limits of what one process of the generator is asked to do: far above what
@@ -166,8 +142,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	}
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
-		if p.Payload < stampSize || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, stampSize, codec.MaxFrameLimit-1)
+		if p.Payload < MinPayload || p.Payload > codec.MaxFrameLimit-1 {
+			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, MinPayload, codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
@@ -183,7 +159,7 @@ func (p *Plan) validateRate(wrong wrongFunc) {
 	if p.Mode == modeChurn {
 		return
 	}
-	if over := rampOf(p.ConnectRate, p.Connections).over; over > maxConnectPhase {
+	if over := p.ConnectTime(); over > maxConnectPhase {
 		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
 			p.ConnectRate, wording.Plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
 	}
@@ -202,7 +178,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		switch {
-		case p.Mode == modeChurn && f.Kind != stallServer:
+		case p.Mode == modeChurn && f.Kind != StallServer:
 			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
 		case f.At >= p.Duration:
 			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))
@@ -228,11 +204,11 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 		if f.At >= p.Duration {
 			continue // Validate has said so
 		}
-		if f.needsTimeout() && t == 0 {
+		if f.NeedsTimeout() && t == 0 {
 			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged, because the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
 			continue
 		}
-		if need := f.At + f.latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
+		if need := f.At + f.Latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
 			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, which lasts %s; write --duration %s or longer",
 				f.Text, wording.Duration(need), wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
@@ -242,33 +218,3 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 	}
 	return nil
 }
-
-// stalls says whether the plan stops the server's process for a time.
-func (p *Plan) stalls() bool {
-	for _, f := range p.Faults {
-		if f.Kind == stallServer {
-			return true
-		}
-	}
-	return false
-}
-
-// pacer is how connects are paced. In mode churn the ramp takes the whole hold
-// phase.
-func (p *Plan) connects() ramp {
-	if p.Mode == modeChurn {
-		return ramp{p.ConnectRate, p.Duration}
-	}
-	return rampOf(p.ConnectRate, p.Connections)
-}
-
-// beats is how beats are paced.
-func (p *Plan) beats() pacer {
-	if p.Phase == phaseSync {
-		return together{int64(p.Connections), p.Interval}
-	}
-	return uniform{int64(p.Connections), p.Interval}
-}
-
-// serverBeats says whether the server is the side that beats.
-func (p *Plan) serverBeats() bool { return p.HelloBeats == "server" }

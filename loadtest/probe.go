@@ -37,7 +37,7 @@ func probe(target netip.AddrPort, p *Plan) (probed, error) {
 	got := probed{timeout: p.Timeout, from: "--timeout"}
 	first := codec.AppendBeat(nil)
 	if p.Hello {
-		first = appendHello(nil, p, 0)
+		first = p.AppendHello(nil, 0)
 	}
 	welcome, err := ask(target, first)
 	if err != nil {

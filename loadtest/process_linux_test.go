@@ -5,18 +5,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
-	"unsafe"
 
-	"heartwheel/internal/epoll"
 	"heartwheel/loadtest/report"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestInterrupt(t *testing.T) {
@@ -86,59 +79,4 @@ func TestWorkerThatDies(t *testing.T) {
 	if s.Verdict.ExitCode != 1 || len(s.Errors) != 1 || s.Errors[0] != "worker process 1: signal: killed" || s.Frames.Answered == 0 {
 		t.Errorf("%+v\n%s", s.Verdict, out.String())
 	}
-}
-
-// A connection costs at most 500 bytes of user memory, all that a loop has
-// included. At 10,000 the histograms are 100 of them.
-func TestMemoryPerConnection(t *testing.T) {
-	n := 10000
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < uint64(n)+500 {
-		t.Skipf("this process may open %d files, and %d are needed", limit.Cur, n+500)
-	}
-	own, err := startServer([]string{"--long"}, command)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer own.stop()
-	target, err := resolveTarget("tcp://" + own.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := testPlan(t, "connections", strconv.Itoa(n), "connect-rate", "20k", "interval", "10s", "duration", "2s")
-	before := heapNow()
-	c, err := localCrew(&job{Plan: *p, Of: 1, Target: target, Timeout: time.Minute, Sources: sourceAddrs(defaultSources(target.Addr(), n), n)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := epoll.Monotonic() + int64(30*time.Millisecond)
-	c.order(order{Start: start})
-	var most, connected int64
-	for {
-		r := <-c.reports
-		if r.Connected != nil {
-			connected = int64(r.Connected.Established)
-			c.order(order{Hold: epoll.Monotonic(), Looked: true})
-		}
-		if r.Tick != nil && connected > 0 {
-			most = max(most, heapNow()-before)
-		}
-		if r.Result != nil {
-			break
-		}
-	}
-	_ = c.wait()
-	if connected != int64(n) {
-		t.Fatalf("%d of %d were established", connected, n)
-	}
-	each := float64(most) / float64(n)
-	t.Logf("%.0f bytes a connection, of which the conn itself is %d", each, unsafe.Sizeof(conn{}))
-	if each > 500 || each < float64(unsafe.Sizeof(conn{})) {
-		t.Errorf("%.0f bytes a connection, want at most 500", each)
-	}
-}
-
-func heapNow() int64 {
-	runtime.GC()
-	return liveMemory()
 }

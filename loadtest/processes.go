@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"heartwheel/internal/timerslack"
 )
@@ -28,7 +27,7 @@ func Worker(in io.Reader, out io.Writer) error {
 	if err := dec.Decode(&j); err != nil {
 		return fmt.Errorf("loadtest: no job on standard input: %w; this command is for heartwheel loadtest to start", err)
 	}
-	reports := make(chan message, reportsKept)
+	reports := make(chan message, messagesKept)
 	orders, done, err := startLoops(&j, reports)
 	if err != nil {
 		return err
@@ -69,7 +68,7 @@ func Worker(in io.Reader, out io.Writer) error {
 	return failed
 }
 
-// A workerProcess is one process of the crew.
+// A workerProcess is one process of the generator.
 type workerProcess struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -80,41 +79,40 @@ type workerProcess struct {
 	err    error // valid after done
 }
 
-// processCrew starts a worker for every process of the plan. command makes the
+// startProcesses starts a worker for every process of the plan. command makes the
 // command of a worker.
-func processCrew(j *job, command func() *exec.Cmd) (*crew, error) {
-	c := &crew{loops: j.Of, reports: make(chan message, reportsKept)}
+func startProcesses(j *job, command func() *exec.Cmd) (*Generator, error) {
+	g := &Generator{loops: j.Of, messages: make(chan message, messagesKept)}
 	var workers []*workerProcess
-	c.kill = func() {
+	g.kill = func() {
 		for _, w := range workers {
 			_ = w.cmd.Process.Kill()
 		}
 	}
-	c.wait = func() error {
+	g.wait = func() {
 		for _, w := range workers {
 			<-w.done
 		}
-		return nil
 	}
-	for n := range j.Plan.Processes {
+	for n := range j.Load.Processes {
 		share := *j
-		share.First = n * j.Plan.Loops
-		w, err := startWorker(command(), &share, c.reports, n)
+		share.First = n * j.Load.Loops
+		w, err := startWorker(command(), &share, g.messages, n)
 		if err != nil {
-			c.kill()
-			_ = c.wait()
+			g.kill()
+			g.wait()
 			return nil, fmt.Errorf("worker process %d: %w", n, err)
 		}
 		workers = append(workers, w)
 	}
-	c.order = func(o order) {
+	g.send = func(o order) {
 		for _, w := range workers {
 			w.mu.Lock()
 			_ = w.enc.Encode(o) // a worker that is gone has said so
 			w.mu.Unlock()
 		}
 	}
-	return c, nil
+	return g, nil
 }
 
 func startWorker(cmd *exec.Cmd, j *job, reports chan<- message, n int) (*workerProcess, error) {
@@ -134,7 +132,7 @@ func startWorker(cmd *exec.Cmd, j *job, reports chan<- message, n int) (*workerP
 		return nil, err
 	}
 	w.enc = json.NewEncoder(w.stdin)
-	go w.read(stdout, j.First, j.Plan.Loops, reports, n)
+	go w.read(stdout, j.First, j.Load.Loops, reports, n)
 	if err := w.enc.Encode(j); err != nil {
 		_ = cmd.Process.Kill()
 		<-w.done
@@ -208,12 +206,4 @@ func (t *tail) last() string {
 		}
 	}
 	return said
-}
-
-// lead is how long before the event the loops are told when something begins.
-func (p *Plan) lead() time.Duration {
-	if p.Processes > 1 {
-		return 200 * time.Millisecond
-	}
-	return 30 * time.Millisecond
 }

@@ -10,7 +10,6 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/epoll"
-	"heartwheel/loadtest/report"
 )
 
 // maxReads is how often one connection is read before others are looked at.
@@ -93,7 +92,7 @@ func (l *loop) received(i int32, c *conn, b []byte, at int64) bool {
 		}
 		room += answered
 	}
-	if room > 0 && l.plan.Mode == modeEcho && l.inHold(at) {
+	if room > 0 && l.plan.Mode == ModeEcho && l.inHold(at) {
 		l.sendEcho(i, room, at)
 	}
 	return true
@@ -168,11 +167,11 @@ func (l *loop) takeBeat(i int32, c *conn, at int64) bool {
 // takeStamped handles the answer to a PING or DATA. A server that only echoes
 // answers PING with the same PING.
 func (l *loop) takeStamped(i int32, c *conn, f codec.Frame, at int64) (echoed int) {
-	mine := f.Op == codec.OpData == (l.plan.Mode == modeEcho) && c.sendNo != c.takeNo && len(f.Payload) == stampSize+len(l.filler)
+	mine := f.Op == codec.OpData == (l.plan.Mode == ModeEcho) && c.sendNo != c.takeNo && len(f.Payload) == MinPayload+len(l.filler)
 	var s stamp
 	if mine {
 		s = parseStamp(f.Payload)
-		mine = s.number == c.takeNo && s.sent <= at && s.sent >= l.start && bytes.Equal(f.Payload[stampSize:], l.filler)
+		mine = s.number == c.takeNo && s.sent <= at && s.sent >= l.start && bytes.Equal(f.Payload[MinPayload:], l.filler)
 	}
 	if !mine {
 		if f.Op == codec.OpPing && c.victim < 0 { // the server's own
@@ -181,7 +180,7 @@ func (l *loop) takeStamped(i int32, c *conn, f codec.Frame, at int64) (echoed in
 			return 0
 		}
 		l.wrong(i, at, fmt.Sprintf("%s with %d bytes (% x) came in place of the answer to frame %d", f.Op, len(f.Payload),
-			f.Payload[:min(len(f.Payload), stampSize)], c.takeNo-firstNumber(l.number(i))))
+			f.Payload[:min(len(f.Payload), MinPayload)], c.takeNo-firstNumber(l.number(i))))
 		if f.Op != codec.OpData || c.sendNo == c.takeNo {
 			return 0
 		}
@@ -211,7 +210,7 @@ func (l *loop) answered(c *conn, due, response, service int64) {
 
 // churned closes a connection of mode churn once it was of use.
 func (l *loop) churned(i int32) bool {
-	if l.plan.Mode != modeChurn {
+	if l.plan.Mode != ModeChurn {
 		return false
 	}
 	l.closeConn(i)
@@ -244,7 +243,7 @@ func (l *loop) toldThat(i int32, c *conn, code int, reason string) {
 func (l *loop) wrong(i int32, at int64, text string) {
 	if l.tallies.Wrong++; l.tallies.Wrong == 1 {
 		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", since(l.start, at), l.number(i), text)
-		l.event(at, report.EventWrong, "", 1, l.result.WrongExample)
+		l.event(at, eventWrong, "", 1, l.result.WrongExample)
 	}
 }
 
@@ -285,21 +284,21 @@ func (l *loop) ended(i int32, c *conn, how string, at, slack int64) {
 			return
 		}
 		if l.result.Told[cl.code]++; l.result.Told[cl.code] == 1 {
-			l.event(at, report.EventTold, "", 1, example.Text)
+			l.event(at, eventTold, "", 1, example.Text)
 		}
 	case classDetected:
 		l.detected(c, &cl, example)
 	case classFalseKill:
 		if l.tallies.FalseKills++; l.tallies.FalseKills <= examples {
 			l.result.FalseKills = append(l.result.FalseKills, example)
-			l.event(at, report.EventFalseKill, "", 1, example.Text)
+			l.event(at, eventFalseKill, "", 1, example.Text)
 		}
 	case classLapse:
 		l.tallies.Lapses++
 	case classUnexplained:
 		if l.tallies.Unexplained++; l.tallies.Unexplained <= examples {
 			l.result.Unexplained = append(l.result.Unexplained, example)
-			l.event(at, report.EventUnexplained, "", 1, example.Text)
+			l.event(at, eventUnexplained, "", 1, example.Text)
 		}
 	}
 	again = false

@@ -41,13 +41,13 @@ type Options struct {
 // A run is a run under way. Its fields belong to the goroutine of Run.
 type run struct {
 	Options
-	plan    *Plan
-	target  netip.AddrPort
-	own     *ownServer // nil: the target was given
-	probed  probed
-	crew    *crew
-	sampler *sampler
-	view    *view
+	plan      *Plan
+	target    netip.AddrPort
+	own       *ownServer // nil: the target was given
+	probed    probed
+	generator *Generator
+	sampler   *sampler
+	view      *view
 
 	started     time.Time
 	start       int64 // when the first connect is due, on the machine's monotonic clock
@@ -99,12 +99,12 @@ func Run(o Options) (*report.Summary, error) {
 		}
 	}
 	r.sampler = newSampler(r.target, ops, pid)
-	if r.plan.stalls() {
+	if r.plan.StallsServer() {
 		if err := stallable(r.sampler.pids); err != nil {
 			return nil, err
 		}
 	}
-	if r.crew, err = r.hire(sources); err != nil {
+	if r.generator, err = r.hire(sources); err != nil {
 		return nil, err
 	}
 	r.view = newView(r)
@@ -171,13 +171,10 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 }
 
 // hire starts the event loops.
-func (r *run) hire(sources []netip.Addr) (*crew, error) {
-	j := &job{Plan: *r.plan, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
+func (r *run) hire(sources []netip.Addr) (*Generator, error) {
+	j := &job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
 	r.latest, r.procCPU = make([]tallies, j.Of), make([]int64, r.plan.Processes)
-	if r.plan.Processes == 1 {
-		return localCrew(j)
-	}
-	return processCrew(j, func() *exec.Cmd { return r.Command(WorkerCommand) })
+	return startCrew(j, func() *exec.Cmd { return r.Command(WorkerCommand) })
 }
 
 // conduct runs the phases until every loop has had its last report.
@@ -190,7 +187,7 @@ func (r *run) conduct() {
 	wg.Go(func() { r.sampler.run(ctx) })
 
 	r.started = time.Now()
-	r.start = epoll.Monotonic() + int64(r.plan.lead())
+	r.start = epoll.Monotonic() + int64(r.plan.Lead())
 	o := order{Start: r.start}
 	if r.plan.Mode == modeChurn {
 		r.beginHold(ctx, &wg, r.start)
@@ -198,16 +195,16 @@ func (r *run) conduct() {
 	} else {
 		r.event(0, report.EventPhase, "connect")
 	}
-	r.crew.order(o)
+	r.generator.Send(o)
 	r.follow(ctx, &wg)
 	// The reports are in: what has ended has nobody left to wait for.
-	_ = r.crew.wait()
+	r.generator.Wait()
 }
 
 // follow takes the reports and gives the orders.
 func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 	const collect = tickStagger + 100*time.Millisecond // for the ticks of all loops to come in
-	sample := time.NewTimer(time.Until(r.started) + r.plan.lead() + time.Second + collect)
+	sample := time.NewTimer(time.Until(r.started) + r.plan.Lead() + time.Second + collect)
 	defer sample.Stop()
 	var ownEnded <-chan struct{}
 	if r.own != nil {
@@ -219,11 +216,11 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 			r.sample(n)
 		}
 	}()
-	for r.ended < r.crew.loops {
+	for r.ended < r.generator.Loops() {
 		select {
-		case rep := <-r.crew.reports:
+		case rep := <-r.generator.Messages():
 			r.take(rep)
-			if r.connected+r.ended >= r.crew.loops && r.hold == 0 && !r.stopped {
+			if r.connected+r.ended >= r.generator.Loops() && r.hold == 0 && !r.stopped {
 				r.endConnect(ctx, wg)
 			}
 		case <-sample.C:
@@ -237,7 +234,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 		case <-r.Signals:
 			if r.interrupted {
 				r.errors = append(r.errors, "a second signal: ended without waiting for the figures")
-				r.crew.kill()
+				r.generator.Kill()
 				return
 			}
 			r.interrupted = true
@@ -250,7 +247,7 @@ func (r *run) stop() {
 	if !r.stopped {
 		r.stopped = true
 		r.sampler.hold(false)
-		r.crew.order(order{Stop: true})
+		r.generator.Send(order{Stop: true})
 	}
 }
 
@@ -262,8 +259,8 @@ func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 		r.stop()
 		return
 	}
-	r.beginHold(ctx, wg, epoll.Monotonic()+int64(r.plan.lead()))
-	r.crew.order(order{Hold: r.hold})
+	r.beginHold(ctx, wg, epoll.Monotonic()+int64(r.plan.Lead()))
+	r.generator.Send(order{Hold: r.hold})
 }
 
 // beginHold sets when the hold phase begins, and what happens in it that is
@@ -273,9 +270,9 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	r.event(at, report.EventPhase, "hold")
 	for i := range r.plan.Faults {
 		f := &r.plan.Faults[i]
-		k, _ := faultKindByName(f.Kind)
-		r.events = append(r.events, report.Event{T: since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.does})
-		if f.Kind == stallServer {
+		k, _ := FaultKindByName(f.Kind)
+		r.events = append(r.events, report.Event{T: since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.Does})
+		if f.Kind == StallServer {
 			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
 	}
@@ -290,7 +287,7 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
 			r.sampler.hold(false)
-			r.crew.order(order{Looked: true})
+			r.generator.Send(order{Looked: true})
 		}
 	})
 }
@@ -308,7 +305,7 @@ func (r *run) take(rep message) {
 		r.second.lag.merge(t.Lag)
 		r.sampler.setOpen(r.total().Open)
 	case rep.Event != nil:
-		r.events = append(r.events, *rep.Event)
+		r.events = append(r.events, report.Event(*rep.Event))
 	case rep.Connected != nil:
 		r.latest[rep.Loop] = *rep.Connected
 		r.connected++
@@ -355,7 +352,7 @@ func (r *run) sample(n int) {
 	}
 	s := report.Sample{
 		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
-		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
+		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service), LagUS: distribution(r.second.lag),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 	}

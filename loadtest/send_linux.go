@@ -12,7 +12,7 @@ import (
 
 // beatDue sends the beats that are due, and returns when the next one is.
 func (l *loop) beatDue(now int64) (next int64) {
-	if l.beats == nil || l.plan.Mode == modeEcho && l.inHold(now) {
+	if l.beats == nil || l.plan.Mode == ModeEcho && l.inHold(now) {
 		return now + idle
 	}
 	for range maxSends {
@@ -40,7 +40,7 @@ func (l *loop) sendBeat(i int32, c *conn, due int64) {
 		l.result.Lag.record(now - due)
 	}
 	l.tickLag.record(now - due)
-	if l.plan.Frame == framePing {
+	if l.plan.Frame == FramePing {
 		l.frame = codec.AppendPing(l.frame[:0], appendStamp(l.stamp[:0], l.nextStamp(c, now, due)))
 		l.write(i, c, l.frame, now)
 		return

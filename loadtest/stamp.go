@@ -15,8 +15,8 @@ type stamp struct {
 	number uint32
 }
 
-// stampSize is the smallest payload of an echoed frame.
-const stampSize = 16
+// MinPayload is the smallest payload of an echoed frame.
+const MinPayload = 16
 
 func appendStamp(dst []byte, s stamp) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(s.sent))
@@ -24,7 +24,7 @@ func appendStamp(dst []byte, s stamp) []byte {
 	return binary.BigEndian.AppendUint32(dst, s.number)
 }
 
-// parseStamp reads the stamp that b begins with. b holds stampSize bytes or more.
+// parseStamp reads the stamp that b begins with. b holds MinPayload bytes or more.
 func parseStamp(b []byte) stamp {
 	return stamp{
 		sent:   int64(binary.BigEndian.Uint64(b)),

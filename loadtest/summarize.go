@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
@@ -45,7 +46,7 @@ func summarize(m *material) *report.Run {
 	}
 	out := &report.Run{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
-		s.Response, s.Service = total.Response.latency(report.ResponseName), total.Service.latency(report.ServiceName)
+		s.Response, s.Service = latency(total.Response, report.ResponseName), latency(total.Service, report.ServiceName)
 		out.Response, out.Service = total.Response.some(), total.Service.some()
 	}
 	if len(m.plan.Faults) > 0 {
@@ -64,82 +65,11 @@ func summarize(m *material) *report.Run {
 	return out
 }
 
-// mergeResults adds up what the loops have measured.
-func mergeResults(results []*result, faults int) *result {
-	t := &result{Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, faults)}
-	for _, r := range results {
-		t.Tallies.add(&r.Tallies)
-		t.Response.merge(r.Response)
-		t.Service.merge(r.Service)
-		t.Lag.merge(r.Lag)
-		t.Connect.merge(r.Connect)
-		t.ConnectLag.merge(r.ConnectLag)
-		for text, f := range r.Failures {
-			have := t.Failures[text]
-			if have == nil {
-				have = &failure{}
-				t.Failures[text] = have
-			}
-			have.Count += f.Count
-			have.Example = firstText(have.Example, f.Example)
-		}
-		for code, n := range r.Told {
-			t.Told[code] += n
-		}
-		for i := range r.Faults {
-			t.Faults[i].merge(&r.Faults[i])
-		}
-		t.WrongExample = firstText(t.WrongExample, r.WrongExample)
-		t.FalseKills = append(t.FalseKills, r.FalseKills...)
-		t.Unexplained = append(t.Unexplained, r.Unexplained...)
-		t.Unanswered += r.Unanswered
-		t.OldestUnanswered = max(t.OldestUnanswered, r.OldestUnanswered)
-		t.AnsweredInHold += r.AnsweredInHold
-		t.FirstConnect = earliest(t.FirstConnect, r.FirstConnect)
-		t.LastConnect = max(t.LastConnect, r.LastConnect)
-		t.HoldEnd = max(t.HoldEnd, r.HoldEnd)
-		t.Closed = max(t.Closed, r.Closed)
+func firstFew(found []closeExample) []report.CloseExample {
+	list := []report.CloseExample{}
+	for _, e := range found {
+		list = append(list, report.CloseExample(e))
 	}
-	return t
-}
-
-// merge adds o to t.
-func (t *faultTally) merge(o *faultTally) {
-	t.Start, t.End = earliest(t.Start, o.Start), max(t.End, o.End)
-	t.Injected += o.Injected
-	t.Detected += o.Detected
-	t.Undetected += o.Undetected
-	t.Early += o.Early
-	t.Late += o.Late
-	t.Errors = append(t.Errors, o.Errors...)
-	t.Examples = append(t.Examples, o.Examples...)
-	t.Asked += o.Asked
-	t.Back += o.Back
-	t.BackRefused += o.BackRefused
-	t.BackFailed += o.BackFailed
-	t.LastBack = max(t.LastBack, o.LastBack)
-	t.BackTime.merge(o.BackTime)
-}
-
-// earliest is the smaller of two times, of which 0 is none.
-func earliest(a, b int64) int64 {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
-// firstText is the text that comes first in the order of its bytes, so that it
-// does not depend on which loop reported first. Empty is none.
-func firstText(a, b string) string {
-	if a == "" || b != "" && b < a {
-		return b
-	}
-	return a
-}
-
-func firstFew(list []report.CloseExample) []report.CloseExample {
-	list = append([]report.CloseExample{}, list...)
 	slices.SortFunc(list, func(a, b report.CloseExample) int {
 		return cmp.Or(cmp.Compare(a.AtS, b.AtS), cmp.Compare(a.Connection, b.Connection))
 	})
@@ -172,7 +102,7 @@ func (m *material) connections(t *result) report.Connections {
 	c := report.Connections{
 		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []report.Failure{},
 		Refused: t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
-		RateAsked: m.plan.ConnectRate.String(), TimeUS: t.Connect.us(),
+		RateAsked: m.plan.ConnectRate.String(), TimeUS: distribution(t.Connect),
 	}
 	if m.plan.Mode == modeChurn {
 		// Those on their way at the end have neither failed nor not.
@@ -193,7 +123,7 @@ func (m *material) connections(t *result) report.Connections {
 
 func (m *material) frames(t *result) report.Frames {
 	f := report.Frames{
-		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms64(t.OldestUnanswered)),
+		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
 		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}
 	if took := float64(t.HoldEnd-m.hold) / 1e9; m.hold != 0 && took > 0 {
@@ -204,7 +134,7 @@ func (m *material) frames(t *result) report.Frames {
 
 func (m *material) generator(t *result) report.Generator {
 	g := report.Generator{
-		LagUS: t.Lag.us(), ConnectLagUS: t.ConnectLag.us(), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
+		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
 		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
 	}
 	var heap int64
@@ -270,10 +200,10 @@ func (m *material) detection(t *result) *report.Detection {
 }
 
 func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
-	kind, _ := faultKindByName(f.Kind)
+	kind, _ := FaultKindByName(f.Kind)
 	slices.Sort(got.Examples) // whichever loop reported first
 	fr := report.FaultResult{
-		Fault: f.Text, Kind: f.Kind, Expect: kind.expect.words(), Observable: !kind.unseen,
+		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
 		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), examples)]...),
 	}
@@ -281,18 +211,18 @@ func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
 	if got.Asked > 0 {
-		fr.Reconnect = &report.Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: got.BackTime.us()}
+		fr.Reconnect = &report.Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: distribution(got.BackTime)}
 		if got.LastBack > got.Start {
-			fr.Reconnect.TookMS = wording.Thousandths(ms64(got.LastBack - got.Start))
+			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastBack - got.Start)))
 		}
 	}
 	switch {
-	case kind.unseen:
+	case kind.Unobservable:
 		fr.Note = "a client that has reset cannot see what the server noticed"
 		if s := m.server; s != nil && s.ClosedByReason != nil {
 			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
-	case f.Kind == stallServer && m.hold != 0:
+	case f.Kind == StallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))
 		if m.server != nil {
 			fr.Note = fmt.Sprintf("stopped for %s: %s %v", wording.Duration(f.For), "process", m.server.PIDs)
@@ -303,12 +233,9 @@ func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
 
 // detectionHist is the errors as a histogram: early ones count as 0.
 func detectionHist(faults []faultTally) hist {
-	var h hist
+	h := newHist(runDigits)
 	for i := range faults {
 		for _, us := range faults[i].Errors {
-			if h.h == nil {
-				h = newHist(runDigits)
-			}
 			h.record(int64(us) * 1000)
 		}
 	}
