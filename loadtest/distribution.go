@@ -4,12 +4,13 @@ import (
 	"slices"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
 // distribution is h in µs, or nil if it is empty.
-func distribution(h hist) *report.Distribution {
-	hdr := h.some()
+func distribution(h engine.Histogram) *report.Distribution {
+	hdr := h.HDR()
 	if hdr == nil {
 		return nil
 	}
@@ -23,8 +24,8 @@ func distribution(h hist) *report.Distribution {
 }
 
 // latency is h with its whole spectrum, or nil if it is empty.
-func latency(h hist, name string) *report.Latency {
-	hdr := h.some()
+func latency(h engine.Histogram, name string) *report.Latency {
+	hdr := h.HDR()
 	if hdr == nil {
 		return nil
 	}

@@ -4,13 +4,14 @@ import (
 	"reflect"
 	"testing"
 
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
 func TestSpectrumEnds(t *testing.T) {
-	h := newHist(runDigits)
+	h := engine.NewHistogram(engine.RunDigits)
 	for v := range int64(100000) {
-		h.record(v * 1000)
+		h.Record(v * 1000)
 	}
 	l := latency(h, report.ServiceName)
 	last := l.Spectrum[len(l.Spectrum)-1]

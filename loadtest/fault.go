@@ -8,14 +8,15 @@ import (
 	"strings"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 )
 
 // A Fault is one --fault: KIND:SHARE@WHEN[,+OPTION].
-type Fault = fault
+type Fault = engine.Fault
 
 func faultNames() []string {
 	var names []string
-	for _, k := range FaultKinds {
+	for _, k := range engine.FaultKinds {
 		names = append(names, k.Name)
 	}
 	return names
@@ -31,14 +32,14 @@ func parseFault(text string) (Fault, error) {
 	if !ok { // perhaps herd@30s
 		kind, _, _ = strings.Cut(kind, "@")
 	}
-	if _, known := FaultKindByName(kind); !known {
+	if _, known := engine.FaultKindByName(kind); !known {
 		return f, fmt.Errorf("%q is not a fault; the nearest is %s, and there are %s",
 			kind, wording.Nearest(kind, faultNames()), wording.Choice(faultNames()))
 	}
 	f.Kind = kind
 	share, when, hasWhen := strings.Cut(rest, "@")
 	if !ok || !hasWhen {
-		if kind == StallServer {
+		if kind == engine.StallServer {
 			return f, errors.New("lacks a part; write stall-server:HOW-LONG@WHEN, such as stall-server:5s@30s")
 		}
 		return f, errors.New("lacks a part; " + faultForm)
@@ -69,7 +70,7 @@ func parseFault(text string) (Fault, error) {
 }
 
 func parseShare(f *Fault, share string) error {
-	if f.Kind == StallServer {
+	if f.Kind == engine.StallServer {
 		d, err := parseDuration(share)
 		if err == nil && d <= 0 {
 			err = errors.New("is not a time to be stopped for; write one such as 5s")
@@ -113,7 +114,7 @@ func parseOption(f *Fault, option string) error {
 	default:
 		return fmt.Errorf("%q is not an option of a fault; there are +over=DURATION and +reconnect", option)
 	}
-	if k, _ := FaultKindByName(f.Kind); f.Kind == StallServer || k.Expect == expectNothing && f.Reconnect {
+	if k, _ := engine.FaultKindByName(f.Kind); f.Kind == engine.StallServer || k.Expect == engine.ExpectNothing && f.Reconnect {
 		return fmt.Errorf("%s has no option %s; leave it out", f.Kind, name)
 	}
 	return nil

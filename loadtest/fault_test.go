@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heartwheel/loadtest/engine"
 )
 
 func TestParseFault(t *testing.T) {
@@ -69,8 +71,8 @@ func FuzzFault(f *testing.F) {
 		if err != nil {
 			return
 		}
-		k, ok := FaultKindByName(got.Kind)
-		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) && k.Name != StallServer {
+		k, ok := engine.FaultKindByName(got.Kind)
+		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) && k.Name != engine.StallServer {
 			t.Errorf("%q is %+v", text, got)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"heartwheel/loadtest/engine"
 	"heartwheel/server"
 )
 
@@ -31,8 +32,8 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // the server's modules have some before main
 	case "serve":
 		serveForTests()
-	case WorkerCommand:
-		if err := Worker(os.Stdin, os.Stdout); err != nil {
+	case engine.WorkerCommand:
+		if err := engine.Worker(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

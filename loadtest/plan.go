@@ -10,13 +10,14 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
 // A Plan is a whole run. Build makes one from what a user wrote; Validate
 // reports everything that is wrong with it at once.
 type Plan struct {
-	Load
+	engine.Load
 
 	Target  string // tcp://HOST:PORT; empty: a server process of its own
 	Serve   string // flags for that server, separated by spaces; empty: those that fit Interval
@@ -33,15 +34,15 @@ type Setting = report.Setting
 
 // The words of Mode, Phase and Frame.
 const (
-	modeBeat  = ModeBeat
-	modeEcho  = ModeEcho
-	modeChurn = ModeChurn
+	modeBeat  = engine.ModeBeat
+	modeEcho  = engine.ModeEcho
+	modeChurn = engine.ModeChurn
 
-	phaseUniform = PhaseUniform
-	phaseSync    = PhaseSync
+	phaseUniform = engine.PhaseUniform
+	phaseSync    = engine.PhaseSync
 
-	frameEmpty = FrameEmpty
-	framePing  = FramePing
+	frameEmpty = engine.FrameEmpty
+	framePing  = engine.FramePing
 )
 
 // Limits of what one process of the generator is asked to do: far above what
@@ -142,8 +143,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	}
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
-		if p.Payload < MinPayload || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, MinPayload, codec.MaxFrameLimit-1)
+		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
+			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, engine.MinPayload, codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
@@ -178,7 +179,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		switch {
-		case p.Mode == modeChurn && f.Kind != StallServer:
+		case p.Mode == modeChurn && f.Kind != engine.StallServer:
 			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
 		case f.At >= p.Duration:
 			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
@@ -66,7 +67,7 @@ func TestWorkerThatDies(t *testing.T) {
 		cmd := command(args...)
 		mu.Lock()
 		defer mu.Unlock()
-		if args[0] == WorkerCommand {
+		if args[0] == engine.WorkerCommand {
 			if started++; started == 2 {
 				victim = cmd
 			}

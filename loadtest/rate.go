@@ -5,15 +5,17 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"heartwheel/loadtest/engine"
 )
 
 // parseRate reads 500, 20k or 1k:20k.
-func parseRate(text string) (Rate, error) {
+func parseRate(text string) (engine.Rate, error) {
 	first, second, ramp := strings.Cut(text, ":")
 	if !ramp {
 		second = first
 	}
-	var r Rate
+	var r engine.Rate
 	for i, part := range []string{first, second} {
 		v, err := parsePerSecond(part)
 		if err != nil {

@@ -1,10 +1,14 @@
 package loadtest
 
-import "testing"
+import (
+	"testing"
+
+	"heartwheel/loadtest/engine"
+)
 
 func TestRate(t *testing.T) {
-	for text, want := range map[string]Rate{
-		"500": {500, 500}, "20k": {20000, 20000}, "1k:20k": {1000, 20000}, "1.5k": {1500, 1500}, "0.5": {.5, .5}, "1m": {1e6, 1e6},
+	for text, want := range map[string]engine.Rate{
+		"500": {From: 500, To: 500}, "20k": {From: 20000, To: 20000}, "1k:20k": {From: 1000, To: 20000}, "1.5k": {From: 1500, To: 1500}, "0.5": {From: .5, To: .5}, "1m": {From: 1e6, To: 1e6},
 	} {
 		got, err := parseRate(text)
 		if err != nil || got != want {

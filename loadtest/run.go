@@ -13,6 +13,7 @@ import (
 
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
@@ -45,7 +46,7 @@ type run struct {
 	target    netip.AddrPort
 	own       *ownServer // nil: the target was given
 	probed    probed
-	generator *Generator
+	generator *engine.Generator
 	sampler   *sampler
 	view      *view
 
@@ -56,12 +57,12 @@ type run struct {
 	stopped     bool // the loops were told to stop
 	connected   int  // loops whose connections were all tried
 	ended       int  // loops that have had their last report
-	results     []*result
-	latest      []tallies // by loop
-	procCPU     []int64   // by process
-	sampled     tallies   // of the last sample
-	lastCPU     int64     // and the processor time
-	ticks       int       // the last second of which there are ticks
+	results     []*engine.Result
+	latest      []engine.Tallies // by loop
+	procCPU     []int64          // by process
+	sampled     engine.Tallies   // of the last sample
+	lastCPU     int64            // and the processor time
+	ticks       int              // the last second of which there are ticks
 	second      second
 	samples     []report.Sample
 	events      []report.Event
@@ -69,7 +70,7 @@ type run struct {
 }
 
 // A second is what the ticks since the last sample add up to.
-type second struct{ response, service, lag hist }
+type second struct{ response, service, lag engine.Histogram }
 
 // Run does what the plan says, shows it, and reports. An error is of the time
 // before the first connection: a *PlanError for a plan that cannot be carried
@@ -171,10 +172,10 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 }
 
 // hire starts the event loops.
-func (r *run) hire(sources []netip.Addr) (*Generator, error) {
-	j := &job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
-	r.latest, r.procCPU = make([]tallies, j.Of), make([]int64, r.plan.Processes)
-	return startCrew(j, func() *exec.Cmd { return r.Command(WorkerCommand) })
+func (r *run) hire(sources []netip.Addr) (*engine.Generator, error) {
+	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
+	r.latest, r.procCPU = make([]engine.Tallies, j.Of), make([]int64, r.plan.Processes)
+	return engine.Start(j, func() *exec.Cmd { return r.Command(engine.WorkerCommand) })
 }
 
 // conduct runs the phases until every loop has had its last report.
@@ -188,7 +189,7 @@ func (r *run) conduct() {
 
 	r.started = time.Now()
 	r.start = epoll.Monotonic() + int64(r.plan.Lead())
-	o := order{Start: r.start}
+	o := engine.Order{Start: r.start}
 	if r.plan.Mode == modeChurn {
 		r.beginHold(ctx, &wg, r.start)
 		o.Hold = r.hold
@@ -203,7 +204,7 @@ func (r *run) conduct() {
 
 // follow takes the reports and gives the orders.
 func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
-	const collect = tickStagger + 100*time.Millisecond // for the ticks of all loops to come in
+	const collect = engine.TickSpread + 100*time.Millisecond // for the ticks of all loops to come in
 	sample := time.NewTimer(time.Until(r.started) + r.plan.Lead() + time.Second + collect)
 	defer sample.Stop()
 	var ownEnded <-chan struct{}
@@ -229,7 +230,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - epoll.Monotonic()))
 		case <-ownEnded:
 			ownEnded = nil
-			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.last()))
+			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.Last()))
 			r.stop()
 		case <-r.Signals:
 			if r.interrupted {
@@ -247,7 +248,7 @@ func (r *run) stop() {
 	if !r.stopped {
 		r.stopped = true
 		r.sampler.hold(false)
-		r.generator.Send(order{Stop: true})
+		r.generator.Send(engine.Order{Stop: true})
 	}
 }
 
@@ -260,7 +261,7 @@ func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	r.beginHold(ctx, wg, epoll.Monotonic()+int64(r.plan.Lead()))
-	r.generator.Send(order{Hold: r.hold})
+	r.generator.Send(engine.Order{Hold: r.hold})
 }
 
 // beginHold sets when the hold phase begins, and what happens in it that is
@@ -270,9 +271,9 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	r.event(at, report.EventPhase, "hold")
 	for i := range r.plan.Faults {
 		f := &r.plan.Faults[i]
-		k, _ := FaultKindByName(f.Kind)
-		r.events = append(r.events, report.Event{T: since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.Does})
-		if f.Kind == StallServer {
+		k, _ := engine.FaultKindByName(f.Kind)
+		r.events = append(r.events, report.Event{T: engine.Since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.Does})
+		if f.Kind == engine.StallServer {
 			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
 	}
@@ -287,22 +288,22 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
 			r.sampler.hold(false)
-			r.generator.Send(order{Looked: true})
+			r.generator.Send(engine.Order{Looked: true})
 		}
 	})
 }
 
 // take handles one report.
-func (r *run) take(rep message) {
+func (r *run) take(rep engine.Message) {
 	switch {
 	case rep.Tick != nil:
 		t := rep.Tick
 		r.ticks = max(r.ticks, t.N)
 		r.latest[rep.Loop] = t.Tallies
 		r.procCPU[rep.Loop/r.plan.Loops] = t.ProcCPU
-		r.second.response.merge(t.Response)
-		r.second.service.merge(t.Service)
-		r.second.lag.merge(t.Lag)
+		r.second.response.Merge(t.Response)
+		r.second.service.Merge(t.Service)
+		r.second.lag.Merge(t.Lag)
 		r.sampler.setOpen(r.total().Open)
 	case rep.Event != nil:
 		r.events = append(r.events, report.Event(*rep.Event))
@@ -326,10 +327,10 @@ func (r *run) take(rep message) {
 	}
 }
 
-func (r *run) total() tallies {
-	var t tallies
+func (r *run) total() engine.Tallies {
+	var t engine.Tallies
 	for i := range r.latest {
-		t.add(&r.latest[i])
+		t.Add(&r.latest[i])
 	}
 	return t
 }
@@ -338,7 +339,7 @@ func (r *run) total() tallies {
 func (r *run) event(at int64, kind, text string) {
 	t := 0.0
 	if at != 0 {
-		t = since(r.start, at)
+		t = engine.Since(r.start, at)
 	}
 	r.events = append(r.events, report.Event{T: t, Kind: kind, Text: text})
 }

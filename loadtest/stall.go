@@ -8,15 +8,16 @@ import (
 	"time"
 
 	"heartwheel/internal/epoll"
+	"heartwheel/loadtest/engine"
 )
 
 // stallable says whether these processes can be stopped.
 func stallable(pids []int) error {
 	switch {
 	case len(pids) == 0:
-		return &PlanError{[]string{"fault " + StallServer + ": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
+		return &PlanError{[]string{"fault " + engine.StallServer + ": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
 	case slices.Contains(pids, os.Getpid()):
-		return &PlanError{[]string{"fault " + StallServer + ": what listens at the target is this process itself; test a server of another process"}}
+		return &PlanError{[]string{"fault " + engine.StallServer + ": what listens at the target is this process itself; test a server of another process"}}
 	}
 	return nil
 }

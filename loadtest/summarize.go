@@ -10,6 +10,7 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
@@ -22,7 +23,7 @@ type material struct {
 	probed      probed
 	start, hold int64 // hold is 0 if it never began
 	interrupted bool
-	results     []*result // of each loop that had one, in any order
+	results     []*engine.Result // of each loop that had one, in any order
 	server      *report.Server
 	samples     []report.Sample
 	events      []report.Event
@@ -36,7 +37,7 @@ const cpuBound = 95
 // summarize turns the material into what is shown and written. Pure: the same
 // material gives the same run.
 func summarize(m *material) *report.Run {
-	total := mergeResults(m.results, len(m.plan.Faults))
+	total := engine.MergeResults(m.results, len(m.plan.Faults))
 	s := &report.Summary{
 		Schema: report.Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
 		Phases: m.phases(total), Connections: m.connections(total), Frames: m.frames(total),
@@ -47,14 +48,14 @@ func summarize(m *material) *report.Run {
 	out := &report.Run{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
 		s.Response, s.Service = latency(total.Response, report.ResponseName), latency(total.Service, report.ServiceName)
-		out.Response, out.Service = total.Response.some(), total.Service.some()
+		out.Response, out.Service = total.Response.HDR(), total.Service.HDR()
 	}
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
 		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
 			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool { return e.Kind == report.EventFault && e.T > s.Phases[n-1].EndS })
 		}
-		out.Detection = detectionHist(total.Faults).some()
+		out.Detection = detectionHist(total.Faults).HDR()
 		out.Events = append(out.Events, faultOver(s.Detection)...)
 	}
 	slices.SortStableFunc(out.Events, func(a, b report.Event) int { return cmp.Compare(a.T, b.T) })
@@ -65,7 +66,7 @@ func summarize(m *material) *report.Run {
 	return out
 }
 
-func firstFew(found []closeExample) []report.CloseExample {
+func firstFew(found []engine.CloseExample) []report.CloseExample {
 	list := []report.CloseExample{}
 	for _, e := range found {
 		list = append(list, report.CloseExample(e))
@@ -73,13 +74,13 @@ func firstFew(found []closeExample) []report.CloseExample {
 	slices.SortFunc(list, func(a, b report.CloseExample) int {
 		return cmp.Or(cmp.Compare(a.AtS, b.AtS), cmp.Compare(a.Connection, b.Connection))
 	})
-	return list[:min(len(list), examples)]
+	return list[:min(len(list), engine.MaxExamples)]
 }
 
 // at is a time as seconds after the start.
-func (m *material) at(t int64) float64 { return since(m.start, t) }
+func (m *material) at(t int64) float64 { return engine.Since(m.start, t) }
 
-func (m *material) phases(t *result) []report.Phase {
+func (m *material) phases(t *engine.Result) []report.Phase {
 	list := []report.Phase{}
 	end := t.HoldEnd
 	if m.hold != 0 && end == 0 { // stopped just before it began
@@ -98,7 +99,7 @@ func (m *material) phases(t *result) []report.Phase {
 	return list
 }
 
-func (m *material) connections(t *result) report.Connections {
+func (m *material) connections(t *engine.Result) report.Connections {
 	c := report.Connections{
 		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []report.Failure{},
 		Refused: t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
@@ -121,7 +122,7 @@ func (m *material) connections(t *result) report.Connections {
 	return c
 }
 
-func (m *material) frames(t *result) report.Frames {
+func (m *material) frames(t *engine.Result) report.Frames {
 	f := report.Frames{
 		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
 		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
@@ -132,7 +133,7 @@ func (m *material) frames(t *result) report.Frames {
 	return f
 }
 
-func (m *material) generator(t *result) report.Generator {
+func (m *material) generator(t *engine.Result) report.Generator {
 	g := report.Generator{
 		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
 		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
@@ -166,8 +167,8 @@ func (m *material) generator(t *result) report.Generator {
 }
 
 // byProcess is the worst of the loops of each process.
-func (m *material) byProcess() []result {
-	list := make([]result, m.plan.Processes)
+func (m *material) byProcess() []engine.Result {
+	list := make([]engine.Result, m.plan.Processes)
 	for _, r := range m.results {
 		p := &list[r.Loop/m.plan.Loops]
 		p.ProcCPU, p.LoopCPU = max(p.ProcCPU, r.ProcCPU), max(p.LoopCPU, r.LoopCPU)
@@ -176,7 +177,7 @@ func (m *material) byProcess() []result {
 	return list
 }
 
-func (m *material) detection(t *result) *report.Detection {
+func (m *material) detection(t *engine.Result) *report.Detection {
 	d := &report.Detection{
 		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.from, BoundMS: ms(m.plan.Bound), Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
 	}
@@ -199,13 +200,13 @@ func (m *material) detection(t *result) *report.Detection {
 	return d
 }
 
-func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
-	kind, _ := FaultKindByName(f.Kind)
+func (m *material) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
+	kind, _ := engine.FaultKindByName(f.Kind)
 	slices.Sort(got.Examples) // whichever loop reported first
 	fr := report.FaultResult{
 		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
-		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), examples)]...),
+		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), engine.MaxExamples)]...),
 	}
 	if got.Start != 0 {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
@@ -222,7 +223,7 @@ func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
 		if s := m.server; s != nil && s.ClosedByReason != nil {
 			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
-	case f.Kind == StallServer && m.hold != 0:
+	case f.Kind == engine.StallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))
 		if m.server != nil {
 			fr.Note = fmt.Sprintf("stopped for %s: %s %v", wording.Duration(f.For), "process", m.server.PIDs)
@@ -232,11 +233,11 @@ func (m *material) faultResult(f *Fault, got *faultTally) report.FaultResult {
 }
 
 // detectionHist is the errors as a histogram: early ones count as 0.
-func detectionHist(faults []faultTally) hist {
-	h := newHist(runDigits)
+func detectionHist(faults []engine.FaultTally) engine.Histogram {
+	h := engine.NewHistogram(engine.RunDigits)
 	for i := range faults {
 		for _, us := range faults[i].Errors {
-			h.record(int64(us) * 1000)
+			h.Record(int64(us) * 1000)
 		}
 	}
 	return h

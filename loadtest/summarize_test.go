@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 )
 
@@ -63,36 +64,36 @@ func someMaterial(t testing.TB) *material {
 		samples: []report.Sample{{T: 1, Phase: "hold", Connections: 1000, ResponseUS: &report.Distribution{Count: 1, P99: 80}, Server: &report.ServerSample{Connections: 1000, CPUPercent: 10}}},
 	}
 	for k := range 2 {
-		r := &result{
-			Loop: k, Response: newHist(runDigits), Service: newHist(runDigits), Lag: newHist(runDigits), Connect: newHist(runDigits), ConnectLag: newHist(runDigits),
-			Tallies:      tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999, Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
-			Failures:     map[string]*failure{"connection refused": {1, "at 0.500 s connection 7"}},
+		r := &engine.Result{
+			Loop: k, Response: engine.NewHistogram(engine.RunDigits), Service: engine.NewHistogram(engine.RunDigits), Lag: engine.NewHistogram(engine.RunDigits), Connect: engine.NewHistogram(engine.RunDigits), ConnectLag: engine.NewHistogram(engine.RunDigits),
+			Tallies:      engine.Tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999, Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
+			Failures:     map[string]*engine.Failure{"connection refused": {Count: 1, Example: "at 0.500 s connection 7"}},
 			Told:         map[int]int{3001: 1},
 			WrongExample: "at 2.000 s connection 3: x", Unanswered: 1, OldestUnanswered: second / 1000, AnsweredInHold: 1900,
 			FirstConnect: 100 * second, LastConnect: 101*second - int64(k), HoldEnd: 121 * second, Closed: 121*second + second/10,
 			LoopCPU: 20 + float64(k), ProcCPU: 30 + float64(k), RSS: 20e6, Heap: 445 * 300,
-			Faults: []faultTally{
+			Faults: []engine.FaultTally{
 				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1, Examples: []string{fmt.Sprintf("connection %d was not noticed", 8+k)}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
-				{Start: 105 * second, End: 106 * second, Asked: 10, Back: 9, BackRefused: 1, LastBack: 106 * second, BackTime: newHist(runDigits)},
+				{Start: 105 * second, End: 106 * second, Asked: 10, Back: 9, BackRefused: 1, LastBack: 106 * second, BackTime: engine.NewHistogram(engine.RunDigits)},
 				{},
 			},
 		}
 		if k == 1 {
-			r.FalseKills = []closeExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
+			r.FalseKills = []engine.CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
 		}
 		for i := range int64(1900) {
-			r.Response.record(40_000 + i*100)
-			r.Service.record(30_000 + i*90)
-			r.Lag.record(i * 50)
-			r.ConnectLag.record(i * 20)
-			r.Connect.record(50_000 + i*30)
+			r.Response.Record(40_000 + i*100)
+			r.Service.Record(30_000 + i*90)
+			r.Lag.Record(i * 50)
+			r.ConnectLag.Record(i * 20)
+			r.Connect.Record(50_000 + i*30)
 		}
 		for i := range int32(49) {
 			r.Faults[0].Errors = append(r.Faults[0].Errors, i*4200+int32(k))
 		}
 		for i := range int64(9) {
-			r.Faults[2].BackTime.record(i * 1e6)
+			r.Faults[2].BackTime.Record(i * 1e6)
 		}
 		m.results = append(m.results, r)
 	}
@@ -141,7 +142,7 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		"lag": func(m *material) { m.plan.MaxLag = 50 * time.Microsecond },
 		"connect lag": func(m *material) {
 			for range 1000 {
-				m.results[0].ConnectLag.record(6e6)
+				m.results[0].ConnectLag.Record(6e6)
 			}
 		},
 		"cpu":    func(m *material) { m.results[1].LoopCPU = cpuBound },

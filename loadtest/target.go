@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"heartwheel/loadtest/engine"
 )
 
 // An ownServer is a server process that the run has started.
@@ -17,7 +19,7 @@ type ownServer struct {
 	cmd   *exec.Cmd
 	addr  string // HOST:PORT for clients
 	ops   string // HOST:PORT for metrics; empty: off
-	log   *tail
+	log   *engine.Tail
 	ended chan struct{}
 	err   error // valid after ended
 }
@@ -41,7 +43,7 @@ const startTime = 15 * time.Second
 // with the arguments.
 func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownServer, error) {
 	args := append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"}, flags...)
-	s := &ownServer{cmd: command(args...), log: &tail{}, ended: make(chan struct{})}
+	s := &ownServer{cmd: command(args...), log: &engine.Tail{}, ended: make(chan struct{})}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what the terminal sends is for the run
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -56,7 +58,7 @@ func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownSe
 	case <-listening:
 		return s, nil
 	case <-s.ended:
-		return nil, fmt.Errorf("the server (heartwheel %s) did not start: %s", strings.Join(args, " "), s.log.last())
+		return nil, fmt.Errorf("the server (heartwheel %s) did not start: %s", strings.Join(args, " "), s.log.Last())
 	case <-time.After(startTime):
 		s.stop()
 		return nil, fmt.Errorf("the server (heartwheel %s) did not listen within %s", strings.Join(args, " "), startTime)

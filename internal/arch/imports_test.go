@@ -44,8 +44,9 @@ var packageRules = map[string]packageRule{
 	"server":       {own: []string{"codec", "wheel"}, thirdParty: true},
 	"client":       {own: []string{"codec"}},
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest": {own: []string{"codec", "loadtest/report", "internal/epoll", "internal/timerslack", "internal/wording"},
+	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/epoll", "internal/wording"},
 		thirdParty: true},
+	"loadtest/engine": {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"}, thirdParty: true},
 	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/settings": {own: []string{"internal/wording", "server"}, thirdParty: true},
@@ -245,6 +246,7 @@ func TestImportRulesFind(t *testing.T) {
 		{"client/x.go", `import "heartwheel/server"`, "client does not import heartwheel/server"},
 		{"gateway/x.go", `import "heartwheel/client"`, "gateway does not import heartwheel/client"},
 		{"loadtest/x.go", `import "heartwheel/server"`, "loadtest does not import heartwheel/server"},
+		{"loadtest/engine/x.go", `import "heartwheel/loadtest/report"`, "loadtest/engine does not import heartwheel/loadtest/report"},
 		{"loadtest/report/x.go", `import "heartwheel/loadtest"`, "loadtest/report does not import heartwheel/loadtest"},
 		{"internal/epoll/x.go", `import "heartwheel/codec"`, "internal/epoll does not import heartwheel/codec"},
 		{"internal/doctor/x.go", `import "heartwheel/codec"`, "internal/doctor does not import heartwheel/codec"},

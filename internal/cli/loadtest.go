@@ -16,6 +16,7 @@ import (
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
+	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
 	"heartwheel/server"
 )
@@ -94,12 +95,12 @@ interrupted; the report then covers the time until that.`,
 // newLoadtestWorker is the command that a load test starts its processes with.
 func newLoadtestWorker() *cobra.Command {
 	return &cobra.Command{
-		Use:    loadtest.WorkerCommand,
+		Use:    engine.WorkerCommand,
 		Hidden: true,
 		Args:   noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(syscall.SIGINT) // its parent stops it
-			if err := loadtest.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
+			if err := engine.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
 				return &settings.Failure{Err: err}
 			}
 			return nil

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"net/netip"
@@ -8,7 +8,7 @@ import (
 
 // A job is what one process of the generator has to do. It travels to worker
 // processes as JSON.
-type job struct {
+type Job struct {
 	Load    Load           `json:"load"`
 	First   int            `json:"first"` // the index of its first event loop
 	Of      int            `json:"of"`    // event loops over all processes
@@ -21,8 +21,8 @@ type job struct {
 // processes. Its methods are for one goroutine.
 type Generator struct {
 	loops    int
-	messages chan message // the last one of a loop has Result, Error or Lost
-	send     func(order)
+	messages chan Message // the last one of a loop has Result, Error or Lost
+	send     func(Order)
 	kill     func()
 	wait     func()
 }
@@ -34,21 +34,21 @@ const messagesKept = 4096
 // Start starts the event loops of the load: in this process, or in worker
 // processes if it has several. command makes the command line of a worker, which
 // calls Worker. The loops wait for an order with Start.
-func startCrew(j *job, command func() *exec.Cmd) (*Generator, error) {
+func Start(j *Job, command func() *exec.Cmd) (*Generator, error) {
 	if j.Load.Processes > 1 {
 		return startProcesses(j, command)
 	}
-	g := &Generator{loops: j.Of, messages: make(chan message, messagesKept)}
+	g := &Generator{loops: j.Of, messages: make(chan Message, messagesKept)}
 	orders, done, err := startLoops(j, g.messages)
 	if err != nil {
 		return nil, err
 	}
-	g.send = func(o order) {
+	g.send = func(o Order) {
 		for _, in := range orders {
 			in <- o // holds more orders than there are in a run
 		}
 	}
-	g.kill = func() { g.send(order{Stop: true}) }
+	g.kill = func() { g.send(Order{Stop: true}) }
 	g.wait = func() { <-done }
 	return g, nil
 }
@@ -58,10 +58,10 @@ func (g *Generator) Loops() int { return g.loops }
 
 // Messages are those of all loops. The last one of a loop has Result, Error or
 // Lost.
-func (g *Generator) Messages() <-chan message { return g.messages }
+func (g *Generator) Messages() <-chan Message { return g.messages }
 
 // Send sends an order to all loops. It never blocks for long.
-func (g *Generator) Send(o order) { g.send(o) }
+func (g *Generator) Send(o Order) { g.send(o) }
 
 // Kill ends the loops at once; they may send no more.
 func (g *Generator) Kill() { g.kill() }

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"math"
@@ -37,9 +37,9 @@ func (l *loop) beatDue(now int64) (next int64) {
 func (l *loop) sendBeat(i int32, c *conn, due int64) {
 	now := epoll.Monotonic()
 	if l.inHold(due) {
-		l.result.Lag.record(now - due)
+		l.result.Lag.Record(now - due)
 	}
-	l.tickLag.record(now - due)
+	l.tickLag.Record(now - due)
 	if l.plan.Frame == FramePing {
 		l.frame = codec.AppendPing(l.frame[:0], appendStamp(l.stamp[:0], l.nextStamp(c, now, due)))
 		l.write(i, c, l.frame, now)
@@ -74,9 +74,9 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 	l.frame = l.frame[:0]
 	for range n {
 		if l.inHold(due) {
-			l.result.Lag.record(now - due)
+			l.result.Lag.Record(now - due)
 		}
-		l.tickLag.record(now - due)
+		l.tickLag.Record(now - due)
 		at := len(l.frame)
 		// Op, stamp and filler are written in place: AppendData would copy twice.
 		l.frame = append(l.frame, 0, 0, 0, 0, byte(codec.OpData))

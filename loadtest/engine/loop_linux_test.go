@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ func beatLoad(n int, interval, duration time.Duration) *Load {
 // sockets. The other end is returned.
 func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
 	t.Helper()
-	l = newLoop(load, 0, 1, nil, 0, nil, make(chan message, 100))
+	l = newLoop(load, 0, 1, nil, 0, nil, make(chan Message, 100))
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	}
 	n, err := unix.Read(other, l.buf)
 	l.judgeRest(epoll.Monotonic())
-	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.count() != 10 || r.Lag.h.Max() < 1.9e9 {
+	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.Count() != 10 || r.Lag.h.Max() < 1.9e9 {
 		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered, r.Lag.h.Max())
 	}
 }

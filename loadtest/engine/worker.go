@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"bufio"
@@ -23,20 +23,20 @@ const WorkerCommand = "loadtest-worker"
 // the terminal have to be ignored: the orders say when to stop.
 func Worker(in io.Reader, out io.Writer) error {
 	dec := json.NewDecoder(bufio.NewReader(in))
-	var j job
+	var j Job
 	if err := dec.Decode(&j); err != nil {
 		return fmt.Errorf("loadtest: no job on standard input: %w; this command is for heartwheel loadtest to start", err)
 	}
-	reports := make(chan message, messagesKept)
+	reports := make(chan Message, messagesKept)
 	orders, done, err := startLoops(&j, reports)
 	if err != nil {
 		return err
 	}
 	go func() { // ends with in, which the run closes
 		for {
-			var o order
+			var o Order
 			if err := dec.Decode(&o); err != nil {
-				o = order{Stop: true}
+				o = Order{Stop: true}
 			}
 			for _, in := range orders {
 				select {
@@ -60,7 +60,7 @@ func Worker(in io.Reader, out io.Writer) error {
 			}
 			if failed != nil {
 				for _, in := range orders {
-					in <- order{Stop: true}
+					in <- Order{Stop: true}
 				}
 			}
 		}
@@ -73,7 +73,7 @@ type workerProcess struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	enc    *json.Encoder
-	stderr *tail
+	stderr *Tail
 	mu     sync.Mutex // guards enc
 	done   chan struct{}
 	err    error // valid after done
@@ -81,8 +81,8 @@ type workerProcess struct {
 
 // startProcesses starts a worker for every process of the plan. command makes the
 // command of a worker.
-func startProcesses(j *job, command func() *exec.Cmd) (*Generator, error) {
-	g := &Generator{loops: j.Of, messages: make(chan message, messagesKept)}
+func startProcesses(j *Job, command func() *exec.Cmd) (*Generator, error) {
+	g := &Generator{loops: j.Of, messages: make(chan Message, messagesKept)}
 	var workers []*workerProcess
 	g.kill = func() {
 		for _, w := range workers {
@@ -105,7 +105,7 @@ func startProcesses(j *job, command func() *exec.Cmd) (*Generator, error) {
 		}
 		workers = append(workers, w)
 	}
-	g.send = func(o order) {
+	g.send = func(o Order) {
 		for _, w := range workers {
 			w.mu.Lock()
 			_ = w.enc.Encode(o) // a worker that is gone has said so
@@ -115,8 +115,8 @@ func startProcesses(j *job, command func() *exec.Cmd) (*Generator, error) {
 	return g, nil
 }
 
-func startWorker(cmd *exec.Cmd, j *job, reports chan<- message, n int) (*workerProcess, error) {
-	w := &workerProcess{cmd: cmd, stderr: &tail{}, done: make(chan struct{})}
+func startWorker(cmd *exec.Cmd, j *Job, reports chan<- Message, n int) (*workerProcess, error) {
+	w := &workerProcess{cmd: cmd, stderr: &Tail{}, done: make(chan struct{})}
 	cmd.Stderr = w.stderr
 	// A group of its own: what the terminal sends is for the run to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -143,12 +143,12 @@ func startWorker(cmd *exec.Cmd, j *job, reports chan<- message, n int) (*workerP
 
 // read passes on what the worker reports until it ends. Loops that have not
 // had their last report by then are lost.
-func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- message, n int) {
+func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- Message, n int) {
 	defer close(w.done)
 	ended := map[int]bool{}
 	dec := json.NewDecoder(bufio.NewReader(stdout))
 	for {
-		var r message
+		var r Message
 		if err := dec.Decode(&r); err != nil {
 			break
 		}
@@ -165,27 +165,27 @@ func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- 
 	text := ""
 	if w.err != nil {
 		text = fmt.Sprintf("worker process %d: %s", n, w.err)
-		if said := w.stderr.last(); said != "" {
+		if said := w.stderr.Last(); said != "" {
 			text += ": " + said
 		}
 	}
 	for k := first; k < first+loops; k++ {
 		if !ended[k] {
-			reports <- message{Loop: k, Lost: true, Error: text}
+			reports <- Message{Loop: k, Lost: true, Error: text}
 			text = "" // once for the process
 		}
 	}
 }
 
 // A tail keeps the end of what is written to it. Safe for concurrent use.
-type tail struct {
+type Tail struct {
 	mu   sync.Mutex
 	text []byte
 }
 
 const tailKept = 4096
 
-func (t *tail) Write(b []byte) (int, error) {
+func (t *Tail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.text = append(t.text, b...)
@@ -196,7 +196,7 @@ func (t *tail) Write(b []byte) (int, error) {
 }
 
 // last is the last line that says something: not the hint at the help.
-func (t *tail) last() string {
+func (t *Tail) Last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	said := ""

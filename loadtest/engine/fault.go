@@ -1,11 +1,11 @@
-package loadtest
+package engine
 
 import (
 	"time"
 )
 
 // A fault is a way in which connections of the load, or the server, fail.
-type fault struct {
+type Fault struct {
 	Text  string        // as written
 	Kind  string        // a name in FaultKinds
 	Share float64       // 0 to 1 of the plan's connections; 0: Count
@@ -21,10 +21,10 @@ type fault struct {
 type Expectation uint8
 
 const (
-	expectTimeout Expectation = iota // T after the last byte of the last whole frame
-	expectPartial                    // that, or the limit for a part of a frame, whichever is first
-	expectAtOnce                     // when it happens
-	expectNothing                    // never: nobody is dead
+	ExpectTimeout Expectation = iota // T after the last byte of the last whole frame
+	ExpectPartial                    // that, or the limit for a part of a frame, whichever is first
+	ExpectAtOnce                     // when it happens
+	ExpectNothing                    // never: nobody is dead
 )
 
 // A FaultKind is one thing that can go wrong with a peer.
@@ -38,16 +38,16 @@ type FaultKind struct {
 // FaultKinds has every kind of fault. What each does to a connection is in
 // behave_linux.go.
 var FaultKinds = []FaultKind{
-	{Name: "silent", Expect: expectTimeout, Does: "stops beating; still reads, and the kernel still acknowledges"},
-	{Name: "freeze", Expect: expectTimeout, Does: "stops beating and never reads again"},
-	{Name: "partial", Expect: expectPartial, Does: "sends half a frame, then nothing"},
-	{Name: "drip", Expect: expectPartial, Does: "sends a frame a byte a second, which never ends"},
-	{Name: "reset", Expect: expectAtOnce, Unobservable: true, Does: "resets the connection"},
-	{Name: "halfclose", Expect: expectAtOnce, Does: "closes its direction and goes on reading"},
-	{Name: "garbage", Expect: expectAtOnce, Does: "sends bytes that are not frames"},
-	{Name: "oversize", Expect: expectAtOnce, Does: "sends the header of a frame of 16,777,215 bytes"},
-	{Name: "herd", Expect: expectNothing, Does: "resets and connects again, all at once"},
-	{Name: StallServer, Expect: expectNothing, Does: "stops a local server's process with SIGSTOP for a time, then SIGCONT"},
+	{Name: "silent", Expect: ExpectTimeout, Does: "stops beating; still reads, and the kernel still acknowledges"},
+	{Name: "freeze", Expect: ExpectTimeout, Does: "stops beating and never reads again"},
+	{Name: "partial", Expect: ExpectPartial, Does: "sends half a frame, then nothing"},
+	{Name: "drip", Expect: ExpectPartial, Does: "sends a frame a byte a second, which never ends"},
+	{Name: "reset", Expect: ExpectAtOnce, Unobservable: true, Does: "resets the connection"},
+	{Name: "halfclose", Expect: ExpectAtOnce, Does: "closes its direction and goes on reading"},
+	{Name: "garbage", Expect: ExpectAtOnce, Does: "sends bytes that are not frames"},
+	{Name: "oversize", Expect: ExpectAtOnce, Does: "sends the header of a frame of 16,777,215 bytes"},
+	{Name: "herd", Expect: ExpectNothing, Does: "resets and connects again, all at once"},
+	{Name: StallServer, Expect: ExpectNothing, Does: "stops a local server's process with SIGSTOP for a time, then SIGCONT"},
 }
 
 // StallServer is the one kind that happens to the server, so it has a duration
@@ -66,10 +66,10 @@ func FaultKindByName(name string) (FaultKind, bool) {
 // String says when the fault has to be noticed.
 func (e Expectation) String() string {
 	return [...]string{
-		expectTimeout: "T after the last whole frame",
-		expectPartial: "T after the last whole frame, or the limit for part of a frame",
-		expectAtOnce:  "at once",
-		expectNothing: "nobody is dead",
+		ExpectTimeout: "T after the last whole frame",
+		ExpectPartial: "T after the last whole frame, or the limit for part of a frame",
+		ExpectAtOnce:  "at once",
+		ExpectNothing: "nobody is dead",
 	}[e]
 }
 
@@ -77,9 +77,9 @@ func (e Expectation) String() string {
 // earliest, all in ns of one clock. It is the zero of a detection's error.
 func (e Expectation) after(start, lastFrame, timeout, partial int64) int64 {
 	switch e {
-	case expectTimeout:
+	case ExpectTimeout:
 		return lastFrame + timeout
-	case expectPartial:
+	case ExpectPartial:
 		return min(lastFrame+timeout, start+partial)
 	default:
 		return start
@@ -87,21 +87,21 @@ func (e Expectation) after(start, lastFrame, timeout, partial int64) int64 {
 }
 
 // Latest is how long after its start the fault may take to be noticed.
-func (f *fault) Latest(timeout, partial, bound time.Duration) time.Duration {
+func (f *Fault) Latest(timeout, partial, bound time.Duration) time.Duration {
 	k, _ := FaultKindByName(f.Kind)
 	switch k.Expect {
-	case expectTimeout:
+	case ExpectTimeout:
 		return f.Over + timeout + bound
-	case expectPartial:
+	case ExpectPartial:
 		return f.Over + min(timeout, partial) + bound
-	case expectNothing:
+	case ExpectNothing:
 		return max(f.Over, f.For)
 	}
 	return f.Over + bound
 }
 
 // NeedsTimeout says whether T must be known to judge f.
-func (f *fault) NeedsTimeout() bool {
+func (f *Fault) NeedsTimeout() bool {
 	k, _ := FaultKindByName(f.Kind)
-	return k.Expect == expectTimeout || k.Expect == expectPartial
+	return k.Expect == ExpectTimeout || k.Expect == ExpectPartial
 }

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"bufio"
@@ -33,18 +33,18 @@ func TestMemoryPerConnection(t *testing.T) {
 		sources = append(sources, netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i)}))
 	}
 	before := heapNow()
-	c, err := startCrew(&job{Load: *beatLoad(n, 10*time.Second, 2*time.Second), Of: 1, Target: target, Timeout: time.Minute, Sources: sources}, nil)
+	c, err := Start(&Job{Load: *beatLoad(n, 10*time.Second, 2*time.Second), Of: 1, Target: target, Timeout: time.Minute, Sources: sources}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := epoll.Monotonic() + int64(30*time.Millisecond)
-	c.Send(order{Start: start})
+	c.Send(Order{Start: start})
 	var most, connected int64
 	for {
 		r := <-c.Messages()
 		if r.Connected != nil {
 			connected = int64(r.Connected.Established)
-			c.Send(order{Hold: epoll.Monotonic(), Looked: true})
+			c.Send(Order{Hold: epoll.Monotonic(), Looked: true})
 		}
 		if r.Tick != nil && connected > 0 {
 			most = max(most, heapNow()-before)

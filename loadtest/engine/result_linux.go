@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"fmt"
@@ -42,8 +42,8 @@ func (l *loop) judgeRest(now int64) {
 		t.Undetected++
 		t.End = max(t.End, now)
 		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(ms64(now-v.expect)))
-		if len(t.Examples) < examples {
-			l.event(now, eventUndetected, l.plan.Faults[v.fault].Text, 1, text)
+		if len(t.Examples) < MaxExamples {
+			l.event(now, EventUndetected, l.plan.Faults[v.fault].Text, 1, text)
 		}
 		l.note(t, text)
 	}

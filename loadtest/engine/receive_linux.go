@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"bytes"
@@ -199,12 +199,12 @@ func (l *loop) takeStamped(i int32, c *conn, f codec.Frame, at int64) (echoed in
 func (l *loop) answered(c *conn, due, response, service int64) {
 	c.flags = c.flags&^flagAgain | flagAnswered
 	l.tallies.Answered++
-	l.tickResponse.record(response)
-	l.tickService.record(service)
+	l.tickResponse.Record(response)
+	l.tickService.Record(service)
 	if l.inHold(due) {
 		l.result.AnsweredInHold++
-		l.result.Response.record(response)
-		l.result.Service.record(service)
+		l.result.Response.Record(response)
+		l.result.Service.Record(service)
 	}
 }
 
@@ -242,8 +242,8 @@ func (l *loop) toldThat(i int32, c *conn, code int, reason string) {
 // wrong counts a wrong answer.
 func (l *loop) wrong(i int32, at int64, text string) {
 	if l.tallies.Wrong++; l.tallies.Wrong == 1 {
-		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", since(l.start, at), l.number(i), text)
-		l.event(at, eventWrong, "", 1, l.result.WrongExample)
+		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", Since(l.start, at), l.number(i), text)
+		l.event(at, EventWrong, "", 1, l.result.WrongExample)
 	}
 }
 
@@ -284,21 +284,21 @@ func (l *loop) ended(i int32, c *conn, how string, at, slack int64) {
 			return
 		}
 		if l.result.Told[cl.code]++; l.result.Told[cl.code] == 1 {
-			l.event(at, eventTold, "", 1, example.Text)
+			l.event(at, EventTold, "", 1, example.Text)
 		}
 	case classDetected:
 		l.detected(c, &cl, example)
 	case classFalseKill:
-		if l.tallies.FalseKills++; l.tallies.FalseKills <= examples {
+		if l.tallies.FalseKills++; l.tallies.FalseKills <= MaxExamples {
 			l.result.FalseKills = append(l.result.FalseKills, example)
-			l.event(at, eventFalseKill, "", 1, example.Text)
+			l.event(at, EventFalseKill, "", 1, example.Text)
 		}
 	case classLapse:
 		l.tallies.Lapses++
 	case classUnexplained:
-		if l.tallies.Unexplained++; l.tallies.Unexplained <= examples {
+		if l.tallies.Unexplained++; l.tallies.Unexplained <= MaxExamples {
 			l.result.Unexplained = append(l.result.Unexplained, example)
-			l.event(at, eventUnexplained, "", 1, example.Text)
+			l.event(at, EventUnexplained, "", 1, example.Text)
 		}
 	}
 	again = false

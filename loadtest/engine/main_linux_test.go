@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"os"
@@ -10,7 +10,7 @@ import (
 // echoEnv makes the test binary a server that echoes.
 const echoEnv = "LOADTEST_ENGINE_TEST_ECHO"
 
-func testMain(m *testing.M) {
+func TestMain(m *testing.M) {
 	if os.Getenv(echoEnv) != "" {
 		echoUntilEOF()
 		return

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"errors"
@@ -68,8 +68,8 @@ func (l *loop) connectDue(now int64) (next int64) {
 func (l *loop) dial(i int32, due int64) {
 	c, now := &l.conns[i], epoll.Monotonic()
 	if due != 0 {
-		l.result.ConnectLag.record(now - due)
-		l.tickLag.record(now - due)
+		l.result.ConnectLag.Record(now - due)
+		l.tickLag.Record(now - due)
 	}
 	*c = conn{gen: c.gen + 1, victim: -1, state: stateConnecting, flags: c.flags & flagAgain, again: c.again, began: now, lastFrame: now}
 	c.sendNo = firstNumber(l.number(i))
@@ -138,10 +138,10 @@ func (l *loop) up(i int32, c *conn, at int64) {
 	case c.flags&flagAgain != 0:
 		l.tallies.Reconnects++
 		l.back(c.again, at).Back++
-		l.result.Faults[c.again].BackTime.record(took)
+		l.result.Faults[c.again].BackTime.Record(took)
 	default:
 		l.tallies.Established++
-		l.result.Connect.record(took)
+		l.result.Connect.Record(took)
 	}
 	switch {
 	case l.plan.Mode == ModeChurn:
@@ -162,12 +162,12 @@ func (l *loop) notUp(c *conn) {
 }
 
 // back is the tally of a reconnect that has come to an end.
-func (l *loop) back(fault uint8, at int64) *faultTally {
+func (l *loop) back(fault uint8, at int64) *FaultTally {
 	t := &l.result.Faults[fault]
 	t.LastBack = at
 	t.End = max(t.End, at)
 	if t.BackTime.h == nil {
-		t.BackTime = newHist(runDigits)
+		t.BackTime = NewHistogram(RunDigits)
 	}
 	return t
 }
@@ -224,10 +224,10 @@ func (l *loop) failure(i int32, at int64, text string) {
 	l.tallies.Failed++
 	f := l.result.Failures[text]
 	if f == nil {
-		f = &failure{}
+		f = &Failure{}
 		if i >= 0 {
-			f.Example = fmt.Sprintf("at %.3f s connection %d", since(l.start, at), l.number(i))
-			l.event(at, eventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
+			f.Example = fmt.Sprintf("at %.3f s connection %d", Since(l.start, at), l.number(i))
+			l.event(at, EventConnect, "", 1, fmt.Sprintf("connection %d: %s", l.number(i), text))
 		}
 		l.result.Failures[text] = f
 	}

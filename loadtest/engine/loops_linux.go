@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"sync"
@@ -11,12 +11,12 @@ import (
 // startLoops starts the job's event loops. Each takes its orders from its own
 // channel of those that are returned, and reports on out; after the last report
 // of each, done is closed.
-func startLoops(j *job, out chan<- message) (orders []chan order, done <-chan struct{}, err error) {
+func startLoops(j *Job, out chan<- Message) (orders []chan Order, done <-chan struct{}, err error) {
 	growDescriptors(j.Load.Connections*j.Load.Loops/j.Of + j.Load.Loops + 64)
 	var wg sync.WaitGroup
 	ended := make(chan struct{})
 	for k := range j.Load.Loops {
-		in := make(chan order, 8)
+		in := make(chan Order, 8)
 		orders = append(orders, in)
 		l := newLoop(&j.Load, j.First+k, j.Of, epoll.NewDialer(j.Target, j.Sources), j.Timeout, in, out)
 		wg.Go(l.run)

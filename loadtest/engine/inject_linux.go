@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"fmt"
@@ -73,7 +73,7 @@ const never64 = int64(math.MaxInt64)
 
 // choose picks the connections that the fault takes: at random, but the same
 // ones for the same seed, among those that are up and without a fault.
-func (l *loop) choose(f *fault) []int32 {
+func (l *loop) choose(f *Fault) []int32 {
 	var able []int32
 	for i := range l.conns {
 		if c := &l.conns[i]; c.state == stateUp && c.victim < 0 && c.flags&(flagPending|flagTold) == 0 {
@@ -105,7 +105,7 @@ func (l *loop) inject(i int32, fault uint8) {
 	}
 	t.End = max(t.End, now)
 	kind, _ := FaultKindByName(f.Kind)
-	if kind.Expect == expectNothing { // a herd
+	if kind.Expect == ExpectNothing { // a herd
 		l.closeConn(i)
 		l.dialAgain(i, fault)
 		return
@@ -177,7 +177,7 @@ func (l *loop) dialAgain(i int32, fault uint8) {
 }
 
 // detected counts that the server has noticed a fault.
-func (l *loop) detected(c *conn, cl *closing, example closeExample) {
+func (l *loop) detected(c *conn, cl *closing, example CloseExample) {
 	v := &l.victims[c.victim]
 	t := &l.result.Faults[v.fault]
 	l.tallies.Detected++
@@ -207,8 +207,8 @@ func (l *loop) stalled(from, to int64) (ns int64) {
 }
 
 // note keeps the first few examples of a fault.
-func (l *loop) note(t *faultTally, text string) {
-	if len(t.Examples) < examples {
+func (l *loop) note(t *FaultTally, text string) {
+	if len(t.Examples) < MaxExamples {
 		t.Examples = append(t.Examples, text)
 	}
 }

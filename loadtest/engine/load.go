@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"time"
@@ -31,7 +31,7 @@ type Load struct {
 	Timeout        time.Duration // T of the server; 0: what the server says
 	Bound          time.Duration // how late a dead peer may be detected
 	PartialTimeout time.Duration // how long part of a frame may stay incomplete
-	Faults         []fault
+	Faults         []Fault
 	Seed           uint64 // of the choice of connections for faults
 }
 

@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"time"
@@ -8,7 +8,7 @@ import (
 
 // An order is what the run tells every event loop. Times are of the machine's
 // monotonic clock, in ns, so that they mean the same in every process.
-type order struct {
+type Order struct {
 	Start  int64 `json:"start,omitempty"`  // begin to connect then
 	Hold   int64 `json:"hold,omitempty"`   // the hold phase begins then
 	Looked bool  `json:"looked,omitempty"` // the last look at the server is over: the hold phase may end
@@ -16,18 +16,18 @@ type order struct {
 }
 
 // A message is what an event loop tells the run. One of its members is set.
-type message struct {
+type Message struct {
 	Loop      int      `json:"loop"` // over all processes
-	Tick      *tick    `json:"tick,omitempty"`
-	Event     *event   `json:"event,omitempty"`
-	Connected *tallies `json:"connected,omitempty"` // every connection was tried
-	Result    *result  `json:"result,omitempty"`    // the last one
+	Tick      *Tick    `json:"tick,omitempty"`
+	Event     *Event   `json:"event,omitempty"`
+	Connected *Tallies `json:"connected,omitempty"` // every connection was tried
+	Result    *Result  `json:"result,omitempty"`    // the last one
 	Error     string   `json:"error,omitempty"`     // the loop could not go on
 	Lost      bool     `json:"-"`                   // no Result will come: its process has ended
 }
 
 // tallies are a loop's counts since the start. All of them can be added.
-type tallies struct {
+type Tallies struct {
 	Attempts    int   `json:"attempts"` // connects that were due, without reconnects
 	Open        int   `json:"open"`     // now
 	Connecting  int   `json:"connecting"`
@@ -46,7 +46,7 @@ type tallies struct {
 	Lapses      int   `json:"lapses"`
 }
 
-func (t *tallies) add(o *tallies) {
+func (t *Tallies) Add(o *Tallies) {
 	t.Attempts += o.Attempts
 	t.Open += o.Open
 	t.Connecting += o.Connecting
@@ -66,36 +66,36 @@ func (t *tallies) add(o *tallies) {
 }
 
 // A tick is a loop's figures at the end of one second.
-type tick struct {
-	N        int     `json:"n"` // seconds since the start
-	Tallies  tallies `json:"tallies"`
-	Response hist    `json:"response"` // of this second
-	Service  hist    `json:"service"`
-	Lag      hist    `json:"lag"`
-	ProcCPU  int64   `json:"proc_cpu"` // ns of processor time of the process since the start
+type Tick struct {
+	N        int       `json:"n"` // seconds since the start
+	Tallies  Tallies   `json:"tallies"`
+	Response Histogram `json:"response"` // of this second
+	Service  Histogram `json:"service"`
+	Lag      Histogram `json:"lag"`
+	ProcCPU  int64     `json:"proc_cpu"` // ns of processor time of the process since the start
 }
 
 // tickStagger is the time over which the loops' ticks of one second are spread.
-const tickStagger = 150 * time.Millisecond
+const TickSpread = 150 * time.Millisecond
 
 // A result is all that a loop has measured.
-type result struct {
+type Result struct {
 	Loop    int     `json:"loop"`
-	Tallies tallies `json:"tallies"`
+	Tallies Tallies `json:"tallies"`
 
-	Response   hist `json:"response"`
-	Service    hist `json:"service"`
-	Lag        hist `json:"lag"`
-	Connect    hist `json:"connect"`
-	ConnectLag hist `json:"connect_lag"`
+	Response   Histogram `json:"response"`
+	Service    Histogram `json:"service"`
+	Lag        Histogram `json:"lag"`
+	Connect    Histogram `json:"connect"`
+	ConnectLag Histogram `json:"connect_lag"`
 
-	Failures map[string]*failure `json:"failures"`
+	Failures map[string]*Failure `json:"failures"`
 	Told     map[int]int         `json:"told"`
-	Faults   []faultTally        `json:"faults"` // in the order of the plan
+	Faults   []FaultTally        `json:"faults"` // in the order of the plan
 
 	WrongExample     string         `json:"wrong_example"`
-	FalseKills       []closeExample `json:"false_kill_examples"`
-	Unexplained      []closeExample `json:"unexplained_examples"`
+	FalseKills       []CloseExample `json:"false_kill_examples"`
+	Unexplained      []CloseExample `json:"unexplained_examples"`
 	Unanswered       int64          `json:"unanswered"`
 	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
 	AnsweredInHold   int64          `json:"answered_in_hold"`
@@ -112,7 +112,7 @@ type result struct {
 }
 
 // An event is something that a person may want to know of.
-type event struct {
+type Event struct {
 	T     float64 `json:"t_s"` // seconds since the start
 	Kind  string  `json:"kind"`
 	Fault string  `json:"fault"` // as written, for the kinds that are about one; else empty
@@ -122,22 +122,22 @@ type event struct {
 
 // Kinds of an event.
 const (
-	eventFalseKill   = "false_kill" // the first few
-	eventUnexplained = "unexplained_close"
-	eventUndetected  = "undetected"
-	eventWrong       = "wrong_answer" // the first
-	eventTold        = "told"
-	eventConnect     = "connect_failed" // the first of each error
+	EventFalseKill   = "false_kill" // the first few
+	EventUnexplained = "unexplained_close"
+	EventUndetected  = "undetected"
+	EventWrong       = "wrong_answer" // the first
+	EventTold        = "told"
+	EventConnect     = "connect_failed" // the first of each error
 )
 
 // A failure is one way in which connections failed.
-type failure struct {
+type Failure struct {
 	Count   int    `json:"count"`
 	Example string `json:"example"`
 }
 
 // A faultTally is what became of one fault on one loop.
-type faultTally struct {
+type FaultTally struct {
 	Start, End              int64 // when the first began and the last was over; 0: not
 	Injected, Detected      int
 	Undetected              int
@@ -147,32 +147,32 @@ type faultTally struct {
 	Asked, Back             int // of a herd, or +reconnect
 	BackRefused, BackFailed int
 	LastBack                int64
-	BackTime                hist
+	BackTime                Histogram
 }
 
 // examples is how many of a kind are kept.
-const examples = 5
+const MaxExamples = 5
 
 // since is how the times of messages are shown: seconds after the start.
-func since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
+func Since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
 
 // ms64 is ns in ms.
 func ms64(ns int64) float64 { return float64(ns) / 1e6 }
 
 // mergeResults adds up what the loops have measured.
-func mergeResults(results []*result, faults int) *result {
-	t := &result{Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, faults)}
+func MergeResults(results []*Result, faults int) *Result {
+	t := &Result{Failures: map[string]*Failure{}, Told: map[int]int{}, Faults: make([]FaultTally, faults)}
 	for _, r := range results {
-		t.Tallies.add(&r.Tallies)
-		t.Response.merge(r.Response)
-		t.Service.merge(r.Service)
-		t.Lag.merge(r.Lag)
-		t.Connect.merge(r.Connect)
-		t.ConnectLag.merge(r.ConnectLag)
+		t.Tallies.Add(&r.Tallies)
+		t.Response.Merge(r.Response)
+		t.Service.Merge(r.Service)
+		t.Lag.Merge(r.Lag)
+		t.Connect.Merge(r.Connect)
+		t.ConnectLag.Merge(r.ConnectLag)
 		for text, f := range r.Failures {
 			have := t.Failures[text]
 			if have == nil {
-				have = &failure{}
+				have = &Failure{}
 				t.Failures[text] = have
 			}
 			have.Count += f.Count
@@ -199,7 +199,7 @@ func mergeResults(results []*result, faults int) *result {
 }
 
 // merge adds o to t.
-func (t *faultTally) merge(o *faultTally) {
+func (t *FaultTally) merge(o *FaultTally) {
 	t.Start, t.End = earliest(t.Start, o.Start), max(t.End, o.End)
 	t.Injected += o.Injected
 	t.Detected += o.Detected
@@ -213,7 +213,7 @@ func (t *faultTally) merge(o *faultTally) {
 	t.BackRefused += o.BackRefused
 	t.BackFailed += o.BackFailed
 	t.LastBack = max(t.LastBack, o.LastBack)
-	t.BackTime.merge(o.BackTime)
+	t.BackTime.Merge(o.BackTime)
 }
 
 // earliest is the smaller of two times, of which 0 is none.

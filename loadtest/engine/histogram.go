@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"encoding/json"
@@ -12,22 +12,24 @@ import (
 const (
 	histLow    = 100
 	histHigh   = 100e9
-	runDigits  = 3
+	RunDigits  = 3
 	tickDigits = 2
 )
 
 // A hist is a histogram of durations in ns. The zero value is empty and cannot
 // record. Not safe for concurrent use.
-type hist struct{ h *hdrhistogram.Histogram }
+type Histogram struct{ h *hdrhistogram.Histogram }
 
-func newHist(digits int) hist { return hist{hdrhistogram.New(histLow, histHigh, digits)} }
+func NewHistogram(digits int) Histogram {
+	return Histogram{hdrhistogram.New(histLow, histHigh, digits)}
+}
 
-func (h hist) record(ns int64) {
+func (h Histogram) Record(ns int64) {
 	// Within the limits it cannot fail.
 	_ = h.h.RecordValue(min(max(ns, 0), histHigh))
 }
 
-func (h hist) count() int64 {
+func (h Histogram) Count() int64 {
 	if h.h == nil {
 		return 0
 	}
@@ -35,22 +37,22 @@ func (h hist) count() int64 {
 }
 
 // some is the histogram, or nil if it is empty.
-func (h hist) some() *hdrhistogram.Histogram {
-	if h.count() == 0 {
+func (h Histogram) HDR() *hdrhistogram.Histogram {
+	if h.Count() == 0 {
 		return nil
 	}
 	return h.h
 }
 
 // take returns a copy of h and empties h.
-func (h hist) take() hist {
-	c := hist{h.h.Clone()}
+func (h Histogram) Take() Histogram {
+	c := Histogram{h.h.Clone()}
 	h.h.Reset()
 	return c
 }
 
 // merge adds o to h, which becomes a histogram if it is the zero value.
-func (h *hist) merge(o hist) {
+func (h *Histogram) Merge(o Histogram) {
 	if o.h == nil {
 		return
 	}
@@ -62,8 +64,8 @@ func (h *hist) merge(o hist) {
 }
 
 // MarshalJSON writes the compressed V2 form of HdrHistogram.
-func (h hist) MarshalJSON() ([]byte, error) {
-	if h.count() == 0 {
+func (h Histogram) MarshalJSON() ([]byte, error) {
+	if h.Count() == 0 {
 		return []byte(`""`), nil
 	}
 	b, err := h.h.EncodeV2()
@@ -74,7 +76,7 @@ func (h hist) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON.
-func (h *hist) UnmarshalJSON(b []byte) error {
+func (h *Histogram) UnmarshalJSON(b []byte) error {
 	var text string
 	if err := json.Unmarshal(b, &text); err != nil || text == "" {
 		h.h = nil

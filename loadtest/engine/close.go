@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"fmt"
@@ -80,9 +80,9 @@ func (c *closing) early() bool { return c.errorNS() < 0 }
 func (c *closing) late() bool  { return c.errorNS()-c.slack > c.bound }
 
 // describe is the close as an example.
-func (c *closing) describe(start int64, number int, how, reason string) closeExample {
-	e := closeExample{
-		AtS: since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
+func (c *closing) describe(start int64, number int, how, reason string) CloseExample {
+	e := CloseExample{
+		AtS: Since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
 		How: how, Code: c.code, Reason: reason,
 	}
 	e.Text = fmt.Sprintf("at %.3f s connection %d, %s after its last whole frame: %s", e.AtS, number, wording.Milliseconds(e.SilentMS), how)
@@ -96,7 +96,7 @@ func (c *closing) describe(start int64, number int, how, reason string) closeExa
 }
 
 // A closeExample is one close by the server.
-type closeExample struct {
+type CloseExample struct {
 	AtS        float64 `json:"at_s"`       // since the start
 	Connection int     `json:"connection"` // its number in the load, from 0
 	SilentMS   float64 `json:"silent_ms"`  // since the last byte that was sent on it

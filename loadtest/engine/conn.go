@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 // A connState is where a connection is.
 type connState uint8

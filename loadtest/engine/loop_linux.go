@@ -1,4 +1,4 @@
-package loadtest
+package engine
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ type loop struct {
 	of      int // loops there are, over all processes
 	dialer  *epoll.Dialer
 	timeout int64 // T; 0: unknown
-	in      <-chan order
-	out     chan<- message
+	in      <-chan Order
+	out     chan<- Message
 	connect ramp  // paces the connects of all loops
 	beats   pacer // paces the beats of all loops; nil: no beats
 	rand    *rand.Rand
@@ -55,10 +55,10 @@ type loop struct {
 	drained          int64 // every event that had happened by then was handled
 	over             bool
 
-	tallies                   tallies
-	result                    result
-	tickResponse, tickService hist
-	tickLag                   hist
+	tallies                   Tallies
+	result                    Result
+	tickResponse, tickService Histogram
+	tickLag                   Histogram
 }
 
 // maxEvents is how many events are taken at a time, and how many frames are
@@ -88,13 +88,13 @@ type told struct {
 
 // newLoop makes loop index of of. The loop ends in a report on out with Result
 // or Error.
-func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan order, out chan<- message) *loop {
+func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan Order, out chan<- Message) *loop {
 	l := &loop{
 		plan: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
 		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
 		buf: make([]byte, 64<<10), rest: map[int32][]byte{}, pending: map[int32][]byte{}, told: map[int32]told{},
 		faults:       make([]faultRun, len(p.Faults)),
-		tickResponse: newHist(tickDigits), tickService: newHist(tickDigits), tickLag: newHist(tickDigits),
+		tickResponse: NewHistogram(tickDigits), tickService: NewHistogram(tickDigits), tickLag: NewHistogram(tickDigits),
 	}
 	l.conns = make([]conn, (p.Connections-index+of-1)/of)
 	for i := range l.conns {
@@ -116,11 +116,11 @@ func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration
 	if p.Hello && p.HelloDevice == "" {
 		l.hello = p.AppendHello(nil, 0)
 	}
-	l.result = result{
+	l.result = Result{
 		Loop:     index,
-		Response: newHist(runDigits), Service: newHist(runDigits), Lag: newHist(runDigits),
-		Connect: newHist(runDigits), ConnectLag: newHist(runDigits),
-		Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, len(p.Faults)),
+		Response: NewHistogram(RunDigits), Service: NewHistogram(RunDigits), Lag: NewHistogram(RunDigits),
+		Connect: NewHistogram(RunDigits), ConnectLag: NewHistogram(RunDigits),
+		Failures: map[string]*Failure{}, Told: map[int]int{}, Faults: make([]FaultTally, len(p.Faults)),
 	}
 	return l
 }
@@ -136,7 +136,7 @@ func (l *loop) run() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
-		l.out <- message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+		l.out <- Message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 		return
 	}
 	defer l.poller.Close()
@@ -147,12 +147,12 @@ func (l *loop) run() {
 		next := l.work()
 		if err := l.poll(next); err != nil {
 			l.closeAll()
-			l.out <- message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
+			l.out <- Message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 			return
 		}
 	}
 	l.finish()
-	l.out <- message{Loop: l.index, Result: &l.result}
+	l.out <- Message{Loop: l.index, Result: &l.result}
 }
 
 func (l *loop) takeOrders() {
@@ -209,7 +209,7 @@ func (l *loop) work() (next int64) {
 	next = min(next, l.connectDue(now), l.beatDue(now), l.expire(now))
 	// The loops do not report all at one instant: on few cores that would make
 	// each other's frames late.
-	stagger := int64(tickStagger) * int64(l.index) / int64(l.of)
+	stagger := int64(TickSpread) * int64(l.index) / int64(l.of)
 	if tick := l.start + int64(l.ticks+1)*int64(time.Second) + stagger; now >= tick {
 		l.ticks++
 		l.sendTick()
@@ -220,7 +220,7 @@ func (l *loop) work() (next int64) {
 	if !l.connected && l.plan.Mode != ModeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
 		l.connected = true
 		counts := l.tallies
-		l.out <- message{Loop: l.index, Connected: &counts}
+		l.out <- Message{Loop: l.index, Connected: &counts}
 	}
 	return next
 }
@@ -288,16 +288,16 @@ func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
 
 // sendTick reports the second that has ended.
 func (l *loop) sendTick() {
-	l.out <- message{Loop: l.index, Tick: &tick{
+	l.out <- Message{Loop: l.index, Tick: &Tick{
 		N: l.ticks, Tallies: l.tallies,
-		Response: l.tickResponse.take(), Service: l.tickService.take(), Lag: l.tickLag.take(),
+		Response: l.tickResponse.Take(), Service: l.tickService.Take(), Lag: l.tickLag.Take(),
 		ProcCPU: processCPU(),
 	}}
 }
 
 // event reports what a person may want to know of.
 func (l *loop) event(at int64, kind, fault string, count int, text string) {
-	l.out <- message{Loop: l.index, Event: &event{T: since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+	l.out <- Message{Loop: l.index, Event: &Event{T: Since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
 }
 
 // usage is the processor time used until a moment.

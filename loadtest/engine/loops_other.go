@@ -1,6 +1,6 @@
 //go:build !linux
 
-package loadtest
+package engine
 
 import (
 	"errors"
@@ -8,6 +8,6 @@ import (
 )
 
 // startLoops says what is missing here.
-func startLoops(*job, chan<- report) ([]chan order, <-chan struct{}, error) {
+func startLoops(*Job, chan<- Message) ([]chan Order, <-chan struct{}, error) {
 	return nil, nil, errors.New("the load test needs Linux: its event loops are built on epoll, and " + runtime.GOOS + " has none; run it on a Linux machine against the same target")
 }
