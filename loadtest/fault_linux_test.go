@@ -63,7 +63,7 @@ func TestFaultsAreNoticed(t *testing.T) {
 // of several the one that could not for longest.
 func stalledMS(t *testing.T, own *ownServer) (most float64) {
 	t.Helper()
-	resp, err := newOpsClient().Get("http://" + own.ops + "/metrics")
+	resp, err := newMetricsClient().Get("http://" + own.ops + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

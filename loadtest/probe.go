@@ -15,9 +15,9 @@ import (
 const probeTime = 3 * time.Second
 
 // A probed is what one connection has learned of the target.
-type probed struct {
-	timeout time.Duration // T; 0: unknown
-	from    string        // who said T
+type probeResult struct {
+	timeout       time.Duration // T; 0: unknown
+	timeoutSource string        // who said T
 }
 
 // resolveTarget finds the address behind tcp://HOST:PORT.
@@ -33,13 +33,13 @@ func resolveTarget(target string) (netip.AddrPort, error) {
 
 // probe connects once, as the connections of the plan will, and learns T. The
 // error says why there is no sense in going on, and what to do.
-func probe(target netip.AddrPort, p *Plan) (probed, error) {
-	got := probed{timeout: p.Timeout, from: "--timeout"}
+func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
+	got := probeResult{timeout: p.Timeout, timeoutSource: "--timeout"}
 	first := codec.AppendBeat(nil)
 	if p.Hello {
 		first = p.AppendHello(nil, 0)
 	}
-	welcome, err := ask(target, first)
+	welcome, err := exchange(target, first)
 	if err != nil {
 		return got, err
 	}
@@ -48,11 +48,11 @@ func probe(target netip.AddrPort, p *Plan) (probed, error) {
 	}
 	if !p.Hello {
 		// Whatever is wrong with HELLO is no reason not to go on without it.
-		welcome, _ = ask(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
+		welcome, _ = exchange(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
 	}
-	got.timeout, got.from = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
+	got.timeout, got.timeoutSource = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
 	if got.timeout == 0 {
-		got.from = "nobody"
+		got.timeoutSource = "nobody"
 	}
 	return got, nil
 }
@@ -61,7 +61,7 @@ func probe(target netip.AddrPort, p *Plan) (probed, error) {
 // WELCOME or any other. A target that does not answer is not an error: the run
 // will count that. It returns when the target has closed too, if it does: the
 // run may need the place that the connection had.
-func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
+func exchange(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
 	c, err := net.DialTimeout("tcp", target.String(), probeTime)
 	if err != nil {
 		var op *net.OpError

@@ -45,7 +45,7 @@ type run struct {
 	plan      *Plan
 	target    netip.AddrPort
 	own       *ownServer // nil: the target was given
-	probed    probed
+	probed    probeResult
 	generator *engine.Generator
 	sampler   *sampler
 	view      *view
@@ -60,17 +60,17 @@ type run struct {
 	results     []*engine.Result
 	latest      []engine.Tallies // by loop
 	procCPU     []int64          // by process
-	sampled     engine.Tallies   // of the last sample
+	lastTallies engine.Tallies   // of the last sample
 	lastCPU     int64            // and the processor time
 	ticks       int              // the last second of which there are ticks
-	second      second
+	second      secondStats
 	samples     []report.Sample
 	events      []report.Event
 	errors      []string
 }
 
 // A second is what the ticks since the last sample add up to.
-type second struct{ response, service, lag engine.Histogram }
+type secondStats struct{ response, service, lag engine.Histogram }
 
 // Run does what the plan says, shows it, and reports. An error is of the time
 // before the first connection: a *PlanError for a plan that cannot be carried
@@ -101,16 +101,16 @@ func Run(o Options) (*report.Summary, error) {
 	}
 	r.sampler = newSampler(r.target, ops, pid)
 	if r.plan.StallsServer() {
-		if err := stallable(r.sampler.pids); err != nil {
+		if err := checkStoppable(r.sampler.pids); err != nil {
 			return nil, err
 		}
 	}
-	if r.generator, err = r.hire(sources); err != nil {
+	if r.generator, err = r.startGenerator(sources); err != nil {
 		return nil, err
 	}
 	r.view = newView(r)
-	r.conduct()
-	out := r.outcome()
+	r.runPhases()
+	out := r.result()
 	r.view.end()
 	fmt.Fprint(o.Stdout, out.Summary.Text())
 	if r.plan.Out != "" {
@@ -172,14 +172,14 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 }
 
 // hire starts the event loops.
-func (r *run) hire(sources []netip.Addr) (*engine.Generator, error) {
+func (r *run) startGenerator(sources []netip.Addr) (*engine.Generator, error) {
 	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
 	r.latest, r.procCPU = make([]engine.Tallies, j.Of), make([]int64, r.plan.Processes)
 	return engine.Start(j, func() *exec.Cmd { return r.Command(engine.WorkerCommand) })
 }
 
 // conduct runs the phases until every loop has had its last report.
-func (r *run) conduct() {
+func (r *run) runPhases() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -197,13 +197,13 @@ func (r *run) conduct() {
 		r.event(0, report.EventPhase, "connect")
 	}
 	r.generator.Send(o)
-	r.follow(ctx, &wg)
+	r.handleMessages(ctx, &wg)
 	// The reports are in: what has ended has nobody left to wait for.
 	r.generator.Wait()
 }
 
 // follow takes the reports and gives the orders.
-func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
+func (r *run) handleMessages(ctx context.Context, wg *sync.WaitGroup) {
 	const collect = engine.TickSpread + 100*time.Millisecond // for the ticks of all loops to come in
 	sample := time.NewTimer(time.Until(r.started) + r.plan.Lead() + time.Second + collect)
 	defer sample.Stop()
@@ -220,7 +220,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 	for r.ended < r.generator.Loops() {
 		select {
 		case rep := <-r.generator.Messages():
-			r.take(rep)
+			r.handleMessage(rep)
 			if r.connected+r.ended >= r.generator.Loops() && r.hold == 0 && !r.stopped {
 				r.endConnect(ctx, wg)
 			}
@@ -247,7 +247,7 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 func (r *run) stop() {
 	if !r.stopped {
 		r.stopped = true
-		r.sampler.hold(false)
+		r.sampler.markHold(false)
 		r.generator.Send(engine.Order{Stop: true})
 	}
 }
@@ -274,12 +274,12 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 		k, _ := engine.FaultKindByName(f.Kind)
 		r.events = append(r.events, report.Event{T: engine.Since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.Does})
 		if f.Kind == engine.StallServer {
-			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
+			wg.Go(func() { stopProcesses(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
 	}
 	wg.Go(func() {
 		if sleepUntil(ctx, at) {
-			r.sampler.hold(true)
+			r.sampler.markHold(true)
 		}
 	})
 	// The end is looked at a moment before it comes, and does not come before
@@ -287,14 +287,14 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	early := min(r.plan.Duration/4, 200*time.Millisecond)
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
-			r.sampler.hold(false)
-			r.generator.Send(engine.Order{Looked: true})
+			r.sampler.markHold(false)
+			r.generator.Send(engine.Order{MayEnd: true})
 		}
 	})
 }
 
 // take handles one report.
-func (r *run) take(rep engine.Message) {
+func (r *run) handleMessage(rep engine.Message) {
 	switch {
 	case rep.Tick != nil:
 		t := rep.Tick
@@ -357,14 +357,14 @@ func (r *run) sample(n int) {
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 	}
-	if last := &r.sampled; len(r.samples) > 0 {
+	if last := &r.lastTallies; len(r.samples) > 0 {
 		s.Connects = float64(t.Attempts - last.Attempts)
 		s.Sent, s.Answered = float64(t.Sent-last.Sent), float64(t.Answered-last.Answered)
 	} else {
 		s.Connects, s.Sent, s.Answered, s.CPUPercent = float64(t.Attempts), float64(t.Sent), float64(t.Answered), 0
 	}
-	r.sampled, r.lastCPU = t, cpu
-	r.second = second{}
+	r.lastTallies, r.lastCPU = t, cpu
+	r.second = secondStats{}
 	r.samples = append(r.samples, s)
 	r.view.show(&s)
 }
@@ -381,8 +381,8 @@ func (r *run) phase(at int64) string {
 }
 
 // outcome puts everything together.
-func (r *run) outcome() *report.Run {
-	return summarize(&material{
+func (r *run) result() *report.Run {
+	return summarize(&measurements{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
 		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),
 		samples: r.samples, events: r.events, errors: r.errors,

@@ -39,13 +39,13 @@ type sampler struct {
 }
 
 // enough is how many connections are needed to tell the memory of one.
-const enough = 1000
+const minForMemory = 1000
 
 // A serverState is one look at the server.
 type serverState struct {
 	at          time.Time
-	ops         *opsSample // nil: not seen
-	connections int        // −1: not seen
+	ops         *serverMetrics // nil: not seen
+	connections int            // −1: not seen
 	cpuSeconds  float64
 	cpuPercent  float64 // since the look before
 	rss         int64
@@ -55,7 +55,7 @@ type serverState struct {
 // newSampler prepares to look at the server behind target. own is the process
 // of a server that the run has started, or 0.
 func newSampler(target netip.AddrPort, ops string, own int) *sampler {
-	s := &sampler{ops: ops, local: isLocal(target.Addr()), client: newOpsClient()}
+	s := &sampler{ops: ops, local: isLocal(target.Addr()), client: newMetricsClient()}
 	if s.local {
 		if s.pids = listenerPIDs(target.Port()); len(s.pids) == 0 && own != 0 {
 			s.pids = []int{own}
@@ -66,7 +66,7 @@ func newSampler(target netip.AddrPort, ops string, own int) *sampler {
 
 // begin takes the measures before the first connection.
 func (s *sampler) begin() {
-	s.look()
+	s.measure()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before, s.samples, s.cpuMax = s.latest, 0, 0
@@ -86,8 +86,8 @@ func (s *sampler) run(ctx context.Context) {
 			return
 		case <-next.C:
 			start := time.Now()
-			s.look()
-			next.Reset(pause(time.Since(start)))
+			s.measure()
+			next.Reset(sampleInterval(time.Since(start)))
 		}
 	}
 }
@@ -95,15 +95,15 @@ func (s *sampler) run(ctx context.Context) {
 // pause is the time until the next look after one that took so long: a second,
 // or more, so that looking takes no more than a twentieth of the time. To gather
 // the metrics of 56 busy processes once a second was a fifth of their work.
-func pause(took time.Duration) time.Duration { return max(time.Second, 20*took) }
+func sampleInterval(took time.Duration) time.Duration { return max(time.Second, 20*took) }
 
 // look takes a sample. Safe for concurrent use.
-func (s *sampler) look() {
+func (s *sampler) measure() {
 	state := &serverState{at: time.Now(), connections: -1}
 	seen := false
 	failed := ""
 	if s.ops != "" {
-		ops, err := fetchOps(s.client, s.ops)
+		ops, err := fetchMetrics(s.client, s.ops)
 		if err != nil {
 			failed = err.Error()
 		} else {
@@ -131,7 +131,7 @@ func (s *sampler) look() {
 		}
 	}
 	if s.before != nil && s.before.ops != nil && state.ops != nil {
-		for _, n := range grown(s.before.ops.closed, state.ops.closed) {
+		for _, n := range increases(s.before.ops.closed, state.ops.closed) {
 			state.closed += n
 		}
 	}
@@ -151,8 +151,8 @@ func (s *sampler) setOpen(n int) {
 // hold marks the beginning of the hold phase, and its end, of which the first
 // mark counts: the run may reset its connections once that is made. Safe for
 // concurrent use.
-func (s *sampler) hold(begin bool) {
-	s.look()
+func (s *sampler) markHold(begin bool) {
+	s.measure()
 	var slab int64
 	if !begin && s.local {
 		slab, _, _ = slabBytes()
@@ -198,7 +198,7 @@ func (s *sampler) summary() *report.Server {
 		}
 		sum.RSSAfterBytes = to.rss
 		open := s.slabSockets / 2
-		if open < enough {
+		if open < minForMemory {
 			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one", wording.Plural(open, "connection")))
 		} else if s.before != nil {
 			sum.UserBytesPerConnection = math.Round(float64(to.rss-s.before.rss) / float64(open))
@@ -216,7 +216,7 @@ func (s *sampler) summary() *report.Server {
 	}
 	if s.before != nil && s.before.ops != nil && last.ops != nil {
 		a, b := s.before.ops, last.ops
-		sum.ClosedByReason, sum.RefusedByReason = grown(a.closed, b.closed), grown(a.refused, b.refused)
+		sum.ClosedByReason, sum.RefusedByReason = increases(a.closed, b.closed), increases(a.refused, b.refused)
 		sum.LoopLagMeanUS, sum.LoopLagP99US = lagBetween(a, b)
 	}
 	return sum

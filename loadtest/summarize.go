@@ -16,11 +16,11 @@ import (
 
 // material is all that a run has gathered. Times are of one monotonic clock,
 // in ns.
-type material struct {
+type measurements struct {
 	plan        *Plan
 	settings    []report.Setting
 	environment report.Environment
-	probed      probed
+	probed      probeResult
 	start, hold int64 // hold is 0 if it never began
 	interrupted bool
 	results     []*engine.Result // of each loop that had one, in any order
@@ -36,7 +36,7 @@ const cpuBound = 95
 
 // summarize turns the material into what is shown and written. Pure: the same
 // material gives the same run.
-func summarize(m *material) *report.Run {
+func summarize(m *measurements) *report.Run {
 	total := engine.MergeResults(m.results, len(m.plan.Faults))
 	s := &report.Summary{
 		Schema: report.Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
@@ -78,9 +78,9 @@ func firstFew(found []engine.CloseExample) []report.CloseExample {
 }
 
 // at is a time as seconds after the start.
-func (m *material) at(t int64) float64 { return engine.Since(m.start, t) }
+func (m *measurements) at(t int64) float64 { return engine.Since(m.start, t) }
 
-func (m *material) phases(t *engine.Result) []report.Phase {
+func (m *measurements) phases(t *engine.Result) []report.Phase {
 	list := []report.Phase{}
 	end := t.HoldEnd
 	if m.hold != 0 && end == 0 { // stopped just before it began
@@ -99,7 +99,7 @@ func (m *material) phases(t *engine.Result) []report.Phase {
 	return list
 }
 
-func (m *material) connections(t *engine.Result) report.Connections {
+func (m *measurements) connections(t *engine.Result) report.Connections {
 	c := report.Connections{
 		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []report.Failure{},
 		Refused: t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
@@ -122,7 +122,7 @@ func (m *material) connections(t *engine.Result) report.Connections {
 	return c
 }
 
-func (m *material) frames(t *engine.Result) report.Frames {
+func (m *measurements) frames(t *engine.Result) report.Frames {
 	f := report.Frames{
 		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
 		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
@@ -133,7 +133,7 @@ func (m *material) frames(t *engine.Result) report.Frames {
 	return f
 }
 
-func (m *material) generator(t *engine.Result) report.Generator {
+func (m *measurements) generator(t *engine.Result) report.Generator {
 	g := report.Generator{
 		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
 		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
@@ -167,7 +167,7 @@ func (m *material) generator(t *engine.Result) report.Generator {
 }
 
 // byProcess is the worst of the loops of each process.
-func (m *material) byProcess() []engine.Result {
+func (m *measurements) byProcess() []engine.Result {
 	list := make([]engine.Result, m.plan.Processes)
 	for _, r := range m.results {
 		p := &list[r.Loop/m.plan.Loops]
@@ -177,9 +177,9 @@ func (m *material) byProcess() []engine.Result {
 	return list
 }
 
-func (m *material) detection(t *engine.Result) *report.Detection {
+func (m *measurements) detection(t *engine.Result) *report.Detection {
 	d := &report.Detection{
-		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.from, BoundMS: ms(m.plan.Bound), Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
+		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.timeoutSource, BoundMS: ms(m.plan.Bound), Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
 	}
 	var all []int32
 	for i := range m.plan.Faults {
@@ -200,7 +200,7 @@ func (m *material) detection(t *engine.Result) *report.Detection {
 	return d
 }
 
-func (m *material) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
+func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
 	kind, _ := engine.FaultKindByName(f.Kind)
 	slices.Sort(got.Examples) // whichever loop reported first
 	fr := report.FaultResult{
@@ -211,10 +211,10 @@ func (m *material) faultResult(f *Fault, got *engine.FaultTally) report.FaultRes
 	if got.Start != 0 {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
-	if got.Asked > 0 {
-		fr.Reconnect = &report.Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: distribution(got.BackTime)}
-		if got.LastBack > got.Start {
-			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastBack - got.Start)))
+	if got.Reconnects > 0 {
+		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected, Refused: got.ReconnectRefused, Failed: got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
+		if got.LastReconnect > got.Start {
+			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastReconnect - got.Start)))
 		}
 	}
 	switch {

@@ -41,7 +41,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 // someMaterial is a run that never was: 1,000 connections on two loops of two
 // processes, with everything that can be in a report.
-func someMaterial(t testing.TB) *material {
+func exampleMeasurements(t testing.TB) *measurements {
 	p, settings, err := Build(flags("connections", "1k", "processes", "2", "interval", "5s", "duration", "20s",
 		"fault", "silent:10%@2s", "fault", "reset:5@3s", "fault", "herd:20@4s", "fault", "stall-server:1s@12s",
 		"slo", "false_kills<=1", "slo", "rtt.p99<5ms", "slo", "detect.max<=timeout+200ms"))
@@ -49,9 +49,9 @@ func someMaterial(t testing.TB) *material {
 		t.Fatal(err)
 	}
 	const second = int64(time.Second)
-	m := &material{
+	m := &measurements{
 		plan: p, settings: settings, start: 100 * second, hold: 101 * second,
-		probed: probed{timeout: 7500 * time.Millisecond, from: "WELCOME"},
+		probed: probeResult{timeout: 7500 * time.Millisecond, timeoutSource: "WELCOME"},
 		environment: report.Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2, MemoryBytes: 24 << 30,
 			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
 		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000, CPUPercent: 12.3, CPUPercentMax: 45.6,
@@ -75,7 +75,7 @@ func someMaterial(t testing.TB) *material {
 			Faults: []engine.FaultTally{
 				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1, Examples: []string{fmt.Sprintf("connection %d was not noticed", 8+k)}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
-				{Start: 105 * second, End: 106 * second, Asked: 10, Back: 9, BackRefused: 1, LastBack: 106 * second, BackTime: engine.NewHistogram(engine.RunDigits)},
+				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1, LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},
 				{},
 			},
 		}
@@ -93,7 +93,7 @@ func someMaterial(t testing.TB) *material {
 			r.Faults[0].Errors = append(r.Faults[0].Errors, i*4200+int32(k))
 		}
 		for i := range int64(9) {
-			r.Faults[2].BackTime.Record(i * 1e6)
+			r.Faults[2].ReconnectTime.Record(i * 1e6)
 		}
 		m.results = append(m.results, r)
 	}
@@ -101,7 +101,7 @@ func someMaterial(t testing.TB) *material {
 }
 
 // written is the report and every file of the outcome.
-func written(t *testing.T, m *material) map[string]string {
+func written(t *testing.T, m *measurements) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	o := summarize(m)
@@ -121,7 +121,7 @@ func written(t *testing.T, m *material) map[string]string {
 }
 
 func TestGolden(t *testing.T) {
-	got := written(t, someMaterial(t))
+	got := written(t, exampleMeasurements(t))
 	for _, name := range []string{"summary.json", "timeseries.ndjson", "events.ndjson", "response.hgrm", "detection.hgrm", "report.txt"} {
 		golden(t, "golden/"+name, []byte(got[name]))
 	}
@@ -129,8 +129,8 @@ func TestGolden(t *testing.T) {
 
 // The order in which the loops report makes no difference.
 func TestSameDataSameBytes(t *testing.T) {
-	want := written(t, someMaterial(t))
-	m := someMaterial(t)
+	want := written(t, exampleMeasurements(t))
+	m := exampleMeasurements(t)
 	slices.Reverse(m.results)
 	if got := written(t, m); !reflect.DeepEqual(got, want) {
 		t.Errorf("other bytes for the same data:\n%s\nwant\n%s", got["summary.json"], want["summary.json"])
@@ -138,17 +138,17 @@ func TestSameDataSameBytes(t *testing.T) {
 }
 
 func TestLimitedRunShowsNoLatency(t *testing.T) {
-	for name, change := range map[string]func(m *material){
-		"lag": func(m *material) { m.plan.MaxLag = 50 * time.Microsecond },
-		"connect lag": func(m *material) {
+	for name, change := range map[string]func(m *measurements){
+		"lag": func(m *measurements) { m.plan.MaxLag = 50 * time.Microsecond },
+		"connect lag": func(m *measurements) {
 			for range 1000 {
 				m.results[0].ConnectLag.Record(6e6)
 			}
 		},
-		"cpu":    func(m *material) { m.results[1].LoopCPU = cpuBound },
-		"lapses": func(m *material) { m.results[0].Tallies.Lapses = 1 },
+		"cpu":    func(m *measurements) { m.results[1].LoopCPU = cpuBound },
+		"lapses": func(m *measurements) { m.results[0].Tallies.Lapses = 1 },
 	} {
-		m := someMaterial(t)
+		m := exampleMeasurements(t)
 		change(m)
 		o := summarize(m)
 		s := o.Summary
@@ -179,7 +179,7 @@ func TestNothingWasMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := summarize(&material{plan: p, settings: settings, start: 1, interrupted: true})
+	o := summarize(&measurements{plan: p, settings: settings, start: 1, interrupted: true})
 	if o.Summary.Verdict.ExitCode != 130 || o.Summary.Text() == "" {
 		t.Errorf("%+v", o.Summary.Verdict)
 	}
@@ -196,7 +196,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Symlink("/dev/full", filepath.Join(dir, "timeseries.ndjson")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := summarize(someMaterial(t)).Write(dir)
+	_, err := summarize(exampleMeasurements(t)).Write(dir)
 	if err == nil || !strings.Contains(err.Error(), "no space left on device; free some space") {
 		t.Errorf("%v", err)
 	}

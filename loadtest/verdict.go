@@ -11,7 +11,7 @@ import (
 // builtin are the gates that hold without being asked for: what breaks one is
 // a fault of the target, or a plan that did not work. A gate of --slo on the
 // same metric takes its place.
-var builtin = []struct {
+var builtinGates = []struct {
 	metric string
 	broken func(s *report.Summary, bound string) string // a sentence, or nothing if it holds
 }{
@@ -120,7 +120,7 @@ func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	if s.Detection != nil {
 		bound = wording.Milliseconds(s.Detection.BoundMS)
 	}
-	for _, rule := range builtin {
+	for _, rule := range builtinGates {
 		replaced := slices.ContainsFunc(gates, func(g Gate) bool { return g.Metric == rule.metric })
 		if replaced {
 			continue

@@ -82,7 +82,7 @@ func TestDecide(t *testing.T) {
 		}
 	}
 	// Every rule is about something that a gate can take the place of.
-	for _, rule := range builtin {
+	for _, rule := range builtinGates {
 		if !slices.Contains(counts, rule.metric) {
 			t.Errorf("%s is not a metric", rule.metric)
 		}

@@ -41,7 +41,7 @@ func (v *view) show(s *report.Sample) {
 		v.history = v.history[1:]
 	}
 	if !v.terminal {
-		fmt.Fprintln(v.w, v.line(s))
+		fmt.Fprintln(v.w, v.logLine(s))
 		return
 	}
 	b := &strings.Builder{}
@@ -51,7 +51,7 @@ func (v *view) show(s *report.Sample) {
 	lines := v.lines(s)
 	for _, l := range lines {
 		// \x1b[K clears what the line before was longer by.
-		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(clip(l, v.width)))
+		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(truncate(l, v.width)))
 	}
 	v.drawn = len(lines)
 	io.WriteString(v.w, b.String())
@@ -71,8 +71,8 @@ func (v *view) lines(s *report.Sample) []string {
 		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
 		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
 		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
-		row("latency", "%-24s %s  %s", report.ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
-		row("", "%-24s %s", report.ServiceName, threeText(s.ServiceUS)),
+		row("latency", "%-24s %s  %s", report.ResponseName, percentilesText(s.ResponseUS), sparkline(v.history)),
+		row("", "%-24s %s", report.ServiceName, percentilesText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
 		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected), wording.Grouped(s.Detected)))
@@ -92,7 +92,7 @@ func row(name, format string, args ...any) string {
 	return fmt.Sprintf("%-12s "+format, append([]any{name}, args...)...)
 }
 
-func threeText(d *report.Distribution) string {
+func percentilesText(d *report.Distribution) string {
 	if d == nil {
 		return "-"
 	}
@@ -108,7 +108,7 @@ func serverText(s *report.ServerSample) string {
 }
 
 // line is the same in one line, for a log. Pure.
-func (v *view) line(s *report.Sample) string {
+func (v *view) logLine(s *report.Sample) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%.0fs %s: %d connections", s.T, s.Phase, s.Connections)
 	if s.Connecting > 0 {
@@ -160,7 +160,7 @@ func sparkline(values []float64) string {
 
 // clip cuts a line to the width of the terminal, for a line that wraps could
 // not be redrawn in place.
-func clip(line string, width int) string {
+func truncate(line string, width int) string {
 	r := []rune(line)
 	if width > 1 && len(r) >= width {
 		return string(r[:width-1])

@@ -55,7 +55,7 @@ func TestViewIsRedrawnInPlace(t *testing.T) {
 			s := someSamples()[2]
 			var want []string
 			for _, l := range v.lines(&s) {
-				want = append(want, clip(l, width))
+				want = append(want, truncate(l, width))
 			}
 			if got := strings.Join(screen, "\n"); got != strings.Join(want, "\n") {
 				t.Errorf("colours %v, width %d: the screen shows\n%s\nwant\n%s", color, width, got, strings.Join(want, "\n"))

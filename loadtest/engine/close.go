@@ -11,49 +11,49 @@ import (
 
 // A closing is what is known when the server has closed a connection. Times
 // are in ns of one clock.
-type closing struct {
-	at        int64 // when it was seen
-	slack     int64 // it may have happened so much earlier, while the loop was busy, or the server was stopped so long
-	lastFrame int64 // before the last byte of the last whole frame was sent; of the connect if none was
-	since     int64 // when the connection was established; 0: not yet
-	answered  bool  // the server has answered something
-	timeout   int64 // T; 0: unknown
-	bound     int64
-	code      int // of a CLOSE or GOAWAY that came before; 0: none
+type peerClose struct {
+	at          int64 // when it was seen
+	slack       int64 // it may have happened so much earlier, while the loop was busy, or the server was stopped so long
+	lastFrame   int64 // before the last byte of the last whole frame was sent; of the connect if none was
+	established int64 // when the connection was established; 0: not yet
+	answered    bool  // the server has answered something
+	timeout     int64 // T; 0: unknown
+	bound       int64
+	code        int // of a CLOSE or GOAWAY that came before; 0: none
 
 	fault  bool  // a fault was injected
 	expect int64 // when that had to be noticed, at the earliest
 }
 
 // A class is what a close by the server was.
-type class uint8
+type closeClass uint8
 
 const (
-	classAtOnce      class = iota // closed before it was of any use
-	classRefused                  // told 3020
-	classTold                     // told why, with a code that a server may use on a live peer
-	classDetected                 // the fault was noticed
-	classFalseKill                // a live peer, which had kept its beats
-	classLapse                    // the generator itself missed T
-	classUnexplained              // T is unknown
+	classImmediate   closeClass = iota // closed before it was of any use
+	classRefused                       // told 3020
+	classTold                          // told why, with a code that a server may use on a live peer
+	classDetected                      // the fault was noticed
+	classFalseKill                     // a live peer, which had kept its beats
+	classLapse                         // the generator itself missed T
+	classUnexplained                   // T is unknown
 )
 
 // atOnce is how soon after connecting a close without any answer means that
 // the target does not want connections.
-const atOnce = int64(time.Second)
+const immediateClose = int64(time.Second)
 
 // toldCodes are the codes after which a close is explained. The others accuse
 // the peer of being dead or of sending what it did not send, or own up to an
 // error of the server.
-var toldCodes = []codec.Code{
+var explainedCodes = []codec.Code{
 	codec.CodeDraining, codec.CodeTokenExpired, codec.CodeRateLimited, codec.CodeOverloaded, codec.CodeBeatTooOften,
 	codec.CodeBadToken, codec.CodeIncomplete, codec.CodeKicked, codec.CodeIdentityLimit, codec.CodeReplaced,
 	codec.CodeBadVersion, codec.CodeBanned,
 }
 
 // judge says what the close was. Pure.
-func (c *closing) judge() class {
-	told := slices.Contains(toldCodes, codec.Code(c.code))
+func (c *peerClose) classify() closeClass {
+	told := slices.Contains(explainedCodes, codec.Code(c.code))
 	switch {
 	case c.code == int(codec.CodeOverloaded):
 		return classRefused
@@ -61,8 +61,8 @@ func (c *closing) judge() class {
 		return classDetected
 	case told:
 		return classTold
-	case c.since == 0, !c.answered && c.at-c.since < atOnce:
-		return classAtOnce
+	case c.established == 0, !c.answered && c.at-c.established < immediateClose:
+		return classImmediate
 	case c.timeout == 0:
 		return classUnexplained
 	case c.at-c.lastFrame < c.timeout:
@@ -72,15 +72,15 @@ func (c *closing) judge() class {
 }
 
 // errorNS is how late the fault was noticed; below 0 it was too early.
-func (c *closing) errorNS() int64 { return c.at - c.expect }
+func (c *peerClose) errorNS() int64 { return c.at - c.expect }
 
 // early and late say whether a detection was outside of 0 to the bound. What
 // may be the doing of the generator is not held against the server.
-func (c *closing) early() bool { return c.errorNS() < 0 }
-func (c *closing) late() bool  { return c.errorNS()-c.slack > c.bound }
+func (c *peerClose) early() bool { return c.errorNS() < 0 }
+func (c *peerClose) late() bool  { return c.errorNS()-c.slack > c.bound }
 
 // describe is the close as an example.
-func (c *closing) describe(start int64, number int, how, reason string) CloseExample {
+func (c *peerClose) example(start int64, number int, how, reason string) CloseExample {
 	e := CloseExample{
 		AtS: Since(start, c.at), Connection: number, SilentMS: wording.Thousandths(float64(c.at-c.lastFrame) / 1e6),
 		How: how, Code: c.code, Reason: reason,

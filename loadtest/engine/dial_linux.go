@@ -13,18 +13,18 @@ import (
 
 // A queue holds the connections under way in the order in which their time is
 // over: it is the same for all, so the order is that of their beginnings.
-type queue struct {
-	entries []opening
+type connectQueue struct {
+	entries []connectDeadline
 	head    int
 }
 
-type opening struct {
+type connectDeadline struct {
 	conn int32
 	gen  uint32
 	at   int64 // when it has failed
 }
 
-func (q *queue) push(o opening) {
+func (q *connectQueue) push(o connectDeadline) {
 	if q.head > 1024 && q.head > len(q.entries)/2 {
 		q.entries = q.entries[:copy(q.entries, q.entries[q.head:])]
 		q.head = 0
@@ -33,25 +33,25 @@ func (q *queue) push(o opening) {
 }
 
 // connectDue begins the connects that are due, and returns when the next is.
-func (l *loop) connectDue(now int64) (next int64) {
-	churn := l.plan.Mode == ModeChurn
+func (l *loop) connectsDue(now int64) (next int64) {
+	churn := l.load.Mode == ModeChurn
 	for range maxConnects {
-		if !churn && l.asked == int64(len(l.conns)) {
-			return now + idle
+		if !churn && l.dialed == int64(len(l.conns)) {
+			return now + idleWait
 		}
-		due := l.start + int64(l.connect.due(l.asked*int64(l.of)+int64(l.index)))
+		due := l.start + int64(l.connects.due(l.dialed*int64(l.of)+int64(l.index)))
 		if due > now {
 			return due
 		}
-		i := int32(l.asked)
-		l.asked++
+		i := int32(l.dialed)
+		l.dialed++
 		l.tallies.Attempts++
 		if l.result.FirstConnect == 0 {
 			l.result.FirstConnect = epoll.Monotonic()
 		}
 		if churn {
 			if len(l.free) == 0 {
-				l.failure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", wording.Plural(l.plan.Connections, "connection")))
+				l.countFailure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", wording.Plural(l.load.Connections, "connection")))
 				continue
 			}
 			i = l.free[len(l.free)-1]
@@ -71,21 +71,21 @@ func (l *loop) dial(i int32, due int64) {
 		l.result.ConnectLag.Record(now - due)
 		l.tickLag.Record(now - due)
 	}
-	*c = conn{gen: c.gen + 1, victim: -1, state: stateConnecting, flags: c.flags & flagAgain, again: c.again, began: now, lastFrame: now}
-	c.sendNo = firstNumber(l.number(i))
-	c.takeNo = c.sendNo
+	*c = conn{gen: c.gen + 1, injection: -1, state: stateConnecting, flags: c.flags & flagReconnect, reconnectOf: c.reconnectOf, stateSince: now, lastFrame: now}
+	c.sendSeq = firstSeq(l.number(i))
+	c.answerSeq = c.sendSeq
 	l.tallies.Connecting++
 	fd, err := l.dialer.Dial(l.number(i))
 	c.fd = int32(fd)
 	if err != nil {
-		l.fail(i, now, dialError(err))
+		l.failConn(i, now, dialError(err))
 		return
 	}
 	if err := l.poller.Add(fd, watched, c.key(i)); err != nil {
-		l.fail(i, now, "epoll: "+err.Error())
+		l.failConn(i, now, "epoll: "+err.Error())
 		return
 	}
-	l.opening.push(opening{i, c.gen, now + int64(l.plan.ConnectTimeout)})
+	l.connecting.push(connectDeadline{i, c.gen, now + int64(l.load.ConnectTimeout)})
 }
 
 // watched are the events of a connection: every change, once.
@@ -109,65 +109,65 @@ func dialError(err error) string {
 
 // opened goes on when the connect has ended. It returns false if the
 // connection is gone.
-func (l *loop) opened(i int32, c *conn, at int64) bool {
+func (l *loop) connected(i int32, c *conn, at int64) bool {
 	if err := epoll.ConnectError(int(c.fd)); err != nil {
-		l.fail(i, at, err.Error())
+		l.failConn(i, at, err.Error())
 		return false
 	}
-	if !l.plan.Hello {
-		l.up(i, c, at)
+	if !l.load.Hello {
+		l.established(i, c, at)
 		return c.state != stateClosed
 	}
 	c.state = stateHello
 	hello := l.hello
 	if hello == nil {
-		hello = l.plan.AppendHello(nil, l.number(i))
+		hello = l.load.AppendHello(nil, l.number(i))
 	}
 	l.write(i, c, hello, epoll.Monotonic())
 	return true
 }
 
 // up makes the connection one that beats.
-func (l *loop) up(i int32, c *conn, at int64) {
+func (l *loop) established(i int32, c *conn, at int64) {
 	c.state = stateUp
 	l.tallies.Connecting--
 	l.tallies.Open++
-	took := at - c.began
-	c.began = at
+	took := at - c.stateSince
+	c.stateSince = at
 	switch {
-	case c.flags&flagAgain != 0:
+	case c.flags&flagReconnect != 0:
 		l.tallies.Reconnects++
-		l.back(c.again, at).Back++
-		l.result.Faults[c.again].BackTime.Record(took)
+		l.reconnectTally(c.reconnectOf, at).Reconnected++
+		l.result.Faults[c.reconnectOf].ReconnectTime.Record(took)
 	default:
 		l.tallies.Established++
 		l.result.Connect.Record(took)
 	}
 	switch {
-	case l.plan.Mode == ModeChurn:
+	case l.load.Mode == ModeChurn:
 		l.sendBeat(i, c, at)
-	case l.plan.Mode == ModeEcho && l.inHold(at):
-		l.sendEcho(i, l.plan.Inflight, at)
+	case l.load.Mode == ModeEcho && l.inHold(at):
+		l.sendEcho(i, l.load.Inflight, at)
 	}
 }
 
 // notUp takes back what up has counted: the connection turned out to be of no use.
-func (l *loop) notUp(c *conn) {
-	if c.flags&flagAgain != 0 {
+func (l *loop) undoEstablished(c *conn) {
+	if c.flags&flagReconnect != 0 {
 		l.tallies.Reconnects--
-		l.result.Faults[c.again].Back--
+		l.result.Faults[c.reconnectOf].Reconnected--
 	} else {
 		l.tallies.Established--
 	}
 }
 
 // back is the tally of a reconnect that has come to an end.
-func (l *loop) back(fault uint8, at int64) *FaultTally {
+func (l *loop) reconnectTally(fault uint8, at int64) *FaultTally {
 	t := &l.result.Faults[fault]
-	t.LastBack = at
+	t.LastReconnect = at
 	t.End = max(t.End, at)
-	if t.BackTime.h == nil {
-		t.BackTime = NewHistogram(RunDigits)
+	if t.ReconnectTime.h == nil {
+		t.ReconnectTime = NewHistogram(RunDigits)
 	}
 	return t
 }
@@ -175,52 +175,52 @@ func (l *loop) back(fault uint8, at int64) *FaultTally {
 func (l *loop) inHold(t int64) bool { return l.hold != 0 && t >= l.hold }
 
 // expire fails the connects that took too long, and returns when the next one does.
-func (l *loop) expire(now int64) (next int64) {
-	q := &l.opening
+func (l *loop) expireConnects(now int64) (next int64) {
+	q := &l.connecting
 	for ; q.head < len(q.entries); q.head++ {
 		o := q.entries[q.head]
 		c := &l.conns[o.conn]
-		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.plan.Mode != ModeChurn || c.state == stateClosed {
+		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.load.Mode != ModeChurn || c.state == stateClosed {
 			continue
 		}
 		if o.at > now {
 			return o.at
 		}
-		limit := wording.Duration(l.plan.ConnectTimeout)
+		limit := wording.Duration(l.load.ConnectTimeout)
 		switch c.state {
 		case stateHello:
-			l.fail(o.conn, now, "no WELCOME within "+limit)
+			l.failConn(o.conn, now, "no WELCOME within "+limit)
 		case stateUp:
-			l.fail(o.conn, now, "no answer to the beat within "+limit)
+			l.failConn(o.conn, now, "no answer to the beat within "+limit)
 		default:
-			l.fail(o.conn, now, "not connected within "+limit)
+			l.failConn(o.conn, now, "not connected within "+limit)
 		}
 	}
 	q.entries, q.head = q.entries[:0], 0
-	if l.connected { // most of them: the rest are few
+	if l.connectedSent { // most of them: the rest are few
 		q.entries = nil
 	}
 	return now + int64(time.Second)
 }
 
 // fail ends a connection that never was of use.
-func (l *loop) fail(i int32, at int64, text string) {
+func (l *loop) failConn(i int32, at int64, text string) {
 	c := &l.conns[i]
-	again, fault := c.flags&flagAgain != 0, c.again
+	again, fault := c.flags&flagReconnect != 0, c.reconnectOf
 	if c.state == stateUp {
-		l.notUp(c)
+		l.undoEstablished(c)
 	}
 	l.closeConn(i)
 	if again {
-		l.back(fault, at).BackFailed++
-		l.note(&l.result.Faults[fault], fmt.Sprintf("connection %d did not come back: %s", l.number(i), text))
+		l.reconnectTally(fault, at).ReconnectFailed++
+		l.addExample(&l.result.Faults[fault], fmt.Sprintf("connection %d did not come back: %s", l.number(i), text))
 		return
 	}
-	l.failure(i, at, text)
+	l.countFailure(i, at, text)
 }
 
 // failure counts a failed connect; i is −1 if it was not even begun.
-func (l *loop) failure(i int32, at int64, text string) {
+func (l *loop) countFailure(i int32, at int64, text string) {
 	l.tallies.Failed++
 	f := l.result.Failures[text]
 	if f == nil {
@@ -247,17 +247,17 @@ func (l *loop) closeConn(i int32) {
 	if c.fd >= 0 {
 		unix.Close(int(c.fd))
 	}
-	if c.flags&flagRest != 0 {
-		delete(l.rest, i)
+	if c.flags&flagPartial != 0 {
+		delete(l.partial, i)
 	}
-	if c.flags&flagPending != 0 {
-		delete(l.pending, i)
+	if c.flags&flagUnsent != 0 {
+		delete(l.unsent, i)
 	}
-	if c.flags&flagTold != 0 {
-		delete(l.told, i)
+	if c.flags&flagCloseNotice != 0 {
+		delete(l.closeNotices, i)
 	}
 	c.state, c.fd, c.flags = stateClosed, -1, 0
-	if l.plan.Mode == ModeChurn {
+	if l.load.Mode == ModeChurn {
 		l.free = append(l.free, i)
 	}
 }

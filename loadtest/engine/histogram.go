@@ -45,7 +45,7 @@ func (h Histogram) HDR() *hdrhistogram.Histogram {
 }
 
 // take returns a copy of h and empties h.
-func (h Histogram) Take() Histogram {
+func (h Histogram) Drain() Histogram {
 	c := Histogram{h.h.Clone()}
 	h.h.Reset()
 	return c

@@ -65,7 +65,7 @@ func TestHistogramLimits(t *testing.T) {
 	if most := float64(h.h.Max()); h.Count() != 4 || most < histHigh || most > 1.01*histHigh {
 		t.Errorf("%d values, at most %g", h.Count(), most)
 	}
-	taken := h.Take()
+	taken := h.Drain()
 	if taken.Count() != 4 || h.Count() != 0 {
 		t.Errorf("%d taken, %d left", taken.Count(), h.Count())
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 // A faultRun is how far a fault of the plan is on a loop.
-type faultRun struct {
+type faultProgress struct {
 	begun bool
-	list  []int32 // the connections that it takes
+	conns []int32 // the connections that it takes
 	next  int     // the first of them that it has not taken yet
 }
 
@@ -28,19 +28,19 @@ const dripEvery = int64(1e9)
 // the beginning of a DATA frame of 65,000 bytes is sent. Large is the header of
 // the longest frame that there can be.
 var (
-	half    = codec.AppendPing(nil, make([]byte, 16))[:11]
-	dripped = []byte{0x00, 0x00, 0xfd, 0xe8, byte(codec.OpData)}
-	garbage = []byte{0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef}
-	large   = []byte{0x00, 0xff, 0xff, 0xff}
+	halfPing    = codec.AppendPing(nil, make([]byte, 16))[:11]
+	dripBytes   = []byte{0x00, 0x00, 0xfd, 0xe8, byte(codec.OpData)}
+	garbage     = []byte{0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef}
+	largeHeader = []byte{0x00, 0xff, 0xff, 0xff}
 )
 
 // fault makes connections fail whose time has come, and returns when the next
 // one's does.
-func (l *loop) fault(now int64) (next int64) {
-	next = never64
-	for fi := range l.plan.Faults {
-		f, run := &l.plan.Faults[fi], &l.faults[fi]
-		if f.Kind == StallServer || run.begun && run.next == len(run.list) {
+func (l *loop) faultsDue(now int64) (next int64) {
+	next = noDeadline
+	for fi := range l.load.Faults {
+		f, run := &l.load.Faults[fi], &l.progress[fi]
+		if f.Kind == StallServer || run.begun && run.next == len(run.conns) {
 			continue
 		}
 		at := l.hold + int64(f.At)
@@ -50,39 +50,39 @@ func (l *loop) fault(now int64) (next int64) {
 		}
 		if !run.begun {
 			run.begun = true
-			run.list = l.choose(f)
+			run.conns = l.chooseConns(f)
 		}
 		for range maxInjects {
-			if run.next == len(run.list) {
+			if run.next == len(run.conns) {
 				break
 			}
-			due := at + int64(float64(f.Over)*float64(run.next)/float64(len(run.list)))
+			due := at + int64(float64(f.Over)*float64(run.next)/float64(len(run.conns)))
 			if due > now {
 				next = min(next, due)
 				break
 			}
-			l.inject(run.list[run.next], uint8(fi))
+			l.inject(run.conns[run.next], uint8(fi))
 			run.next++
 			next = min(next, max(now, due))
 		}
 	}
-	return min(next, l.drip(now))
+	return min(next, l.dripsDue(now))
 }
 
-const never64 = int64(math.MaxInt64)
+const noDeadline = int64(math.MaxInt64)
 
 // choose picks the connections that the fault takes: at random, but the same
 // ones for the same seed, among those that are up and without a fault.
-func (l *loop) choose(f *Fault) []int32 {
+func (l *loop) chooseConns(f *Fault) []int32 {
 	var able []int32
 	for i := range l.conns {
-		if c := &l.conns[i]; c.state == stateUp && c.victim < 0 && c.flags&(flagPending|flagTold) == 0 {
+		if c := &l.conns[i]; c.state == stateUp && c.injection < 0 && c.flags&(flagUnsent|flagCloseNotice) == 0 {
 			able = append(able, int32(i))
 		}
 	}
 	n := f.Count
 	if f.Share != 0 {
-		n = int(math.Round(f.Share * float64(l.plan.Connections)))
+		n = int(math.Round(f.Share * float64(l.load.Connections)))
 	}
 	n = min(n*(l.index+1)/l.of-n*l.index/l.of, len(able)) // this loop's part of them
 	for i := range n {                                    // the first n steps of Fisher and Yates' shuffle
@@ -95,8 +95,8 @@ func (l *loop) choose(f *Fault) []int32 {
 // inject makes one connection fail. What it sends is sent at once: with nothing
 // waiting the socket has room for it.
 func (l *loop) inject(i int32, fault uint8) {
-	c, f, t := &l.conns[i], &l.plan.Faults[fault], &l.result.Faults[fault]
-	if c.state != stateUp || c.victim >= 0 {
+	c, f, t := &l.conns[i], &l.load.Faults[fault], &l.result.Faults[fault]
+	if c.state != stateUp || c.injection >= 0 {
 		return // it has gone since it was chosen
 	}
 	now := epoll.Monotonic()
@@ -107,7 +107,7 @@ func (l *loop) inject(i int32, fault uint8) {
 	kind, _ := FaultKindByName(f.Kind)
 	if kind.Expect == ExpectNothing { // a herd
 		l.closeConn(i)
-		l.dialAgain(i, fault)
+		l.reconnect(i, fault)
 		return
 	}
 	t.Injected++
@@ -115,12 +115,12 @@ func (l *loop) inject(i int32, fault uint8) {
 	if kind.Unobservable { // reset: nothing more is to be seen
 		l.closeConn(i)
 		if f.Reconnect {
-			l.dialAgain(i, fault)
+			l.reconnect(i, fault)
 		}
 		return
 	}
-	c.victim = int32(len(l.victims))
-	v := victim{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout, int64(l.plan.PartialTimeout))}
+	c.injection = int32(len(l.injections))
+	v := injection{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout, int64(l.load.PartialTimeout))}
 	fd := int(c.fd)
 	// An error is that of a connection which the server has just closed: the
 	// event for it comes.
@@ -128,40 +128,40 @@ func (l *loop) inject(i int32, fault uint8) {
 	case "freeze":
 		c.flags |= flagFrozen
 	case "partial":
-		_, _ = unix.Write(fd, half)
+		_, _ = unix.Write(fd, halfPing)
 	case "drip":
-		_, _ = unix.Write(fd, dripped[:1])
-		v.drip, v.dripped = now+dripEvery, 1
-		l.drips = append(l.drips, c.victim)
+		_, _ = unix.Write(fd, dripBytes[:1])
+		v.nextDrip, v.sent = now+dripEvery, 1
+		l.drips = append(l.drips, c.injection)
 	case "halfclose":
 		_ = unix.Shutdown(fd, unix.SHUT_WR)
 	case "garbage":
 		_, _ = unix.Write(fd, garbage)
 	case "oversize":
-		_, _ = unix.Write(fd, large)
+		_, _ = unix.Write(fd, largeHeader)
 	}
-	l.victims = append(l.victims, v)
+	l.injections = append(l.injections, v)
 }
 
 // drip sends the bytes that are due, and returns when the next one is.
-func (l *loop) drip(now int64) (next int64) {
-	next = never64
+func (l *loop) dripsDue(now int64) (next int64) {
+	next = noDeadline
 	kept := l.drips[:0]
 	for _, d := range l.drips {
-		v := &l.victims[d]
-		if v.over {
+		v := &l.injections[d]
+		if v.ended {
 			continue
 		}
-		if now >= v.drip {
+		if now >= v.nextDrip {
 			b := []byte{0}
-			if v.dripped < len(dripped) {
-				b = dripped[v.dripped : v.dripped+1]
+			if v.sent < len(dripBytes) {
+				b = dripBytes[v.sent : v.sent+1]
 			}
 			_, _ = unix.Write(int(l.conns[v.conn].fd), b)
-			v.dripped++
-			v.drip += dripEvery
+			v.sent++
+			v.nextDrip += dripEvery
 		}
-		next = min(next, v.drip)
+		next = min(next, v.nextDrip)
 		kept = append(kept, d)
 	}
 	l.drips = kept
@@ -169,16 +169,16 @@ func (l *loop) drip(now int64) (next int64) {
 }
 
 // dialAgain connects once more, on behalf of a fault.
-func (l *loop) dialAgain(i int32, fault uint8) {
+func (l *loop) reconnect(i int32, fault uint8) {
 	c := &l.conns[i]
-	c.flags, c.again = flagAgain, fault
-	l.result.Faults[fault].Asked++
+	c.flags, c.reconnectOf = flagReconnect, fault
+	l.result.Faults[fault].Reconnects++
 	l.dial(i, 0)
 }
 
 // detected counts that the server has noticed a fault.
-func (l *loop) detected(c *conn, cl *closing, example CloseExample) {
-	v := &l.victims[c.victim]
+func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
+	v := &l.injections[c.injection]
 	t := &l.result.Faults[v.fault]
 	l.tallies.Detected++
 	t.Detected++
@@ -187,18 +187,18 @@ func (l *loop) detected(c *conn, cl *closing, example CloseExample) {
 	switch {
 	case cl.early():
 		t.Early++
-		l.note(t, fmt.Sprintf("noticed %s too early: %s", wording.Milliseconds(-ms64(cl.errorNS())), example.Text))
+		l.addExample(t, fmt.Sprintf("noticed %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())), example.Text))
 	case cl.late():
 		t.Late++
-		l.note(t, fmt.Sprintf("noticed %s late: %s", wording.Milliseconds(ms64(cl.errorNS())), example.Text))
+		l.addExample(t, fmt.Sprintf("noticed %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())), example.Text))
 	}
 }
 
 // stalled is how long of the time between the two the server was stopped by the
 // plan.
-func (l *loop) stalled(from, to int64) (ns int64) {
-	for i := range l.plan.Faults {
-		if f := &l.plan.Faults[i]; f.Kind == StallServer && l.hold != 0 {
+func (l *loop) stalledNS(from, to int64) (ns int64) {
+	for i := range l.load.Faults {
+		if f := &l.load.Faults[i]; f.Kind == StallServer && l.hold != 0 {
 			begin := l.hold + int64(f.At)
 			ns += max(0, min(to, begin+int64(f.For))-max(from, begin))
 		}
@@ -207,7 +207,7 @@ func (l *loop) stalled(from, to int64) (ns int64) {
 }
 
 // note keeps the first few examples of a fault.
-func (l *loop) note(t *FaultTally, text string) {
+func (l *loop) addExample(t *FaultTally, text string) {
 	if len(t.Examples) < MaxExamples {
 		t.Examples = append(t.Examples, text)
 	}

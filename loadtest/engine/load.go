@@ -63,7 +63,7 @@ func (l *Load) connects() ramp {
 // beats is how beats are paced.
 func (l *Load) beats() pacer {
 	if l.Phase == PhaseSync {
-		return together{int64(l.Connections), l.Interval}
+		return synchronous{int64(l.Connections), l.Interval}
 	}
 	return uniform{int64(l.Connections), l.Interval}
 }

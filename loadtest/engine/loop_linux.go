@@ -16,44 +16,44 @@ import (
 // all of it, but for the channels. Times are in ns of clock.
 type loop struct {
 	// static after construction
-	plan    *Load
-	index   int // of this loop among all
-	of      int // loops there are, over all processes
-	dialer  *epoll.Dialer
-	timeout int64 // T; 0: unknown
-	in      <-chan Order
-	out     chan<- Message
-	connect ramp  // paces the connects of all loops
-	beats   pacer // paces the beats of all loops; nil: no beats
-	rand    *rand.Rand
-	beat    []byte // the empty frame
-	filler  []byte // what follows the stamp in an echoed frame
-	hello   []byte // the HELLO frame if it is the same for all; nil: none, or with a device
+	load     *Load
+	index    int // of this loop among all
+	of       int // loops there are, over all processes
+	dialer   *epoll.Dialer
+	timeout  int64 // T; 0: unknown
+	in       <-chan Order
+	out      chan<- Message
+	connects ramp  // paces the connects of all loops
+	beats    pacer // paces the beats of all loops; nil: no beats
+	rand     *rand.Rand
+	beat     []byte // the empty frame
+	filler   []byte // what follows the stamp in an echoed frame
+	hello    []byte // the HELLO frame if it is the same for all; nil: none, or with a device
 
-	poller  *epoll.Poller
-	buf     []byte // what was read
-	frame   []byte // what is written
-	stamp   [MinPayload]byte
-	conns   []conn
-	free    []int32 // churn: conns without a socket
-	rest    map[int32][]byte
-	pending map[int32][]byte
-	told    map[int32]told
-	opening queue // connecting, by the time when they have failed
-	victims []victim
-	drips   []int32 // victims that drip
-	faults  []faultRun
+	poller       *epoll.Poller
+	buf          []byte // what was read
+	frame        []byte // what is written
+	stamp        [MinPayload]byte
+	conns        []conn
+	free         []int32 // churn: conns without a socket
+	partial      map[int32][]byte
+	unsent       map[int32][]byte
+	closeNotices map[int32]closeNotice
+	connecting   connectQueue // connecting, by the time when they have failed
+	injections   []injection
+	drips        []int32 // victims that drip
+	progress     []faultProgress
 
 	start, hold, end int64 // of the phases; 0: not yet
-	looked           bool  // the hold phase may end
+	mayEnd           bool  // the hold phase may end
 	holdCPU          usage // when hold began
-	asked            int64 // connects that were begun
+	dialed           int64 // connects that were begun
 	beatRound        int64 // the next beat is of conn beatNext in this round
 	beatNext         int
 	ticks            int
-	connected        bool  // has been said
-	drained          int64 // every event that had happened by then was handled
-	over             bool
+	connectedSent    bool  // has been said
+	handledUntil     int64 // every event that had happened by then was handled
+	done             bool
 
 	tallies                   Tallies
 	result                    Result
@@ -73,15 +73,15 @@ const (
 // The longest that a loop sleeps: idle is how soon it sees an order, watchful
 // bounds what it does not know of the time of a close (see closing.slack).
 const (
-	idle     = int64(20 * time.Millisecond)
-	watchful = int64(4 * time.Millisecond)
+	idleWait      = int64(20 * time.Millisecond)
+	injectionWait = int64(4 * time.Millisecond)
 )
 
 // overtime is how long after the end a loop sends what was due before it. One
 // that never keeps up would have no end.
-const overtime = int64(time.Second)
+const endGrace = int64(time.Second)
 
-type told struct {
+type closeNotice struct {
 	code   int
 	reason string
 }
@@ -90,15 +90,15 @@ type told struct {
 // or Error.
 func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan Order, out chan<- Message) *loop {
 	l := &loop{
-		plan: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
-		connect: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
-		buf: make([]byte, 64<<10), rest: map[int32][]byte{}, pending: map[int32][]byte{}, told: map[int32]told{},
-		faults:       make([]faultRun, len(p.Faults)),
+		load: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
+		connects: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
+		buf: make([]byte, 64<<10), partial: map[int32][]byte{}, unsent: map[int32][]byte{}, closeNotices: map[int32]closeNotice{},
+		progress:     make([]faultProgress, len(p.Faults)),
 		tickResponse: NewHistogram(tickDigits), tickService: NewHistogram(tickDigits), tickLag: NewHistogram(tickDigits),
 	}
 	l.conns = make([]conn, (p.Connections-index+of-1)/of)
 	for i := range l.conns {
-		l.conns[i].victim = -1
+		l.conns[i].injection = -1
 	}
 	if p.Mode == ModeChurn {
 		for i := len(l.conns) - 1; i >= 0; i-- {
@@ -141,35 +141,35 @@ func (l *loop) run() {
 	}
 	defer l.poller.Close()
 	l.poller.HoldP()
-	l.drained = epoll.Monotonic()
-	for !l.over {
-		l.takeOrders()
-		next := l.work()
+	l.handledUntil = epoll.Monotonic()
+	for !l.done {
+		l.receiveOrders()
+		next := l.runDue()
 		if err := l.poll(next); err != nil {
 			l.closeAll()
 			l.out <- Message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 			return
 		}
 	}
-	l.finish()
+	l.collect()
 	l.out <- Message{Loop: l.index, Result: &l.result}
 }
 
-func (l *loop) takeOrders() {
+func (l *loop) receiveOrders() {
 	for {
 		select {
 		case o, ok := <-l.in:
 			if !ok || o.Stop {
-				l.over = true
+				l.done = true
 				return
 			}
 			if o.Start != 0 {
 				l.start = o.Start
 			}
 			if o.Hold != 0 {
-				l.hold, l.end = o.Hold, o.Hold+int64(l.plan.Duration)
+				l.hold, l.end = o.Hold, o.Hold+int64(l.load.Duration)
 			}
-			l.looked = l.looked || o.Looked
+			l.mayEnd = l.mayEnd || o.MayEnd
 		default:
 			return
 		}
@@ -177,11 +177,11 @@ func (l *loop) takeOrders() {
 }
 
 // work does what is due and returns when something is due again.
-func (l *loop) work() (next int64) {
+func (l *loop) runDue() (next int64) {
 	now := epoll.Monotonic()
-	next = now + idle
-	if len(l.victims) > 0 {
-		next = now + watchful
+	next = now + idleWait
+	if len(l.injections) > 0 {
+		next = now + injectionWait
 	}
 	if l.start == 0 || now < l.start {
 		if l.start != 0 {
@@ -195,18 +195,18 @@ func (l *loop) work() (next int64) {
 		}
 		if now < l.end {
 			next = min(next, l.end)
-		} else if l.looked {
+		} else if l.mayEnd {
 			// What was due before the end is sent first, however late: it counts,
 			// as without an answer.
 			last := l.end - 1
-			l.over = l.beatDue(last) > last || now >= l.end+overtime
+			l.done = l.beatsDue(last) > last || now >= l.end+endGrace
 			return now
 		}
-		next = min(next, l.fault(now))
+		next = min(next, l.faultsDue(now))
 	} else if l.hold != 0 {
 		next = min(next, l.hold)
 	}
-	next = min(next, l.connectDue(now), l.beatDue(now), l.expire(now))
+	next = min(next, l.connectsDue(now), l.beatsDue(now), l.expireConnects(now))
 	// The loops do not report all at one instant: on few cores that would make
 	// each other's frames late.
 	stagger := int64(TickSpread) * int64(l.index) / int64(l.of)
@@ -217,8 +217,8 @@ func (l *loop) work() (next int64) {
 	} else {
 		next = min(next, tick)
 	}
-	if !l.connected && l.plan.Mode != ModeChurn && l.asked == int64(len(l.conns)) && l.tallies.Connecting == 0 {
-		l.connected = true
+	if !l.connectedSent && l.load.Mode != ModeChurn && l.dialed == int64(len(l.conns)) && l.tallies.Connecting == 0 {
+		l.connectedSent = true
 		counts := l.tallies
 		l.out <- Message{Loop: l.index, Connected: &counts}
 	}
@@ -228,10 +228,10 @@ func (l *loop) work() (next int64) {
 // beginHold takes the first measures of the phase, and starts the echo.
 func (l *loop) beginHold(now int64) {
 	l.holdCPU = readUsage(now)
-	if l.plan.Mode == ModeEcho {
+	if l.load.Mode == ModeEcho {
 		for i := range l.conns {
 			if l.conns[i].state == stateUp {
-				l.sendEcho(int32(i), l.plan.Inflight, now)
+				l.sendEcho(int32(i), l.load.Inflight, now)
 			}
 		}
 	}
@@ -245,27 +245,27 @@ func (l *loop) poll(next int64) error {
 		return err
 	}
 	at := epoll.Monotonic()
-	slack := at - l.drained
+	slack := at - l.handledUntil
 	switch n := len(events); {
 	case n == 0:
-		l.drained = max(before, min(next, at)) // the kernel looks again when the time is over
+		l.handledUntil = max(before, min(next, at)) // the kernel looks again when the time is over
 	case n < maxEvents:
-		l.drained = before // what had happened by then is among these
+		l.handledUntil = before // what had happened by then is among these
 	}
 	for k := range events {
 		ev := &events[k]
 		key := ev.Key()
 		if c := &l.conns[key.ID]; c.state != stateClosed && c.gen == key.Gen {
-			l.handle(key.ID, c, ev.Events, at, slack)
+			l.handleEvent(key.ID, c, ev.Events, at, slack)
 		}
 	}
 	return nil
 }
 
 // handle does what events ask for. at is when they were seen.
-func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
+func (l *loop) handleEvent(i int32, c *conn, events uint32, at, slack int64) {
 	if c.state == stateConnecting && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		if !l.opened(i, c, at) {
+		if !l.connected(i, c, at) {
 			return
 		}
 	}
@@ -273,15 +273,15 @@ func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
 	switch {
 	case c.flags&flagFrozen != 0:
 		if events&gone != 0 {
-			l.ended(i, c, endText(events, c.fd), at, slack)
+			l.closedByPeer(i, c, endText(events, c.fd), at, slack)
 		}
 		return
 	case events&(unix.EPOLLIN|gone) != 0:
-		if !l.receive(i, c, events&gone != 0, at, slack) {
+		if !l.read(i, c, events&gone != 0, at, slack) {
 			return
 		}
 	}
-	if events&unix.EPOLLOUT != 0 && c.flags&flagPending != 0 {
+	if events&unix.EPOLLOUT != 0 && c.flags&flagUnsent != 0 {
 		l.flush(i, c)
 	}
 }
@@ -290,7 +290,7 @@ func (l *loop) handle(i int32, c *conn, events uint32, at, slack int64) {
 func (l *loop) sendTick() {
 	l.out <- Message{Loop: l.index, Tick: &Tick{
 		N: l.ticks, Tallies: l.tallies,
-		Response: l.tickResponse.Take(), Service: l.tickService.Take(), Lag: l.tickLag.Take(),
+		Response: l.tickResponse.Drain(), Service: l.tickService.Drain(), Lag: l.tickLag.Drain(),
 		ProcCPU: processCPU(),
 	}}
 }
@@ -323,7 +323,7 @@ func processCPU() int64 {
 }
 
 // liveMemory is the bytes of live heap objects and of stacks.
-func liveMemory() int64 {
+func liveHeap() int64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	metrics.Read(s)
 	return int64(s[0].Value.Uint64() + s[1].Value.Uint64())

@@ -38,7 +38,7 @@ func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
 		l.poller.Close()
 	})
 	l.start = epoll.Monotonic()
-	l.conns[0] = conn{fd: int32(fds[0]), victim: -1, state: stateUp}
+	l.conns[0] = conn{fd: int32(fds[0]), injection: -1, state: stateUp}
 	if err := l.poller.Add(fds[0], watched, l.conns[0].key(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestPendingBytes(t *testing.T) {
 		want = append(want, b...)
 		l.write(0, c, b, int64(i+1))
 	}
-	if c.flags&flagPending == 0 || c.lastFrame > 10 {
+	if c.flags&flagUnsent == 0 || c.lastFrame > 10 {
 		t.Fatalf("flags %b, last frame %d: nothing waits", c.flags, c.lastFrame)
 	}
 	buf := make([]byte, 64<<10)
@@ -100,8 +100,8 @@ func TestPendingBytes(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%d bytes came, %d were sent, or not in order", len(got), len(want))
 	}
-	if c.flags&flagPending != 0 || len(l.pending) != 0 || c.lastFrame < l.start {
-		t.Errorf("flags %b, %d wait, last frame %d", c.flags, len(l.pending), c.lastFrame)
+	if c.flags&flagUnsent != 0 || len(l.unsent) != 0 || c.lastFrame < l.start {
+		t.Errorf("flags %b, %d wait, last frame %d", c.flags, len(l.unsent), c.lastFrame)
 	}
 }
 
@@ -119,10 +119,10 @@ func TestStaleEvent(t *testing.T) {
 }
 
 func TestQueueKeepsTheOrder(t *testing.T) {
-	var q queue
+	var q connectQueue
 	at := int64(0)
 	for i := range int64(100000) {
-		q.push(opening{at: i})
+		q.push(connectDeadline{at: i})
 		if i%3 != 0 { // two are taken for three that come
 			if got := q.entries[q.head].at; got != at {
 				t.Fatalf("%d, want %d", got, at)
@@ -137,13 +137,13 @@ func TestQueueKeepsTheOrder(t *testing.T) {
 }
 
 func TestStamp(t *testing.T) {
-	want := stamp{sent: 1 << 60, lag: 1 << 31, number: firstNumber(7)}
+	want := stamp{sent: 1 << 60, lag: 1 << 31, seq: firstSeq(7)}
 	if b := appendStamp(nil, want); len(b) != MinPayload || parseStamp(b) != want {
 		t.Errorf("% x is %+v", b, parseStamp(b))
 	}
 	seen := map[uint32]bool{}
 	for i := range 100000 {
-		seen[firstNumber(i)] = true
+		seen[firstSeq(i)] = true
 	}
 	if len(seen) != 100000 {
 		t.Errorf("%d numbers for 100,000 connections", len(seen))
@@ -166,12 +166,12 @@ func TestHelloFrame(t *testing.T) {
 func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	l, other := pairLoop(t, beatLoad(1, 100*time.Millisecond, time.Second))
 	l.start -= int64(2 * time.Second)
-	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
-	for !l.over {
-		l.work()
+	l.hold, l.end, l.mayEnd = l.start, l.start+int64(l.load.Duration), true
+	for !l.done {
+		l.runDue()
 	}
 	n, err := unix.Read(other, l.buf)
-	l.judgeRest(epoll.Monotonic())
+	l.judgeOpen(epoll.Monotonic())
 	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.Count() != 10 || r.Lag.h.Max() < 1.9e9 {
 		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered, r.Lag.h.Max())
 	}
@@ -180,9 +180,9 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 // A loop that is behind for good ends all the same.
 func TestOverload(t *testing.T) {
 	l, _ := pairLoop(t, beatLoad(1, time.Millisecond, time.Second))
-	l.start -= int64(time.Second) + overtime
-	l.hold, l.end, l.looked = l.start, l.start+int64(l.plan.Duration), true
-	if l.work(); !l.over || l.tallies.Sent != maxSends {
-		t.Errorf("over: %v, %d were sent", l.over, l.tallies.Sent)
+	l.start -= int64(time.Second) + endGrace
+	l.hold, l.end, l.mayEnd = l.start, l.start+int64(l.load.Duration), true
+	if l.runDue(); !l.done || l.tallies.Sent != maxSends {
+		t.Errorf("over: %v, %d were sent", l.done, l.tallies.Sent)
 	}
 }

@@ -44,7 +44,7 @@ func TestMemoryPerConnection(t *testing.T) {
 		r := <-c.Messages()
 		if r.Connected != nil {
 			connected = int64(r.Connected.Established)
-			c.Send(Order{Hold: epoll.Monotonic(), Looked: true})
+			c.Send(Order{Hold: epoll.Monotonic(), MayEnd: true})
 		}
 		if r.Tick != nil && connected > 0 {
 			most = max(most, heapNow()-before)
@@ -110,5 +110,5 @@ func echoUntilEOF() {
 
 func heapNow() int64 {
 	runtime.GC()
-	return liveMemory()
+	return liveHeap()
 }

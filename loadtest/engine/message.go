@@ -11,7 +11,7 @@ import (
 type Order struct {
 	Start  int64 `json:"start,omitempty"`  // begin to connect then
 	Hold   int64 `json:"hold,omitempty"`   // the hold phase begins then
-	Looked bool  `json:"looked,omitempty"` // the last look at the server is over: the hold phase may end
+	MayEnd bool  `json:"looked,omitempty"` // the last look at the server is over: the hold phase may end
 	Stop   bool  `json:"stop,omitempty"`   // end now, with what there is
 }
 
@@ -138,16 +138,16 @@ type Failure struct {
 
 // A faultTally is what became of one fault on one loop.
 type FaultTally struct {
-	Start, End              int64 // when the first began and the last was over; 0: not
-	Injected, Detected      int
-	Undetected              int
-	Early, Late             int
-	Errors                  []int32 // µs
-	Examples                []string
-	Asked, Back             int // of a herd, or +reconnect
-	BackRefused, BackFailed int
-	LastBack                int64
-	BackTime                Histogram
+	Start, End                        int64 // when the first began and the last was over; 0: not
+	Injected, Detected                int
+	Undetected                        int
+	Early, Late                       int
+	Errors                            []int32 // µs
+	Examples                          []string
+	Reconnects, Reconnected           int // of a herd, or +reconnect
+	ReconnectRefused, ReconnectFailed int
+	LastReconnect                     int64
+	ReconnectTime                     Histogram
 }
 
 // examples is how many of a kind are kept.
@@ -157,7 +157,7 @@ const MaxExamples = 5
 func Since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
 
 // ms64 is ns in ms.
-func ms64(ns int64) float64 { return float64(ns) / 1e6 }
+func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }
 
 // mergeResults adds up what the loops have measured.
 func MergeResults(results []*Result, faults int) *Result {
@@ -208,12 +208,12 @@ func (t *FaultTally) merge(o *FaultTally) {
 	t.Late += o.Late
 	t.Errors = append(t.Errors, o.Errors...)
 	t.Examples = append(t.Examples, o.Examples...)
-	t.Asked += o.Asked
-	t.Back += o.Back
-	t.BackRefused += o.BackRefused
-	t.BackFailed += o.BackFailed
-	t.LastBack = max(t.LastBack, o.LastBack)
-	t.BackTime.Merge(o.BackTime)
+	t.Reconnects += o.Reconnects
+	t.Reconnected += o.Reconnected
+	t.ReconnectRefused += o.ReconnectRefused
+	t.ReconnectFailed += o.ReconnectFailed
+	t.LastReconnect = max(t.LastReconnect, o.LastReconnect)
+	t.ReconnectTime.Merge(o.ReconnectTime)
 }
 
 // earliest is the smaller of two times, of which 0 is none.

@@ -89,9 +89,9 @@ func (u uniform) due(k int64) time.Duration {
 }
 
 // together is uniform with all connections' beats at one instant.
-type together struct {
+type synchronous struct {
 	n        int64
 	interval time.Duration
 }
 
-func (t together) due(k int64) time.Duration { return time.Duration(k/t.n) * t.interval }
+func (t synchronous) due(k int64) time.Duration { return time.Duration(k/t.n) * t.interval }

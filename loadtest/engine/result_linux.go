@@ -11,7 +11,7 @@ import (
 )
 
 // finish takes the last measures, and resets every connection.
-func (l *loop) finish() {
+func (l *loop) collect() {
 	now := epoll.Monotonic()
 	r := &l.result
 	if l.inHold(now) && l.holdCPU.wall != 0 {
@@ -22,43 +22,43 @@ func (l *loop) finish() {
 		}
 		r.HoldEnd = now
 	}
-	l.judgeRest(now)
+	l.judgeOpen(now)
 	r.Tallies = l.tallies // with what is open now
 	runtime.GC()
-	r.Heap, r.RSS = liveMemory(), maxRSS()
+	r.Heap, r.RSS = liveHeap(), maxRSS()
 	l.closeAll()
 	r.Closed = epoll.Monotonic()
 }
 
 // judgeRest says of what is still open at the end what it is.
-func (l *loop) judgeRest(now int64) {
+func (l *loop) judgeOpen(now int64) {
 	r := &l.result
-	for k := range l.victims {
-		v := &l.victims[k]
-		if v.over || now <= v.expect+int64(l.plan.Bound) {
+	for k := range l.injections {
+		v := &l.injections[k]
+		if v.ended || now <= v.expect+int64(l.load.Bound) {
 			continue // noticed, or its time was not over
 		}
 		t := &r.Faults[v.fault]
 		t.Undetected++
 		t.End = max(t.End, now)
-		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(ms64(now-v.expect)))
+		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(milliseconds(now-v.expect)))
 		if len(t.Examples) < MaxExamples {
-			l.event(now, EventUndetected, l.plan.Faults[v.fault].Text, 1, text)
+			l.event(now, EventUndetected, l.load.Faults[v.fault].Text, 1, text)
 		}
-		l.note(t, text)
+		l.addExample(t, text)
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		if c.state != stateUp || c.victim >= 0 {
+		if c.state != stateUp || c.injection >= 0 {
 			continue
 		}
-		if c.beatsOut > 0 {
-			r.Unanswered += int64(c.beatsOut)
+		if c.unansweredBeats > 0 {
+			r.Unanswered += int64(c.unansweredBeats)
 			r.OldestUnanswered = max(r.OldestUnanswered, now-c.oldestSent)
 		}
-		if c.sendNo != c.takeNo {
-			r.Unanswered += int64(c.sendNo - c.takeNo)
-			r.OldestUnanswered = max(r.OldestUnanswered, now-c.waiting)
+		if c.sendSeq != c.answerSeq {
+			r.Unanswered += int64(c.sendSeq - c.answerSeq)
+			r.OldestUnanswered = max(r.OldestUnanswered, now-c.waitingSince)
 		}
 	}
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // beatDue sends the beats that are due, and returns when the next one is.
-func (l *loop) beatDue(now int64) (next int64) {
-	if l.beats == nil || l.plan.Mode == ModeEcho && l.inHold(now) {
-		return now + idle
+func (l *loop) beatsDue(now int64) (next int64) {
+	if l.beats == nil || l.load.Mode == ModeEcho && l.inHold(now) {
+		return now + idleWait
 	}
 	for range maxSends {
-		k := l.beatRound*int64(l.plan.Connections) + int64(l.number(int32(l.beatNext)))
+		k := l.beatRound*int64(l.load.Connections) + int64(l.number(int32(l.beatNext)))
 		due := l.start + int64(l.beats.due(k))
 		if due > now {
 			return due
@@ -26,7 +26,7 @@ func (l *loop) beatDue(now int64) (next int64) {
 			l.beatNext = 0
 			l.beatRound++
 		}
-		if c := &l.conns[i]; c.state == stateUp && c.victim < 0 && c.began <= due {
+		if c := &l.conns[i]; c.state == stateUp && c.injection < 0 && c.stateSince <= due {
 			l.sendBeat(i, c, due)
 		}
 	}
@@ -40,26 +40,26 @@ func (l *loop) sendBeat(i int32, c *conn, due int64) {
 		l.result.Lag.Record(now - due)
 	}
 	l.tickLag.Record(now - due)
-	if l.plan.Frame == FramePing {
+	if l.load.Frame == FramePing {
 		l.frame = codec.AppendPing(l.frame[:0], appendStamp(l.stamp[:0], l.nextStamp(c, now, due)))
 		l.write(i, c, l.frame, now)
 		return
 	}
-	if c.beatsOut == 0 {
+	if c.unansweredBeats == 0 {
 		c.oldestDue, c.oldestSent = due, now
 	}
 	c.newestSent = now
-	c.beatsOut++
+	c.unansweredBeats++
 	l.tallies.Sent++
 	l.write(i, c, l.beat, now)
 }
 
 func (l *loop) nextStamp(c *conn, now, due int64) stamp {
-	if c.sendNo == c.takeNo {
-		c.waiting = now
+	if c.sendSeq == c.answerSeq {
+		c.waitingSince = now
 	}
-	s := stamp{sent: now, lag: uint32(min(max(0, now-due)/1000, math.MaxUint32)), number: c.sendNo}
-	c.sendNo++
+	s := stamp{sent: now, lag: uint32(min(max(0, now-due)/1000, math.MaxUint32)), seq: c.sendSeq}
+	c.sendSeq++
 	l.tallies.Sent++
 	return s
 }
@@ -67,7 +67,7 @@ func (l *loop) nextStamp(c *conn, now, due int64) stamp {
 // sendEcho sends n DATA frames for which there is room since due.
 func (l *loop) sendEcho(i int32, n int, due int64) {
 	c := &l.conns[i]
-	if c.victim >= 0 || c.state != stateUp {
+	if c.injection >= 0 || c.state != stateUp {
 		return
 	}
 	now := epoll.Monotonic()
@@ -91,8 +91,8 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 // take waits until it does: at most what the plan keeps on its way, and a few
 // beats.
 func (l *loop) write(i int32, c *conn, b []byte, now int64) {
-	if c.flags&flagPending != 0 {
-		l.pending[i] = append(l.pending[i], b...)
+	if c.flags&flagUnsent != 0 {
+		l.unsent[i] = append(l.unsent[i], b...)
 		return
 	}
 	n, err := epoll.Write(int(c.fd), b)
@@ -100,8 +100,8 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 	case n == len(b):
 		c.lastFrame = now
 	case err == nil || err == unix.EAGAIN:
-		l.pending[i] = slices.Clone(b[max(0, n):])
-		c.flags |= flagPending
+		l.unsent[i] = slices.Clone(b[max(0, n):])
+		c.flags |= flagUnsent
 	}
 	// Any other error is that of a connection which is closed: the event comes.
 }
@@ -109,14 +109,14 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 // flush sends what waits.
 func (l *loop) flush(i int32, c *conn) {
 	now := epoll.Monotonic()
-	b := l.pending[i]
+	b := l.unsent[i]
 	n, err := epoll.Write(int(c.fd), b)
 	switch {
 	case n == len(b):
-		delete(l.pending, i)
-		c.flags &^= flagPending
+		delete(l.unsent, i)
+		c.flags &^= flagUnsent
 		c.lastFrame = now
 	case err == nil || err == unix.EAGAIN:
-		l.pending[i] = b[max(0, n):]
+		l.unsent[i] = b[max(0, n):]
 	}
 }

@@ -73,7 +73,7 @@ type workerProcess struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	enc    *json.Encoder
-	stderr *Tail
+	stderr *LogTail
 	mu     sync.Mutex // guards enc
 	done   chan struct{}
 	err    error // valid after done
@@ -116,7 +116,7 @@ func startProcesses(j *Job, command func() *exec.Cmd) (*Generator, error) {
 }
 
 func startWorker(cmd *exec.Cmd, j *Job, reports chan<- Message, n int) (*workerProcess, error) {
-	w := &workerProcess{cmd: cmd, stderr: &Tail{}, done: make(chan struct{})}
+	w := &workerProcess{cmd: cmd, stderr: &LogTail{}, done: make(chan struct{})}
 	cmd.Stderr = w.stderr
 	// A group of its own: what the terminal sends is for the run to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -178,25 +178,25 @@ func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- 
 }
 
 // A tail keeps the end of what is written to it. Safe for concurrent use.
-type Tail struct {
+type LogTail struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-const tailKept = 4096
+const logTailSize = 4096
 
-func (t *Tail) Write(b []byte) (int, error) {
+func (t *LogTail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.text = append(t.text, b...)
-	if over := len(t.text) - tailKept; over > 0 {
+	if over := len(t.text) - logTailSize; over > 0 {
 		t.text = append(t.text[:0], t.text[over:]...)
 	}
 	return len(b), nil
 }
 
 // last is the last line that says something: not the hint at the help.
-func (t *Tail) Last() string {
+func (t *LogTail) Last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	said := ""

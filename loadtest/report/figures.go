@@ -9,52 +9,52 @@ import (
 // figures has what is compared, in the order of the table.
 var figures = slices.Concat(
 	[]figureOf{
-		count("connections established", func(s *Summary) int { return s.Connections.Established }),
-		count("connections failed", func(s *Summary) int { return s.Connections.Failed }),
-		count("connections refused", func(s *Summary) int { return s.Connections.Refused }),
-		{"connects a second", "per_s", func(s *Summary) *float64 { return some(s.Connections.RateReal) }},
+		countFigure("connections established", func(s *Summary) int { return s.Connections.Established }),
+		countFigure("connections failed", func(s *Summary) int { return s.Connections.Failed }),
+		countFigure("connections refused", func(s *Summary) int { return s.Connections.Refused }),
+		{"connects a second", "per_s", func(s *Summary) *float64 { return nonZero(s.Connections.RateReal) }},
 	},
-	percentiles("connect time", "us", func(s *Summary) *Distribution { return s.Connections.TimeUS }),
+	percentileFigures("connect time", "us", func(s *Summary) *Distribution { return s.Connections.TimeUS }),
 	[]figureOf{
-		{"frames answered a second", "per_s", func(s *Summary) *float64 { return some(s.Frames.PerSecond) }},
-		count("wrong answers", func(s *Summary) int { return int(s.Frames.Wrong) }),
-		count("frames without an answer", func(s *Summary) int { return int(s.Frames.Unanswered) }),
+		{"frames answered a second", "per_s", func(s *Summary) *float64 { return nonZero(s.Frames.PerSecond) }},
+		countFigure("wrong answers", func(s *Summary) int { return int(s.Frames.Wrong) }),
+		countFigure("frames without an answer", func(s *Summary) int { return int(s.Frames.Unanswered) }),
 	},
-	percentiles(ResponseName, "us", func(s *Summary) *Distribution { return s.Response.distribution() }),
-	percentiles(ServiceName, "us", func(s *Summary) *Distribution { return s.Service.distribution() }),
+	percentileFigures(ResponseName, "us", func(s *Summary) *Distribution { return s.Response.distribution() }),
+	percentileFigures(ServiceName, "us", func(s *Summary) *Distribution { return s.Service.distribution() }),
 	[]figureOf{
-		detected("dead peers injected", func(d *Detection) int { return d.Injected }),
-		detected("dead peers noticed", func(d *Detection) int { return d.Detected }),
-		detected("dead peers not noticed", func(d *Detection) int { return d.Undetected }),
-		detected("dead peers noticed early", func(d *Detection) int { return d.Early }),
-		detected("dead peers noticed late", func(d *Detection) int { return d.Late }),
+		detectionFigure("dead peers injected", func(d *Detection) int { return d.Injected }),
+		detectionFigure("dead peers noticed", func(d *Detection) int { return d.Detected }),
+		detectionFigure("dead peers not noticed", func(d *Detection) int { return d.Undetected }),
+		detectionFigure("dead peers noticed early", func(d *Detection) int { return d.Early }),
+		detectionFigure("dead peers noticed late", func(d *Detection) int { return d.Late }),
 	},
-	percentiles("detection error", "ms", func(s *Summary) *Distribution {
+	percentileFigures("detection error", "ms", func(s *Summary) *Distribution {
 		if s.Detection == nil {
 			return nil
 		}
 		return s.Detection.ErrorMS
 	}),
 	[]figureOf{
-		count("false kills", func(s *Summary) int { return s.FalseKills.Count }),
-		count("unexplained closes", func(s *Summary) int { return s.Unexplained.Count }),
-		ofTheServer("server: processor", "percent", func(v *Server) float64 { return v.CPUPercent }),
-		ofTheServer("server: processor, at most", "percent", func(v *Server) float64 { return v.CPUPercentMax }),
-		ofTheServer("server: resident at the end of hold", "bytes", func(v *Server) float64 { return float64(v.RSSAfterBytes) }),
-		ofTheServer("server: user memory, a connection", "bytes", func(v *Server) float64 { return v.UserBytesPerConnection }),
-		ofTheServer("kernel: memory, a socket", "bytes", func(v *Server) float64 { return v.KernelBytesPerSocket }),
-		ofTheServer("server: loop lag p99, at most", "us", func(v *Server) float64 { return v.LoopLagP99US }),
+		countFigure("false kills", func(s *Summary) int { return s.FalseKills.Count }),
+		countFigure("unexplained closes", func(s *Summary) int { return s.Unexplained.Count }),
+		serverFigure("server: processor", "percent", func(v *Server) float64 { return v.CPUPercent }),
+		serverFigure("server: processor, at most", "percent", func(v *Server) float64 { return v.CPUPercentMax }),
+		serverFigure("server: resident at the end of hold", "bytes", func(v *Server) float64 { return float64(v.RSSAfterBytes) }),
+		serverFigure("server: user memory, a connection", "bytes", func(v *Server) float64 { return v.UserBytesPerConnection }),
+		serverFigure("kernel: memory, a socket", "bytes", func(v *Server) float64 { return v.KernelBytesPerSocket }),
+		serverFigure("server: loop lag p99, at most", "us", func(v *Server) float64 { return v.LoopLagP99US }),
 	},
-	percentiles("generator: frames later than due", "us", func(s *Summary) *Distribution { return s.Generator.LagUS }),
+	percentileFigures("generator: frames later than due", "us", func(s *Summary) *Distribution { return s.Generator.LagUS }),
 	[]figureOf{
 		{"generator: processor", "percent", func(s *Summary) *float64 {
 			total := 0.0
 			for _, p := range s.Generator.CPU {
 				total += p.CPUPercent
 			}
-			return some(wording.Thousandths(total))
+			return nonZero(wording.Thousandths(total))
 		}},
-		{"generator: user memory, a connection", "bytes", func(s *Summary) *float64 { return some(s.Generator.HeapPerConn) }},
+		{"generator: user memory, a connection", "bytes", func(s *Summary) *float64 { return nonZero(s.Generator.HeapPerConn) }},
 	},
 )
 
@@ -64,21 +64,21 @@ type figureOf struct {
 }
 
 // some is v, or null if it is 0, which then means that it was not measured.
-func some(v float64) *float64 {
+func nonZero(v float64) *float64 {
 	if v == 0 {
 		return nil
 	}
 	return &v
 }
 
-func count(name string, value func(*Summary) int) figureOf {
+func countFigure(name string, value func(*Summary) int) figureOf {
 	return figureOf{name, "", func(s *Summary) *float64 {
 		v := float64(value(s))
 		return &v
 	}}
 }
 
-func detected(name string, value func(*Detection) int) figureOf {
+func detectionFigure(name string, value func(*Detection) int) figureOf {
 	return figureOf{name, "", func(s *Summary) *float64 {
 		if s.Detection == nil {
 			return nil
@@ -88,12 +88,12 @@ func detected(name string, value func(*Detection) int) figureOf {
 	}}
 }
 
-func ofTheServer(name, unit string, value func(*Server) float64) figureOf {
+func serverFigure(name, unit string, value func(*Server) float64) figureOf {
 	return figureOf{name, unit, func(s *Summary) *float64 {
 		if s.Server == nil {
 			return nil
 		}
-		return some(value(s.Server))
+		return nonZero(value(s.Server))
 	}}
 }
 
@@ -104,7 +104,7 @@ func (l *Latency) distribution() *Distribution {
 	return &l.US
 }
 
-func percentiles(name, unit string, of func(*Summary) *Distribution) []figureOf {
+func percentileFigures(name, unit string, of func(*Summary) *Distribution) []figureOf {
 	var list []figureOf
 	for _, p := range []struct {
 		name  string

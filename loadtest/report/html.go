@@ -45,11 +45,11 @@ func WriteHTML(w io.Writer, s *Summary, samples []Sample, events []Event) error 
 }
 
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"us":      func(v float64) string { return whole(wording.Microseconds(v)) },
-	"ms":      func(v float64) string { return whole(wording.Milliseconds(v)) },
-	"percent": func(v float64) string { return whole(wording.Percent(v)) },
-	"seconds": func(v float64) string { return whole(fmt.Sprintf("%.1f s", v)) },
-	"bytes":   func(v int64) string { return whole(wording.Bytes(float64(v))) },
+	"us":      func(v float64) string { return unbroken(wording.Microseconds(v)) },
+	"ms":      func(v float64) string { return unbroken(wording.Milliseconds(v)) },
+	"percent": func(v float64) string { return unbroken(wording.Percent(v)) },
+	"seconds": func(v float64) string { return unbroken(fmt.Sprintf("%.1f s", v)) },
+	"bytes":   func(v int64) string { return unbroken(wording.Bytes(float64(v))) },
 	"n":       func(v any) string { return wording.Grouped(int64(toFloat(v) + 0.5)) },
 	"plural":  wording.Plural[int],
 	"one":     func(d Distribution) *Distribution { return &d },
@@ -69,7 +69,7 @@ func toFloat(n any) float64 {
 }
 
 // whole keeps a number and its unit on one line.
-func whole(text string) string { return strings.ReplaceAll(text, " ", "\u00a0") }
+func unbroken(text string) string { return strings.ReplaceAll(text, " ", "\u00a0") }
 
 // A page is what the template shows. Most of it is the summary itself.
 type page struct {

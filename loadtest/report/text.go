@@ -28,7 +28,7 @@ func (s *Summary) Text() string {
 	b.WriteByte('\n')
 	s.writeConnections(b)
 	s.writeLatency(b)
-	s.writeDead(b)
+	s.writeDetection(b)
 	s.writeServer(b)
 	s.writeGenerator(b)
 	for i, g := range s.SLO {
@@ -40,18 +40,18 @@ func (s *Summary) Text() string {
 		if g.Known {
 			measured = "measured " + g.MeasuredText()
 		}
-		item(b, pick(i == 0, "gates"), "%-7s %s: %s", word, g.Gate, measured)
+		writeLine(b, textIf(i == 0, "gates"), "%-7s %s: %s", word, g.Gate, measured)
 	}
 	return b.String()
 }
 
 // item writes one line of the report.
-func item(b *strings.Builder, name, format string, args ...any) {
+func writeLine(b *strings.Builder, name, format string, args ...any) {
 	fmt.Fprintf(b, "%-13s "+format+"\n", append([]any{name}, args...)...)
 }
 
 // pick is the text, or nothing.
-func pick(yes bool, text string) string {
+func textIf(yes bool, text string) string {
 	if yes {
 		return text
 	}
@@ -63,37 +63,37 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	if s.Environment.OwnServer {
 		target += ", a server of its own"
 	}
-	item(b, "target", "%s", target)
+	writeLine(b, "target", "%s", target)
 	c := &s.Connections
-	item(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
+	writeLine(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
 		wording.Grouped(c.Established), wording.Grouped(c.Asked), wording.Grouped(int64(c.RateReal+0.5)), c.RateAsked, wording.Grouped(c.Failed), wording.Grouped(c.Refused), wording.Grouped(c.AtEnd))
 	if c.TimeUS != nil {
-		item(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
+		writeLine(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
 	}
 	for _, f := range c.Failures {
-		item(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, pick(f.Example != "", ": "+f.Example))
+		writeLine(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, textIf(f.Example != "", ": "+f.Example))
 	}
 	for _, t := range c.Told {
-		item(b, "", "told %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
+		writeLine(b, "", "told %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
 	}
 	f := &s.Frames
-	item(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s without an answer at the end%s",
+	writeLine(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s without an answer at the end%s",
 		wording.Grouped(f.Sent), wording.Grouped(f.Answered), wording.Grouped(int64(f.PerSecond+0.5)), wording.Grouped(f.Wrong), wording.Grouped(f.Unanswered),
-		pick(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" of the server's beats answered"))
+		textIf(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" of the server's beats answered"))
 	if f.Wrong > 0 {
-		item(b, "", "the first wrong one: %s", f.WrongExample)
+		writeLine(b, "", "the first wrong one: %s", f.WrongExample)
 	}
 }
 
 func (s *Summary) writeLatency(b *strings.Builder) {
 	switch {
 	case s.Generator.Limited:
-		item(b, "latency", "not shown: the generator was limited, so it would say nothing about the server")
+		writeLine(b, "latency", "not shown: the generator was limited, so it would say nothing about the server")
 	case s.Response == nil || s.Service == nil:
-		item(b, "latency", "nothing was measured")
+		writeLine(b, "latency", "nothing was measured")
 	default:
-		item(b, "latency", "%-25s %s", s.Response.Name, distText(&s.Response.US, wording.Microseconds))
-		item(b, "", "%-25s %s", s.Service.Name, distText(&s.Service.US, wording.Microseconds))
+		writeLine(b, "latency", "%-25s %s", s.Response.Name, distText(&s.Response.US, wording.Microseconds))
+		writeLine(b, "", "%-25s %s", s.Service.Name, distText(&s.Service.US, wording.Microseconds))
 	}
 }
 
@@ -101,21 +101,21 @@ func distText(d *Distribution, unit func(float64) string) string {
 	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", unit(d.P50), unit(d.P90), unit(d.P99), unit(d.P999), unit(d.Max))
 }
 
-func (s *Summary) writeDead(b *strings.Builder) {
+func (s *Summary) writeDetection(b *strings.Builder) {
 	if d := s.Detection; d != nil {
 		known := "T is not known"
 		if d.TimeoutMS > 0 {
 			known = fmt.Sprintf("T %s (from %s)", wording.Milliseconds(d.TimeoutMS), d.TimeoutFrom)
 		}
-		item(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
+		writeLine(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
 			known, wording.Milliseconds(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
 		for i := range d.Faults {
 			d.Faults[i].write(b)
 		}
 	}
-	item(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), wording.Plural(s.Unexplained.Count, "unexplained close"))
+	writeLine(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), wording.Plural(s.Unexplained.Count, "unexplained close"))
 	for _, e := range slices.Concat(s.FalseKills.Examples, s.Unexplained.Examples) {
-		item(b, "", "%s", e.Text)
+		writeLine(b, "", "%s", e.Text)
 	}
 }
 
@@ -133,9 +133,9 @@ func (f *FaultResult) write(b *strings.Builder) {
 	if r := f.Reconnect; r != nil {
 		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established), wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
 	}
-	item(b, "", "%s%s", text, pick(f.Note != "", "; "+f.Note))
+	writeLine(b, "", "%s%s", text, textIf(f.Note != "", "; "+f.Note))
 	for _, e := range f.Examples {
-		item(b, "", "  %s", e)
+		writeLine(b, "", "  %s", e)
 	}
 }
 
@@ -144,8 +144,8 @@ func (s *Summary) writeServer(b *strings.Builder) {
 	if v == nil {
 		return
 	}
-	item(b, "server", "%s%s of a core (most %s), %s resident (before %s, most %s)",
-		pick(v.ConnectionsMax > 0, "at most "+wording.Plural(v.ConnectionsMax, "connection")+", "),
+	writeLine(b, "server", "%s%s of a core (most %s), %s resident (before %s, most %s)",
+		textIf(v.ConnectionsMax > 0, "at most "+wording.Plural(v.ConnectionsMax, "connection")+", "),
 		wording.Percent(v.CPUPercent), wording.Percent(v.CPUPercentMax), wording.Bytes(float64(v.RSSAfterBytes)), wording.Bytes(float64(v.RSSBeforeBytes)), wording.Bytes(float64(v.RSSPeakBytes)))
 	var parts []string
 	if v.UserBytesPerConnection != 0 {
@@ -161,10 +161,10 @@ func (s *Summary) writeServer(b *strings.Builder) {
 		parts = append(parts, reason+" "+wording.Grouped(v.ClosedByReason[reason]))
 	}
 	if len(parts) > 0 {
-		item(b, "", "%s", strings.Join(parts, ", "))
+		writeLine(b, "", "%s", strings.Join(parts, ", "))
 	}
 	for _, note := range v.Notes {
-		item(b, "", "%s", note)
+		writeLine(b, "", "%s", note)
 	}
 }
 
@@ -187,14 +187,14 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 	if g.Limited {
 		word = "LIMITED"
 	}
-	item(b, "generator", "%s: %s", word, strings.Join(parts, ", "))
+	writeLine(b, "generator", "%s: %s", word, strings.Join(parts, ", "))
 	if s.Environment.Started != "" {
 		env := &s.Environment
 		length := 0.0
 		if n := len(s.Phases); n > 0 {
 			length = s.Phases[n-1].EndS
 		}
-		item(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, wording.Plural(env.CPUs, "core"),
+		writeLine(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, wording.Plural(env.CPUs, "core"),
 			wording.Duration(time.Duration(length*1e9).Round(100*time.Millisecond)))
 	}
 }

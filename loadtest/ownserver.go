@@ -19,7 +19,7 @@ type ownServer struct {
 	cmd   *exec.Cmd
 	addr  string // HOST:PORT for clients
 	ops   string // HOST:PORT for metrics; empty: off
-	log   *engine.Tail
+	log   *engine.LogTail
 	ended chan struct{}
 	err   error // valid after ended
 }
@@ -43,7 +43,7 @@ const startTime = 15 * time.Second
 // with the arguments.
 func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownServer, error) {
 	args := append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"}, flags...)
-	s := &ownServer{cmd: command(args...), log: &engine.Tail{}, ended: make(chan struct{})}
+	s := &ownServer{cmd: command(args...), log: &engine.LogTail{}, ended: make(chan struct{})}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what the terminal sends is for the run
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {

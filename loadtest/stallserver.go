@@ -12,7 +12,7 @@ import (
 )
 
 // stallable says whether these processes can be stopped.
-func stallable(pids []int) error {
+func checkStoppable(pids []int) error {
 	switch {
 	case len(pids) == 0:
 		return &PlanError{[]string{"fault " + engine.StallServer + ": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
@@ -24,7 +24,7 @@ func stallable(pids []int) error {
 
 // stall stops the processes at the time at, of the monotonic clock, for so
 // long. Whatever happens they go on when it returns.
-func stall(ctx context.Context, pids []int, at int64, length time.Duration) {
+func stopProcesses(ctx context.Context, pids []int, at int64, length time.Duration) {
 	if !sleepUntil(ctx, at) {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 
 // An opsSample is what /metrics said once. Counters run from the start of the
 // server.
-type opsSample struct {
+type serverMetrics struct {
 	connections float64 // −1: not there
 	cpuSeconds  float64
 	rss         float64
@@ -28,7 +28,7 @@ type opsSample struct {
 }
 
 // fetchOps reads the metrics at url.
-func fetchOps(client *http.Client, url string) (*opsSample, error) {
+func fetchMetrics(client *http.Client, url string) (*serverMetrics, error) {
 	resp, err := client.Get(url + "/metrics")
 	if err != nil {
 		return nil, err
@@ -37,17 +37,17 @@ func fetchOps(client *http.Client, url string) (*opsSample, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s/metrics answers %s", url, resp.Status)
 	}
-	return parseOps(io.LimitReader(resp.Body, 16<<20))
+	return parseMetrics(io.LimitReader(resp.Body, 16<<20))
 }
 
-func newOpsClient() *http.Client {
+func newMetricsClient() *http.Client {
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 // parseOps reads the lines of the Prometheus text form that a run is about, and
 // passes over the others.
-func parseOps(r io.Reader) (*opsSample, error) {
-	s := &opsSample{connections: -1, closed: map[string]float64{}, refused: map[string]float64{}, lag: map[float64]float64{}}
+func parseMetrics(r io.Reader) (*serverMetrics, error) {
+	s := &serverMetrics{connections: -1, closed: map[string]float64{}, refused: map[string]float64{}, lag: map[float64]float64{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -109,7 +109,7 @@ func parseMetric(line string) (name string, labels map[string]string, value floa
 
 // grown is what was added between two samples of counters with a label. Zeros
 // are left out.
-func grown(before, after map[string]float64) map[string]int64 {
+func increases(before, after map[string]float64) map[string]int64 {
 	m := map[string]int64{}
 	for label, v := range after {
 		if d := int64(v - before[label]); d > 0 {
@@ -124,7 +124,7 @@ func grown(before, after map[string]float64) map[string]int64 {
 
 // lagBetween is the mean and the p99 of the loop lag between two samples, in
 // µs: of the p99 the upper edge of its bucket. 0: nothing new.
-func lagBetween(before, after *opsSample) (mean, p99 float64) {
+func lagBetween(before, after *serverMetrics) (mean, p99 float64) {
 	n := after.lagCount - before.lagCount
 	if n <= 0 {
 		return 0, 0

@@ -28,8 +28,8 @@ nothing
 `
 
 func TestParseOps(t *testing.T) {
-	parse := func(args ...any) *opsSample {
-		s, err := parseOps(strings.NewReader(fmt.Sprintf(someMetrics, args...)))
+	parse := func(args ...any) *serverMetrics {
+		s, err := parseMetrics(strings.NewReader(fmt.Sprintf(someMetrics, args...)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,10 +40,10 @@ func TestParseOps(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	b := parse(9, 103, 105, 105, 0.105, 105) // 98 of 100 new ones within a ms
-	if got := grown(a.closed, b.closed); !maps.Equal(got, map[string]int64{"idle_timeout": 7}) {
+	if got := increases(a.closed, b.closed); !maps.Equal(got, map[string]int64{"idle_timeout": 7}) {
 		t.Errorf("%v", got)
 	}
-	if grown(a.closed, a.closed) != nil {
+	if increases(a.closed, a.closed) != nil {
 		t.Error("nothing grew")
 	}
 	if mean, p99 := lagBetween(a, b); mean != 1000 || p99 != 10000 {
@@ -52,7 +52,7 @@ func TestParseOps(t *testing.T) {
 	if mean, p99 := lagBetween(a, a); mean != 0 || p99 != 0 {
 		t.Errorf("mean %g, p99 %g", mean, p99)
 	}
-	s, err := parseOps(strings.NewReader("process_cpu_seconds_total 1\n"))
+	s, err := parseMetrics(strings.NewReader("process_cpu_seconds_total 1\n"))
 	if err != nil || s.connections != -1 {
 		t.Errorf("%+v %v", s, err)
 	}
@@ -82,7 +82,7 @@ func TestParseProc(t *testing.T) {
 // Looking at a server is not allowed to be its work.
 func TestPause(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: time.Second, 500 * time.Millisecond: 10 * time.Second} {
-		if got := pause(took); got != want {
+		if got := sampleInterval(took); got != want {
 			t.Errorf("after a look of %s a pause of %s, want %s", took, got, want)
 		}
 	}
