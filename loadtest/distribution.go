@@ -31,7 +31,8 @@ func latency(h engine.Histogram, name string) *report.Latency {
 	}
 	l := &report.Latency{Name: name, US: *distribution(h)}
 	for _, b := range hdr.CumulativeDistributionWithTicks(5) {
-		p := report.SpectrumPoint{ValueUS: wording.Thousandths(float64(b.ValueAt) / 1e3), Percentile: b.Quantile, Count: b.Count}
+		p := report.SpectrumPoint{ValueUS: wording.Thousandths(float64(b.ValueAt) / 1e3), Percentile: b.Quantile,
+			Count: b.Count}
 		if n := len(l.Spectrum); n > 0 && l.Spectrum[n-1].ValueUS == p.ValueUS {
 			l.Spectrum[n-1] = p // of points with one value the last says most
 			continue

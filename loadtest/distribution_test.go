@@ -19,7 +19,8 @@ func TestSpectrumEnds(t *testing.T) {
 		t.Errorf("%+v", last)
 	}
 	for i := 1; i < len(l.Spectrum); i++ {
-		if a, b := l.Spectrum[i-1], l.Spectrum[i]; b.ValueUS <= a.ValueUS || b.Percentile < a.Percentile || b.Count < a.Count {
+		if a, b := l.Spectrum[i-1], l.Spectrum[i]; b.ValueUS <= a.ValueUS || b.Percentile < a.Percentile ||
+			b.Count < a.Count {
 			t.Fatalf("%+v after %+v", b, a)
 		}
 	}
@@ -44,9 +45,11 @@ func TestDetectionErrors(t *testing.T) {
 		n           int
 	}{
 		{us, 200, report.Bucket{LowMS: 0, HighMS: 5, Count: 50}, report.Bucket{LowMS: 195, HighMS: 200, Count: 0}, 40},
-		{[]int32{-1, 0, 199_999, 200_000}, 200, report.Bucket{LowMS: -5, HighMS: 0, Count: 1}, report.Bucket{LowMS: 200, HighMS: 205, Count: 1}, 42},
+		{[]int32{-1, 0, 199_999, 200_000}, 200, report.Bucket{LowMS: -5, HighMS: 0, Count: 1},
+			report.Bucket{LowMS: 200, HighMS: 205, Count: 1}, 42},
 		{[]int32{5000}, 10, report.Bucket{LowMS: 0, HighMS: 1, Count: 0}, report.Bucket{LowMS: 9, HighMS: 10, Count: 0}, 10},
-		{[]int32{-900_000, 3_000_000}, 200, report.Bucket{LowMS: -900, HighMS: -800, Count: 1}, report.Bucket{LowMS: 3000, HighMS: 3100, Count: 1}, 40},
+		{[]int32{-900_000, 3_000_000}, 200, report.Bucket{LowMS: -900, HighMS: -800, Count: 1},
+			report.Bucket{LowMS: 3000, HighMS: 3100, Count: 1}, 40},
 	} {
 		got := buckets(c.us, c.bound)
 		if len(got) != c.n || got[0] != c.first || got[len(got)-1] != c.last {

@@ -114,7 +114,8 @@ func parseOption(f *Fault, option string) error {
 	default:
 		return fmt.Errorf("%q is not an option of a fault; there are +over=DURATION and +reconnect", option)
 	}
-	if k, _ := engine.FaultKindByName(f.Kind); f.Kind == engine.StallServer || k.Expect == engine.ExpectNothing && f.Reconnect {
+	if k, _ := engine.FaultKindByName(f.Kind); f.Kind == engine.StallServer || k.Expect == engine.ExpectNothing &&
+		f.Reconnect {
 		return fmt.Errorf("%s has no option %s; leave it out", f.Kind, name)
 	}
 	return nil

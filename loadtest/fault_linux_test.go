@@ -34,7 +34,8 @@ func TestFaultsAreNoticed(t *testing.T) {
 	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2")
 	r := doRun(t, nil, pairs...)
 	r.want(t, report.Pass)
-	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 || r.Detection.Detected != 35 {
+	if r.Detection.TimeoutMS != 1500 || r.Detection.TimeoutFrom != "WELCOME" || r.Detection.Injected != 40 ||
+		r.Detection.Detected != 35 {
 		t.Errorf("%+v", r.Detection)
 	}
 	// A server that runs is late by a few ms. That it could not run for up to three
@@ -54,7 +55,8 @@ func TestFaultsAreNoticed(t *testing.T) {
 	}
 	// The 60 that have no fault are there at the last look. The first one may come
 	// after those that were noticed at once.
-	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 || s.ConnectionsMax < 60 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
+	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 ||
+		s.ConnectionsMax < 60 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -88,7 +90,8 @@ func stalledMS(t *testing.T, own *ownServer) (most float64) {
 func TestFaultsThatAreNoticedWrongly(t *testing.T) {
 	t.Parallel()
 	against := func(target, timeout string, more ...string) runs {
-		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval", "100ms", "duration", "2500ms", "bound", "100ms",
+		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval", "100ms",
+			"duration", "2500ms", "bound", "100ms",
 			"fault", "silent:4@100ms"}, more...)...)
 	}
 	// A server that closes after 1.5 s of silence: that is wrong by more than a
@@ -145,7 +148,8 @@ func TestHerdAndReconnect(t *testing.T) {
 // for what it could not notice.
 func TestStalledServer(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault", "stall-server:2s@300ms", "fault", "silent:5@200ms")
+	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault",
+		"stall-server:2s@300ms", "fault", "silent:5@200ms")
 	r.want(t, report.Pass)
 	if f := r.Detection.Faults[0]; !strings.Contains(f.Note, "stopped for 2s") || math.Abs(f.EndS-f.StartS-2) > 1e-6 {
 		t.Errorf("%+v", f)
@@ -153,7 +157,8 @@ func TestStalledServer(t *testing.T) {
 	if r.Response.US.Max < 1.5e6 {
 		t.Errorf("nobody waited for the server: %+v", r.Response.US)
 	}
-	_, err := Run(Options{Plan: testPlan(t, "target", plain(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"), Command: command, Stdout: io.Discard, Progress: io.Discard})
+	_, err := Run(Options{Plan: testPlan(t, "target", plain(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"),
+		Command: command, Stdout: io.Discard, Progress: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "is this process itself") {
 		t.Errorf("a server in this process is stopped: %v", err)
 	}
@@ -161,15 +166,18 @@ func TestStalledServer(t *testing.T) {
 
 func TestHello(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "connections", "20", "hello-beat", "400ms", "hello-device", "d", "interval", "300ms", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms")
+	r := doRun(t, nil, "connections", "20", "hello-beat", "400ms", "hello-device", "d", "interval", "300ms", "duration",
+		"3s", "bound", "1s", "fault", "silent:3@100ms")
 	r.want(t, report.Pass)
 	if d := r.Detection; d.TimeoutMS != 1500 || d.Detected != 3 {
 		t.Errorf("%+v", d)
 	}
 	// The server beats: its beats are answered, but not by those who are silent.
-	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms", "fault", "freeze:3@100ms")
+	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault",
+		"silent:3@100ms", "fault", "freeze:3@100ms")
 	r.want(t, report.Pass)
-	if r.Frames.ServerBeats < 20*5/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 || r.Connections.AtEnd != 14 {
+	if r.Frames.ServerBeats < 20*5/2 || r.Frames.Sent != 0 || r.Response != nil || r.Detection.Detected != 6 ||
+		r.Connections.AtEnd != 14 {
 		t.Errorf("%+v %+v", r.Frames, r.Detection)
 	}
 }
@@ -232,7 +240,8 @@ func TestWhatFaultsDo(t *testing.T) {
 				got <- s
 				_, _ = io.Copy(io.Discard, c)
 			})
-			doRun(t, nil, "target", target, "timeout", "5s", "connections", "1", "interval", "100ms", "duration", "6s", "bound", "500ms", "fault", kind+":1@200ms")
+			doRun(t, nil, "target", target, "timeout", "5s", "connections", "1", "interval", "100ms", "duration", "6s",
+				"bound", "500ms", "fault", kind+":1@200ms")
 			if s := <-got; !want(s) {
 				t.Errorf("the server has seen % x, %v, stuck: %v", s.bytes, s.err, s.stuck)
 			}

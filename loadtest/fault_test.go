@@ -11,16 +11,17 @@ import (
 
 func TestParseFault(t *testing.T) {
 	for text, want := range map[string]Fault{
-		"silent:10%@30s":                  {Kind: "silent", Share: .1, At: 30 * time.Second},
-		"reset:500@1m":                    {Kind: "reset", Count: 500, At: time.Minute},
-		"freeze:1k@0s":                    {Kind: "freeze", Count: 1000},
-		"drip:0.5%@1s":                    {Kind: "drip", Share: .005, At: time.Second},
-		"herd:100%@10s":                   {Kind: "herd", Share: 1, At: 10 * time.Second},
-		"stall-server:5s@30s":             {Kind: "stall-server", For: 5 * time.Second, At: 30 * time.Second},
-		"partial:10%@30s,+over=2s":        {Kind: "partial", Share: .1, At: 30 * time.Second, Over: 2 * time.Second},
-		"silent:1@1s,+over=2s,+reconnect": {Kind: "silent", Count: 1, At: time.Second, Over: 2 * time.Second, Reconnect: true},
-		"herd:10%@1s,+over=500ms":         {Kind: "herd", Share: .1, At: time.Second, Over: 500 * time.Millisecond},
-		"oversize:100%@1m30s,+reconnect":  {Kind: "oversize", Share: 1, At: 90 * time.Second, Reconnect: true},
+		"silent:10%@30s":           {Kind: "silent", Share: .1, At: 30 * time.Second},
+		"reset:500@1m":             {Kind: "reset", Count: 500, At: time.Minute},
+		"freeze:1k@0s":             {Kind: "freeze", Count: 1000},
+		"drip:0.5%@1s":             {Kind: "drip", Share: .005, At: time.Second},
+		"herd:100%@10s":            {Kind: "herd", Share: 1, At: 10 * time.Second},
+		"stall-server:5s@30s":      {Kind: "stall-server", For: 5 * time.Second, At: 30 * time.Second},
+		"partial:10%@30s,+over=2s": {Kind: "partial", Share: .1, At: 30 * time.Second, Over: 2 * time.Second},
+		"silent:1@1s,+over=2s,+reconnect": {Kind: "silent", Count: 1, At: time.Second, Over: 2 * time.Second,
+			Reconnect: true},
+		"herd:10%@1s,+over=500ms":        {Kind: "herd", Share: .1, At: time.Second, Over: 500 * time.Millisecond},
+		"oversize:100%@1m30s,+reconnect": {Kind: "oversize", Share: 1, At: 90 * time.Second, Reconnect: true},
 	} {
 		want.Text = text
 		if got, err := parseFault(text); err != nil || !reflect.DeepEqual(got, want) {
@@ -63,7 +64,8 @@ func TestParseFault(t *testing.T) {
 }
 
 func FuzzFault(f *testing.F) {
-	for _, text := range []string{"silent:10%@30s", "stall-server:5s@30s", "herd:5@1m,+over=2s", "a:b@c,+d", ":@,", "silent:1e309%@1s"} {
+	for _, text := range []string{"silent:10%@30s", "stall-server:5s@30s", "herd:5@1m,+over=2s", "a:b@c,+d", ":@,",
+		"silent:1e309%@1s"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -72,7 +74,8 @@ func FuzzFault(f *testing.F) {
 			return
 		}
 		k, ok := engine.FaultKindByName(got.Kind)
-		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) && k.Name != engine.StallServer {
+		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) &&
+			k.Name != engine.StallServer {
 			t.Errorf("%q is %+v", text, got)
 		}
 	})

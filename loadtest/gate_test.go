@@ -9,12 +9,15 @@ import (
 
 func sloSummary() *report.Summary {
 	return &report.Summary{
-		Connections: report.Connections{Asked: 1000, Established: 990, Failed: 7, Refused: 3, AtEnd: 900, TimeUS: &report.Distribution{Count: 1, P99: 1500},
-			Told: []report.Told{{Code: 3001, Meaning: "draining", Count: 4}, {Code: 3021, Meaning: "beat too often", Count: 2}}},
-		Frames:   report.Frames{Wrong: 2, Unanswered: 5},
-		Response: &report.Latency{US: report.Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999, P999: 6000, Max: 7000}},
-		Service:  &report.Latency{US: report.Distribution{Count: 10, P50: 40, P99: 100}},
-		Detection: &report.Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 100, Detected: 99, Undetected: 1, Early: 3, Late: 4,
+		Connections: report.Connections{Asked: 1000, Established: 990, Failed: 7, Refused: 3, AtEnd: 900,
+			TimeUS: &report.Distribution{Count: 1, P99: 1500},
+			Told:   []report.Told{{Code: 3001, Meaning: "draining", Count: 4}, {Code: 3021, Meaning: "beat too often", Count: 2}}},
+		Frames: report.Frames{Wrong: 2, Unanswered: 5},
+		Response: &report.Latency{US: report.Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999,
+			P999: 6000, Max: 7000}},
+		Service: &report.Latency{US: report.Distribution{Count: 10, P50: 40, P99: 100}},
+		Detection: &report.Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 100, Detected: 99, Undetected: 1, Early: 3,
+			Late:    4,
 			ErrorMS: &report.Distribution{Count: 99, Min: 1, P50: 60, P99: 150, Max: 199.5}},
 		FalseKills:  report.Closes{Count: 6},
 		Unexplained: report.Closes{Count: 8},

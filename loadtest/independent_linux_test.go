@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var independent = flag.Bool("independent", false, "compare the latency with that of another client; needs a machine with nothing else to do")
+var independent = flag.Bool("independent", false,
+	"compare the latency with that of another client; needs a machine with nothing else to do")
 
 // TestIndependentClient compares the service time with that of the simplest
 // client there can be: blocking sockets, one frame at a time. Both load the
@@ -33,7 +34,8 @@ func TestIndependentClient(t *testing.T) {
 	const turns, conns, rounds, interval = 21, 100, 25, 100 * time.Millisecond
 	var ours, theirs [2][]float64 // p50 and p90 of each turn, in µs
 	for range turns {
-		r := doRun(t, nil, "target", "tcp://"+own.addr, "connections", "100", "interval", interval.String(), "duration", "2500ms", "timeout", "10m")
+		r := doRun(t, nil, "target", "tcp://"+own.addr, "connections", "100", "interval", interval.String(), "duration",
+			"2500ms", "timeout", "10m")
 		ours[0], ours[1] = append(ours[0], r.Service.US.P50), append(ours[1], r.Service.US.P90)
 		us := blockingClient(t, target, conns, rounds, interval)
 		slices.Sort(us)

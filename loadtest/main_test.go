@@ -54,7 +54,8 @@ func command(args ...string) *exec.Cmd {
 // serveForTests is heartwheel serve with a beat of 400 ms and T = 1.5 s. It
 // ends by itself if it is told to.
 func serveForTests() {
-	cfg := server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 400 * time.Millisecond, Timeout: 1500 * time.Millisecond,
+	cfg := server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 400 * time.Millisecond,
+		Timeout: 1500 * time.Millisecond,
 		BeatMin: 100 * time.Millisecond, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)}
 	if slices.Contains(os.Args, "--long") {
 		cfg.Beat, cfg.Timeout = time.Minute, 10*time.Minute

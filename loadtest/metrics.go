@@ -47,7 +47,8 @@ func newMetricsClient() *http.Client {
 // parseOps reads the lines of the Prometheus text form that a run is about, and
 // passes over the others.
 func parseMetrics(r io.Reader) (*serverMetrics, error) {
-	s := &serverMetrics{connections: -1, closed: map[string]float64{}, refused: map[string]float64{}, lag: map[float64]float64{}}
+	s := &serverMetrics{connections: -1, closed: map[string]float64{}, refused: map[string]float64{},
+		lag: map[float64]float64{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

@@ -36,7 +36,8 @@ func TestParseOps(t *testing.T) {
 		return s
 	}
 	a := parse(2, 5, 5, 5, 0.005, 5)
-	if a.connections != 12 || a.cpuSeconds != 1.5 || a.rss != 17e6 || a.closed["idle_timeout"] != 2 || a.refused["overloaded"] != 1 {
+	if a.connections != 12 || a.cpuSeconds != 1.5 || a.rss != 17e6 || a.closed["idle_timeout"] != 2 ||
+		a.refused["overloaded"] != 1 {
 		t.Errorf("%+v", a)
 	}
 	b := parse(9, 103, 105, 105, 0.105, 105) // 98 of 100 new ones within a ms
@@ -81,7 +82,8 @@ func TestParseProc(t *testing.T) {
 
 // Looking at a server is not allowed to be its work.
 func TestPause(t *testing.T) {
-	for took, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: time.Second, 500 * time.Millisecond: 10 * time.Second} {
+	for took, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: time.Second,
+		500 * time.Millisecond: 10 * time.Second} {
 		if got := sampleInterval(took); got != want {
 			t.Errorf("after a look of %s a pause of %s, want %s", took, got, want)
 		}

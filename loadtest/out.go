@@ -23,7 +23,8 @@ func prepareOut(dir string) error {
 		}
 	}
 	if err != nil {
-		return &PlanError{[]string{fmt.Sprintf("out %q: cannot be written to: %s; give a directory that can", dir, wording.Cause(err))}}
+		return &PlanError{[]string{fmt.Sprintf("out %q: cannot be written to: %s; give a directory that can", dir,
+			wording.Cause(err))}}
 	}
 	return nil
 }

@@ -42,7 +42,8 @@ const startTime = 15 * time.Second
 // startServer starts a server. command makes the command line of this program
 // with the arguments.
 func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownServer, error) {
-	args := append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"}, flags...)
+	args := append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"},
+		flags...)
 	s := &ownServer{cmd: command(args...), log: &engine.LogTail{}, ended: make(chan struct{})}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what the terminal sends is for the run
 	stderr, err := s.cmd.StderrPipe()

@@ -119,7 +119,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	sized = positive("processes", p.Processes, maxProcesses) && sized
 	sized = positive("loops", p.Loops, maxLoops) && sized
 	if sized && p.Connections < p.Processes*p.Loops {
-		wrong("connections", "%d: is less than one for each of %d event loops; write more connections, or fewer processes", p.Connections, p.Processes*p.Loops)
+		wrong("connections", "%d: is less than one for each of %d event loops; write more connections, or fewer processes",
+			p.Connections, p.Processes*p.Loops)
 	}
 	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
 		wrong("duration", "%s: must be more than zero and at most 720h", p.Duration)
@@ -144,7 +145,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
 		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, engine.MinPayload, codec.MaxFrameLimit-1)
+			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, engine.MinPayload,
+				codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
@@ -162,7 +164,8 @@ func (p *Plan) validateRate(wrong wrongFunc) {
 	}
 	if over := p.ConnectTime(); over > maxConnectPhase {
 		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, wording.Plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
+			p.ConnectRate, wording.Plural(p.Connections,
+				"connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
 	}
 }
 
@@ -182,7 +185,8 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 		case p.Mode == modeChurn && f.Kind != engine.StallServer:
 			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
 		case f.At >= p.Duration:
-			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))
+			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text,
+				wording.Duration(p.Duration))
 		case f.Count > p.Connections:
 			wrong("fault", "%q: is more than the %s that there are", f.Text, wording.Plural(p.Connections, "connection"))
 		}

@@ -34,7 +34,8 @@ func TestDefaultsAreAPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Connections != 1000 || p.Interval != 3*time.Second || p.Bound != 200*time.Millisecond || p.MaxLag != 5*time.Millisecond {
+	if p.Connections != 1000 || p.Interval != 3*time.Second || p.Bound != 200*time.Millisecond ||
+		p.MaxLag != 5*time.Millisecond {
 		t.Errorf("%+v", p)
 	}
 	for i, k := range Keys {
@@ -56,7 +57,8 @@ func TestLaterLayersWin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Connections != 7000 || len(p.Faults) != 1 || p.Faults[0].Kind != "herd" || len(p.SLO) != 1 || p.Interval != 5*time.Second || !p.Hello {
+	if p.Connections != 7000 || len(p.Faults) != 1 || p.Faults[0].Kind != "herd" || len(p.SLO) != 1 ||
+		p.Interval != 5*time.Second || !p.Hello {
 		t.Errorf("%+v", p)
 	}
 	want := map[string][2]string{
@@ -76,13 +78,15 @@ func TestWrongPlans(t *testing.T) {
 		pairs []string
 		want  []string // one for each line
 	}{
-		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast", "fault", "silnt:1@1s", "slo", "x<1",
+		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast", "fault",
+			"silnt:1@1s", "slo", "x<1",
 			"source", "nowhere", "hello", "yes", "seed", "-1", "target", "a", "target", "b"}, []string{
 			`connect-rate "fast" (flag): is not a rate`, `connections "many" (flag): is not a whole number`, `fault "silnt:1@1s" (flag): "silnt" is not a fault`,
 			`hello "yes" (flag): must be true or false`, `interval "3" (flag): has no unit; write 3s`, `mode "bea" (flag): must be beat, echo or churn`,
 			`seed "-1" (flag): is not a whole number`, `slo "x<1" (flag): "x" is not a metric`, `source "nowhere" (flag): is not an address`, `target (flag): has 2 values`}},
 		{"unknown", []string{"conections", "5"}, []string{`conections (flag): is not a setting; the nearest is connections`}},
-		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout", "0s", "connect-rate", "0", "interval", "0s",
+		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout", "0s",
+			"connect-rate", "0", "interval", "0s",
 			"max-lag", "0s", "bound", "0s", "partial-timeout", "0s"}, []string{
 			"connections 0: must lie between 1", "processes 0: must", "loops 0: must", "duration 0s: must", "connect-timeout 0s: must", "connect-rate 0: is impossible",
 			"interval 0s: must", "max-lag 0s: must", "bound 0s: must", "partial-timeout 0s: must"}},
@@ -90,17 +94,23 @@ func TestWrongPlans(t *testing.T) {
 			"connections -5: must", "connect-rate -5:10: is impossible", "timeout -1s: must", "hello-beat -1s: must"}},
 		{"impossible rates", []string{"connections", "1m", "connect-rate", "1m", "interval", "100ms"}, []string{
 			"connect-rate 1000k: is impossible for 1 process: none can begin more than 200,000", "interval 100ms: is impossible: 10,000,000 beats a second"}},
-		{"too slow", []string{"connections", "1m", "connect-rate", "10"}, []string{"connect-rate 10: 1,000,000 connections would take 27h46m40s to connect"}},
-		{"target", []string{"target", "127.0.0.1:9000"}, []string{`target "127.0.0.1:9000": is not an address; write tcp://HOST:PORT`}},
+		{"too slow", []string{"connections", "1m", "connect-rate", "10"},
+			[]string{"connect-rate 10: 1,000,000 connections would take 27h46m40s to connect"}},
+		{"target", []string{"target", "127.0.0.1:9000"},
+			[]string{`target "127.0.0.1:9000": is not an address; write tcp://HOST:PORT`}},
 		{"target scheme", []string{"target", "ws://127.0.0.1:9000"}, []string{`has the scheme "ws"`}},
 		{"target port", []string{"target", "tcp://127.0.0.1"}, []string{`lacks a host or a port`}},
 		{"target path", []string{"target", "tcp://127.0.0.1:1/x"}, []string{`more than a host and a port`}},
-		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"}, []string{`serve "--profile iot": is for a server that the run starts itself`}},
+		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"},
+			[]string{`serve "--profile iot": is for a server that the run starts itself`}},
 		{"ops", []string{"ops", "ftp://x"}, []string{`ops "ftp://x": is not a URL`}},
-		{"echo", []string{"mode", "echo", "inflight", "0", "payload", "15"}, []string{"inflight 0: must", "payload 15: must lie between 16"}},
+		{"echo", []string{"mode", "echo", "inflight", "0", "payload", "15"},
+			[]string{"inflight 0: must", "payload 15: must lie between 16"}},
 		{"churn with faults", []string{"mode", "churn", "fault", "silent:10%@1s"}, []string{"in mode churn"}},
-		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"}, []string{"is after the end of the hold phase", "is more than the 1,000 connections"}},
-		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"}, []string{"is less than one for each of 4 event loops"}},
+		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"},
+			[]string{"is after the end of the hold phase", "is more than the 1,000 connections"}},
+		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"},
+			[]string{"is less than one for each of 4 event loops"}},
 	} {
 		_, _, err := Build(flags(c.pairs...))
 		var plan *PlanError
@@ -135,7 +145,8 @@ func TestPlansThatNeedTheTimeout(t *testing.T) {
 		{[]string{"fault", "drip:10%@1s"}, 0, "does not say its idle timeout"},
 		{[]string{"fault", "garbage:10%@1s", "fault", "herd:10%@1s"}, 0, ""},
 		{[]string{"fault", "silent:10%@20s"}, 7500 * time.Millisecond, ""},
-		{[]string{"fault", "silent:10%@25s"}, 7500 * time.Millisecond, "is over only 32.7s after the hold phase began, which lasts 30s; write --duration 33s"},
+		{[]string{"fault", "silent:10%@25s"}, 7500 * time.Millisecond,
+			"is over only 32.7s after the hold phase began, which lasts 30s; write --duration 33s"},
 		{[]string{"fault", "silent:10%@20s,+over=5s"}, 7500 * time.Millisecond, "is over only 32.7s"},
 		{[]string{"fault", "partial:10%@19s"}, time.Minute, ""}, // the limit for part of a frame is shorter
 		{[]string{"fault", "stall-server:10s@25s"}, 0, "is over only 35s"},
@@ -204,7 +215,8 @@ func TestScenarioFiles(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "or one of dead-wave, herd, million or three-hundred-thousand") {
+	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil ||
+		!strings.Contains(err.Error(), "or one of dead-wave, herd, million or three-hundred-thousand") {
 		t.Errorf("a missing file: %v", err)
 	}
 	big := filepath.Join(dir, "big")

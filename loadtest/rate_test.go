@@ -8,7 +8,8 @@ import (
 
 func TestRate(t *testing.T) {
 	for text, want := range map[string]engine.Rate{
-		"500": {From: 500, To: 500}, "20k": {From: 20000, To: 20000}, "1k:20k": {From: 1000, To: 20000}, "1.5k": {From: 1500, To: 1500}, "0.5": {From: .5, To: .5}, "1m": {From: 1e6, To: 1e6},
+		"500": {From: 500, To: 500}, "20k": {From: 20000, To: 20000}, "1k:20k": {From: 1000,
+			To: 20000}, "1.5k": {From: 1500, To: 1500}, "0.5": {From: .5, To: .5}, "1m": {From: 1e6, To: 1e6},
 	} {
 		got, err := parseRate(text)
 		if err != nil || got != want {

@@ -159,7 +159,8 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 	}
 	for _, p := range prefixes {
 		if p.Addr().Unmap().Is4() != r.target.Addr().Is4() {
-			return nil, &PlanError{[]string{fmt.Sprintf("source %s: is of another address family than the target %s", p, r.target.Addr())}}
+			return nil, &PlanError{[]string{fmt.Sprintf("source %s: is of another address family than the target %s", p,
+				r.target.Addr())}}
 		}
 	}
 	addrs := sourceAddrs(prefixes, r.plan.Connections)
@@ -173,7 +174,8 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 
 // hire starts the event loops.
 func (r *run) startGenerator(sources []netip.Addr) (*engine.Generator, error) {
-	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
+	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources,
+		Timeout: r.probed.timeout}
 	r.latest, r.procCPU = make([]engine.Tallies, j.Of), make([]int64, r.plan.Processes)
 	return engine.Start(j, func() *exec.Cmd { return r.Command(engine.WorkerCommand) })
 }
@@ -256,7 +258,8 @@ func (r *run) stop() {
 func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 	t := r.total()
 	if r.plan.Mode != modeChurn && t.Established == 0 {
-		r.errors = append(r.errors, fmt.Sprintf("none of %s was established", wording.Plural(r.plan.Connections, "connection")))
+		r.errors = append(r.errors, fmt.Sprintf("none of %s was established",
+			wording.Plural(r.plan.Connections, "connection")))
 		r.stop()
 		return
 	}
@@ -272,7 +275,8 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	for i := range r.plan.Faults {
 		f := &r.plan.Faults[i]
 		k, _ := engine.FaultKindByName(f.Kind)
-		r.events = append(r.events, report.Event{T: engine.Since(r.start, at+int64(f.At)), Kind: report.EventFault, Fault: f.Text, Text: f.Kind + ": " + k.Does})
+		r.events = append(r.events, report.Event{T: engine.Since(r.start, at+int64(f.At)), Kind: report.EventFault,
+			Fault: f.Text, Text: f.Kind + ": " + k.Does})
 		if f.Kind == engine.StallServer {
 			wg.Go(func() { stopProcesses(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
@@ -352,7 +356,8 @@ func (r *run) sample(n int) {
 		cpu += ns
 	}
 	s := report.Sample{
-		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
+		T: float64(n), Phase: r.phase(r.start +
+			int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
 		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service), LagUS: distribution(r.second.lag),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),

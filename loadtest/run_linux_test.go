@@ -43,7 +43,8 @@ func doRun(t testing.TB, inHold func(chan<- os.Signal), pairs ...string) runs {
 			inHold(signals)
 		}
 	}}
-	s, err := Run(Options{Plan: p, Settings: settings, Version: "test", Command: command, Stdout: &out, Progress: progress, Signals: signals})
+	s, err := Run(Options{Plan: p, Settings: settings, Version: "test", Command: command, Stdout: &out,
+		Progress: progress, Signals: signals})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,8 @@ func TestBeats(t *testing.T) {
 	t.Parallel()
 	for _, frame := range []string{"empty", "ping"} {
 		for _, phase := range []string{"uniform", "sync"} {
-			r := doRun(t, nil, "target", plain(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms", "frame", frame, "phase", phase, "loops", "2")
+			r := doRun(t, nil, "target", plain(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms",
+				"frame", frame, "phase", phase, "loops", "2")
 			r.want(t, report.Pass)
 			// 15 rounds, less one at the edges, and those of connecting. How many of
 			// them were answered within the second that is counted is this machine's
@@ -138,7 +140,8 @@ func TestBeats(t *testing.T) {
 			if c := r.Connections; c.Established != 100 || c.AtEnd != 100 || c.TimeUS.Count != 100 {
 				t.Errorf("%s %s: %+v", frame, phase, c)
 			}
-			if r.Response == nil || r.Service == nil || r.Response.US.Count != r.Service.US.Count || r.Response.US.Mean < r.Service.US.Mean {
+			if r.Response == nil || r.Service == nil || r.Response.US.Count != r.Service.US.Count ||
+				r.Response.US.Mean < r.Service.US.Mean {
 				t.Errorf("%s %s: response %+v, service %+v", frame, phase, r.Response, r.Service)
 			}
 			if !strings.Contains(r.progress, "hold: 100 connections") || strings.Contains(r.progress, "\x1b") {
@@ -169,8 +172,10 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 		// With an interval shorter than d beats wait for those before: then the
 		// empty ones have to be matched to their answers by their order.
 		for _, interval := range []string{"100ms", "20ms"} {
-			r := doRun(t, nil, "target", plain(t, slow), "connections", "3", "interval", interval, "duration", "600ms", "frame", frame)
-			if r.Response == nil || r.Response.US.Min < 0.98*float64(d.Microseconds()) && interval == "100ms" || r.Service.US.P50 < 0.9*float64(d.Microseconds()) {
+			r := doRun(t, nil, "target", plain(t, slow), "connections", "3", "interval", interval, "duration", "600ms",
+				"frame", frame)
+			if r.Response == nil || r.Response.US.Min < 0.98*float64(d.Microseconds()) && interval == "100ms" ||
+				r.Service.US.P50 < 0.9*float64(d.Microseconds()) {
 				t.Errorf("%s every %s: response %+v service %+v", frame, interval, r.Response, r.Service)
 			}
 			if r.Frames.Wrong != 0 {
@@ -183,7 +188,8 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 func TestEcho(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"8", "60000"}, {"4", "300000"}} {
-		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight", c[0], "payload", c[1], "timeout", "1h")
+		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight",
+			c[0], "payload", c[1], "timeout", "1h")
 		if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid { // a busy loop is what it is here
 			t.Errorf("%v: %+v", c, r.Verdict)
 		}
@@ -195,12 +201,14 @@ func TestEcho(t *testing.T) {
 
 func TestChurn(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "target", plain(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400", "duration", "1s")
+	r := doRun(t, nil, "target", plain(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400",
+		"duration", "1s")
 	r.want(t, report.Pass)
 	// The schedule has one at its start, and 400 a second from there on; the times
 	// are rounded. The rate of those that were made is more where the first was late.
 	most := 1.5 + 400*(r.Phases[0].EndS-r.Phases[0].StartS)
-	if c := r.Connections; c.Asked < 1 || float64(c.Asked) > most || c.RateReal <= 0 || c.Established > c.Asked || r.Frames.Answered == 0 || r.Frames.Answered > int64(c.Established) {
+	if c := r.Connections; c.Asked < 1 || float64(c.Asked) > most || c.RateReal <= 0 || c.Established > c.Asked ||
+		r.Frames.Answered == 0 || r.Frames.Answered > int64(c.Established) {
 		t.Errorf("%+v %+v", c, r.Frames)
 	}
 	// A server that never answers fills all places.
@@ -215,7 +223,8 @@ func TestChurn(t *testing.T) {
 	for _, f := range r.Connections.Failures {
 		failures += f.Error + "\n"
 	}
-	if f := failures; !strings.Contains(f, "no answer to the beat within 300ms") || !strings.Contains(f, "all 20 connections of the plan were still open") {
+	if f := failures; !strings.Contains(f, "no answer to the beat within 300ms") ||
+		!strings.Contains(f, "all 20 connections of the plan were still open") {
 		t.Errorf("failures: %s", f)
 	}
 }
@@ -243,7 +252,8 @@ func TestSourcesAndResets(t *testing.T) {
 		mu.Unlock()
 		done <- struct{}{}
 	})
-	doRun(t, nil, "target", target, "timeout", "1h", "connections", "60", "duration", "300ms", "source", "127.0.3.0/29", "source", "127.0.4.1").want(t, report.Pass)
+	doRun(t, nil, "target", target, "timeout", "1h", "connections", "60", "duration", "300ms", "source", "127.0.3.0/29",
+		"source", "127.0.4.1").want(t, report.Pass)
 	for range 60 {
 		<-done
 	}

@@ -185,7 +185,8 @@ func (s *sampler) summary() *report.Server {
 	if s.ops == "" && len(s.pids) == 0 {
 		return nil
 	}
-	sum := &report.Server{Ops: s.ops, PIDs: s.pids, Samples: s.samples, ConnectionsMax: s.connMax, CPUPercentMax: s.cpuMax, RSSPeakBytes: s.rssPeak}
+	sum := &report.Server{Ops: s.ops, PIDs: s.pids, Samples: s.samples, ConnectionsMax: s.connMax,
+		CPUPercentMax: s.cpuMax, RSSPeakBytes: s.rssPeak}
 	if s.failed != "" {
 		sum.Notes = append(sum.Notes, "the metrics could not be read: "+s.failed)
 	}
@@ -199,7 +200,8 @@ func (s *sampler) summary() *report.Server {
 		sum.RSSAfterBytes = to.rss
 		open := s.slabSockets / 2
 		if open < minForMemory {
-			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one", wording.Plural(open, "connection")))
+			sum.Notes = append(sum.Notes, fmt.Sprintf("%s are too few to tell the memory of one",
+				wording.Plural(open, "connection")))
 		} else if s.before != nil {
 			sum.UserBytesPerConnection = math.Round(float64(to.rss-s.before.rss) / float64(open))
 			if s.slabAfter > 0 && s.slabBefore > 0 {

@@ -28,7 +28,8 @@ func TestLastLookIsBeforeTheEnd(t *testing.T) {
 		fmt.Fprintf(w, "heartwheel_connections 5\nheartwheel_closed_total{reason=\"peer_reset\"} %d\n", resets.Load())
 	}))
 	defer ops.Close()
-	r := doRun(t, nil, "target", target, "ops", ops.URL, "timeout", "1h", "connections", "5", "interval", "100ms", "duration", "800ms")
+	r := doRun(t, nil, "target", target, "ops", ops.URL, "timeout", "1h", "connections", "5", "interval", "100ms",
+		"duration", "800ms")
 	r.want(t, report.Pass)
 	if s := r.Server; s == nil || s.RSSAfterBytes == 0 || s.ClosedByReason != nil || r.Connections.AtEnd != 5 {
 		t.Errorf("%+v", s)

@@ -43,7 +43,8 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s: %v, want %d from %s to %s", c.text, got, c.n, c.first, c.last)
 		}
 	}
-	if got := sourceAddrs([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.8/30")}, 9); len(got) != 3 {
+	if got := sourceAddrs([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.8/30")},
+		9); len(got) != 3 {
 		t.Errorf("two ranges give %v", got)
 	}
 	if n := portRange(); n < 1 || n > 65536 {

@@ -15,9 +15,11 @@ import (
 func checkStoppable(pids []int) error {
 	switch {
 	case len(pids) == 0:
-		return &PlanError{[]string{"fault " + engine.StallServer + ": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
+		return &PlanError{[]string{"fault " + engine.StallServer +
+			": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
 	case slices.Contains(pids, os.Getpid()):
-		return &PlanError{[]string{"fault " + engine.StallServer + ": what listens at the target is this process itself; test a server of another process"}}
+		return &PlanError{[]string{"fault " + engine.StallServer +
+			": what listens at the target is this process itself; test a server of another process"}}
 	}
 	return nil
 }

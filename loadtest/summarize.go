@@ -53,7 +53,10 @@ func summarize(m *measurements) *report.Run {
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
 		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
-			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool { return e.Kind == report.EventFault && e.T > s.Phases[n-1].EndS })
+			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool {
+				return e.Kind == report.EventFault &&
+					e.T > s.Phases[n-1].EndS
+			})
 		}
 		out.Detection = detectionHist(total.Faults).HDR()
 		out.Events = append(out.Events, faultOver(s.Detection)...)
@@ -94,7 +97,8 @@ func (m *measurements) phases(t *engine.Result) []report.Phase {
 		list = append(list, report.Phase{Name: "connect", StartS: 0, EndS: max(0, m.at(connected))})
 	}
 	if m.hold != 0 {
-		list = append(list, report.Phase{Name: "hold", StartS: m.at(m.hold), EndS: m.at(max(end, m.hold))}, report.Phase{Name: "close", StartS: m.at(max(end, m.hold)), EndS: m.at(max(t.Closed, end, m.hold))})
+		list = append(list, report.Phase{Name: "hold", StartS: m.at(m.hold), EndS: m.at(max(end, m.hold))},
+			report.Phase{Name: "close", StartS: m.at(max(end, m.hold)), EndS: m.at(max(t.Closed, end, m.hold))})
 	}
 	return list
 }
@@ -110,7 +114,8 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
 	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
-		c.Failures = append(c.Failures, report.Failure{Error: text, Count: t.Failures[text].Count, Example: t.Failures[text].Example})
+		c.Failures = append(c.Failures, report.Failure{Error: text, Count: t.Failures[text].Count,
+			Example: t.Failures[text].Example})
 	}
 	slices.SortStableFunc(c.Failures, func(a, b report.Failure) int { return b.Count - a.Count })
 	for _, code := range slices.Sorted(maps.Keys(t.Told)) {
@@ -160,7 +165,8 @@ func (m *measurements) generator(t *engine.Result) report.Generator {
 	lag(g.LagUS, "frames")
 	lag(g.ConnectLagUS, "connects")
 	if g.Lapses > 0 {
-		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late", wording.Plural(g.Lapses, "connection")))
+		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late",
+			wording.Plural(g.Lapses, "connection")))
 	}
 	g.Limited = len(g.Why) > 0
 	return g
@@ -206,13 +212,15 @@ func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.Faul
 	fr := report.FaultResult{
 		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
-		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), engine.MaxExamples)]...),
+		ErrorMS: errorsMS(got.Errors), Examples: append([]string{},
+			got.Examples[:min(len(got.Examples), engine.MaxExamples)]...),
 	}
 	if got.Start != 0 {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
 	if got.Reconnects > 0 {
-		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected, Refused: got.ReconnectRefused, Failed: got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
+		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected, Refused: got.ReconnectRefused,
+			Failed: got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
 		if got.LastReconnect > got.Start {
 			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastReconnect - got.Start)))
 		}
@@ -221,7 +229,8 @@ func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.Faul
 	case kind.Unobservable:
 		fr.Note = "a client that has reset cannot see what the server noticed"
 		if s := m.server; s != nil && s.ClosedByReason != nil {
-			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
+			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold",
+				wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
 	case f.Kind == engine.StallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))
@@ -258,7 +267,8 @@ func faultOver(d *report.Detection) []report.Event {
 		if f.Reconnect != nil {
 			text += fmt.Sprintf("; %s of %s back", wording.Grouped(f.Reconnect.Established), wording.Grouped(f.Reconnect.Asked))
 		}
-		list = append(list, report.Event{T: f.EndS, Kind: report.EventFaultOver, Fault: f.Fault, Count: f.Injected, Text: text})
+		list = append(list, report.Event{T: f.EndS, Kind: report.EventFaultOver, Fault: f.Fault, Count: f.Injected,
+			Text: text})
 	}
 	return list
 }

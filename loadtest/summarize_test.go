@@ -52,35 +52,46 @@ func exampleMeasurements(t testing.TB) *measurements {
 	m := &measurements{
 		plan: p, settings: settings, start: 100 * second, hold: 101 * second,
 		probed: probeResult{timeout: 7500 * time.Millisecond, timeoutSource: "WELCOME"},
-		environment: report.Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2, MemoryBytes: 24 << 30,
-			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
-		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000, CPUPercent: 12.3, CPUPercentMax: 45.6,
+		environment: report.Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2,
+			MemoryBytes: 24 << 30,
+			Processes:   2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
+		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000,
+			CPUPercent: 12.3, CPUPercentMax: 45.6,
 			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000, KernelBytesPerSocket: 4000,
-			ClosedByReason: map[string]int64{"peer_reset": 25, "idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
+			ClosedByReason: map[string]int64{"peer_reset": 25,
+				"idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
 		events: []report.Event{
-			{T: 0, Kind: report.EventPhase, Text: "connect"}, {T: 1, Kind: report.EventPhase, Text: "hold"}, {T: 3, Kind: report.EventFault, Fault: "silent:10%@2s", Text: "silent"},
+			{T: 0, Kind: report.EventPhase, Text: "connect"}, {T: 1, Kind: report.EventPhase, Text: "hold"}, {T: 3,
+				Kind: report.EventFault, Fault: "silent:10%@2s", Text: "silent"},
 			{T: 99, Kind: report.EventFault, Text: "after the end"},
 		},
-		samples: []report.Sample{{T: 1, Phase: "hold", Connections: 1000, ResponseUS: &report.Distribution{Count: 1, P99: 80}, Server: &report.ServerSample{Connections: 1000, CPUPercent: 10}}},
+		samples: []report.Sample{{T: 1, Phase: "hold", Connections: 1000,
+			ResponseUS: &report.Distribution{Count: 1, P99: 80}, Server: &report.ServerSample{Connections: 1000,
+				CPUPercent: 10}}},
 	}
 	for k := range 2 {
 		r := &engine.Result{
 			Loop: k, Response: engine.NewHistogram(engine.RunDigits), Service: engine.NewHistogram(engine.RunDigits), Lag: engine.NewHistogram(engine.RunDigits), Connect: engine.NewHistogram(engine.RunDigits), ConnectLag: engine.NewHistogram(engine.RunDigits),
-			Tallies:      engine.Tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999, Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
+			Tallies: engine.Tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999,
+				Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
 			Failures:     map[string]*engine.Failure{"connection refused": {Count: 1, Example: "at 0.500 s connection 7"}},
 			Told:         map[int]int{3001: 1},
 			WrongExample: "at 2.000 s connection 3: x", Unanswered: 1, OldestUnanswered: second / 1000, AnsweredInHold: 1900,
-			FirstConnect: 100 * second, LastConnect: 101*second - int64(k), HoldEnd: 121 * second, Closed: 121*second + second/10,
+			FirstConnect: 100 * second, LastConnect: 101*second - int64(k), HoldEnd: 121 * second, Closed: 121*second +
+				second/10,
 			LoopCPU: 20 + float64(k), ProcCPU: 30 + float64(k), RSS: 20e6, Heap: 445 * 300,
 			Faults: []engine.FaultTally{
-				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1, Examples: []string{fmt.Sprintf("connection %d was not noticed", 8+k)}},
+				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1,
+					Examples: []string{fmt.Sprintf("connection %d was not noticed", 8+k)}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
-				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1, LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},
+				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1,
+					LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},
 				{},
 			},
 		}
 		if k == 1 {
-			r.FalseKills = []engine.CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
+			r.FalseKills = []engine.CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset",
+				Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
 		}
 		for i := range int64(1900) {
 			r.Response.Record(40_000 + i*100)
@@ -122,7 +133,8 @@ func written(t *testing.T, m *measurements) map[string]string {
 
 func TestGolden(t *testing.T) {
 	got := written(t, exampleMeasurements(t))
-	for _, name := range []string{"summary.json", "timeseries.ndjson", "events.ndjson", "response.hgrm", "detection.hgrm", "report.txt"} {
+	for _, name := range []string{"summary.json", "timeseries.ndjson", "events.ndjson", "response.hgrm",
+		"detection.hgrm", "report.txt"} {
 		golden(t, "golden/"+name, []byte(got[name]))
 	}
 }
@@ -152,7 +164,8 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		change(m)
 		o := summarize(m)
 		s := o.Summary
-		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil || s.Verdict.Word != report.Invalid || s.Verdict.ExitCode != 4 {
+		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil ||
+			s.Verdict.Word != report.Invalid || s.Verdict.ExitCode != 4 {
 			t.Errorf("%s: %+v %+v", name, s.Generator, s.Verdict)
 		}
 		text := s.Text()
@@ -217,7 +230,8 @@ func TestPrepareOut(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := prepareOut(filepath.Join(file, "x")); err == nil || !strings.Contains(err.Error(), "give a directory that can") {
+	if err := prepareOut(filepath.Join(file, "x")); err == nil ||
+		!strings.Contains(err.Error(), "give a directory that can") {
 		t.Errorf("%v", err)
 	}
 }

@@ -55,8 +55,10 @@ func TestWrongAnswers(t *testing.T) {
 	}{
 		{"another frame", func(b []byte) []byte { return append(b, data...) }, nil, "data with 1 bytes"},
 		{"one too many", func(b []byte) []byte { return append(b, b...) }, nil, "an empty frame came, which answers nothing"},
-		{"not a frame", func([]byte) []byte { return []byte("HTTP/1.1 400\r\n") }, nil, "bytes that are not a frame: 48 54 54 50"},
-		{"another pong", func(b []byte) []byte { b[4] = byte(codec.OpPong); return flip(b) }, []string{"frame", "ping"}, "pong with 16 bytes"},
+		{"not a frame", func([]byte) []byte { return []byte("HTTP/1.1 400\r\n") }, nil,
+			"bytes that are not a frame: 48 54 54 50"},
+		{"another pong", func(b []byte) []byte { b[4] = byte(codec.OpPong); return flip(b) }, []string{"frame", "ping"},
+			"pong with 16 bytes"},
 		{"echo of others", flip, []string{"mode", "echo", "payload", "16"}, "data with 16 bytes"},
 		{"echo not whole", func(b []byte) []byte {
 			if len(b) == 69 { // one DATA frame, and nothing else
@@ -64,10 +66,13 @@ func TestWrongAnswers(t *testing.T) {
 			}
 			return b
 		}, []string{"mode", "echo"}, "data with 64 bytes"},
-		{"ERROR", func([]byte) []byte { return codec.AppendError(nil, 4002, "not for you") }, []string{"frame", "ping"}, `ERROR 4002 "not for you"`},
-		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"}, "hello came where WELCOME should answer HELLO"},
+		{"ERROR", func([]byte) []byte { return codec.AppendError(nil, 4002, "not for you") }, []string{"frame", "ping"},
+			`ERROR 4002 "not for you"`},
+		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"},
+			"hello came where WELCOME should answer HELLO"},
 		{"wrong CLOSE", func([]byte) []byte { return codec.AppendFrame(nil, codec.OpClose, []byte{1}) }, nil, "close"},
-		{"op of nobody", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil, "res came, which nobody asked for"},
+		{"op of nobody", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil,
+			"res came, which nobody asked for"},
 	} {
 		target := answering(t, func(n int, b []byte) []byte {
 			if n < 2 { // the probe
@@ -75,8 +80,10 @@ func TestWrongAnswers(t *testing.T) {
 			}
 			return c.answer(b)
 		})
-		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration", "300ms", "timeout", "1h"}, c.pairs...)...)
-		if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, c.example) || r.Verdict.ExitCode != 1 || !strings.Contains(r.out, r.Frames.WrongExample) {
+		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration", "300ms",
+			"timeout", "1h"}, c.pairs...)...)
+		if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, c.example) || r.Verdict.ExitCode != 1 ||
+			!strings.Contains(r.out, r.Frames.WrongExample) {
 			t.Errorf("%s: %d wrong, the first %q, want %q\n%s", c.name, r.Frames.Wrong, r.Frames.WrongExample, c.example, r.out)
 		}
 	}
@@ -101,7 +108,8 @@ func TestAnswersInPieces(t *testing.T) {
 		}
 	})
 	for _, frame := range []string{"empty", "ping"} {
-		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame", frame).want(t, report.Pass)
+		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame",
+			frame).want(t, report.Pass)
 	}
 }
 
@@ -117,7 +125,8 @@ func TestTargetsThatDoNotWork(t *testing.T) {
 	for _, c := range []struct{ name, target, want string }{
 		{"nobody", nobody, "connection refused; is the server running there?"},
 		{"no such name", "tcp://nowhere.invalid:1", "cannot find the target tcp://nowhere.invalid:1"},
-		{"closes at once", answering(t, func(int, []byte) []byte { return nil }), "closes a connection at once, without an answer"},
+		{"closes at once", answering(t, func(int, []byte) []byte { return nil }),
+			"closes a connection at once, without an answer"},
 		{"at its limit", plain(t, func(_ int, c *net.TCPConn) {
 			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: "full"}))
 			_, _ = io.Copy(io.Discard, c)
@@ -155,7 +164,8 @@ func TestConnectionsThatFail(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, c)
 	})
-	r = doRun(t, nil, "target", mute, "connections", "10", "hello", "true", "duration", "500ms", "connect-timeout", "200ms")
+	r = doRun(t, nil, "target", mute, "connections", "10", "hello", "true", "duration", "500ms", "connect-timeout",
+		"200ms")
 	r.want(t, report.Failed, "none of 10 connections was established")
 	if f := r.Connections.Failures; len(f) != 1 || f[0].Error != "no WELCOME within 200ms" || f[0].Count != 10 {
 		t.Errorf("%+v", f)
@@ -168,7 +178,8 @@ func TestConnectionsThatFail(t *testing.T) {
 	}
 	r = doRun(t, nil, "target", closer, "connections", "2", "duration", "300ms", "source", "192.0.2.1")
 	r.want(t, report.Failed, "none of 2 connections was established")
-	if f := r.Connections.Failures; len(f) != 1 || !strings.Contains(f[0].Error, "give --source addresses of this machine") {
+	if f := r.Connections.Failures; len(f) != 1 || !strings.Contains(f[0].Error,
+		"give --source addresses of this machine") {
 		t.Errorf("%+v", f)
 	}
 }
@@ -205,9 +216,11 @@ func TestCloses(t *testing.T) {
 		unexplained int
 	}{
 		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0},
-		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
+		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed,
+			`end of stream, told 3501 "bad op"`, 2, 0, 0},
 		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "", 0, 2, 0},
-		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed, "2 connections closed with 3021", 0, 2, 0},
+		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed,
+			"2 connections closed with 3021", 0, 2, 0},
 		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2},
 	} {
 		target := plain(t, func(n int, conn *net.TCPConn) {
@@ -239,7 +252,8 @@ func TestCloses(t *testing.T) {
 		}
 		if r.Verdict.Word != c.word || !strings.Contains(strings.Join(r.Verdict.Reasons, "\n"), c.reason) ||
 			r.FalseKills.Count != c.kills || told != c.told || r.Unexplained.Count != c.unexplained || r.Connections.AtEnd != 2 {
-			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told, r.Unexplained)
+			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told,
+				r.Unexplained)
 		}
 	}
 }
@@ -254,7 +268,8 @@ func TestNoAnswerAtTheEnd(t *testing.T) {
 			}
 			return b
 		})
-		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms", "frame", frame)
+		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms",
+			"frame", frame)
 		r.want(t, report.Failed, "frames had no answer at the end; the oldest waited for")
 	}
 }

@@ -21,7 +21,8 @@ var builtinGates = []struct {
 			return ""
 		}
 		text := fmt.Sprintf("%s of %s established: %s failed, %s refused",
-			wording.Grouped(c.Established), wording.Plural(c.Asked, "connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
+			wording.Grouped(c.Established), wording.Plural(c.Asked,
+				"connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
 		if len(c.Failures) > 0 {
 			text += "; most often: " + c.Failures[0].Error
 		}
@@ -40,7 +41,8 @@ var builtinGates = []struct {
 		if f.OldestUnansweredMS <= unansweredLimitMS {
 			return ""
 		}
-		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", wording.Plural(f.Unanswered, "frame"), wording.Milliseconds(f.OldestUnansweredMS))
+		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", wording.Plural(f.Unanswered, "frame"),
+			wording.Milliseconds(f.OldestUnansweredMS))
 	}},
 	{"told", func(s *report.Summary, _ string) string {
 		for _, t := range s.Connections.Told {
@@ -97,11 +99,13 @@ func detection(what string, count func(*report.Detection) int) func(*report.Summ
 func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	switch {
 	case interrupted:
-		return report.Verdict{Word: report.Interrupted, ExitCode: 130, Reasons: append([]string{"interrupted: these are the figures until then"}, s.Errors...)}
+		return report.Verdict{Word: report.Interrupted, ExitCode: 130,
+			Reasons: append([]string{"interrupted: these are the figures until then"}, s.Errors...)}
 	case len(s.Errors) > 0:
 		return report.Verdict{Word: report.Failed, ExitCode: 1, Reasons: slices.Clone(s.Errors)}
 	case s.Generator.Limited:
-		return report.Verdict{Word: report.Invalid, ExitCode: 4, Reasons: append([]string{"generator-limited: the figures say nothing about the server"}, s.Generator.Why...)}
+		return report.Verdict{Word: report.Invalid, ExitCode: 4,
+			Reasons: append([]string{"generator-limited: the figures say nothing about the server"}, s.Generator.Why...)}
 	}
 	reasons := []string{}
 	for _, r := range s.SLO {

@@ -11,7 +11,8 @@ import (
 func passed() *report.Summary {
 	return &report.Summary{
 		Connections: report.Connections{Asked: 10, Established: 10, AtEnd: 10},
-		Detection:   &report.Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 1, Detected: 1, ErrorMS: &report.Distribution{Count: 1, Max: 250}},
+		Detection: &report.Detection{TimeoutMS: 7500, BoundMS: 200, Injected: 1, Detected: 1,
+			ErrorMS: &report.Distribution{Count: 1, Max: 250}},
 	}
 }
 
@@ -30,39 +31,63 @@ func TestDecide(t *testing.T) {
 		{name: "not all established", change: func(s *report.Summary) {
 			s.Connections.Established, s.Connections.Failed, s.Connections.Failures = 8, 2, []report.Failure{{Error: "connection refused", Count: 2}}
 		}, word: report.Failed, code: 1, reason: "8 of 10 connections established: 2 failed, 0 refused; most often: connection refused"},
-		{name: "refused", change: func(s *report.Summary) { s.Connections.Refused = 1 }, word: report.Failed, code: 1, reason: "1 refused"},
-		{name: "refused, but allowed", change: func(s *report.Summary) { s.Connections.Established, s.Connections.Refused = 9, 1 },
+		{name: "refused", change: func(s *report.Summary) { s.Connections.Refused = 1 }, word: report.Failed, code: 1,
+			reason: "1 refused"},
+		{name: "refused, but allowed", change: func(s *report.Summary) {
+			s.Connections.Established,
+				s.Connections.Refused = 9, 1
+		},
 			gates: []string{"established>=9"}, word: report.Pass, code: 0},
 		{name: "false kill", change: func(s *report.Summary) {
 			s.FalseKills = report.Closes{Count: 1, Examples: []report.CloseExample{{Text: "at 3 s"}}}
 		}, word: report.Failed, code: 1, reason: "1 false kill; the first: at 3 s"},
-		{name: "false kill against a gate", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"false_kills==0"}, word: report.Breached, code: 3,
+		{name: "false kill against a gate", change: func(s *report.Summary) { s.FalseKills.Count = 1 },
+			gates: []string{"false_kills==0"}, word: report.Breached, code: 3,
 			reason: "gate false_kills==0: measured 1"},
-		{name: "false kill within a gate", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"false_kills<5"}, word: report.Pass, code: 0},
-		{name: "unexplained", change: func(s *report.Summary) { s.Unexplained.Count = 2 }, word: report.Failed, code: 1, reason: "2 unexplained closes"},
-		{name: "wrong", change: func(s *report.Summary) { s.Frames.Wrong, s.Frames.WrongExample = 1, "x" }, word: report.Failed, code: 1, reason: "1 wrong answer; the first: x"},
-		{name: "on its way at the end", change: func(s *report.Summary) { s.Frames.Unanswered, s.Frames.OldestUnansweredMS = 3, 1000 }, word: report.Pass},
-		{name: "never answered", change: func(s *report.Summary) { s.Frames.Unanswered, s.Frames.OldestUnansweredMS = 3, 1001 }, word: report.Failed, code: 1, reason: "3 frames had no answer"},
+		{name: "false kill within a gate", change: func(s *report.Summary) { s.FalseKills.Count = 1 },
+			gates: []string{"false_kills<5"}, word: report.Pass, code: 0},
+		{name: "unexplained", change: func(s *report.Summary) { s.Unexplained.Count = 2 }, word: report.Failed, code: 1,
+			reason: "2 unexplained closes"},
+		{name: "wrong", change: func(s *report.Summary) { s.Frames.Wrong, s.Frames.WrongExample = 1, "x" },
+			word: report.Failed, code: 1, reason: "1 wrong answer; the first: x"},
+		{name: "on its way at the end", change: func(s *report.Summary) {
+			s.Frames.Unanswered,
+				s.Frames.OldestUnansweredMS = 3, 1000
+		}, word: report.Pass},
+		{name: "never answered", change: func(s *report.Summary) {
+			s.Frames.Unanswered, s.Frames.OldestUnansweredMS = 3,
+				1001
+		}, word: report.Failed, code: 1, reason: "3 frames had no answer"},
 		{name: "told of a drain", change: func(s *report.Summary) {
 			s.Connections.Told = []report.Told{{Code: 3001, Meaning: "draining", Count: 5}}
 		}, word: report.Pass},
 		{name: "told something else", change: func(s *report.Summary) {
-			s.Connections.Told = []report.Told{{Code: 3001, Meaning: "draining", Count: 5}, {Code: 3021, Meaning: "beat too often", Count: 5}}
+			s.Connections.Told = []report.Told{{Code: 3001, Meaning: "draining", Count: 5},
+				{Code: 3021, Meaning: "beat too often", Count: 5}}
 		}, word: report.Failed, code: 1,
 			reason: "5 connections closed with 3021 (beat too often)"},
 		{name: "not back", change: func(s *report.Summary) {
 			s.Detection.Faults = []report.FaultResult{{Reconnect: &report.Reconnect{Asked: 9, Established: 7}}}
 		}, word: report.Failed, code: 1, reason: "2 connections did not come back"},
-		{name: "undetected", change: func(s *report.Summary) { s.Detection.Undetected = 1 }, word: report.Failed, code: 1, reason: "1 dead peer not noticed"},
-		{name: "early", change: func(s *report.Summary) { s.Detection.Early = 2 }, word: report.Failed, code: 1, reason: "2 dead peers noticed too early"},
-		{name: "late", change: func(s *report.Summary) { s.Detection.Late = 1 }, word: report.Failed, code: 1, reason: "1 dead peer noticed later than the bound of 200 ms; the latest by 250 ms"},
-		{name: "gate of nothing", change: func(*report.Summary) {}, gates: []string{"rtt.p99<5ms"}, word: report.Breached, code: 3, reason: "gate rtt.p99<5ms: nothing was measured"},
-		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"rtt.p99<5ms"}, word: report.Breached, code: 3, reason: "1 false kill"},
+		{name: "undetected", change: func(s *report.Summary) { s.Detection.Undetected = 1 }, word: report.Failed, code: 1,
+			reason: "1 dead peer not noticed"},
+		{name: "early", change: func(s *report.Summary) { s.Detection.Early = 2 }, word: report.Failed, code: 1,
+			reason: "2 dead peers noticed too early"},
+		{name: "late", change: func(s *report.Summary) { s.Detection.Late = 1 }, word: report.Failed, code: 1,
+			reason: "1 dead peer noticed later than the bound of 200 ms; the latest by 250 ms"},
+		{name: "gate of nothing", change: func(*report.Summary) {}, gates: []string{"rtt.p99<5ms"}, word: report.Breached,
+			code: 3, reason: "gate rtt.p99<5ms: nothing was measured"},
+		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"rtt.p99<5ms"},
+			word: report.Breached, code: 3, reason: "1 false kill"},
 		{name: "limited", change: func(s *report.Summary) {
 			s.Generator.Limited, s.Generator.Why, s.FalseKills.Count = true, []string{"frames lagged"}, 1
 		}, gates: []string{"false_kills==0"}, word: report.Invalid, code: 4, reason: "frames lagged"},
-		{name: "error", change: func(s *report.Summary) { s.Errors, s.Generator.Limited = []string{"worker process 1: killed"}, true }, word: report.Failed, code: 1, reason: "worker process 1"},
-		{name: "interrupted", change: func(s *report.Summary) { s.Errors, s.FalseKills.Count = []string{"x"}, 1 }, interrupted: true, word: report.Interrupted, code: 130, reason: "until then"},
+		{name: "error", change: func(s *report.Summary) {
+			s.Errors,
+				s.Generator.Limited = []string{"worker process 1: killed"}, true
+		}, word: report.Failed, code: 1, reason: "worker process 1"},
+		{name: "interrupted", change: func(s *report.Summary) { s.Errors, s.FalseKills.Count = []string{"x"}, 1 },
+			interrupted: true, word: report.Interrupted, code: 130, reason: "until then"},
 	} {
 		s := passed()
 		c.change(s)

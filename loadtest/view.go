@@ -27,7 +27,8 @@ type view struct {
 const historyKept = 30
 
 func newView(r *run) *view {
-	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width, target: "tcp://" + r.target.String(), plan: r.plan}
+	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width,
+		target: "tcp://" + r.target.String(), plan: r.plan}
 }
 
 // show shows the second that has ended.
@@ -69,15 +70,19 @@ func (v *view) lines(s *report.Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
 		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
-		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
-		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
+		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections),
+			wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
+		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)),
+			wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
 		row("latency", "%-24s %s  %s", report.ResponseName, percentilesText(s.ResponseUS), sparkline(v.history)),
 		row("", "%-24s %s", report.ServiceName, percentilesText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
-		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected), wording.Grouped(s.Detected)))
+		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected),
+			wording.Grouped(s.Detected)))
 	}
-	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills), wording.Grouped(s.Unexplained)))
+	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills),
+		wording.Grouped(s.Unexplained)))
 	if s.Server != nil {
 		lines = append(lines, row("server", "%s", serverText(s.Server)))
 	}
@@ -96,7 +101,8 @@ func percentilesText(d *report.Distribution) string {
 	if d == nil {
 		return "-"
 	}
-	return fmt.Sprintf("p50 %s  p99 %s  max %s", wording.Microseconds(d.P50), wording.Microseconds(d.P99), wording.Microseconds(d.Max))
+	return fmt.Sprintf("p50 %s  p99 %s  max %s", wording.Microseconds(d.P50), wording.Microseconds(d.P99),
+		wording.Microseconds(d.Max))
 }
 
 func serverText(s *report.ServerSample) string {
@@ -119,7 +125,8 @@ func (v *view) logLine(s *report.Sample) string {
 	}
 	fmt.Fprintf(b, ", %.0f sent, %.0f answered", s.Sent, s.Answered)
 	if s.ResponseUS != nil && s.ServiceUS != nil {
-		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", report.ResponseName, wording.Microseconds(s.ResponseUS.P99), report.ServiceName, wording.Microseconds(s.ServiceUS.P99))
+		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", report.ResponseName, wording.Microseconds(s.ResponseUS.P99),
+			report.ServiceName, wording.Microseconds(s.ServiceUS.P99))
 	}
 	if s.Wrong > 0 {
 		fmt.Fprintf(b, ", %d wrong", s.Wrong)

@@ -20,10 +20,13 @@ func someSamples() []report.Sample {
 	}
 	return []report.Sample{
 		{T: 1, Phase: "connect", Connections: 700, Connecting: 12, Connects: 712},
-		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41), ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
+		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41),
+			ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
 			Server: &report.ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
-		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100), ServiceUS: us(3800), LagUS: us(9), Injected: 1500, Detected: 1320,
-			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &report.ServerSample{Connections: -1, CPUPercent: 21.2, RSSBytes: 33e6}},
+		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100), ServiceUS: us(3800),
+			LagUS: us(9), Injected: 1500, Detected: 1320,
+			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &report.ServerSample{Connections: -1,
+				CPUPercent: 21.2, RSSBytes: 33e6}},
 	}
 }
 

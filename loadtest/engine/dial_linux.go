@@ -11,8 +11,8 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A queue holds the connections under way in the order in which their time is
-// over: it is the same for all, so the order is that of their beginnings.
+// A connectQueue holds the connections under way by their deadlines. As the timeout
+// is the same for all, that is the order in which they began.
 type connectQueue struct {
 	entries []connectDeadline
 	head    int
@@ -21,7 +21,7 @@ type connectQueue struct {
 type connectDeadline struct {
 	conn int32
 	gen  uint32
-	at   int64 // when it has failed
+	at   int64 // the deadline
 }
 
 func (q *connectQueue) push(o connectDeadline) {
@@ -32,7 +32,7 @@ func (q *connectQueue) push(o connectDeadline) {
 	q.entries = append(q.entries, o)
 }
 
-// connectDue begins the connects that are due, and returns when the next is.
+// connectsDue begins the connects that are due and returns when the next one is.
 func (l *loop) connectsDue(now int64) (next int64) {
 	churn := l.load.Mode == ModeChurn
 	for range maxConnects {
@@ -51,7 +51,8 @@ func (l *loop) connectsDue(now int64) (next int64) {
 		}
 		if churn {
 			if len(l.free) == 0 {
-				l.countFailure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open", wording.Plural(l.load.Connections, "connection")))
+				l.countFailure(-1, now, fmt.Sprintf("not begun: all %s of the plan were still open",
+					wording.Plural(l.load.Connections, "connection")))
 				continue
 			}
 			i = l.free[len(l.free)-1]
@@ -64,14 +65,15 @@ func (l *loop) connectsDue(now int64) (next int64) {
 	return now // there may be more
 }
 
-// dial begins to connect. due is when it should have; 0: it is not paced.
+// dial begins to connect. due is when it should have begun; 0: at no set time.
 func (l *loop) dial(i int32, due int64) {
 	c, now := &l.conns[i], epoll.Monotonic()
 	if due != 0 {
 		l.result.ConnectLag.Record(now - due)
 		l.tickLag.Record(now - due)
 	}
-	*c = conn{gen: c.gen + 1, injection: -1, state: stateConnecting, flags: c.flags & flagReconnect, reconnectOf: c.reconnectOf, stateSince: now, lastFrame: now}
+	*c = conn{gen: c.gen + 1, injection: -1, state: stateConnecting, flags: c.flags & flagReconnect,
+		reconnectOf: c.reconnectOf, stateSince: now, lastFrame: now}
 	c.sendSeq = firstSeq(l.number(i))
 	c.answerSeq = c.sendSeq
 	l.tallies.Connecting++
@@ -88,13 +90,13 @@ func (l *loop) dial(i int32, due int64) {
 	l.connecting.push(connectDeadline{i, c.gen, now + int64(l.load.ConnectTimeout)})
 }
 
-// watched are the events of a connection: every change, once.
+// watched are the events of a connection: all of them, edge-triggered.
 const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 
 // key names the connection's socket in its events.
 func (c *conn) key(i int32) epoll.Key { return epoll.Key{ID: i, Gen: c.gen} }
 
-// dialError is why no connect could be begun, with what to do.
+// dialError says why no connect could begin, and what to do.
 func dialError(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE):
@@ -107,8 +109,8 @@ func dialError(err error) string {
 	return err.Error()
 }
 
-// opened goes on when the connect has ended. It returns false if the
-// connection is gone.
+// connected handles the end of a connect. It returns false if the connection is
+// gone.
 func (l *loop) connected(i int32, c *conn, at int64) bool {
 	if err := epoll.ConnectError(int(c.fd)); err != nil {
 		l.failConn(i, at, err.Error())
@@ -127,7 +129,7 @@ func (l *loop) connected(i int32, c *conn, at int64) bool {
 	return true
 }
 
-// up makes the connection one that beats.
+// established makes the connection beat.
 func (l *loop) established(i int32, c *conn, at int64) {
 	c.state = stateUp
 	l.tallies.Connecting--
@@ -151,7 +153,8 @@ func (l *loop) established(i int32, c *conn, at int64) {
 	}
 }
 
-// notUp takes back what up has counted: the connection turned out to be of no use.
+// undoEstablished takes back the count of established: the connection was refused
+// or never answered.
 func (l *loop) undoEstablished(c *conn) {
 	if c.flags&flagReconnect != 0 {
 		l.tallies.Reconnects--
@@ -161,7 +164,7 @@ func (l *loop) undoEstablished(c *conn) {
 	}
 }
 
-// back is the tally of a reconnect that has come to an end.
+// reconnectTally is the tally of a fault one of whose reconnects has ended.
 func (l *loop) reconnectTally(fault uint8, at int64) *FaultTally {
 	t := &l.result.Faults[fault]
 	t.LastReconnect = at
@@ -174,13 +177,14 @@ func (l *loop) reconnectTally(fault uint8, at int64) *FaultTally {
 
 func (l *loop) inHold(t int64) bool { return l.hold != 0 && t >= l.hold }
 
-// expire fails the connects that took too long, and returns when the next one does.
+// expireConnects fails the connects past their deadline and returns the next one.
 func (l *loop) expireConnects(now int64) (next int64) {
 	q := &l.connecting
 	for ; q.head < len(q.entries); q.head++ {
 		o := q.entries[q.head]
 		c := &l.conns[o.conn]
-		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.load.Mode != ModeChurn || c.state == stateClosed {
+		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.load.Mode != ModeChurn ||
+			c.state == stateClosed {
 			continue
 		}
 		if o.at > now {
@@ -197,13 +201,13 @@ func (l *loop) expireConnects(now int64) (next int64) {
 		}
 	}
 	q.entries, q.head = q.entries[:0], 0
-	if l.connectedSent { // most of them: the rest are few
+	if l.connectedSent { // those left are few
 		q.entries = nil
 	}
 	return now + int64(time.Second)
 }
 
-// fail ends a connection that never was of use.
+// failConn ends a connection that was never of use.
 func (l *loop) failConn(i int32, at int64, text string) {
 	c := &l.conns[i]
 	again, fault := c.flags&flagReconnect != 0, c.reconnectOf
@@ -213,13 +217,13 @@ func (l *loop) failConn(i int32, at int64, text string) {
 	l.closeConn(i)
 	if again {
 		l.reconnectTally(fault, at).ReconnectFailed++
-		l.addExample(&l.result.Faults[fault], fmt.Sprintf("connection %d did not come back: %s", l.number(i), text))
+		l.addExample(&l.result.Faults[fault], fmt.Sprintf("connection %d did not reconnect: %s", l.number(i), text))
 		return
 	}
 	l.countFailure(i, at, text)
 }
 
-// failure counts a failed connect; i is −1 if it was not even begun.
+// countFailure counts a failed connect; i is −1 if none was begun.
 func (l *loop) countFailure(i int32, at int64, text string) {
 	l.tallies.Failed++
 	f := l.result.Failures[text]
@@ -234,8 +238,8 @@ func (l *loop) countFailure(i int32, at int64, text string) {
 	f.Count++
 }
 
-// closeConn resets the connection and forgets what belongs to it. Its counts
-// as a conn that is open are taken back.
+// closeConn resets the connection, takes back its count as open or connecting, and
+// drops all that belongs to it.
 func (l *loop) closeConn(i int32) {
 	c := &l.conns[i]
 	switch c.state {

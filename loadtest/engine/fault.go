@@ -4,39 +4,39 @@ import (
 	"time"
 )
 
-// A fault is a way in which connections of the load, or the server, fail.
+// A Fault makes connections of the load, or the server, fail.
 type Fault struct {
-	Text  string        // as written
-	Kind  string        // a name in FaultKinds
-	Share float64       // 0 to 1 of the plan's connections; 0: Count
-	Count int           // of connections
-	For   time.Duration // stall-server: how long the server is stopped
+	Text  string  // KIND:SHARE@WHEN[,+OPTION], as written
+	Kind  string  // a name of FaultKinds
+	Share float64 // of the connections, 0 to 1; 0: Count of them
+	Count int
+	For   time.Duration // stall-server: how long the server stays stopped
 	At    time.Duration // after the hold phase began
 
-	Over      time.Duration // +over=D: the connections fail one after the other within D
-	Reconnect bool          // +reconnect: a detected connection connects again, without the fault
+	Over      time.Duration // spreads the connections over this time
+	Reconnect bool          // connections that the server has detected connect again, without the fault
 }
 
-// An Expectation is when a fault has to be detected.
+// An Expectation says when the server should detect a fault.
 type Expectation uint8
 
 const (
 	ExpectTimeout Expectation = iota // T after the last byte of the last whole frame
-	ExpectPartial                    // that, or the limit for a part of a frame, whichever is first
-	ExpectAtOnce                     // when it happens
-	ExpectNothing                    // never: nobody is dead
+	ExpectPartial                    // that, or the limit for part of a frame, whichever is first
+	ExpectAtOnce
+	ExpectNothing // never: no peer is dead
 )
 
-// A FaultKind is one thing that can go wrong with a peer.
+// A FaultKind is one way in which a peer can fail.
 type FaultKind struct {
 	Name         string
 	Expect       Expectation
 	Unobservable bool   // the client cannot see that the server detected it
-	Does         string // to a connection, as a verb phrase
+	Does         string // a verb phrase, for a person
 }
 
-// FaultKinds has every kind of fault. What each does to a connection is in
-// behave_linux.go.
+// FaultKinds has every kind of fault. loop.inject carries them out, but for
+// StallServer.
 var FaultKinds = []FaultKind{
 	{Name: "silent", Expect: ExpectTimeout, Does: "stops beating; still reads, and the kernel still acknowledges"},
 	{Name: "freeze", Expect: ExpectTimeout, Does: "stops beating and never reads again"},
@@ -47,11 +47,12 @@ var FaultKinds = []FaultKind{
 	{Name: "garbage", Expect: ExpectAtOnce, Does: "sends bytes that are not frames"},
 	{Name: "oversize", Expect: ExpectAtOnce, Does: "sends the header of a frame of 16,777,215 bytes"},
 	{Name: "herd", Expect: ExpectNothing, Does: "resets and connects again, all at once"},
-	{Name: StallServer, Expect: ExpectNothing, Does: "stops a local server's process with SIGSTOP for a time, then SIGCONT"},
+	{Name: StallServer, Expect: ExpectNothing,
+		Does: "stops a local server's process with SIGSTOP for a time, then SIGCONT"},
 }
 
-// StallServer is the one kind that happens to the server, so it has a duration
-// in place of a share.
+// StallServer is the kind that stops the server's process. It has a duration in
+// place of a share of the connections.
 const StallServer = "stall-server"
 
 func FaultKindByName(name string) (FaultKind, bool) {
@@ -63,18 +64,18 @@ func FaultKindByName(name string) (FaultKind, bool) {
 	return FaultKind{}, false
 }
 
-// String says when the fault has to be noticed.
+// String says when the server should detect the fault.
 func (e Expectation) String() string {
 	return [...]string{
 		ExpectTimeout: "T after the last whole frame",
 		ExpectPartial: "T after the last whole frame, or the limit for part of a frame",
 		ExpectAtOnce:  "at once",
-		ExpectNothing: "nobody is dead",
+		ExpectNothing: "never: no peer is dead",
 	}[e]
 }
 
-// after is the time, from start, by which the fault has to be noticed at the
-// earliest, all in ns of one clock. It is the zero of a detection's error.
+// after is the earliest time at which the server should detect a fault that began at
+// start, in ns of one clock: the zero of a detection's error.
 func (e Expectation) after(start, lastFrame, timeout, partial int64) int64 {
 	switch e {
 	case ExpectTimeout:
@@ -86,7 +87,7 @@ func (e Expectation) after(start, lastFrame, timeout, partial int64) int64 {
 	}
 }
 
-// Latest is how long after its start the fault may take to be noticed.
+// Latest is how long after At the last detection of the fault may be.
 func (f *Fault) Latest(timeout, partial, bound time.Duration) time.Duration {
 	k, _ := FaultKindByName(f.Kind)
 	switch k.Expect {
@@ -100,7 +101,7 @@ func (f *Fault) Latest(timeout, partial, bound time.Duration) time.Duration {
 	return f.Over + bound
 }
 
-// NeedsTimeout says whether T must be known to judge f.
+// NeedsTimeout says whether detections of f can be judged only if T is known.
 func (f *Fault) NeedsTimeout() bool {
 	k, _ := FaultKindByName(f.Kind)
 	return k.Expect == ExpectTimeout || k.Expect == ExpectPartial

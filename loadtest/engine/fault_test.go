@@ -9,7 +9,8 @@ import (
 func TestFaultsAreDue(t *testing.T) {
 	const s = int64(time.Second)
 	for kind, want := range map[string]int64{
-		"silent": 102*s + 7500*s/1000, "freeze": 102*s + 7500*s/1000, "partial": 102*s + 7500*s/1000, "drip": 102*s + 7500*s/1000,
+		"silent": 102*s + 7500*s/1000, "freeze": 102*s + 7500*s/1000, "partial": 102*s + 7500*s/1000,
+		"drip":  102*s + 7500*s/1000,
 		"reset": 104 * s, "halfclose": 104 * s, "garbage": 104 * s, "oversize": 104 * s,
 	} {
 		k, ok := FaultKindByName(kind)

@@ -6,7 +6,7 @@ import (
 	"heartwheel/codec"
 )
 
-// AppendHello appends the HELLO of a connection, by its number in the plan.
+// AppendHello appends the HELLO of connection number to dst.
 func (l *Load) AppendHello(dst []byte, number int) []byte {
 	h := codec.Hello{V: codec.Version, Token: l.HelloToken, Beats: l.HelloBeats, BeatMS: l.HelloBeat.Milliseconds()}
 	if l.HelloDevice != "" {

@@ -6,9 +6,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// The histograms hold nanoseconds from 100 to 100 seconds; what is beyond is
-// counted as the limit. The ones of a whole run keep three digits (about 170
-// kB each), those of one second keep two (about 20 kB).
+// Histograms hold 100 ns to 100 s; a value beyond counts as the limit. Those of a
+// run keep three digits (about 170 kB each), those of a second two (about 20 kB).
 const (
 	histLow    = 100
 	histHigh   = 100e9
@@ -16,8 +15,8 @@ const (
 	tickDigits = 2
 )
 
-// A hist is a histogram of durations in ns. The zero value is empty and cannot
-// record. Not safe for concurrent use.
+// A Histogram counts durations in ns. The zero value is empty and cannot record. Not
+// safe for concurrent use.
 type Histogram struct{ h *hdrhistogram.Histogram }
 
 func NewHistogram(digits int) Histogram {
@@ -25,7 +24,7 @@ func NewHistogram(digits int) Histogram {
 }
 
 func (h Histogram) Record(ns int64) {
-	// Within the limits it cannot fail.
+	// cannot fail within the limits
 	_ = h.h.RecordValue(min(max(ns, 0), histHigh))
 }
 
@@ -36,7 +35,7 @@ func (h Histogram) Count() int64 {
 	return h.h.TotalCount()
 }
 
-// some is the histogram, or nil if it is empty.
+// HDR is the histogram itself, or nil if h is empty. h may go on to change it.
 func (h Histogram) HDR() *hdrhistogram.Histogram {
 	if h.Count() == 0 {
 		return nil
@@ -44,14 +43,14 @@ func (h Histogram) HDR() *hdrhistogram.Histogram {
 	return h.h
 }
 
-// take returns a copy of h and empties h.
+// Drain returns a copy of h and empties h.
 func (h Histogram) Drain() Histogram {
 	c := Histogram{h.h.Clone()}
 	h.h.Reset()
 	return c
 }
 
-// merge adds o to h, which becomes a histogram if it is the zero value.
+// Merge adds o to h.
 func (h *Histogram) Merge(o Histogram) {
 	if o.h == nil {
 		return

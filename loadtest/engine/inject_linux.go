@@ -11,22 +11,22 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A faultRun is how far a fault of the plan is on a loop.
+// faultProgress is how far a loop is with a fault.
 type faultProgress struct {
 	begun bool
-	conns []int32 // the connections that it takes
-	next  int     // the first of them that it has not taken yet
+	conns []int32 // that the fault takes
+	next  int     // index of the next one
 }
 
-// maxInjects is how many connections fail between looking for events.
+// maxInjects is how many connections fail before the loop looks for events again.
 const maxInjects = 64
 
-// dripEvery is how often a connection that drips sends a byte.
+// dripEvery is the interval between the bytes of a drip, in ns.
 const dripEvery = int64(1e9)
 
-// What faulty peers send. Half is 11 of the 21 bytes of a PING. Drop by drop
-// the beginning of a DATA frame of 65,000 bytes is sent. Large is the header of
-// the longest frame that there can be.
+// What faulty peers send: 11 of the 21 bytes of a PING; drop by drop, the start of a
+// DATA frame of 65,000 bytes; bytes that are no frame; and the header of the largest
+// frame that can be written.
 var (
 	halfPing    = codec.AppendPing(nil, make([]byte, 16))[:11]
 	dripBytes   = []byte{0x00, 0x00, 0xfd, 0xe8, byte(codec.OpData)}
@@ -34,8 +34,7 @@ var (
 	largeHeader = []byte{0x00, 0xff, 0xff, 0xff}
 )
 
-// fault makes connections fail whose time has come, and returns when the next
-// one's does.
+// faultsDue injects the faults that are due and returns when the next one is.
 func (l *loop) faultsDue(now int64) (next int64) {
 	next = noDeadline
 	for fi := range l.load.Faults {
@@ -71,8 +70,8 @@ func (l *loop) faultsDue(now int64) (next int64) {
 
 const noDeadline = int64(math.MaxInt64)
 
-// choose picks the connections that the fault takes: at random, but the same
-// ones for the same seed, among those that are up and without a fault.
+// chooseConns picks the connections of a fault among those that are up and have
+// none: at random, but the same ones for the same seed.
 func (l *loop) chooseConns(f *Fault) []int32 {
 	var able []int32
 	for i := range l.conns {
@@ -84,20 +83,20 @@ func (l *loop) chooseConns(f *Fault) []int32 {
 	if f.Share != 0 {
 		n = int(math.Round(f.Share * float64(l.load.Connections)))
 	}
-	n = min(n*(l.index+1)/l.of-n*l.index/l.of, len(able)) // this loop's part of them
-	for i := range n {                                    // the first n steps of Fisher and Yates' shuffle
+	n = min(n*(l.index+1)/l.of-n*l.index/l.of, len(able)) // the share of this loop
+	for i := range n {                                    // Fisher–Yates shuffle
 		j := i + l.rand.IntN(len(able)-i)
 		able[i], able[j] = able[j], able[i]
 	}
 	return able[:n]
 }
 
-// inject makes one connection fail. What it sends is sent at once: with nothing
-// waiting the socket has room for it.
+// inject makes one connection fail. Nothing of it is unsent, so the socket has room
+// for what the fault sends.
 func (l *loop) inject(i int32, fault uint8) {
 	c, f, t := &l.conns[i], &l.load.Faults[fault], &l.result.Faults[fault]
 	if c.state != stateUp || c.injection >= 0 {
-		return // it has gone since it was chosen
+		return // gone since it was chosen
 	}
 	now := epoll.Monotonic()
 	if t.Start == 0 {
@@ -105,14 +104,14 @@ func (l *loop) inject(i int32, fault uint8) {
 	}
 	t.End = max(t.End, now)
 	kind, _ := FaultKindByName(f.Kind)
-	if kind.Expect == ExpectNothing { // a herd
+	if kind.Expect == ExpectNothing { // herd
 		l.closeConn(i)
 		l.reconnect(i, fault)
 		return
 	}
 	t.Injected++
 	l.tallies.Injected++
-	if kind.Unobservable { // reset: nothing more is to be seen
+	if kind.Unobservable { // reset: the client sees nothing more
 		l.closeConn(i)
 		if f.Reconnect {
 			l.reconnect(i, fault)
@@ -120,10 +119,10 @@ func (l *loop) inject(i int32, fault uint8) {
 		return
 	}
 	c.injection = int32(len(l.injections))
-	v := injection{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout, int64(l.load.PartialTimeout))}
+	v := injection{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout,
+		int64(l.load.PartialTimeout))}
 	fd := int(c.fd)
-	// An error is that of a connection which the server has just closed: the
-	// event for it comes.
+	// An error means that the server has just closed the connection: its event follows.
 	switch f.Kind {
 	case "freeze":
 		c.flags |= flagFrozen
@@ -143,7 +142,7 @@ func (l *loop) inject(i int32, fault uint8) {
 	l.injections = append(l.injections, v)
 }
 
-// drip sends the bytes that are due, and returns when the next one is.
+// dripsDue sends the drips that are due and returns when the next one is.
 func (l *loop) dripsDue(now int64) (next int64) {
 	next = noDeadline
 	kept := l.drips[:0]
@@ -168,7 +167,7 @@ func (l *loop) dripsDue(now int64) (next int64) {
 	return next
 }
 
-// dialAgain connects once more, on behalf of a fault.
+// reconnect connects again, as part of a fault.
 func (l *loop) reconnect(i int32, fault uint8) {
 	c := &l.conns[i]
 	c.flags, c.reconnectOf = flagReconnect, fault
@@ -176,7 +175,7 @@ func (l *loop) reconnect(i int32, fault uint8) {
 	l.dial(i, 0)
 }
 
-// detected counts that the server has noticed a fault.
+// countDetection counts a close as the detection of the connection's fault.
 func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
 	v := &l.injections[c.injection]
 	t := &l.result.Faults[v.fault]
@@ -187,15 +186,15 @@ func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
 	switch {
 	case cl.early():
 		t.Early++
-		l.addExample(t, fmt.Sprintf("noticed %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())), example.Text))
+		l.addExample(t, fmt.Sprintf("detected %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())),
+			example.Text))
 	case cl.late():
 		t.Late++
-		l.addExample(t, fmt.Sprintf("noticed %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())), example.Text))
+		l.addExample(t, fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())), example.Text))
 	}
 }
 
-// stalled is how long of the time between the two the server was stopped by the
-// plan.
+// stalledNS is how long the load had the server stopped between from and to.
 func (l *loop) stalledNS(from, to int64) (ns int64) {
 	for i := range l.load.Faults {
 		if f := &l.load.Faults[i]; f.Kind == StallServer && l.hold != 0 {
@@ -206,7 +205,7 @@ func (l *loop) stalledNS(from, to int64) (ns int64) {
 	return ns
 }
 
-// note keeps the first few examples of a fault.
+// addExample keeps the first few examples of a fault.
 func (l *loop) addExample(t *FaultTally, text string) {
 	if len(t.Examples) < MaxExamples {
 		t.Examples = append(t.Examples, text)

@@ -12,47 +12,47 @@ import (
 	"heartwheel/internal/epoll"
 )
 
-// A loop drives its share of the connections: one thread, one epoll. Loop only,
-// all of it, but for the channels. Times are in ns of clock.
+// A loop drives its share of the connections: one thread, one epoll instance. Only
+// the channels are shared. Times are in ns of epoll.Monotonic.
 type loop struct {
-	// static after construction
+	// Static after construction.
 	load     *Load
-	index    int // of this loop among all
-	of       int // loops there are, over all processes
+	index    int // among all loops
+	of       int // all loops, of every process
 	dialer   *epoll.Dialer
 	timeout  int64 // T; 0: unknown
 	in       <-chan Order
 	out      chan<- Message
-	connects ramp  // paces the connects of all loops
-	beats    pacer // paces the beats of all loops; nil: no beats
+	connects ramp  // of all loops
+	beats    pacer // of all loops; nil: none
 	rand     *rand.Rand
-	beat     []byte // the empty frame
-	filler   []byte // what follows the stamp in an echoed frame
-	hello    []byte // the HELLO frame if it is the same for all; nil: none, or with a device
+	beat     []byte // an empty frame
+	filler   []byte // follows the stamp in an echoed frame
+	hello    []byte // the same for all connections; nil: none, or one with a device for each
 
 	poller       *epoll.Poller
-	buf          []byte // what was read
-	frame        []byte // what is written
+	buf          []byte // for reading
+	frame        []byte // for writing
 	stamp        [MinPayload]byte
 	conns        []conn
-	free         []int32 // churn: conns without a socket
+	free         []int32 // churn: without a socket
 	partial      map[int32][]byte
 	unsent       map[int32][]byte
 	closeNotices map[int32]closeNotice
-	connecting   connectQueue // connecting, by the time when they have failed
+	connecting   connectQueue
 	injections   []injection
-	drips        []int32 // victims that drip
+	drips        []int32 // indexes of injections that drip
 	progress     []faultProgress
 
-	start, hold, end int64 // of the phases; 0: not yet
-	mayEnd           bool  // the hold phase may end
-	holdCPU          usage // when hold began
-	dialed           int64 // connects that were begun
-	beatRound        int64 // the next beat is of conn beatNext in this round
+	start, hold, end int64 // of the phases; 0: not known yet
+	mayEnd           bool  // see Order
+	holdCPU          usage // at the start of hold
+	dialed           int64 // connects begun
+	beatRound        int64 // connection beatNext beats next, in this round
 	beatNext         int
 	ticks            int
-	connectedSent    bool  // has been said
-	handledUntil     int64 // every event that had happened by then was handled
+	connectedSent    bool  // the message was sent
+	handledUntil     int64 // every event up to then was handled
 	done             bool
 
 	tallies                   Tallies
@@ -61,24 +61,23 @@ type loop struct {
 	tickLag                   Histogram
 }
 
-// maxEvents is how many events are taken at a time, and how many frames are
-// sent between looking for events: few, so that a frame that has come waits
-// little for others.
+// How much a loop does before it looks for events again: few enough that a frame
+// that has arrived does not wait for long.
 const (
 	maxEvents   = 128
 	maxSends    = 128
 	maxConnects = 32
 )
 
-// The longest that a loop sleeps: idle is how soon it sees an order, watchful
-// bounds what it does not know of the time of a close (see closing.slack).
+// The longest waits: idleWait bounds how late an order is seen, injectionWait how
+// uncertain the time of a detection is (see peerClose.slack).
 const (
 	idleWait      = int64(20 * time.Millisecond)
 	injectionWait = int64(4 * time.Millisecond)
 )
 
-// overtime is how long after the end a loop sends what was due before it. One
-// that never keeps up would have no end.
+// endGrace bounds how long after the end a loop still sends what was due before it,
+// for a loop that never catches up.
 const endGrace = int64(time.Second)
 
 type closeNotice struct {
@@ -86,15 +85,16 @@ type closeNotice struct {
 	reason string
 }
 
-// newLoop makes loop index of of. The loop ends in a report on out with Result
-// or Error.
-func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan Order, out chan<- Message) *loop {
+// newLoop makes loop index of of. Its last message on out has Result or Error.
+func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration, in <-chan Order,
+	out chan<- Message) *loop {
 	l := &loop{
 		load: p, index: index, of: of, dialer: dialer, timeout: int64(timeout), in: in, out: out,
 		connects: p.connects(), rand: rand.New(rand.NewPCG(p.Seed, uint64(index))), beat: make([]byte, 4),
-		buf: make([]byte, 64<<10), partial: map[int32][]byte{}, unsent: map[int32][]byte{}, closeNotices: map[int32]closeNotice{},
-		progress:     make([]faultProgress, len(p.Faults)),
-		tickResponse: NewHistogram(tickDigits), tickService: NewHistogram(tickDigits), tickLag: NewHistogram(tickDigits),
+		buf: make([]byte, 64<<10), partial: map[int32][]byte{}, unsent: map[int32][]byte{},
+		closeNotices: map[int32]closeNotice{}, progress: make([]faultProgress, len(p.Faults)),
+		tickResponse: NewHistogram(tickDigits), tickService: NewHistogram(tickDigits),
+		tickLag: NewHistogram(tickDigits),
 	}
 	l.conns = make([]conn, (p.Connections-index+of-1)/of)
 	for i := range l.conns {
@@ -125,14 +125,14 @@ func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration
 	return l
 }
 
-// number is the connection's number in the plan.
+// number is the connection's number in the load.
 func (l *loop) number(i int32) int { return int(i)*l.of + l.index }
 
-// run is the loop. It returns when the phases are over or it was stopped, with
-// every socket closed.
+// run returns when the phases are over or the loop was stopped, with every socket
+// closed.
 func (l *loop) run() {
-	runtime.LockOSThread() // its own thread, whose processor time is measured; it ends with the goroutine
-	// The kernel may round sleeps up by so many ns; 50,000 is usual.
+	runtime.LockOSThread() // the thread's processor time is measured; it ends with the goroutine
+	// Timer slack in ns, by which the kernel may extend a sleep; usually 50,000.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	var err error
 	if l.poller, err = epoll.New(maxEvents); err != nil {
@@ -176,7 +176,7 @@ func (l *loop) receiveOrders() {
 	}
 }
 
-// work does what is due and returns when something is due again.
+// runDue does what is due and returns when something is due again.
 func (l *loop) runDue() (next int64) {
 	now := epoll.Monotonic()
 	next = now + idleWait
@@ -196,8 +196,8 @@ func (l *loop) runDue() (next int64) {
 		if now < l.end {
 			next = min(next, l.end)
 		} else if l.mayEnd {
-			// What was due before the end is sent first, however late: it counts,
-			// as without an answer.
+			// What was due before the end is sent first, however late: it counts as
+			// unanswered.
 			last := l.end - 1
 			l.done = l.beatsDue(last) > last || now >= l.end+endGrace
 			return now
@@ -207,8 +207,8 @@ func (l *loop) runDue() (next int64) {
 		next = min(next, l.hold)
 	}
 	next = min(next, l.connectsDue(now), l.beatsDue(now), l.expireConnects(now))
-	// The loops do not report all at one instant: on few cores that would make
-	// each other's frames late.
+	// Ticks are staggered: on few cores, loops that report at one instant make each
+	// other late.
 	stagger := int64(TickSpread) * int64(l.index) / int64(l.of)
 	if tick := l.start + int64(l.ticks+1)*int64(time.Second) + stagger; now >= tick {
 		l.ticks++
@@ -225,7 +225,7 @@ func (l *loop) runDue() (next int64) {
 	return next
 }
 
-// beginHold takes the first measures of the phase, and starts the echo.
+// beginHold takes the first measurements of the phase and starts the echo.
 func (l *loop) beginHold(now int64) {
 	l.holdCPU = readUsage(now)
 	if l.load.Mode == ModeEcho {
@@ -237,7 +237,7 @@ func (l *loop) beginHold(now int64) {
 	}
 }
 
-// poll waits for events until next, and handles them.
+// poll waits for events until next and handles them.
 func (l *loop) poll(next int64) error {
 	before := epoll.Monotonic()
 	events, err := l.poller.Wait(time.Duration(next - before))
@@ -248,9 +248,9 @@ func (l *loop) poll(next int64) error {
 	slack := at - l.handledUntil
 	switch n := len(events); {
 	case n == 0:
-		l.handledUntil = max(before, min(next, at)) // the kernel looks again when the time is over
+		l.handledUntil = max(before, min(next, at)) // the kernel looks once more at the timeout
 	case n < maxEvents:
-		l.handledUntil = before // what had happened by then is among these
+		l.handledUntil = before // all that had happened by then is among these
 	}
 	for k := range events {
 		ev := &events[k]
@@ -262,7 +262,7 @@ func (l *loop) poll(next int64) error {
 	return nil
 }
 
-// handle does what events ask for. at is when they were seen.
+// handleEvent handles the events of one connection. at is when they were seen.
 func (l *loop) handleEvent(i int32, c *conn, events uint32, at, slack int64) {
 	if c.state == stateConnecting && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		if !l.connected(i, c, at) {
@@ -286,7 +286,7 @@ func (l *loop) handleEvent(i int32, c *conn, events uint32, at, slack int64) {
 	}
 }
 
-// sendTick reports the second that has ended.
+// sendTick sends the figures of the second that has ended.
 func (l *loop) sendTick() {
 	l.out <- Message{Loop: l.index, Tick: &Tick{
 		N: l.ticks, Tallies: l.tallies,
@@ -295,12 +295,13 @@ func (l *loop) sendTick() {
 	}}
 }
 
-// event reports what a person may want to know of.
+// event sends an event.
 func (l *loop) event(at int64, kind, fault string, count int, text string) {
-	l.out <- Message{Loop: l.index, Event: &Event{T: Since(l.start, at), Kind: kind, Fault: fault, Count: count, Text: text}}
+	l.out <- Message{Loop: l.index, Event: &Event{T: Since(l.start, at), Kind: kind, Fault: fault, Count: count,
+		Text: text}}
 }
 
-// usage is the processor time used until a moment.
+// usage is the processor time used up to a moment.
 type usage struct {
 	wall, thread, process int64 // ns
 }
@@ -322,7 +323,7 @@ func processCPU() int64 {
 	return r.Utime.Nano() + r.Stime.Nano()
 }
 
-// liveMemory is the bytes of live heap objects and of stacks.
+// liveHeap is the size of live heap objects and stacks in bytes.
 func liveHeap() int64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	metrics.Read(s)

@@ -13,8 +13,8 @@ import (
 
 // beatLoad is a load of n connections that beat.
 func beatLoad(n int, interval, duration time.Duration) *Load {
-	return &Load{Connections: n, Processes: 1, Loops: 1, Duration: duration, ConnectRate: Rate{20e3, 20e3}, ConnectTimeout: 10 * time.Second,
-		Mode: ModeBeat, Interval: interval, Phase: PhaseUniform, Frame: FrameEmpty,
+	return &Load{Connections: n, Processes: 1, Loops: 1, Duration: duration, ConnectRate: Rate{20e3, 20e3},
+		ConnectTimeout: 10 * time.Second, Mode: ModeBeat, Interval: interval, Phase: PhaseUniform, Frame: FrameEmpty,
 		Bound: 200 * time.Millisecond, PartialTimeout: 10 * time.Second, Seed: 1}
 }
 
@@ -172,8 +172,10 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	}
 	n, err := unix.Read(other, l.buf)
 	l.judgeOpen(epoll.Monotonic())
-	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.Count() != 10 || r.Lag.h.Max() < 1.9e9 {
-		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered, r.Lag.h.Max())
+	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.Count() != 10 ||
+		r.Lag.h.Max() < 1.9e9 {
+		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered,
+			r.Lag.h.Max())
 	}
 }
 

@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLoops starts the job's event loops. Each takes its orders from its own
-// channel of those that are returned, and reports on out; after the last report
-// of each, done is closed.
+// startLoops starts the event loops of the job. Each has its own channel of orders
+// and sends its messages to out; done is closed after the last message of all.
 func startLoops(j *Job, out chan<- Message) (orders []chan Order, done <-chan struct{}, err error) {
 	growDescriptors(j.Load.Connections*j.Load.Loops/j.Of + j.Load.Loops + 64)
 	var wg sync.WaitGroup
@@ -25,17 +24,15 @@ func startLoops(j *Job, out chan<- Message) (orders []chan Order, done <-chan st
 	return orders, ended, nil
 }
 
-// growDescriptors makes the kernel's table of this process's descriptors large
-// enough for n. While it grows step by step under load, every step, at 256,
-// 512 and so on, halts a process with several threads for 10 to 20 ms (the
-// kernel waits for a grace period): connects would come late.
+// growDescriptors grows the kernel's descriptor table of this process to n at once.
+// While connects grow it step by step, each step, at 256, 512 and so on, stops all
+// threads for 10 to 20 ms (an RCU grace period), and connects are late.
 func growDescriptors(n int) {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return
 	}
-	// Without the highest number there is no table of that size; then the
-	// connects fail anyway, and say so.
+	// If the highest number cannot be had, connects will fail and say why.
 	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, int(min(uint64(n), limit.Cur-1))); err == nil {
 		unix.Close(fd)
 	}

@@ -7,7 +7,8 @@ import (
 	"runtime"
 )
 
-// startLoops says what is missing here.
+// startLoops always fails.
 func startLoops(*Job, chan<- Message) ([]chan Order, <-chan struct{}, error) {
-	return nil, nil, errors.New("the load test needs Linux: its event loops are built on epoll, and " + runtime.GOOS + " has none; run it on a Linux machine against the same target")
+	return nil, nil, errors.New("the load test needs Linux: its event loops are built on epoll, and " + runtime.GOOS +
+		" has none; run it on a Linux machine against the same target")
 }

@@ -33,7 +33,8 @@ func TestMemoryPerConnection(t *testing.T) {
 		sources = append(sources, netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i)}))
 	}
 	before := heapNow()
-	c, err := Start(&Job{Load: *beatLoad(n, 10*time.Second, 2*time.Second), Of: 1, Target: target, Timeout: time.Minute, Sources: sources}, nil)
+	c, err := Start(&Job{Load: *beatLoad(n, 10*time.Second, 2*time.Second), Of: 1, Target: target, Timeout: time.Minute,
+		Sources: sources}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,30 +6,30 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// An order is what the run tells every event loop. Times are of the machine's
-// monotonic clock, in ns, so that they mean the same in every process.
+// An Order goes from the run to every event loop. Times are in ns of
+// epoll.Monotonic, which is the same in every process.
 type Order struct {
-	Start  int64 `json:"start,omitempty"`  // begin to connect then
-	Hold   int64 `json:"hold,omitempty"`   // the hold phase begins then
-	MayEnd bool  `json:"looked,omitempty"` // the last look at the server is over: the hold phase may end
-	Stop   bool  `json:"stop,omitempty"`   // end now, with what there is
+	Start  int64 `json:"start,omitempty"`   // when the connects begin
+	Hold   int64 `json:"hold,omitempty"`    // when the hold phase begins
+	MayEnd bool  `json:"may_end,omitempty"` // the server was sampled for the last time: the hold phase may end
+	Stop   bool  `json:"stop,omitempty"`    // end now, with what was measured
 }
 
-// A message is what an event loop tells the run. One of its members is set.
+// A Message goes from an event loop to the run. One member beside Loop is set.
 type Message struct {
-	Loop      int      `json:"loop"` // over all processes
+	Loop      int      `json:"loop"` // index over all processes
 	Tick      *Tick    `json:"tick,omitempty"`
 	Event     *Event   `json:"event,omitempty"`
 	Connected *Tallies `json:"connected,omitempty"` // every connection was tried
-	Result    *Result  `json:"result,omitempty"`    // the last one
-	Error     string   `json:"error,omitempty"`     // the loop could not go on
-	Lost      bool     `json:"-"`                   // no Result will come: its process has ended
+	Result    *Result  `json:"result,omitempty"`    // the last message
+	Error     string   `json:"error,omitempty"`     // the loop cannot go on
+	Lost      bool     `json:"-"`                   // the process ended without a Result
 }
 
-// tallies are a loop's counts since the start. All of them can be added.
+// Tallies count since the start. They add up over loops.
 type Tallies struct {
-	Attempts    int   `json:"attempts"` // connects that were due, without reconnects
-	Open        int   `json:"open"`     // now
+	Attempts    int   `json:"attempts"` // connects begun or due, without reconnects
+	Open        int   `json:"open"`
 	Connecting  int   `json:"connecting"`
 	Established int   `json:"established"`
 	Failed      int   `json:"failed"`
@@ -39,7 +39,7 @@ type Tallies struct {
 	Answered    int64 `json:"answered"`
 	Wrong       int64 `json:"wrong"`
 	ServerBeats int64 `json:"server_beats"`
-	Injected    int   `json:"injected"` // herds left out
+	Injected    int   `json:"injected"` // without herds
 	Detected    int   `json:"detected"`
 	FalseKills  int   `json:"false_kills"`
 	Unexplained int   `json:"unexplained"`
@@ -65,20 +65,20 @@ func (t *Tallies) Add(o *Tallies) {
 	t.Lapses += o.Lapses
 }
 
-// A tick is a loop's figures at the end of one second.
+// A Tick has the figures of a loop for one second.
 type Tick struct {
 	N        int       `json:"n"` // seconds since the start
 	Tallies  Tallies   `json:"tallies"`
-	Response Histogram `json:"response"` // of this second
+	Response Histogram `json:"response"` // of this second, as are the two below
 	Service  Histogram `json:"service"`
 	Lag      Histogram `json:"lag"`
-	ProcCPU  int64     `json:"proc_cpu"` // ns of processor time of the process since the start
+	ProcCPU  int64     `json:"proc_cpu"` // of the process since its start, in ns
 }
 
-// tickStagger is the time over which the loops' ticks of one second are spread.
+// TickSpread is the time over which the loops' ticks of a second are staggered.
 const TickSpread = 150 * time.Millisecond
 
-// A result is all that a loop has measured.
+// A Result is all that a loop has measured.
 type Result struct {
 	Loop    int     `json:"loop"`
 	Tallies Tallies `json:"tallies"`
@@ -91,7 +91,7 @@ type Result struct {
 
 	Failures map[string]*Failure `json:"failures"`
 	Told     map[int]int         `json:"told"`
-	Faults   []FaultTally        `json:"faults"` // in the order of the plan
+	Faults   []FaultTally        `json:"faults"` // by index in Load.Faults
 
 	WrongExample     string         `json:"wrong_example"`
 	FalseKills       []CloseExample `json:"false_kill_examples"`
@@ -100,27 +100,27 @@ type Result struct {
 	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
 	AnsweredInHold   int64          `json:"answered_in_hold"`
 
-	FirstConnect int64 `json:"first_connect"` // when the first and the last attempt began
+	FirstConnect int64 `json:"first_connect"` // when the first attempt began
 	LastConnect  int64 `json:"last_connect"`
 	HoldEnd      int64 `json:"hold_end"` // 0: hold never began
 	Closed       int64 `json:"closed"`   // when all sockets were closed
 
-	LoopCPU float64 `json:"loop_cpu"` // percent of a core in hold
-	ProcCPU float64 `json:"proc_cpu"` // of the loop's process
-	RSS     int64   `json:"rss"`      // of the loop's process
-	Heap    int64   `json:"heap"`     // live heap and stacks of the process
+	LoopCPU float64 `json:"loop_cpu"` // of the hold phase, in percent of a core
+	ProcCPU float64 `json:"proc_cpu"` // of the process, likewise
+	RSS     int64   `json:"rss"`      // peak of the process, in bytes
+	Heap    int64   `json:"heap"`     // live heap and stacks of the process, in bytes
 }
 
-// An event is something that a person may want to know of.
+// An Event is something worth showing to a person.
 type Event struct {
 	T     float64 `json:"t_s"` // seconds since the start
 	Kind  string  `json:"kind"`
-	Fault string  `json:"fault"` // as written, for the kinds that are about one; else empty
-	Count int     `json:"count"` // of connections that it is about
+	Fault string  `json:"fault"` // Fault.Text, for kinds about a fault; else empty
+	Count int     `json:"count"` // connections it is about
 	Text  string  `json:"text"`
 }
 
-// Kinds of an event.
+// The kinds of an Event.
 const (
 	EventFalseKill   = "false_kill" // the first few
 	EventUnexplained = "unexplained_close"
@@ -130,36 +130,36 @@ const (
 	EventConnect     = "connect_failed" // the first of each error
 )
 
-// A failure is one way in which connections failed.
+// A Failure is one way in which connections failed.
 type Failure struct {
 	Count   int    `json:"count"`
 	Example string `json:"example"`
 }
 
-// A faultTally is what became of one fault on one loop.
+// A FaultTally is what became of one fault on one loop.
 type FaultTally struct {
-	Start, End                        int64 // when the first began and the last was over; 0: not
+	Start, End                        int64 // of the first injection and the last detection or reconnect; 0: none
 	Injected, Detected                int
 	Undetected                        int
 	Early, Late                       int
-	Errors                            []int32 // µs
+	Errors                            []int32 // of detections, in µs
 	Examples                          []string
-	Reconnects, Reconnected           int // of a herd, or +reconnect
+	Reconnects, Reconnected           int // of a herd, or of +reconnect
 	ReconnectRefused, ReconnectFailed int
 	LastReconnect                     int64
 	ReconnectTime                     Histogram
 }
 
-// examples is how many of a kind are kept.
+// MaxExamples is how many examples of a kind are kept.
 const MaxExamples = 5
 
-// since is how the times of messages are shown: seconds after the start.
+// Since is t in seconds after start.
 func Since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
 
-// ms64 is ns in ms.
+// milliseconds is ns in ms.
 func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }
 
-// mergeResults adds up what the loops have measured.
+// MergeResults adds up the results of all loops.
 func MergeResults(results []*Result, faults int) *Result {
 	t := &Result{Failures: map[string]*Failure{}, Told: map[int]int{}, Faults: make([]FaultTally, faults)}
 	for _, r := range results {
@@ -216,7 +216,7 @@ func (t *FaultTally) merge(o *FaultTally) {
 	t.ReconnectTime.Merge(o.ReconnectTime)
 }
 
-// earliest is the smaller of two times, of which 0 is none.
+// earliest is the smaller of two times; 0 is none.
 func earliest(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -224,8 +224,8 @@ func earliest(a, b int64) int64 {
 	return a
 }
 
-// firstText is the text that comes first in the order of its bytes, so that it
-// does not depend on which loop reported first. Empty is none.
+// firstText is the smaller of two texts, so that it does not depend on which loop
+// reported first; empty is none.
 func firstText(a, b string) string {
 	if a == "" || b != "" && b < a {
 		return b

@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// A Rate is events a second, constant or rising evenly from the one value to
-// the other.
+// A Rate is events a second, constant or changing linearly.
 type Rate struct {
-	From, To float64 // a second; equal for a constant rate
+	From, To float64 // equal for a constant rate
 }
 
 // String is the rate as a user would write it.
@@ -27,31 +26,31 @@ func formatRate(v float64) string {
 	return strconv.FormatFloat(v, 'f', -1, 64)
 }
 
-// A pacer says when each of a series of events is due. Pacers are pure: they
-// know no clock. due rises with k, and due(0) is 0.
+// A pacer says when each event of a series is due. Pacers are pure and know no
+// clock. due does not decrease, and due(0) is 0.
 type pacer interface {
-	// due is when event k, counted from 0, is due after the start.
+	// when event k, counted from 0, is due after the start
 	due(k int64) time.Duration
 }
 
-// never is later than any run lasts.
+// never is longer than any run.
 const never = time.Duration(math.MaxInt64 / 4)
 
-// A ramp paces connects: its rate rises evenly from From to To within over and
+// A ramp paces connects: the rate goes linearly from From to To within over, and
 // stays there.
 type ramp struct {
 	Rate
 	over time.Duration
 }
 
-// rampOf lets the rate rise for just so long that n events are due by the end.
+// rampOf is the ramp whose n-th event is due at its end.
 func rampOf(r Rate, n int) ramp {
 	return ramp{r, time.Duration(2 * float64(n) / (r.From + r.To) * 1e9)}
 }
 
-// With N(t) = from·t + (to − from)·t²/(2·over) events due by t, event k is due
-// at the t with N(t) = k: the positive root, in the form that is exact for
-// from = to and for from = 0 too.
+// N(t) = from·t + (to − from)·t²/(2·over) events are due by t. Event k is due at the t
+// with N(t) = k: the positive root, in the form that is exact also for from = to and
+// for from = 0.
 func (r ramp) due(k int64) time.Duration {
 	if k <= 0 {
 		return 0
@@ -74,9 +73,8 @@ func seconds(s float64) time.Duration {
 	return time.Duration(s * 1e9)
 }
 
-// uniform paces the beats of n connections in an open loop: connection k mod n
-// beats at event k, and all connections' beats are spread evenly over the
-// interval.
+// uniform paces the beats of n connections in an open loop: event k is the beat of
+// connection k mod n, and the beats are spread evenly over the interval.
 type uniform struct {
 	n        int64
 	interval time.Duration
@@ -84,11 +82,11 @@ type uniform struct {
 
 func (u uniform) due(k int64) time.Duration {
 	round, i := k/u.n, k%u.n
-	// i × interval may be beyond 64 bits for hours and millions.
+	// i × interval may overflow 64 bits
 	return time.Duration(round)*u.interval + time.Duration(float64(u.interval)*(float64(i)/float64(u.n)))
 }
 
-// together is uniform with all connections' beats at one instant.
+// synchronous paces all connections' beats at one instant of each interval.
 type synchronous struct {
 	n        int64
 	interval time.Duration

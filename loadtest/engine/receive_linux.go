@@ -12,15 +12,15 @@ import (
 	"heartwheel/internal/epoll"
 )
 
-// maxReads is how often one connection is read before others are looked at.
+// maxReads is how often one connection is read before others have their turn.
 const maxReads = 8
 
-// receive reads what has come. gone: the other side has closed. It returns
-// false if the connection is gone.
+// read reads what has arrived. gone means that the peer has closed. It returns false
+// if the connection is gone.
 func (l *loop) read(i int32, c *conn, gone bool, at, slack int64) bool {
 	for reads := 0; ; reads++ {
 		if reads == maxReads {
-			_ = l.poller.Modify(int(c.fd), watched, c.key(i)) // makes another event of what is left
+			_ = l.poller.Modify(int(c.fd), watched, c.key(i)) // the rest becomes another event
 			return true
 		}
 		n, err := epoll.Read(int(c.fd), l.buf)
@@ -30,9 +30,9 @@ func (l *loop) read(i int32, c *conn, gone bool, at, slack int64) bool {
 				return false
 			}
 			if n < len(l.buf) && !gone {
-				return true // edge-triggered: what comes now is another event
+				return true // edge-triggered: what arrives now is another event
 			}
-			at = epoll.Monotonic() // what comes now may answer what was sent since
+			at = epoll.Monotonic() // what arrives now may answer what was sent since
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
 			return true
@@ -49,7 +49,7 @@ func (l *loop) read(i int32, c *conn, gone bool, at, slack int64) bool {
 	}
 }
 
-// endText is how a connection ended that is not read.
+// endText says how a connection ended that is not read.
 func endText(events uint32, fd int32) string {
 	if events&unix.EPOLLERR != 0 {
 		if err := epoll.ConnectError(int(fd)); err != nil && err != unix.ECONNRESET {
@@ -60,8 +60,8 @@ func endText(events uint32, fd int32) string {
 	return "end of stream"
 }
 
-// received handles bytes. b is valid during the call only. It returns false if
-// the connection is gone.
+// handleBytes handles inbound bytes, which it does not keep. It returns false if the
+// connection is gone.
 func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 	mine := c.flags&flagPartial != 0 // b is not the loop's buffer
 	if mine {
@@ -69,7 +69,7 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 		delete(l.partial, i)
 		c.flags &^= flagPartial
 	}
-	room := 0 // for echo frames
+	room := 0 // echo frames that may be sent
 	for len(b) > 0 {
 		f, n, err := codec.Decode(b, codec.MaxFrameLimit)
 		if err != nil {
@@ -98,11 +98,11 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 	return true
 }
 
-// take handles one frame. It returns how many echo frames that answers, and
-// false if the connection is gone.
+// handleFrame returns how many echo frames f answers, and false if the connection is
+// gone.
 func (l *loop) handleFrame(i int32, c *conn, f codec.Frame, at int64) (echoed int, ok bool) {
 	if c.state == stateHello && f.Op != codec.OpWelcome && f.Op != codec.OpClose && f.Op != codec.OpGoaway {
-		l.wrongAnswer(i, at, fmt.Sprintf("%s came where WELCOME should answer HELLO", f.Op))
+		l.wrongAnswer(i, at, fmt.Sprintf("%s in place of WELCOME", f.Op))
 		l.failConn(i, at, "HELLO was not answered with WELCOME")
 		return 0, false
 	}
@@ -130,21 +130,21 @@ func (l *loop) handleFrame(i int32, c *conn, f codec.Frame, at int64) (echoed in
 	case codec.OpError:
 		code, text, _ := codec.ParseError(f.Payload)
 		l.wrongAnswer(i, at, fmt.Sprintf("ERROR %d %q", code, text))
-	case codec.OpConfig: // what the server wishes may be ignored here
+	case codec.OpConfig: // nothing here depends on it
 	default:
 		if !f.Op.Extension() {
-			l.wrongAnswer(i, at, fmt.Sprintf("%s came, which nobody asked for", f.Op))
+			l.wrongAnswer(i, at, fmt.Sprintf("unexpected %s", f.Op))
 		}
 	}
 	return 0, true
 }
 
-// takeBeat handles an empty frame: the answer to the oldest beat, or a beat of
-// the server. It returns false if the connection is gone.
+// handleBeat handles an empty frame: the answer to the oldest beat, or the server's
+// own. It returns false if the connection is gone.
 func (l *loop) handleBeat(i int32, c *conn, at int64) bool {
 	if c.unansweredBeats == 0 {
 		if !l.load.serverBeats() {
-			l.wrongAnswer(i, at, "an empty frame came, which answers nothing")
+			l.wrongAnswer(i, at, "unexpected empty frame")
 		} else if c.injection < 0 {
 			c.flags |= flagAnswered
 			l.tallies.ServerBeats++
@@ -154,8 +154,8 @@ func (l *loop) handleBeat(i int32, c *conn, at int64) bool {
 	}
 	l.countAnswer(c, c.oldestDue, at-c.oldestDue, at-c.oldestSent)
 	c.unansweredBeats--
-	// The beats of a connection are an interval apart. When more than two wait,
-	// those between are taken to have been sent when due.
+	// With more than two unanswered beats, the ones between count as sent when due:
+	// an interval apart.
 	c.oldestDue += int64(l.load.Interval)
 	c.oldestSent = max(c.oldestDue, c.oldestSent)
 	if c.unansweredBeats == 1 {
@@ -164,10 +164,11 @@ func (l *loop) handleBeat(i int32, c *conn, at int64) bool {
 	return !l.endChurn(i)
 }
 
-// takeStamped handles the answer to a PING or DATA. A server that only echoes
-// answers PING with the same PING.
+// handleStamped handles the answer to a PING or DATA. A server that only echoes
+// answers a PING with the same PING.
 func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed int) {
-	mine := f.Op == codec.OpData == (l.load.Mode == ModeEcho) && c.sendSeq != c.answerSeq && len(f.Payload) == MinPayload+len(l.filler)
+	mine := f.Op == codec.OpData == (l.load.Mode == ModeEcho) && c.sendSeq != c.answerSeq &&
+		len(f.Payload) == MinPayload+len(l.filler)
 	var s stamp
 	if mine {
 		s = parseStamp(f.Payload)
@@ -179,12 +180,12 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), epoll.Monotonic())
 			return 0
 		}
-		l.wrongAnswer(i, at, fmt.Sprintf("%s with %d bytes (% x) came in place of the answer to frame %d", f.Op, len(f.Payload),
+		l.wrongAnswer(i, at, fmt.Sprintf("%s with %d bytes (% x) in place of the answer to frame %d", f.Op, len(f.Payload),
 			f.Payload[:min(len(f.Payload), MinPayload)], c.answerSeq-firstSeq(l.number(i))))
 		if f.Op != codec.OpData || c.sendSeq == c.answerSeq {
 			return 0
 		}
-		c.answerSeq++ // taken as the answer, or the connection would stand still
+		c.answerSeq++ // else the connection would stand still
 		return 1
 	}
 	c.answerSeq++
@@ -195,7 +196,7 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 	return 1
 }
 
-// answered counts a right answer to a frame that was due then.
+// countAnswer counts a correct answer to a frame that was due at due.
 func (l *loop) countAnswer(c *conn, due, response, service int64) {
 	c.flags = c.flags&^flagReconnect | flagAnswered
 	l.tallies.Answered++
@@ -208,7 +209,7 @@ func (l *loop) countAnswer(c *conn, due, response, service int64) {
 	}
 }
 
-// churned closes a connection of mode churn once it was of use.
+// endChurn closes a connection in mode churn, once it was answered.
 func (l *loop) endChurn(i int32) bool {
 	if l.load.Mode != ModeChurn {
 		return false
@@ -224,22 +225,22 @@ func (l *loop) handleWelcome(i int32, c *conn, f codec.Frame, at int64) {
 		return
 	}
 	if c.state != stateHello {
-		l.wrongAnswer(i, at, "WELCOME came, which nobody asked for")
+		l.wrongAnswer(i, at, "unexpected WELCOME")
 		return
 	}
 	if t := w.TimeoutMS * int64(time.Millisecond); l.timeout != 0 && l.load.Timeout == 0 && t != l.timeout {
-		l.wrongAnswer(i, at, fmt.Sprintf("WELCOME says T = %d ms, but it said %d ms before", w.TimeoutMS, l.timeout/1e6))
+		l.wrongAnswer(i, at, fmt.Sprintf("WELCOME says T = %d ms, after %d ms before", w.TimeoutMS, l.timeout/1e6))
 	}
 	l.established(i, c, at)
 }
 
-// toldThat remembers why the server is about to close.
+// noteClose keeps the code with which the server is about to close.
 func (l *loop) noteClose(i int32, c *conn, code int, reason string) {
 	l.closeNotices[i] = closeNotice{code, reason}
 	c.flags |= flagCloseNotice
 }
 
-// wrong counts a wrong answer.
+// wrongAnswer counts a wrong answer.
 func (l *loop) wrongAnswer(i int32, at int64, text string) {
 	if l.tallies.Wrong++; l.tallies.Wrong == 1 {
 		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", Since(l.start, at), l.number(i), text)
@@ -247,7 +248,7 @@ func (l *loop) wrongAnswer(i int32, at int64, text string) {
 	}
 }
 
-// ended handles that the server has closed.
+// closedByPeer handles a close by the server.
 func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	cl := peerClose{
 		at: at, slack: slack + l.stalledNS(c.lastFrame, at), lastFrame: c.lastFrame, answered: c.flags&flagAnswered != 0,
@@ -279,7 +280,7 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 			l.tallies.Refused++
 		}
 	case classTold:
-		if !wasUp { // told no instead of WELCOME
+		if !wasUp { // refused in place of WELCOME
 			l.failConn(i, at, fmt.Sprintf("closed by the target with %d %q", cl.code, reason))
 			return
 		}

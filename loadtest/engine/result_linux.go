@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// finish takes the last measures, and resets every connection.
+// collect takes the last measurements and resets every connection.
 func (l *loop) collect() {
 	now := epoll.Monotonic()
 	r := &l.result
@@ -30,18 +30,19 @@ func (l *loop) collect() {
 	r.Closed = epoll.Monotonic()
 }
 
-// judgeRest says of what is still open at the end what it is.
+// judgeOpen counts undetected faults and unanswered frames at the end.
 func (l *loop) judgeOpen(now int64) {
 	r := &l.result
 	for k := range l.injections {
 		v := &l.injections[k]
 		if v.ended || now <= v.expect+int64(l.load.Bound) {
-			continue // noticed, or its time was not over
+			continue // detected, or not due yet
 		}
 		t := &r.Faults[v.fault]
 		t.Undetected++
 		t.End = max(t.End, now)
-		text := fmt.Sprintf("connection %d was not noticed, %s after it should have been", l.number(v.conn), wording.Milliseconds(milliseconds(now-v.expect)))
+		text := fmt.Sprintf("connection %d was still open %s after it should have been closed", l.number(v.conn),
+			wording.Milliseconds(milliseconds(now-v.expect)))
 		if len(t.Examples) < MaxExamples {
 			l.event(now, EventUndetected, l.load.Faults[v.fault].Text, 1, text)
 		}
@@ -63,7 +64,7 @@ func (l *loop) judgeOpen(now int64) {
 	}
 }
 
-// closeAll closes every socket by a reset.
+// closeAll resets every connection.
 func (l *loop) closeAll() {
 	for i := range l.conns {
 		if c := &l.conns[i]; c.state != stateClosed {
@@ -72,7 +73,7 @@ func (l *loop) closeAll() {
 	}
 }
 
-// maxRSS is the largest resident size that the process had, in bytes.
+// maxRSS is the peak resident size of the process in bytes.
 func maxRSS() int64 {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {

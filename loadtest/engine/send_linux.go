@@ -10,7 +10,7 @@ import (
 	"heartwheel/internal/epoll"
 )
 
-// beatDue sends the beats that are due, and returns when the next one is.
+// beatsDue sends the beats that are due and returns when the next one is.
 func (l *loop) beatsDue(now int64) (next int64) {
 	if l.beats == nil || l.load.Mode == ModeEcho && l.inHold(now) {
 		return now + idleWait
@@ -33,7 +33,7 @@ func (l *loop) beatsDue(now int64) (next int64) {
 	return now // there may be more
 }
 
-// sendBeat sends a beat that was due then.
+// sendBeat sends the beat that was due at due.
 func (l *loop) sendBeat(i int32, c *conn, due int64) {
 	now := epoll.Monotonic()
 	if l.inHold(due) {
@@ -64,7 +64,7 @@ func (l *loop) nextStamp(c *conn, now, due int64) stamp {
 	return s
 }
 
-// sendEcho sends n DATA frames for which there is room since due.
+// sendEcho sends n DATA frames, which could be sent since due.
 func (l *loop) sendEcho(i int32, n int, due int64) {
 	c := &l.conns[i]
 	if c.injection >= 0 || c.state != stateUp {
@@ -78,7 +78,7 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 		}
 		l.tickLag.Record(now - due)
 		at := len(l.frame)
-		// Op, stamp and filler are written in place: AppendData would copy twice.
+		// Written in place: AppendData would copy the payload once more.
 		l.frame = append(l.frame, 0, 0, 0, 0, byte(codec.OpData))
 		l.frame = append(appendStamp(l.frame, l.nextStamp(c, now, due)), l.filler...)
 		size := len(l.frame) - at - codec.HeaderSize
@@ -87,9 +87,8 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 	l.write(i, c, l.frame, now)
 }
 
-// write sends whole frames. now is before the call. What the socket does not
-// take waits until it does: at most what the plan keeps on its way, and a few
-// beats.
+// write sends whole frames; now is the time before the call. What the socket does
+// not take is unsent until it does: at most the frames in flight and a few beats.
 func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 	if c.flags&flagUnsent != 0 {
 		l.unsent[i] = append(l.unsent[i], b...)
@@ -103,10 +102,10 @@ func (l *loop) write(i int32, c *conn, b []byte, now int64) {
 		l.unsent[i] = slices.Clone(b[max(0, n):])
 		c.flags |= flagUnsent
 	}
-	// Any other error is that of a connection which is closed: the event comes.
+	// Any other error means that the connection is closed: its event follows.
 }
 
-// flush sends what waits.
+// flush sends what is unsent.
 func (l *loop) flush(i int32, c *conn) {
 	now := epoll.Monotonic()
 	b := l.unsent[i]

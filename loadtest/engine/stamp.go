@@ -2,20 +2,20 @@ package engine
 
 import "encoding/binary"
 
-// A stamp travels in PING and in echoed DATA, so that latency needs no state
-// for each frame, and the answer proves which frame it answers.
+// A stamp travels in PING and in echoed DATA. With it, latency needs no state for
+// each frame, and an answer shows which frame it answers.
 //
-//	u64 sent, ns of the loop's clock | u32 lag, µs | u32 number
+//	u64 sent, ns of epoll.Monotonic | u32 lag, µs | u32 sequence number
 //
-// lag is how much later than due the frame was sent. The numbers of a
-// connection begin at firstNumber of it and rise by one.
+// lag is how much later than due the frame was sent. The sequence of a connection
+// begins at its firstSeq.
 type stamp struct {
 	sent int64
 	lag  uint32
 	seq  uint32
 }
 
-// MinPayload is the smallest payload of an echoed frame.
+// MinPayload is the smallest payload of an echoed frame: a stamp.
 const MinPayload = 16
 
 func appendStamp(dst []byte, s stamp) []byte {
@@ -24,7 +24,7 @@ func appendStamp(dst []byte, s stamp) []byte {
 	return binary.BigEndian.AppendUint32(dst, s.seq)
 }
 
-// parseStamp reads the stamp that b begins with. b holds MinPayload bytes or more.
+// parseStamp reads the stamp at the start of b, which has at least MinPayload bytes.
 func parseStamp(b []byte) stamp {
 	return stamp{
 		sent: int64(binary.BigEndian.Uint64(b)),
@@ -33,6 +33,6 @@ func parseStamp(b []byte) stamp {
 	}
 }
 
-// firstNumber is far from that of other connections, so that an answer that
-// belongs to another one is found.
+// firstSeq is far from that of other connections, so that an answer on the wrong
+// connection is found.
 func firstSeq(connection int) uint32 { return uint32(connection) * 0x9E3779B1 }

@@ -14,21 +14,20 @@ import (
 	"heartwheel/internal/timerslack"
 )
 
-// WorkerCommand is the hidden subcommand that a generator of several processes
-// starts itself with.
+// WorkerCommand is the hidden subcommand that calls Worker.
 const WorkerCommand = "loadtest-worker"
 
-// Worker is a process of the generator: it takes a job and orders as JSON from
-// in, and writes reports to out, until the job is done or in ends. Signals from
-// the terminal have to be ignored: the orders say when to stop.
+// Worker is one process of a generator: it reads a Job and then orders as JSON from
+// in, and writes messages to out, until the job is done or in ends. The caller has to
+// ignore signals from the terminal: the orders say when to stop.
 func Worker(in io.Reader, out io.Writer) error {
 	dec := json.NewDecoder(bufio.NewReader(in))
 	var j Job
 	if err := dec.Decode(&j); err != nil {
-		return fmt.Errorf("loadtest: no job on standard input: %w; this command is for heartwheel loadtest to start", err)
+		return fmt.Errorf("loadtest: no job on standard input: %w; heartwheel loadtest starts this command itself", err)
 	}
-	reports := make(chan Message, messagesKept)
-	orders, done, err := startLoops(&j, reports)
+	messages := make(chan Message, messagesKept)
+	orders, done, err := startLoops(&j, messages)
 	if err != nil {
 		return err
 	}
@@ -49,13 +48,13 @@ func Worker(in io.Reader, out io.Writer) error {
 			}
 		}
 	}()
-	go func() { <-done; close(reports) }()
+	go func() { <-done; close(messages) }()
 	w := bufio.NewWriter(out)
 	enc := json.NewEncoder(w)
 	var failed error
-	for r := range reports { // all of them even after an error: the loops must end
+	for m := range messages { // even after an error: the loops must end
 		if failed == nil {
-			if failed = enc.Encode(r); failed == nil {
+			if failed = enc.Encode(m); failed == nil {
 				failed = w.Flush()
 			}
 			if failed != nil {
@@ -79,8 +78,7 @@ type workerProcess struct {
 	err    error // valid after done
 }
 
-// startProcesses starts a worker for every process of the plan. command makes the
-// command of a worker.
+// startProcesses starts a worker for every process of the load.
 func startProcesses(j *Job, command func() *exec.Cmd) (*Generator, error) {
 	g := &Generator{loops: j.Of, messages: make(chan Message, messagesKept)}
 	var workers []*workerProcess
@@ -108,17 +106,17 @@ func startProcesses(j *Job, command func() *exec.Cmd) (*Generator, error) {
 	g.send = func(o Order) {
 		for _, w := range workers {
 			w.mu.Lock()
-			_ = w.enc.Encode(o) // a worker that is gone has said so
+			_ = w.enc.Encode(o) // a worker that is gone is reported by read
 			w.mu.Unlock()
 		}
 	}
 	return g, nil
 }
 
-func startWorker(cmd *exec.Cmd, j *Job, reports chan<- Message, n int) (*workerProcess, error) {
+func startWorker(cmd *exec.Cmd, j *Job, messages chan<- Message, n int) (*workerProcess, error) {
 	w := &workerProcess{cmd: cmd, stderr: &LogTail{}, done: make(chan struct{})}
 	cmd.Stderr = w.stderr
-	// A group of its own: what the terminal sends is for the run to handle.
+	// A process group of its own: signals from the terminal are for the run.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
 	if w.stdin, err = cmd.StdinPipe(); err != nil {
@@ -132,7 +130,7 @@ func startWorker(cmd *exec.Cmd, j *Job, reports chan<- Message, n int) (*workerP
 		return nil, err
 	}
 	w.enc = json.NewEncoder(w.stdin)
-	go w.read(stdout, j.First, j.Load.Loops, reports, n)
+	go w.read(stdout, j.First, j.Load.Loops, messages, n)
 	if err := w.enc.Encode(j); err != nil {
 		_ = cmd.Process.Kill()
 		<-w.done
@@ -141,21 +139,21 @@ func startWorker(cmd *exec.Cmd, j *Job, reports chan<- Message, n int) (*workerP
 	return w, nil
 }
 
-// read passes on what the worker reports until it ends. Loops that have not
-// had their last report by then are lost.
-func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- Message, n int) {
+// read passes on the worker's messages until it ends. Loops without a last message
+// by then are lost.
+func (w *workerProcess) read(stdout io.Reader, first, loops int, messages chan<- Message, n int) {
 	defer close(w.done)
 	ended := map[int]bool{}
 	dec := json.NewDecoder(bufio.NewReader(stdout))
 	for {
-		var r Message
-		if err := dec.Decode(&r); err != nil {
+		var m Message
+		if err := dec.Decode(&m); err != nil {
 			break
 		}
-		if r.Result != nil || r.Error != "" {
-			ended[r.Loop] = true
+		if m.Result != nil || m.Error != "" {
+			ended[m.Loop] = true
 		}
-		reports <- r
+		messages <- m
 	}
 	w.stdin.Close()
 	w.err = w.cmd.Wait()
@@ -171,13 +169,13 @@ func (w *workerProcess) read(stdout io.Reader, first, loops int, reports chan<- 
 	}
 	for k := first; k < first+loops; k++ {
 		if !ended[k] {
-			reports <- Message{Loop: k, Lost: true, Error: text}
+			messages <- Message{Loop: k, Lost: true, Error: text}
 			text = "" // once for the process
 		}
 	}
 }
 
-// A tail keeps the end of what is written to it. Safe for concurrent use.
+// A LogTail keeps the end of what is written to it. Safe for concurrent use.
 type LogTail struct {
 	mu   sync.Mutex
 	text []byte
@@ -195,7 +193,7 @@ func (t *LogTail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// last is the last line that says something: not the hint at the help.
+// Last is the last line that is not the hint at --help.
 func (t *LogTail) Last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -86,7 +86,8 @@ func number64(v float64) *float64 {
 // that each further nine takes as much room as the one before.
 func spectrum(response, service *Latency) *chart {
 	c := &chart{ID: "spectrum", Kind: "spectrum", Log: true, Title: "Latency by percentile", Marks: []mark{},
-		Series: []series{{Label: response.Name, Unit: "us", Color: "blue"}, {Label: service.Name, Unit: "us", Color: "orange"}}}
+		Series: []series{{Label: response.Name, Unit: "us", Color: "blue"},
+			{Label: service.Name, Unit: "us", Color: "orange"}}}
 	var percentiles []float64
 	for _, l := range []*Latency{response, service} {
 		for _, p := range l.Spectrum {
@@ -135,7 +136,8 @@ func histogram(d *Detection) *chart {
 	if d == nil {
 		return nil
 	}
-	c := &chart{ID: "detection", Kind: "histogram", Title: "How late dead peers were noticed", Series: []series{{Label: "noticed", Unit: "count", Color: "green"}}}
+	c := &chart{ID: "detection", Kind: "histogram", Title: "How late dead peers were noticed",
+		Series: []series{{Label: "noticed", Unit: "count", Color: "green"}}}
 	if len(d.Buckets) == 0 {
 		c.Empty = "No dead peer was noticed, so there are no errors to show."
 		return c
@@ -158,7 +160,8 @@ func histogram(d *Detection) *chart {
 // overTime are the charts over time.
 func overTime(s *Summary, samples []Sample) []*chart {
 	list := []*chart{
-		connectionsChart(samples), framesChart(samples), latencyChart(s, samples), serverChart(s, samples), generatorChart(s, samples),
+		connectionsChart(samples), framesChart(samples), latencyChart(s, samples), serverChart(s,
+			samples), generatorChart(s, samples),
 	}
 	for _, c := range list {
 		c.Kind, c.Marks = "time", append([]mark{}, c.Marks...)
@@ -219,8 +222,10 @@ func anyValue(list []*float64) bool {
 
 func connectionsChart(samples []Sample) *chart {
 	c := &chart{ID: "connections", Title: "Connections", Series: []series{
-		{Label: "open", Unit: "count", Color: "blue", Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connections) }))},
-		{Label: "on their way", Unit: "count", Color: "orange", Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connecting) }))},
+		{Label: "open", Unit: "count", Color: "blue",
+			Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connections) }))},
+		{Label: "on their way", Unit: "count", Color: "orange",
+			Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connecting) }))},
 	}}
 	seen := column(samples, func(s *Sample) *float64 {
 		if s.Server == nil || s.Server.Connections < 0 {
@@ -229,7 +234,8 @@ func connectionsChart(samples []Sample) *chart {
 		return number64(float64(s.Server.Connections))
 	})
 	if anyValue(seen) {
-		c.Series = append(c.Series, series{Label: "open, as the server counts", Unit: "count", Color: "green", Dash: true, Y: seen})
+		c.Series = append(c.Series, series{Label: "open, as the server counts", Unit: "count", Color: "green", Dash: true,
+			Y: seen})
 	}
 	return c
 }
@@ -237,7 +243,8 @@ func connectionsChart(samples []Sample) *chart {
 func framesChart(samples []Sample) *chart {
 	return &chart{ID: "frames", Title: "Frames a second", Series: []series{
 		{Label: "sent", Unit: "rate", Color: "blue", Y: column(samples, always(func(s *Sample) float64 { return s.Sent }))},
-		{Label: "answered", Unit: "rate", Color: "orange", Dash: true, Y: column(samples, always(func(s *Sample) float64 { return s.Answered }))},
+		{Label: "answered", Unit: "rate", Color: "orange", Dash: true,
+			Y: column(samples, always(func(s *Sample) float64 { return s.Answered }))},
 	}}
 }
 
@@ -280,8 +287,10 @@ func generatorChart(s *Summary, samples []Sample) *chart {
 	lag := func(s *Sample) *Distribution { return s.LagUS }
 	c := &chart{ID: "generator", Title: "Generator", Log: true, Series: []series{
 		{Label: "schedule lag p99", Unit: "us", Color: "blue", Y: column(samples, percentile(lag, p99))},
-		{Label: "schedule lag max", Unit: "us", Color: "blue", Dash: true, Y: column(samples, percentile(lag, func(d *Distribution) float64 { return d.Max }))},
-		{Label: "processor, of one core", Unit: "percent", Color: "purple", Right: true, Y: column(samples, always(func(s *Sample) float64 { return s.CPUPercent }))},
+		{Label: "schedule lag max", Unit: "us", Color: "blue", Dash: true,
+			Y: column(samples, percentile(lag, func(d *Distribution) float64 { return d.Max }))},
+		{Label: "processor, of one core", Unit: "percent", Color: "purple", Right: true,
+			Y: column(samples, always(func(s *Sample) float64 { return s.CPUPercent }))},
 	}}
 	if s.Generator.LagBoundUS > 0 {
 		c.Marks = []mark{{"y", s.Generator.LagBoundUS, "bound of p99", "red"}}
@@ -324,7 +333,8 @@ func combine(part []Sample) Sample {
 		c.Sent += s.Sent / n
 		c.Answered += s.Answered / n
 		c.CPUPercent += s.CPUPercent / n
-		c.ResponseUS, c.ServiceUS, c.LagUS = worse(c.ResponseUS, s.ResponseUS), worse(c.ServiceUS, s.ServiceUS), worse(c.LagUS, s.LagUS)
+		c.ResponseUS, c.ServiceUS, c.LagUS = worse(c.ResponseUS, s.ResponseUS), worse(c.ServiceUS,
+			s.ServiceUS), worse(c.LagUS, s.LagUS)
 		if s.Server != nil {
 			cpu := server.CPUPercent
 			server = *s.Server
@@ -351,6 +361,7 @@ func worse(a, b *Distribution) *Distribution {
 	}
 	return &Distribution{
 		Count: a.Count + b.Count, Min: min(a.Min, b.Min), Mean: max(a.Mean, b.Mean),
-		P50: max(a.P50, b.P50), P90: max(a.P90, b.P90), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max, b.Max),
+		P50: max(a.P50, b.P50), P90: max(a.P90, b.P90), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max,
+			b.Max),
 	}
 }

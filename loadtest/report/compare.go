@@ -49,7 +49,8 @@ type Figure struct {
 func Compare(a, b *Summary, pathA, pathB string) *Comparison {
 	c := &Comparison{
 		Schema: CompareSchema, A: side(a, pathA), B: side(b, pathB),
-		Warnings: []string{}, Plan: planDifferences(a, b), Environment: environmentDifferences(&a.Environment, &b.Environment), Figures: []Figure{},
+		Warnings: []string{}, Plan: planDifferences(a, b), Environment: environmentDifferences(&a.Environment,
+			&b.Environment), Figures: []Figure{},
 	}
 	for _, s := range []struct {
 		name    string
@@ -57,7 +58,8 @@ func Compare(a, b *Summary, pathA, pathB string) *Comparison {
 	}{{"A", a}, {"B", b}} {
 		switch s.summary.Verdict.Word {
 		case Invalid:
-			c.Warnings = append(c.Warnings, s.name+" is INVALID: its generator was limited, so its figures say nothing about the server")
+			c.Warnings = append(c.Warnings,
+				s.name+" is INVALID: its generator was limited, so its figures say nothing about the server")
 		case Interrupted:
 			c.Warnings = append(c.Warnings, s.name+" was interrupted: it has only what was measured until then")
 		}
@@ -121,9 +123,12 @@ func environmentDifferences(a, b *Environment) []Difference {
 	}
 	list := []Difference{}
 	for _, d := range []Difference{
-		{"heartwheel", a.Version, b.Version}, {"Go", a.Go, b.Go}, {"system", a.OS + " " + a.Arch, b.OS + " " + b.Arch}, {"kernel", a.Kernel, b.Kernel},
-		{"cores", fmt.Sprint(a.CPUs), fmt.Sprint(b.CPUs)}, {"memory", wording.Bytes(float64(a.MemoryBytes)), wording.Bytes(float64(b.MemoryBytes))},
-		{"processes", fmt.Sprint(a.Processes), fmt.Sprint(b.Processes)}, {"event loops each", fmt.Sprint(a.Loops), fmt.Sprint(b.Loops)},
+		{"heartwheel", a.Version, b.Version}, {"Go", a.Go, b.Go}, {"system", a.OS + " " + a.Arch,
+			b.OS + " " + b.Arch}, {"kernel", a.Kernel, b.Kernel},
+		{"cores", fmt.Sprint(a.CPUs), fmt.Sprint(b.CPUs)}, {"memory", wording.Bytes(float64(a.MemoryBytes)),
+			wording.Bytes(float64(b.MemoryBytes))},
+		{"processes", fmt.Sprint(a.Processes), fmt.Sprint(b.Processes)}, {"event loops each", fmt.Sprint(a.Loops),
+			fmt.Sprint(b.Loops)},
 		{"target", target(a), target(b)},
 	} {
 		if d.A != d.B {

@@ -14,7 +14,8 @@ func compareExample() *Comparison {
 	b, _, _ := exampleRun()
 	a.Verdict, a.Plan[5].Value, b.Plan[5].Value = Verdict{Word: Pass}, "(given)", "(given)"
 	b.Plan[0].Value = "15k"
-	b.Plan = append(b.Plan, Setting{"out", "elsewhere", "flag"}, Setting{"new-setting", "5s", "flag"}, Setting{"unset", "", "default"})
+	b.Plan = append(b.Plan, Setting{"out", "elsewhere", "flag"}, Setting{"new-setting", "5s", "flag"},
+		Setting{"unset", "", "default"})
 	b.Environment.Kernel, b.Environment.Started = "6.12.1", "2026-02-04T04:05:06Z"
 	b.Response, b.Service = exampleLatency(ResponseName, 2.6), nil
 	b.FalseKills.Count, b.Connections.Failed = 0, 0
@@ -56,12 +57,14 @@ func figureByName(t *testing.T, c *Comparison, name string) Figure {
 
 func TestCompareRatios(t *testing.T) {
 	c := compareExample()
-	for name, want := range map[string]float64{ResponseName + " p99": 2, "connections established": 1, "false kills": 0, "generator: processor": 1} {
+	for name, want := range map[string]float64{ResponseName + " p99": 2, "connections established": 1, "false kills": 0,
+		"generator: processor": 1} {
 		if f := figureByName(t, c, name); f.Ratio == nil || *f.Ratio != want {
 			t.Errorf("%s: %v, want %v", name, f.Ratio, want)
 		}
 	}
-	for _, name := range []string{ServiceName + " p99", "server: processor", "connections refused", "detection error p50"} {
+	for _, name := range []string{ServiceName + " p99", "server: processor", "connections refused",
+		"detection error p50"} {
 		if f := figureByName(t, c, name); f.Ratio != nil {
 			t.Errorf("%s has the ratio %v", name, *f.Ratio)
 		}
@@ -99,9 +102,12 @@ func TestCompareWarns(t *testing.T) {
 		{"another origin of a value", run(same), run(func(s *Summary) { s.Plan[0].From = "scenario x" }), ""},
 		{"another port of a server of its own", run(func(s *Summary) { s.Environment.OwnServer = true }),
 			run(func(s *Summary) { s.Environment.OwnServer, s.Environment.Target = true, "tcp://127.0.0.1:1" }), ""},
-		{"another target", run(same), run(func(s *Summary) { s.Environment.Target = "tcp://10.0.0.1:1" }), "the environments differ"},
-		{"another plan", run(same), run(func(s *Summary) { s.Plan[0].Value = "1k" }), "the plans differ: the runs did not do the same"},
-		{"invalid", run(func(s *Summary) { s.Verdict.Word = Invalid }), run(func(s *Summary) { s.Verdict.Word = Interrupted }),
+		{"another target", run(same), run(func(s *Summary) { s.Environment.Target = "tcp://10.0.0.1:1" }),
+			"the environments differ"},
+		{"another plan", run(same), run(func(s *Summary) { s.Plan[0].Value = "1k" }),
+			"the plans differ: the runs did not do the same"},
+		{"invalid", run(func(s *Summary) { s.Verdict.Word = Invalid }),
+			run(func(s *Summary) { s.Verdict.Word = Interrupted }),
 			"A is INVALID: its generator was limited, so its figures say nothing about the server|B was interrupted: it has only what was measured until then"},
 	} {
 		if got := strings.Join(Compare(c.a, c.b, "a", "b").Warnings, "|"); got != c.want {

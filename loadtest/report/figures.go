@@ -40,12 +40,15 @@ var figures = slices.Concat(
 		countFigure("unexplained closes", func(s *Summary) int { return s.Unexplained.Count }),
 		serverFigure("server: processor", "percent", func(v *Server) float64 { return v.CPUPercent }),
 		serverFigure("server: processor, at most", "percent", func(v *Server) float64 { return v.CPUPercentMax }),
-		serverFigure("server: resident at the end of hold", "bytes", func(v *Server) float64 { return float64(v.RSSAfterBytes) }),
-		serverFigure("server: user memory, a connection", "bytes", func(v *Server) float64 { return v.UserBytesPerConnection }),
+		serverFigure("server: resident at the end of hold", "bytes",
+			func(v *Server) float64 { return float64(v.RSSAfterBytes) }),
+		serverFigure("server: user memory, a connection", "bytes",
+			func(v *Server) float64 { return v.UserBytesPerConnection }),
 		serverFigure("kernel: memory, a socket", "bytes", func(v *Server) float64 { return v.KernelBytesPerSocket }),
 		serverFigure("server: loop lag p99, at most", "us", func(v *Server) float64 { return v.LoopLagP99US }),
 	},
-	percentileFigures("generator: frames later than due", "us", func(s *Summary) *Distribution { return s.Generator.LagUS }),
+	percentileFigures("generator: frames later than due", "us",
+		func(s *Summary) *Distribution { return s.Generator.LagUS }),
 	[]figureOf{
 		{"generator: processor", "percent", func(s *Summary) *float64 {
 			total := 0.0
@@ -54,7 +57,8 @@ var figures = slices.Concat(
 			}
 			return nonZero(wording.Thousandths(total))
 		}},
-		{"generator: user memory, a connection", "bytes", func(s *Summary) *float64 { return nonZero(s.Generator.HeapPerConn) }},
+		{"generator: user memory, a connection", "bytes",
+			func(s *Summary) *float64 { return nonZero(s.Generator.HeapPerConn) }},
 	},
 )
 

@@ -144,7 +144,8 @@ func newPage(s *Summary, samples []Sample, events []Event) (*page, error) {
 	p.Overtime = overTime(s, samples)
 	p.server()
 	p.generator()
-	p.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " + scriptHash(string(p.UplotJS)) + " " + scriptHash(reportJS)
+	p.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " +
+		scriptHash(string(p.UplotJS)) + " " + scriptHash(reportJS)
 	data, err := json.Marshal(p.chartData()) // which escapes < and >, so that no text ends the element
 	p.Data = template.JS(data)
 	return p, err
@@ -174,7 +175,8 @@ func (p *page) verdict() {
 	p.Subtitle = fmt.Sprintf("%s to %s", connections, p.Environment.Target)
 	for _, phase := range p.Phases {
 		if phase.Name == "hold" {
-			p.Subtitle += fmt.Sprintf(", held for %s", wording.Duration(time.Duration((phase.EndS-phase.StartS)*1e9).Round(100*time.Millisecond)))
+			p.Subtitle += fmt.Sprintf(", held for %s",
+				wording.Duration(time.Duration((phase.EndS-phase.StartS)*1e9).Round(100*time.Millisecond)))
 		}
 	}
 }
@@ -202,10 +204,12 @@ func (p *page) tiles() {
 		tone = "bad"
 	}
 	p.Tiles = append(p.Tiles, tile{"connections", wording.Grouped(c.Established),
-		fmt.Sprintf("of %s established; %s failed, %s refused", wording.Grouped(c.Asked), wording.Grouped(c.Failed), wording.Grouped(c.Refused)), tone})
+		fmt.Sprintf("of %s established; %s failed, %s refused", wording.Grouped(c.Asked), wording.Grouped(c.Failed),
+			wording.Grouped(c.Refused)), tone})
 	for _, l := range []*Latency{p.Response, p.Service} {
 		if l != nil && !p.Generator.Limited {
-			p.Tiles = append(p.Tiles, tile{l.Name, wording.Microseconds(l.US.P99), fmt.Sprintf("p99; p50 %s, max %s", wording.Microseconds(l.US.P50), wording.Microseconds(l.US.Max)), ""})
+			p.Tiles = append(p.Tiles, tile{l.Name, wording.Microseconds(l.US.P99),
+				fmt.Sprintf("p99; p50 %s, max %s", wording.Microseconds(l.US.P50), wording.Microseconds(l.US.Max)), ""})
 		}
 	}
 	if d := p.Detection; d != nil && d.Injected > 0 {
@@ -217,14 +221,16 @@ func (p *page) tiles() {
 		}
 		t := tile{"dead peers noticed", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
 		if d.ErrorMS != nil {
-			t.Note += fmt.Sprintf("; the latest by %s, bound %s", wording.Milliseconds(d.ErrorMS.Max), wording.Milliseconds(d.BoundMS))
+			t.Note += fmt.Sprintf("; the latest by %s, bound %s", wording.Milliseconds(d.ErrorMS.Max),
+				wording.Milliseconds(d.BoundMS))
 		}
 		if d.Undetected+d.Early+d.Late > 0 {
 			t.Tone = "bad"
 		}
 		p.Tiles = append(p.Tiles, t)
 	}
-	kills := tile{"false kills", wording.Grouped(p.FalseKills.Count), "and " + wording.Plural(p.Unexplained.Count, "unexplained close"), "good"}
+	kills := tile{"false kills", wording.Grouped(p.FalseKills.Count),
+		"and " + wording.Plural(p.Unexplained.Count, "unexplained close"), "good"}
 	if p.FalseKills.Count+p.Unexplained.Count > 0 {
 		kills.Tone = "bad"
 	}
@@ -234,7 +240,8 @@ func (p *page) tiles() {
 		self.Value, self.Tone = "limited", "doubt"
 	}
 	if g.LagUS != nil {
-		self.Note = fmt.Sprintf("frames late by %s (p99), bound %s", wording.Microseconds(g.LagUS.P99), wording.Microseconds(g.LagBoundUS))
+		self.Note = fmt.Sprintf("frames late by %s (p99), bound %s", wording.Microseconds(g.LagUS.P99),
+			wording.Microseconds(g.LagBoundUS))
 	}
 	p.Tiles = append(p.Tiles, kills)
 	if g.Limited { // then nothing of it is the server's doing for certain

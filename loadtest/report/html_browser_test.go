@@ -53,7 +53,8 @@ func browser(t *testing.T) context.Context {
 	})
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking",
+			true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(time.Minute),
 	}
@@ -202,7 +203,9 @@ func TestHTMLInBrowser(t *testing.T) {
 			}
 			call(t, tab, network.Enable, network.EnableParams{})
 			call(t, tab, log.Enable, struct{}{})
-			call(t, tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+			call(t, tab, emulation.SetEmulatedMedia,
+				emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
+					Value: scheme}}})
 			get(t, tab, chromedp.Navigate("file://"+file))
 			charts := get(t, tab, chromedp.Evaluate[[]drawing](look))
 			title := get(t, tab, chromedp.Title())

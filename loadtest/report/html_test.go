@@ -46,7 +46,8 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func exampleDistribution(unit float64, count int64) *Distribution {
-	return &Distribution{Count: count, Min: wording.Thousandths(20 * unit), Mean: wording.Thousandths(65 * unit), P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit), P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}
+	return &Distribution{Count: count, Min: wording.Thousandths(20 * unit), Mean: wording.Thousandths(65 * unit),
+		P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit), P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}
 }
 
 func exampleLatency(name string, unit float64) *Latency {
@@ -63,44 +64,61 @@ func exampleRun() (*Summary, []Sample, []Event) {
 	s := &Summary{
 		Schema:  Schema,
 		Verdict: Verdict{Breached, 3, []string{"gate rtt.p99<500us: measured 800 µs", "1 false kill; the first: " + evil}},
-		Plan: []Setting{{"connections", "12k", "flag"}, {"duration", "1m", "scenario dead-wave"}, {"mode", "beat", "default"}, {"source", "", "default"},
+		Plan: []Setting{{"connections", "12k", "flag"}, {"duration", "1m", "scenario dead-wave"},
+			{"mode", "beat", "default"}, {"source", "", "default"},
 			{"fault", "silent:10%@20s,+over=2s herd:50%@40s", "flag"}, {"hello-token", evil, "flag"}},
-		Environment: Environment{Version: "v1.2.3", Go: "go1.26.8", OS: "linux", Arch: "amd64", Kernel: "6.18.44", CPUs: 2, MemoryBytes: 25_276_514_304,
-			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-02-03T04:05:06Z"},
+		Environment: Environment{Version: "v1.2.3", Go: "go1.26.8", OS: "linux", Arch: "amd64", Kernel: "6.18.44", CPUs: 2,
+			MemoryBytes: 25_276_514_304,
+			Processes:   2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-02-03T04:05:06Z"},
 		Phases: []Phase{{"connect", 0, 3}, {"hold", 3, 63}, {"close", 63, 63.4}},
-		Connections: Connections{Asked: 12_000, Established: 11_997, Failed: 3, Failures: []Failure{{evil, 2, "at 0.1 s connection 7 from 127.0.0.9"}, {"connection refused", 1, "at 1.5 s connection 9 from 127.0.0.3"}},
-			Refused: 0, Told: []Told{{3001, "draining", 4}}, Reconnects: 6000, AtEnd: 10_800, RateAsked: "4k", RateReal: 3999.7, TimeUS: exampleDistribution(1, 12_000)},
-		Frames:   Frames{Sent: 130_000, Answered: 129_998, Unanswered: 1, OldestUnansweredMS: 12.5, Wrong: 1, WrongExample: "at 5 s connection 3: " + evil, PerSecond: 2166.6},
+		Connections: Connections{Asked: 12_000, Established: 11_997, Failed: 3,
+			Failures: []Failure{{evil, 2, "at 0.1 s connection 7 from 127.0.0.9"},
+				{"connection refused", 1, "at 1.5 s connection 9 from 127.0.0.3"}},
+			Refused: 0, Told: []Told{{3001, "draining",
+				4}}, Reconnects: 6000, AtEnd: 10_800, RateAsked: "4k", RateReal: 3999.7, TimeUS: exampleDistribution(1, 12_000)},
+		Frames: Frames{Sent: 130_000, Answered: 129_998, Unanswered: 1, OldestUnansweredMS: 12.5, Wrong: 1,
+			WrongExample: "at 5 s connection 3: " + evil, PerSecond: 2166.6},
 		Response: exampleLatency(ResponseName, 1.3), Service: exampleLatency(ServiceName, 1),
-		Detection: &Detection{TimeoutMS: 7500, TimeoutFrom: "WELCOME", BoundMS: 200, Injected: 1200, Detected: 1199, Undetected: 1, Early: 2, Late: 5,
+		Detection: &Detection{TimeoutMS: 7500, TimeoutFrom: "WELCOME", BoundMS: 200, Injected: 1200, Detected: 1199,
+			Undetected: 1, Early: 2, Late: 5,
 			Faults: []FaultResult{
-				{Fault: "silent:10%@20s,+over=2s", Kind: "silent", Expect: "T after its last byte", StartS: 23, EndS: 32.7, Observable: true, Injected: 1200, Detected: 1199, Undetected: 1, Early: 2, Late: 5,
-					ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240, Max: 260}, Examples: []string{"noticed 60 ms late: " + evil}},
-				{Fault: "herd:50%@40s", Kind: "herd", Expect: "nobody is dead", StartS: 43, EndS: 44.6, Observable: true, Examples: []string{},
+				{Fault: "silent:10%@20s,+over=2s", Kind: "silent", Expect: "T after its last byte", StartS: 23, EndS: 32.7,
+					Observable: true, Injected: 1200, Detected: 1199, Undetected: 1, Early: 2, Late: 5,
+					ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240,
+						Max: 260}, Examples: []string{"noticed 60 ms late: " + evil}},
+				{Fault: "herd:50%@40s", Kind: "herd", Expect: "nobody is dead", StartS: 43, EndS: 44.6, Observable: true,
+					Examples:  []string{},
 					Reconnect: &Reconnect{Asked: 6000, Established: 6000, TookMS: 1612.5, TimeUS: exampleDistribution(3, 6000)}},
-				{Fault: "reset:1%@50s", Kind: "reset", Expect: "at once", StartS: 53, EndS: 53.1, Injected: 120, Examples: []string{}, Note: "a client that has reset cannot see what the server noticed"},
+				{Fault: "reset:1%@50s", Kind: "reset", Expect: "at once", StartS: 53, EndS: 53.1, Injected: 120,
+					Examples: []string{}, Note: "a client that has reset cannot see what the server noticed"},
 				{Fault: "garbage:1%@59s", Kind: "garbage", Expect: "at once", Observable: true, Examples: []string{}},
 			},
 			ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240, Max: 260}},
 		FalseKills:  Closes{1, []CloseExample{{AtS: 12, Connection: 5, SilentMS: 900, How: "reset", Text: evil}}},
 		Unexplained: Closes{7, []CloseExample{{Text: "at 13.000 s connection 6, 800 ms after its last whole frame: reset"}}},
-		Generator: Generator{LagUS: exampleDistribution(.5, 130_000), ConnectLagUS: exampleDistribution(.4, 12_000), LagBoundUS: 5000, CPUBound: 95, Why: []string{},
+		Generator: Generator{LagUS: exampleDistribution(.5, 130_000), ConnectLagUS: exampleDistribution(.4, 12_000),
+			LagBoundUS: 5000, CPUBound: 95, Why: []string{},
 			CPU: []ProcessCPU{{0, 31.5, 28}, {1, 30.1, 27.2}}, RSSBytes: 41_000_000, HeapPerConn: 312},
-		Server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{7}, Samples: 63, ConnectionsMax: 12_000, CPUPercent: 21.5, CPUPercentMax: 48, RSSBeforeBytes: 17_000_000, RSSAfterBytes: 27_000_000, RSSPeakBytes: 27_500_000,
-			UserBytesPerConnection: 840, KernelBytesPerSocket: 4050, ClosedByReason: map[string]int64{"idle_timeout": 1199, "peer_reset": 6120, evil: 1}, RefusedByReason: map[string]int64{"overloaded": 3},
+		Server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{7}, Samples: 63, ConnectionsMax: 12_000, CPUPercent: 21.5,
+			CPUPercentMax: 48, RSSBeforeBytes: 17_000_000, RSSAfterBytes: 27_000_000, RSSPeakBytes: 27_500_000,
+			UserBytesPerConnection: 840, KernelBytesPerSocket: 4050, ClosedByReason: map[string]int64{"idle_timeout": 1199,
+				"peer_reset": 6120, evil: 1}, RefusedByReason: map[string]int64{"overloaded": 3},
 			LoopLagP99US: 1000, Notes: []string{"a note"}},
-		SLO: []SLOResult{{"rtt.p99<500us", false, true, .8, .5, "ms"}, {"false_kills<=5", true, true, 1, 5, ""}, {"connect.p99<" + evil, false, false, 0, 3, "ms"}},
+		SLO: []SLOResult{{"rtt.p99<500us", false, true, .8, .5, "ms"}, {"false_kills<=5", true, true, 1, 5, ""},
+			{"connect.p99<" + evil, false, false, 0, 3, "ms"}},
 		Errors: []string{
 			"the metrics could not be read: " + evil,
 		},
 	}
 	for i := range 14 {
-		s.Detection.Buckets = append(s.Detection.Buckets, Bucket{float64(i-1) * 20, float64(i) * 20, []int{2, 610, 300, 180, 70, 30, 2, 0, 0, 0, 0, 1, 3, 1}[i]})
+		s.Detection.Buckets = append(s.Detection.Buckets, Bucket{float64(i-1) * 20, float64(i) * 20,
+			[]int{2, 610, 300, 180, 70, 30, 2, 0, 0, 0, 0, 1, 3, 1}[i]})
 	}
 	var samples []Sample
 	for i := range 63 {
 		t := float64(i + 1)
-		v := Sample{T: t, Phase: "hold", Connections: 12_000, Sent: 2166, Answered: 2166, CPUPercent: 55 + 3*math.Sin(t), LagUS: exampleDistribution(.4+.1*math.Sin(t), 2166),
+		v := Sample{T: t, Phase: "hold", Connections: 12_000, Sent: 2166, Answered: 2166, CPUPercent: 55 + 3*math.Sin(t),
+			LagUS:      exampleDistribution(.4+.1*math.Sin(t), 2166),
 			ResponseUS: exampleDistribution(1.3+math.Sin(t/5)/3, 2166), ServiceUS: exampleDistribution(1+math.Sin(t/5)/4, 2166),
 			Server: &ServerSample{Connections: 12_000, CPUPercent: 20 + 3*math.Cos(t), RSSBytes: 26_000_000 + int64(i)*9_000}}
 		switch {
@@ -114,7 +132,8 @@ func exampleRun() (*Summary, []Sample, []Event) {
 		}
 		samples = append(samples, v)
 	}
-	events := []Event{{0, EventPhase, "", 0, "connect"}, {3, EventPhase, "", 0, "hold"}, {23, EventFault, "silent:10%@20s,+over=2s", 0, "silent: stops beating"}, {30, EventWrong, "", 1, evil}}
+	events := []Event{{0, EventPhase, "", 0, "connect"}, {3, EventPhase, "", 0, "hold"},
+		{23, EventFault, "silent:10%@20s,+over=2s", 0, "silent: stops beating"}, {30, EventWrong, "", 1, evil}}
 	return s, samples, events
 }
 
@@ -175,7 +194,8 @@ func TestHTMLLoadsNothing(t *testing.T) {
 			t.Errorf("the styles have %s", word)
 		}
 	}
-	for _, word := range []string{"fetch(", "XMLHttpRequest", "import(", "WebSocket", "EventSource", "sendBeacon", "new Image", ".src", "eval(", "new Function"} {
+	for _, word := range []string{"fetch(", "XMLHttpRequest", "import(", "WebSocket", "EventSource", "sendBeacon",
+		"new Image", ".src", "eval(", "new Function"} {
 		if strings.Contains(uplotJS+reportJS, word) {
 			t.Errorf("the scripts have %s", word)
 		}
@@ -204,7 +224,8 @@ func withoutScripts(t *testing.T, text string) (markup string, scripts []string)
 	for _, m := range scriptElement.FindAllStringSubmatch(text, -1) {
 		scripts = append(scripts, m[1])
 	}
-	if len(scripts) != 3 || strings.Count(strings.ToLower(text), "<script") != 3 || strings.Count(strings.ToLower(text), "</script") != 3 {
+	if len(scripts) != 3 || strings.Count(strings.ToLower(text), "<script") != 3 ||
+		strings.Count(strings.ToLower(text), "</script") != 3 {
 		t.Fatalf("%d scripts, want 3: the data, uPlot and the report's own", len(scripts))
 	}
 	return scriptElement.ReplaceAllString(text, "<script></script>"), scripts
@@ -256,7 +277,8 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	}
 	empty := render(t, &Summary{Schema: Schema, Verdict: Verdict{Word: Interrupted, ExitCode: 130}}, nil, nil)
 	charts("nothing", empty, 0)
-	has("nothing", empty, "No gates were asked for", "Nothing was measured: no frame was answered", "No faults were asked for", "The server was not looked at",
+	has("nothing", empty, "No gates were asked for", "Nothing was measured: no frame was answered",
+		"No faults were asked for", "The server was not looked at",
 		"There are no events", "No samples: the run was over before its first second", "No connection that kept its beats was closed", "INTERRUPTED", `"charts":[]`)
 
 	s, samples, events := exampleRun()
@@ -298,8 +320,10 @@ func TestSpectrumChart(t *testing.T) {
 	point := func(value, percentile float64) SpectrumPoint {
 		return SpectrumPoint{ValueUS: value, Percentile: percentile}
 	}
-	response := &Latency{Name: "r", US: Distribution{Count: 1000}, Spectrum: []SpectrumPoint{point(10, 0), point(20, 50), point(30, 99), point(40, 99.99), point(50, 100)}}
-	service := &Latency{Name: "s", US: Distribution{Count: 1000}, Spectrum: []SpectrumPoint{point(0, 0), point(8, 90), point(9, 100)}}
+	response := &Latency{Name: "r", US: Distribution{Count: 1000},
+		Spectrum: []SpectrumPoint{point(10, 0), point(20, 50), point(30, 99), point(40, 99.99), point(50, 100)}}
+	service := &Latency{Name: "s", US: Distribution{Count: 1000},
+		Spectrum: []SpectrumPoint{point(0, 0), point(8, 90), point(9, 100)}}
 	c := spectrum(response, service)
 	// 99.99 % of 1,000 values is the same one as 100 %.
 	if want := []float64{1, 2, 10, 100, 1000}; !nearly(c.X, want) {
@@ -338,7 +362,8 @@ func TestThin(t *testing.T) {
 	}
 	var many []Sample
 	for i := range 3*maxPoints - 1 {
-		v := Sample{T: float64(i + 1), Connections: i, Sent: float64(i % 3), CPUPercent: 3, ResponseUS: &Distribution{Count: 1, Min: float64(9 - i%3), P99: float64(i % 3)}}
+		v := Sample{T: float64(i + 1), Connections: i, Sent: float64(i % 3), CPUPercent: 3,
+			ResponseUS: &Distribution{Count: 1, Min: float64(9 - i%3), P99: float64(i % 3)}}
 		if i%3 == 0 {
 			v.Server = &ServerSample{Connections: i, CPUPercent: 7}
 			v.ServiceUS = &Distribution{P50: 4}
@@ -349,7 +374,8 @@ func TestThin(t *testing.T) {
 	if len(got) != maxPoints || !strings.Contains(note, "stands for 3 seconds") {
 		t.Errorf("%d samples, %q", len(got), note)
 	}
-	want := Sample{T: 3, Connections: 2, Sent: 1, CPUPercent: 3, ResponseUS: &Distribution{Count: 3, Min: 7, P99: 2}, ServiceUS: &Distribution{P50: 4}, Server: &ServerSample{Connections: 0, CPUPercent: 7}}
+	want := Sample{T: 3, Connections: 2, Sent: 1, CPUPercent: 3, ResponseUS: &Distribution{Count: 3, Min: 7, P99: 2},
+		ServiceUS: &Distribution{P50: 4}, Server: &ServerSample{Connections: 0, CPUPercent: 7}}
 	if !reflect.DeepEqual(got[0], want) {
 		t.Errorf("got %+v, want %+v", got[0], want)
 	}

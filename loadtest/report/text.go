@@ -98,7 +98,8 @@ func (s *Summary) writeLatency(b *strings.Builder) {
 }
 
 func distText(d *Distribution, unit func(float64) string) string {
-	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", unit(d.P50), unit(d.P90), unit(d.P99), unit(d.P999), unit(d.Max))
+	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", unit(d.P50), unit(d.P90), unit(d.P99), unit(d.P999),
+		unit(d.Max))
 }
 
 func (s *Summary) writeDetection(b *strings.Builder) {
@@ -113,7 +114,8 @@ func (s *Summary) writeDetection(b *strings.Builder) {
 			d.Faults[i].write(b)
 		}
 	}
-	writeLine(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count), wording.Plural(s.Unexplained.Count, "unexplained close"))
+	writeLine(b, "false kills", "%s, and %s", wording.Grouped(s.FalseKills.Count),
+		wording.Plural(s.Unexplained.Count, "unexplained close"))
 	for _, e := range slices.Concat(s.FalseKills.Examples, s.Unexplained.Examples) {
 		writeLine(b, "", "%s", e.Text)
 	}
@@ -128,10 +130,12 @@ func (f *FaultResult) write(b *strings.Builder) {
 		text += fmt.Sprintf(": %s injected, %s noticed", wording.Grouped(f.Injected), wording.Grouped(f.Detected))
 	}
 	if f.ErrorMS != nil {
-		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", wording.Milliseconds(f.ErrorMS.P50), wording.Milliseconds(f.ErrorMS.P99), wording.Milliseconds(f.ErrorMS.Max))
+		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", wording.Milliseconds(f.ErrorMS.P50),
+			wording.Milliseconds(f.ErrorMS.P99), wording.Milliseconds(f.ErrorMS.Max))
 	}
 	if r := f.Reconnect; r != nil {
-		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established), wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
+		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established),
+			wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
 	}
 	writeLine(b, "", "%s%s", text, textIf(f.Note != "", "; "+f.Note))
 	for _, e := range f.Examples {
@@ -172,17 +176,20 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 	g := &s.Generator
 	var parts []string
 	if g.LagUS != nil {
-		parts = append(parts, fmt.Sprintf("frames late by p99 %s, max %s", wording.Microseconds(g.LagUS.P99), wording.Microseconds(g.LagUS.Max)))
+		parts = append(parts, fmt.Sprintf("frames late by p99 %s, max %s", wording.Microseconds(g.LagUS.P99),
+			wording.Microseconds(g.LagUS.Max)))
 	}
 	if g.ConnectLagUS != nil {
-		parts = append(parts, fmt.Sprintf("connects late by p99 %s, max %s", wording.Microseconds(g.ConnectLagUS.P99), wording.Microseconds(g.ConnectLagUS.Max)))
+		parts = append(parts, fmt.Sprintf("connects late by p99 %s, max %s", wording.Microseconds(g.ConnectLagUS.P99),
+			wording.Microseconds(g.ConnectLagUS.Max)))
 	}
 	total, busiest := 0.0, 0.0
 	for _, p := range g.CPU {
 		total += p.CPUPercent
 		busiest = max(busiest, p.LoopPercent)
 	}
-	parts = append(parts, fmt.Sprintf("%s of a core in %s, busiest loop %s", wording.Percent(total), wording.Plural(len(g.CPU), "process"), wording.Percent(busiest)))
+	parts = append(parts, fmt.Sprintf("%s of a core in %s, busiest loop %s", wording.Percent(total),
+		wording.Plural(len(g.CPU), "process"), wording.Percent(busiest)))
 	word := "within its bounds"
 	if g.Limited {
 		word = "LIMITED"
@@ -194,7 +201,8 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 		if n := len(s.Phases); n > 0 {
 			length = s.Phases[n-1].EndS
 		}
-		writeLine(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel, wording.Plural(env.CPUs, "core"),
+		writeLine(b, "", "%s, %s %s, kernel %s, %s, ran for %s", env.Go, env.OS, env.Arch, env.Kernel,
+			wording.Plural(env.CPUs, "core"),
 			wording.Duration(time.Duration(length*1e9).Round(100*time.Millisecond)))
 	}
 }
