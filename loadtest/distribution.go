@@ -42,7 +42,7 @@ func latency(h engine.Histogram, name string) *report.Latency {
 	return l
 }
 
-// errorsMS is the distribution in ms of detection errors in µs. It sorts them.
+// errorsMS is the distribution in ms of detection errors in µs, which it sorts.
 func errorsMS(us []int32) *report.Distribution {
 	if len(us) == 0 {
 		return nil
@@ -62,11 +62,11 @@ func errorsMS(us []int32) *report.Distribution {
 	}
 }
 
-// maxBuckets is about how many bars a chart of detection errors has.
+// maxBuckets is about the largest number of buckets.
 const maxBuckets = 50
 
-// buckets counts sorted detection errors in µs into equal buckets that cover
-// them and 0 to the bound, of 1, 2 or 5 times a power of ten ms.
+// buckets counts sorted detection errors in µs in equal buckets, which cover all of
+// them and 0 to the bound. A bucket is 1, 2 or 5 times a power of ten ms wide.
 func buckets(us []int32, boundMS float64) []report.Bucket {
 	if len(us) == 0 {
 		return nil

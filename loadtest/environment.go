@@ -9,7 +9,7 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// environment is where the run takes place.
+// environment describes the machine and the target of the run.
 func (r *run) environment() report.Environment {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	memory, _ := meminfo("MemTotal")

@@ -24,12 +24,12 @@ func faultNames() []string {
 
 const faultForm = "write KIND:SHARE@WHEN, such as silent:10%@30s or reset:500@1m"
 
-// parseFault reads a --fault. The error says what to write instead.
+// parseFault reads a Fault. The error says what to write instead.
 func parseFault(text string) (Fault, error) {
 	f := Fault{Text: text}
 	main, options, _ := strings.Cut(text, ",")
 	kind, rest, ok := strings.Cut(main, ":")
-	if !ok { // perhaps herd@30s
+	if !ok { // such as herd@30s
 		kind, _, _ = strings.Cut(kind, "@")
 	}
 	if _, known := engine.FaultKindByName(kind); !known {

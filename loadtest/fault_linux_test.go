@@ -54,7 +54,7 @@ func TestFaultsAreNoticed(t *testing.T) {
 		}
 	}
 	// The 60 that have no fault are there at the last look. The first one may come
-	// after those that were noticed at once.
+	// after those that were detected at once.
 	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 ||
 		s.ConnectionsMax < 60 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
 		t.Errorf("%+v", s)
@@ -110,17 +110,17 @@ func TestFaultsThatAreNoticedWrongly(t *testing.T) {
 		}
 	})
 	r := against(plain(t, echo), "300ms")
-	r.want(t, report.Failed, "4 dead peers not noticed")
+	r.want(t, report.Failed, "4 dead peers not detected")
 	if d := r.Detection; d.Undetected != 4 || len(d.Faults[0].Examples) != 4 || d.ErrorMS != nil {
 		t.Errorf("%+v", d)
 	}
 	r = against(closing, "2300ms")
-	r.want(t, report.Failed, "4 dead peers noticed too early")
+	r.want(t, report.Failed, "4 dead peers detected too early")
 	if d := r.Detection; d.Early != 4 || d.ErrorMS.P50 > -100 || d.ErrorMS.P50 < -810 {
 		t.Errorf("%+v %+v", d, d.ErrorMS)
 	}
 	r = against(closing, "300ms")
-	r.want(t, report.Failed, "4 dead peers noticed later than the bound of 100 ms")
+	r.want(t, report.Failed, "4 dead peers detected later than the bound of 100 ms")
 	if d := r.Detection; d.Late != 4 || d.ErrorMS.P50 < 1180 {
 		t.Errorf("%+v %+v", d, d.ErrorMS)
 	}
@@ -228,7 +228,7 @@ func TestWhatFaultsDo(t *testing.T) {
 						_, s.err = c.Write(beat) // says of a reset what no read says then
 					}
 				}
-				// Does it still read? Frames that nobody asked for fill the buffers if not.
+				// Does it still read? If not, these frames fill the buffers.
 				flood := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 1000)), 100)
 				for range 100 {
 					_ = c.SetWriteDeadline(time.Now().Add(time.Second))

@@ -20,13 +20,13 @@ type Gate struct {
 	Value   float64
 	Timeout bool // T is added to Value
 	Bound   bool // the bound is added to Value
-	Percent bool // Value is percent of the connections asked for
+	Percent bool // Value is percent of the connections of the plan
 }
 
-// gateOps in the order they are looked for: the longer ones first.
+// gateOps has each operator before those that it begins with.
 var gateOps = []string{"<=", ">=", "==", "!=", "<", ">"}
 
-// The parts of the times that can be gated, and the counts.
+// The times and the parts of them that a gate can name, and the counts.
 var (
 	gateTimes = []string{"rtt", "response", "service", "connect", "lag", "detect"}
 	gateParts = []string{"min", "mean", "p50", "p90", "p99", "p999", "max"}
@@ -34,7 +34,7 @@ var (
 		"unanswered", "errors", "failed", "refused", "told", "not_back", "established", "at_end", "lapses"}
 )
 
-// metricNames is every metric that a gate can be about.
+// metricNames has every metric of a gate.
 func metricNames() []string {
 	names := slices.Clone(counts)
 	for _, t := range gateTimes {
@@ -45,13 +45,13 @@ func metricNames() []string {
 	return names
 }
 
-// metricHelp says the same in short.
+// metricHelp describes metricNames.
 func metricHelp() string {
 	return strings.Join(counts, ", ") + ", and " + strings.Join(gateParts, ", ") + " of " + strings.Join(gateTimes, ", ") +
 		" (such as rtt.p99; rtt is the response)"
 }
 
-// parseGate reads a --slo. The error says what to write instead.
+// parseGate reads a Gate. The error says what to write instead.
 func parseGate(text string) (Gate, error) {
 	g := Gate{Text: text}
 	at := strings.IndexAny(text, "<>=!")
@@ -82,7 +82,7 @@ func parseGate(text string) (Gate, error) {
 	if percent, ok := strings.CutSuffix(limit, "%"); ok {
 		g.Percent, limit = true, percent
 	}
-	v, err := parsePerSecond(limit) // a number that may end in k or m
+	v, err := parsePerSecond(limit) // with k or m
 	if err != nil {
 		return g, fmt.Errorf("the limit %q is not a number", limit)
 	}
@@ -93,7 +93,7 @@ func parseGate(text string) (Gate, error) {
 	return g, nil
 }
 
-// isTime says whether the metric is a time. Its unit is then ms.
+// isTime reports whether the metric is a time, in ms.
 func (g *Gate) isTime() bool { return strings.Contains(g.Metric, ".") }
 
 // parseTime reads a sum of durations, timeout and bound.
@@ -141,7 +141,7 @@ func (g *Gate) parseTime(limit string) error {
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
-// evaluate judges the gate by the summary of a run.
+// evaluate checks the gate against the summary of a run.
 func (g *Gate) evaluate(s *report.Summary) report.SLOResult {
 	r := report.SLOResult{Gate: g.Text, Limit: g.Value}
 	if g.isTime() {
@@ -218,7 +218,7 @@ func (g *Gate) measure(s *report.Summary) (float64, bool) {
 	return gatedPart(d, part)*unit + shift, true
 }
 
-// gatedPart is the part of d that is named in a gate.
+// gatedPart is the part of d with that name.
 func gatedPart(d *report.Distribution, name string) float64 {
 	switch name {
 	case "min":

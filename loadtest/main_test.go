@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); role {
 	case "":
 		flag.Parse()
-		_ = flag.Set("test.parallel", "8")               // the runs are mostly asleep
+		_ = flag.Set("test.parallel", "16")               // the runs are mostly asleep
 		goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // the server's modules have some before main
 	case "serve":
 		serveForTests()
@@ -51,8 +51,8 @@ func command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// serveForTests is heartwheel serve with a beat of 400 ms and T = 1.5 s. It
-// ends by itself if it is told to.
+// serveForTests is heartwheel serve with a beat of 400 ms and T = 1.5 s. With
+// --die it ends by itself.
 func serveForTests() {
 	cfg := server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 400 * time.Millisecond,
 		Timeout: 1500 * time.Millisecond,

@@ -14,20 +14,19 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// An opsSample is what /metrics said once. Counters run from the start of the
-// server.
+// serverMetrics is one scrape of /metrics. Counters run from the start of the server.
 type serverMetrics struct {
-	connections float64 // −1: not there
+	connections float64 // −1: missing
 	cpuSeconds  float64
 	rss         float64
 	closed      map[string]float64  // by reason
 	refused     map[string]float64  // by reason
-	lag         map[float64]float64 // buckets of the loop lag over all loops: by upper edge in s, cumulative
+	lag         map[float64]float64 // cumulative counts of the loop lag of all loops, by upper edge in s
 	lagSum      float64             // s
 	lagCount    float64
 }
 
-// fetchOps reads the metrics at url.
+// fetchMetrics scrapes the metrics at url.
 func fetchMetrics(client *http.Client, url string) (*serverMetrics, error) {
 	resp, err := client.Get(url + "/metrics")
 	if err != nil {
@@ -44,8 +43,7 @@ func newMetricsClient() *http.Client {
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
-// parseOps reads the lines of the Prometheus text form that a run is about, and
-// passes over the others.
+// parseMetrics reads the lines of the Prometheus text format that a run needs.
 func parseMetrics(r io.Reader) (*serverMetrics, error) {
 	s := &serverMetrics{connections: -1, closed: map[string]float64{}, refused: map[string]float64{},
 		lag: map[float64]float64{}}
@@ -80,9 +78,8 @@ func parseMetrics(r io.Reader) (*serverMetrics, error) {
 	return s, lines.Err()
 }
 
-// parseMetric splits `name{label="value",…} 1.5`, with or without labels.
-// Values of labels with a comma or a quote in them are not read rightly; none
-// that a run is about has one.
+// parseMetric splits `name{label="value",…} 1.5`, with or without labels. It does not
+// handle commas and quotes in values: the metrics of a run have none.
 func parseMetric(line string) (name string, labels map[string]string, value float64, ok bool) {
 	if line == "" || line[0] == '#' {
 		return "", nil, 0, false
@@ -100,7 +97,7 @@ func parseMetric(line string) (name string, labels map[string]string, value floa
 			labels[strings.TrimSpace(key)] = strings.Trim(quoted, `"`)
 		}
 	}
-	fields := strings.Fields(rest) // the value, and perhaps a time
+	fields := strings.Fields(rest) // the value, and maybe a timestamp
 	if len(fields) == 0 {
 		return "", nil, 0, false
 	}
@@ -108,8 +105,8 @@ func parseMetric(line string) (name string, labels map[string]string, value floa
 	return name, labels, value, err == nil
 }
 
-// grown is what was added between two samples of counters with a label. Zeros
-// are left out.
+// increases is what was added between two scrapes of a counter, by label, without
+// zeros.
 func increases(before, after map[string]float64) map[string]int64 {
 	m := map[string]int64{}
 	for label, v := range after {
@@ -123,8 +120,8 @@ func increases(before, after map[string]float64) map[string]int64 {
 	return m
 }
 
-// lagBetween is the mean and the p99 of the loop lag between two samples, in
-// µs: of the p99 the upper edge of its bucket. 0: nothing new.
+// lagBetween is the mean and the p99 of the loop lag between two scrapes in µs. The
+// p99 is the upper edge of its bucket. 0: nothing new.
 func lagBetween(before, after *serverMetrics) (mean, p99 float64) {
 	n := after.lagCount - before.lagCount
 	if n <= 0 {

@@ -8,8 +8,8 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// prepareOut makes the directory and tries to write in it, so that a run of
-// hours does not end without its result.
+// prepareOut makes the directory and tries to write to it, so that a long run does
+// not end without its files.
 func prepareOut(dir string) error {
 	if dir == "" {
 		return nil

@@ -24,8 +24,8 @@ type ownServer struct {
 	err   error // valid after ended
 }
 
-// serveFlags is the flags that a server of its own is started with after
-// --listen, --ops and --log-format.
+// serveFlags are the flags of the run's own server after --listen, --ops and
+// --log-format.
 func (p *Plan) serveFlags() []string {
 	if p.Serve != "" {
 		return strings.Fields(p.Serve)
@@ -36,16 +36,16 @@ func (p *Plan) serveFlags() []string {
 	return []string{"--profile", "fast"}
 }
 
-// startTime is how long a server may take until it listens.
+// startTime bounds the time until the server listens.
 const startTime = 15 * time.Second
 
-// startServer starts a server. command makes the command line of this program
-// with the arguments.
+// startServer starts a server. command makes the command line of this program from
+// arguments.
 func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownServer, error) {
 	args := append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json"},
 		flags...)
 	s := &ownServer{cmd: command(args...), log: &engine.LogTail{}, ended: make(chan struct{})}
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what the terminal sends is for the run
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // signals from the terminal are for the run
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -66,8 +66,8 @@ func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownSe
 	}
 }
 
-// read follows the server's log until it ends. It closes listening once the
-// addresses are known: ops, which may be off, is logged first.
+// read follows the server's log until it ends. It closes listening once the addresses
+// are known: ops, which may be off, is logged first.
 func (s *ownServer) read(log io.Reader, listening chan<- struct{}) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
@@ -91,7 +91,7 @@ func (s *ownServer) read(log io.Reader, listening chan<- struct{}) {
 	close(s.ended)
 }
 
-// stop ends the server, and waits for it.
+// stop ends the server and waits for it.
 func (s *ownServer) stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {

@@ -14,8 +14,7 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// A Plan is a whole run. Build makes one from what a user wrote; Validate
-// reports everything that is wrong with it at once.
+// A Plan is a whole run. Build makes one from settings.
 type Plan struct {
 	engine.Load
 
@@ -25,11 +24,11 @@ type Plan struct {
 
 	Ops    string // URL of the server's metrics; empty: none
 	SLO    []Gate
-	MaxLag time.Duration // bound of the p99 of the generator's schedule lag
-	Out    string        // directory for the result; empty: none
+	MaxLag time.Duration // bound of the p99 of the generator's lag
+	Out    string        // directory for the files; empty: none
 }
 
-// A Setting is one setting of a plan, as the report shows it.
+// A Setting is one setting of a plan, as reports show it.
 type Setting = report.Setting
 
 // The words of Mode, Phase and Frame.
@@ -45,8 +44,8 @@ const (
 	framePing  = engine.FramePing
 )
 
-// Limits of what one process of the generator is asked to do: far above what
-// was ever measured, so what is beyond them is a mistake.
+// Limits of one process of the generator. They are far above anything measured: a
+// plan beyond them is a mistake.
 const (
 	maxConnectsPerProcess = 200_000
 	maxFramesPerProcess   = 1_000_000
@@ -56,13 +55,13 @@ const (
 	maxConnectPhase       = time.Hour
 )
 
-// A PlanError is everything that is wrong with a plan, one line each.
+// A PlanError lists everything that is wrong with a plan, a line each.
 type PlanError struct{ Lines []string }
 
 func (e *PlanError) Error() string { return strings.Join(e.Lines, "\n") }
 
-// Validate reports everything that is wrong with p at once: a *PlanError, or
-// nil. It does not look at the machine or at the target.
+// Validate reports everything that is wrong with p at once, as a *PlanError. It looks
+// at neither the machine nor the target.
 func (p *Plan) Validate() error {
 	var lines []string
 	wrong := func(key, format string, args ...any) {
@@ -98,7 +97,7 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 		}
 	}
 	if p.Target != "" && p.Serve != "" {
-		wrong("serve", "%q: is for a server that the run starts itself; leave it out, or leave out the target", p.Serve)
+		wrong("serve", "%q: is for a server that the run starts itself; leave out either serve or target", p.Serve)
 	}
 	if p.Ops != "" {
 		u, err := url.Parse(p.Ops)
@@ -119,7 +118,7 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	sized = positive("processes", p.Processes, maxProcesses) && sized
 	sized = positive("loops", p.Loops, maxLoops) && sized
 	if sized && p.Connections < p.Processes*p.Loops {
-		wrong("connections", "%d: is less than one for each of %d event loops; write more connections, or fewer processes",
+		wrong("connections", "%d: is less than one for each of %d event loops; write more connections or fewer processes",
 			p.Connections, p.Processes*p.Loops)
 	}
 	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
@@ -138,8 +137,10 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 		case p.Interval < time.Millisecond || p.Interval > 24*time.Hour:
 			wrong("interval", "%s: must lie between 1ms and 24h", p.Interval)
 		case sized && float64(p.Connections)/p.Interval.Seconds() > float64(maxFramesPerProcess*p.Processes):
-			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; write a longer interval or more processes",
-				p.Interval, wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))), wording.Grouped(maxFramesPerProcess))
+			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; "+
+				"write a longer interval or more processes", p.Interval,
+				wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))),
+				wording.Grouped(maxFramesPerProcess))
 		}
 	}
 	if p.Mode == modeEcho {
@@ -156,7 +157,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 
 func (p *Plan) validateRate(wrong wrongFunc) {
 	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
-		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; write a lower rate or more processes",
+		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; "+
+			"write a lower rate or more processes",
 			p.ConnectRate, wording.Plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
 	}
 	if p.Mode == modeChurn {
@@ -164,8 +166,8 @@ func (p *Plan) validateRate(wrong wrongFunc) {
 	}
 	if over := p.ConnectTime(); over > maxConnectPhase {
 		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, wording.Plural(p.Connections,
-				"connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
+			p.ConnectRate, wording.Plural(p.Connections, "connection"), over.Round(time.Second),
+			wording.Duration(maxConnectPhase))
 	}
 }
 
@@ -188,7 +190,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text,
 				wording.Duration(p.Duration))
 		case f.Count > p.Connections:
-			wrong("fault", "%q: is more than the %s that there are", f.Text, wording.Plural(p.Connections, "connection"))
+			wrong("fault", "%q: is more than all %s", f.Text, wording.Plural(p.Connections, "connection"))
 		}
 	}
 	if p.HelloBeat < 0 {
@@ -196,26 +198,28 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 	}
 }
 
-// ValidateTimeout reports what is wrong with p for a server with the idle
-// timeout t, as Validate does; 0 is unknown.
+// ValidateTimeout is Validate for a server with the idle timeout t; 0: unknown.
 func (p *Plan) ValidateTimeout(t time.Duration) error {
 	var lines []string
 	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && p.Interval*10 > t*9 {
-		lines = append(lines, fmt.Sprintf("interval %s: is too long: the server declares a peer dead after T = %s of silence; write %s or less",
+		lines = append(lines, fmt.Sprintf("interval %s: is too long: "+
+			"the server declares a peer dead after T = %s of silence; write %s or less",
 			p.Interval, wording.Duration(t), wording.Duration((t*2/3).Truncate(time.Millisecond))))
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		if f.At >= p.Duration {
-			continue // Validate has said so
+			continue // Validate reports it
 		}
 		if f.NeedsTimeout() && t == 0 {
-			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged, because the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
+			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged: "+
+				"the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
 			continue
 		}
 		if need := f.At + f.Latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
-			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, which lasts %s; write --duration %s or longer",
-				f.Text, wording.Duration(need), wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
+			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, "+
+				"which lasts %s; write --duration %s or longer", f.Text, wording.Duration(need), wording.Duration(p.Duration),
+				wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
 	}
 	if len(lines) > 0 {

@@ -108,7 +108,7 @@ func TestWrongPlans(t *testing.T) {
 			[]string{"inflight 0: must", "payload 15: must lie between 16"}},
 		{"churn with faults", []string{"mode", "churn", "fault", "silent:10%@1s"}, []string{"in mode churn"}},
 		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"},
-			[]string{"is after the end of the hold phase", "is more than the 1,000 connections"}},
+			[]string{"is after the end of the hold phase", "is more than all 1,000 connections"}},
 		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"},
 			[]string{"is less than one for each of 4 event loops"}},
 	} {

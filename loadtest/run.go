@@ -17,29 +17,28 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// Options is what a run needs beside the plan. All of it is required, but for
-// Signals.
+// Options is what a run needs beside the plan. Only Signals is optional.
 type Options struct {
 	Plan     *Plan
 	Settings []report.Setting
-	Version  string // of heartwheel, for the report
+	Version  string // of heartwheel
 
-	// Command makes the command line of heartwheel with the arguments: for a
-	// server of its own and for more processes of the generator.
+	// Command makes a command line of heartwheel: for the run's own server and for
+	// worker processes of the generator.
 	Command func(args ...string) *exec.Cmd
 
-	Stdout   io.Writer // the report
-	Progress io.Writer // the live view, or one line a second
-	Terminal bool      // Progress is a terminal: the view is redrawn in place
+	Stdout   io.Writer // for the report
+	Progress io.Writer // for the live view, or one line a second
+	Terminal bool      // Progress is a terminal: redraw the view in place
 	Color    bool
 	Width    int // of the terminal, in characters
 
-	// Signals asks the run to end early; a second one ends it without a report.
-	// nil: never.
+	// Signals asks the run to end early; a second one ends it without figures. nil:
+	// never.
 	Signals <-chan os.Signal
 }
 
-// A run is a run under way. Its fields belong to the goroutine of Run.
+// A run is a run in progress. Its fields belong to the goroutine of Run.
 type run struct {
 	Options
 	plan      *Plan
@@ -51,31 +50,31 @@ type run struct {
 	view      *view
 
 	started     time.Time
-	start       int64 // when the first connect is due, on the machine's monotonic clock
-	hold        int64 // when hold begins; 0: not yet known
+	start       int64 // when the first connect is due, on epoll.Monotonic
+	hold        int64 // when hold begins; 0: not known yet
 	interrupted bool
-	stopped     bool // the loops were told to stop
-	connected   int  // loops whose connections were all tried
-	ended       int  // loops that have had their last report
+	stopped     bool // the loops were sent Stop
+	connected   int  // loops that tried all their connections
+	ended       int  // loops that sent their last message
 	results     []*engine.Result
 	latest      []engine.Tallies // by loop
 	procCPU     []int64          // by process
-	lastTallies engine.Tallies   // of the last sample
-	lastCPU     int64            // and the processor time
-	ticks       int              // the last second of which there are ticks
+	lastTallies engine.Tallies   // at the last sample
+	lastCPU     int64            // at the last sample
+	ticks       int              // the last second with ticks
 	second      secondStats
 	samples     []report.Sample
 	events      []report.Event
 	errors      []string
 }
 
-// A second is what the ticks since the last sample add up to.
+// secondStats adds up the ticks since the last sample.
 type secondStats struct{ response, service, lag engine.Histogram }
 
-// Run does what the plan says, shows it, and reports. An error is of the time
-// before the first connection: a *PlanError for a plan that cannot be carried
-// out, any other for a target that cannot be tested. Afterwards everything is
-// in the Summary, with its verdict. Run waits for all that it has started.
+// Run carries out the plan, shows it, and writes the report. An error means that no
+// connection was made: a *PlanError for a plan that cannot be carried out, any other
+// for a target that cannot be tested. All else is in the Summary. Run waits for
+// everything that it has started.
 func Run(o Options) (*report.Summary, error) {
 	r := &run{Options: o, plan: o.Plan}
 	if err := prepareOut(r.plan.Out); err != nil {
@@ -125,7 +124,7 @@ func Run(o Options) (*report.Summary, error) {
 	return out.Summary, nil
 }
 
-// prepareTarget starts a server if no target is given, and connects once.
+// prepareTarget starts a server if the plan names no target, and probes the target.
 func (r *run) prepareTarget() error {
 	target := r.plan.Target
 	if target == "" {
@@ -150,8 +149,8 @@ func (r *run) prepareTarget() error {
 	return err
 }
 
-// prepareSources lists the source addresses, and refuses a plan for which they
-// have too few ports.
+// prepareSources lists the source addresses. It is an error if they have too few
+// ports.
 func (r *run) prepareSources() ([]netip.Addr, error) {
 	prefixes := r.plan.Sources
 	if len(prefixes) == 0 {
@@ -166,13 +165,14 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 	addrs := sourceAddrs(prefixes, r.plan.Connections)
 	if n, ports := max(1, len(addrs)), portRange(); r.plan.Connections > n*ports {
 		return nil, &PlanError{[]string{fmt.Sprintf(
-			"connections %s: are more than the %s × %d ports of the source addresses allow; write --source with at least %d addresses of this machine",
+			"connections %s: are more than the %s × %d ports of the source addresses allow; "+
+				"write --source with at least %d addresses of this machine",
 			formatCount(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
 	}
 	return addrs, nil
 }
 
-// hire starts the event loops.
+// startGenerator starts the event loops.
 func (r *run) startGenerator(sources []netip.Addr) (*engine.Generator, error) {
 	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources,
 		Timeout: r.probed.timeout}
@@ -180,7 +180,7 @@ func (r *run) startGenerator(sources []netip.Addr) (*engine.Generator, error) {
 	return engine.Start(j, func() *exec.Cmd { return r.Command(engine.WorkerCommand) })
 }
 
-// conduct runs the phases until every loop has had its last report.
+// runPhases runs the phases until every loop has sent its last message.
 func (r *run) runPhases() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -200,13 +200,13 @@ func (r *run) runPhases() {
 	}
 	r.generator.Send(o)
 	r.handleMessages(ctx, &wg)
-	// The reports are in: what has ended has nobody left to wait for.
+	// After the last messages nothing is left to wait for long.
 	r.generator.Wait()
 }
 
-// follow takes the reports and gives the orders.
+// handleMessages reads the messages of the loops and sends their orders.
 func (r *run) handleMessages(ctx context.Context, wg *sync.WaitGroup) {
-	const collect = engine.TickSpread + 100*time.Millisecond // for the ticks of all loops to come in
+	const collect = engine.TickSpread + 100*time.Millisecond // until the ticks of all loops are in
 	sample := time.NewTimer(time.Until(r.started) + r.plan.Lead() + time.Second + collect)
 	defer sample.Stop()
 	var ownEnded <-chan struct{}
@@ -236,7 +236,7 @@ func (r *run) handleMessages(ctx context.Context, wg *sync.WaitGroup) {
 			r.stop()
 		case <-r.Signals:
 			if r.interrupted {
-				r.errors = append(r.errors, "a second signal: ended without waiting for the figures")
+				r.errors = append(r.errors, "second signal: ended without waiting for the figures")
 				r.generator.Kill()
 				return
 			}
@@ -254,7 +254,7 @@ func (r *run) stop() {
 	}
 }
 
-// endConnect begins the hold phase, unless nothing is connected.
+// endConnect begins the hold phase, unless no connection was established.
 func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 	t := r.total()
 	if r.plan.Mode != modeChurn && t.Established == 0 {
@@ -267,8 +267,8 @@ func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 	r.generator.Send(engine.Order{Hold: r.hold})
 }
 
-// beginHold sets when the hold phase begins, and what happens in it that is
-// not the loops' to do.
+// beginHold sets when the hold phase begins, and starts what the loops do not do in
+// it.
 func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	r.hold = at
 	r.event(at, report.EventPhase, "hold")
@@ -286,8 +286,8 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 			r.sampler.markHold(true)
 		}
 	})
-	// The end is looked at a moment before it comes, and does not come before
-	// that is done: all is still open then.
+	// The server is measured a moment before the phase ends, and the phase does not end
+	// before that is done: all connections are still open then.
 	early := min(r.plan.Duration/4, 200*time.Millisecond)
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
@@ -297,7 +297,7 @@ func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	})
 }
 
-// take handles one report.
+// handleMessage handles one message.
 func (r *run) handleMessage(rep engine.Message) {
 	switch {
 	case rep.Tick != nil:
@@ -348,7 +348,7 @@ func (r *run) event(at int64, kind, text string) {
 	r.events = append(r.events, report.Event{T: t, Kind: kind, Text: text})
 }
 
-// sample makes the sample of second n, and shows it.
+// sample makes the sample of second n and shows it.
 func (r *run) sample(n int) {
 	t := r.total()
 	var cpu int64
@@ -385,7 +385,7 @@ func (r *run) phase(at int64) string {
 	return "close"
 }
 
-// outcome puts everything together.
+// result puts everything together.
 func (r *run) result() *report.Run {
 	return summarize(&measurements{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,

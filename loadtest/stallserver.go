@@ -11,21 +11,22 @@ import (
 	"heartwheel/loadtest/engine"
 )
 
-// stallable says whether these processes can be stopped.
+// checkStoppable returns why these processes cannot be stopped.
 func checkStoppable(pids []int) error {
 	switch {
 	case len(pids) == 0:
 		return &PlanError{[]string{"fault " + engine.StallServer +
-			": no process of this machine and this user listens at the target; run the load test where the server runs, as its user"}}
+			": no process of this user on this machine listens at the target; " +
+			"run the load test on the server's machine, as its user"}}
 	case slices.Contains(pids, os.Getpid()):
 		return &PlanError{[]string{"fault " + engine.StallServer +
-			": what listens at the target is this process itself; test a server of another process"}}
+			": the target is this process itself; test a server in another process"}}
 	}
 	return nil
 }
 
-// stall stops the processes at the time at, of the monotonic clock, for so
-// long. Whatever happens they go on when it returns.
+// stopProcesses stops the processes at at, on epoll.Monotonic, for length. They run
+// again when it returns.
 func stopProcesses(ctx context.Context, pids []int, at int64, length time.Duration) {
 	if !sleepUntil(ctx, at) {
 		return
@@ -39,8 +40,8 @@ func stopProcesses(ctx context.Context, pids []int, at int64, length time.Durati
 	}
 }
 
-// sleepUntil sleeps until a time of the monotonic clock. It returns false if
-// ctx was done first.
+// sleepUntil sleeps until at, on epoll.Monotonic. It returns false if ctx was done
+// first.
 func sleepUntil(ctx context.Context, at int64) bool {
 	timer := time.NewTimer(time.Duration(at - epoll.Monotonic()))
 	defer timer.Stop()

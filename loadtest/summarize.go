@@ -14,8 +14,7 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// material is all that a run has gathered. Times are of one monotonic clock,
-// in ns.
+// measurements are all that a run has gathered. Times are in ns of epoll.Monotonic.
 type measurements struct {
 	plan        *Plan
 	settings    []report.Setting
@@ -23,19 +22,18 @@ type measurements struct {
 	probed      probeResult
 	start, hold int64 // hold is 0 if it never began
 	interrupted bool
-	results     []*engine.Result // of each loop that had one, in any order
+	results     []*engine.Result // in any order
 	server      *report.Server
 	samples     []report.Sample
 	events      []report.Event
 	errors      []string
 }
 
-// cpuBound is the processor time of an event loop, in percent of a core, from
-// which on it has no time to be on time.
+// cpuBound is the processor time of an event loop, in percent of a core, at which the
+// generator counts as limited.
 const cpuBound = 95
 
-// summarize turns the material into what is shown and written. Pure: the same
-// material gives the same run.
+// summarize is pure: the same measurements give the same run.
 func summarize(m *measurements) *report.Run {
 	total := engine.MergeResults(m.results, len(m.plan.Faults))
 	s := &report.Summary{
@@ -52,7 +50,7 @@ func summarize(m *measurements) *report.Run {
 	}
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
-		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
+		if n := len(s.Phases); n > 0 { // faults that an interrupted run did not reach
 			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool {
 				return e.Kind == report.EventFault &&
 					e.T > s.Phases[n-1].EndS
@@ -80,7 +78,7 @@ func firstFew(found []engine.CloseExample) []report.CloseExample {
 	return list[:min(len(list), engine.MaxExamples)]
 }
 
-// at is a time as seconds after the start.
+// at is t in seconds after the start.
 func (m *measurements) at(t int64) float64 { return engine.Since(m.start, t) }
 
 func (m *measurements) phases(t *engine.Result) []report.Phase {
@@ -110,7 +108,7 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 		RateAsked: m.plan.ConnectRate.String(), TimeUS: distribution(t.Connect),
 	}
 	if m.plan.Mode == modeChurn {
-		// Those on their way at the end have neither failed nor not.
+		// Those under way at the end have neither failed nor succeeded.
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
 	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
@@ -149,7 +147,8 @@ func (m *measurements) generator(t *engine.Result) report.Generator {
 		g.RSSBytes += p.RSS
 		heap += p.Heap
 		if p.LoopCPU >= cpuBound {
-			g.Why = append(g.Why, fmt.Sprintf("an event loop of process %d used %s of a core, and from %s on it has no time to be on time; use more --loops or --processes, or ask for less",
+			g.Why = append(g.Why, fmt.Sprintf("an event loop of process %d used %s of a core, and the bound is %s; "+
+				"use more --loops or --processes, or a lower load",
 				n, wording.Percent(p.LoopCPU), wording.Percent(cpuBound)))
 		}
 	}
@@ -158,7 +157,8 @@ func (m *measurements) generator(t *engine.Result) report.Generator {
 	}
 	lag := func(d *report.Distribution, what string) {
 		if d != nil && d.P99 > g.LagBoundUS {
-			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; use more --processes, ask for less, or free the machine of other work",
+			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; "+
+				"use more --processes, a lower load, or a machine with less other work",
 				what, wording.Microseconds(d.P99), wording.Microseconds(g.LagBoundUS)))
 		}
 	}
@@ -172,7 +172,7 @@ func (m *measurements) generator(t *engine.Result) report.Generator {
 	return g
 }
 
-// byProcess is the worst of the loops of each process.
+// byProcess has the worst loop of each process.
 func (m *measurements) byProcess() []engine.Result {
 	list := make([]engine.Result, m.plan.Processes)
 	for _, r := range m.results {
@@ -208,7 +208,7 @@ func (m *measurements) detection(t *engine.Result) *report.Detection {
 
 func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
 	kind, _ := engine.FaultKindByName(f.Kind)
-	slices.Sort(got.Examples) // whichever loop reported first
+	slices.Sort(got.Examples) // in any order of the loops
 	fr := report.FaultResult{
 		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
@@ -227,9 +227,9 @@ func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.Faul
 	}
 	switch {
 	case kind.Unobservable:
-		fr.Note = "a client that has reset cannot see what the server noticed"
+		fr.Note = "a client that has reset the connection cannot see when the server detects it"
 		if s := m.server; s != nil && s.ClosedByReason != nil {
-			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold",
+			fr.Note += fmt.Sprintf("; the server counted %s closed as peer_reset by the end of hold",
 				wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
 	case f.Kind == engine.StallServer && m.hold != 0:
@@ -241,7 +241,7 @@ func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.Faul
 	return fr
 }
 
-// detectionHist is the errors as a histogram: early ones count as 0.
+// detectionHist is the histogram of the errors; early ones count as 0.
 func detectionHist(faults []engine.FaultTally) engine.Histogram {
 	h := engine.NewHistogram(engine.RunDigits)
 	for i := range faults {
@@ -252,7 +252,7 @@ func detectionHist(faults []engine.FaultTally) engine.Histogram {
 	return h
 }
 
-// faultOver is the events of the ends of faults.
+// faultOver is an event at the end of each fault.
 func faultOver(d *report.Detection) []report.Event {
 	var list []report.Event
 	for i := range d.Faults {

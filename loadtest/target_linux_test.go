@@ -54,7 +54,7 @@ func TestWrongAnswers(t *testing.T) {
 		example string
 	}{
 		{"another frame", func(b []byte) []byte { return append(b, data...) }, nil, "data with 1 bytes"},
-		{"one too many", func(b []byte) []byte { return append(b, b...) }, nil, "an empty frame came, which answers nothing"},
+		{"one too many", func(b []byte) []byte { return append(b, b...) }, nil, "unexpected empty frame"},
 		{"not a frame", func([]byte) []byte { return []byte("HTTP/1.1 400\r\n") }, nil,
 			"bytes that are not a frame: 48 54 54 50"},
 		{"another pong", func(b []byte) []byte { b[4] = byte(codec.OpPong); return flip(b) }, []string{"frame", "ping"},
@@ -69,10 +69,10 @@ func TestWrongAnswers(t *testing.T) {
 		{"ERROR", func([]byte) []byte { return codec.AppendError(nil, 4002, "not for you") }, []string{"frame", "ping"},
 			`ERROR 4002 "not for you"`},
 		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"},
-			"hello came where WELCOME should answer HELLO"},
+			"hello in place of WELCOME"},
 		{"wrong CLOSE", func([]byte) []byte { return codec.AppendFrame(nil, codec.OpClose, []byte{1}) }, nil, "close"},
 		{"op of nobody", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil,
-			"res came, which nobody asked for"},
+			"unexpected res"},
 	} {
 		target := answering(t, func(n int, b []byte) []byte {
 			if n < 2 { // the probe
@@ -217,7 +217,7 @@ func TestCloses(t *testing.T) {
 	}{
 		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0},
 		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed,
-			`end of stream, told 3501 "bad op"`, 2, 0, 0},
+			`end of stream, code 3501 "bad op"`, 2, 0, 0},
 		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "", 0, 2, 0},
 		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed,
 			"2 connections closed with 3021", 0, 2, 0},
@@ -238,7 +238,7 @@ func TestCloses(t *testing.T) {
 				}
 			}
 			_, _ = conn.Write(c.last)
-			_ = conn.CloseWrite() // beats may be on their way: with one unread a close would be a reset
+			_ = conn.CloseWrite() // with an unread beat, a close would be a reset
 			_, _ = io.Copy(io.Discard, conn)
 		})
 		pairs := []string{"target", target, "connections", "4", "interval", "100ms", "duration", "800ms"}

@@ -8,12 +8,11 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// builtin are the gates that hold without being asked for: what breaks one is
-// a fault of the target, or a plan that did not work. A gate of --slo on the
-// same metric takes its place.
+// builtinGates hold without --slo: what breaks one is a defect of the target, or a plan
+// that did not work. A gate of --slo on the same metric replaces the built-in one.
 var builtinGates = []struct {
 	metric string
-	broken func(s *report.Summary, bound string) string // a sentence, or nothing if it holds
+	broken func(s *report.Summary, bound string) string // a sentence; empty: the gate holds
 }{
 	{"established", func(s *report.Summary, _ string) string {
 		c := &s.Connections
@@ -46,7 +45,7 @@ var builtinGates = []struct {
 	}},
 	{"told", func(s *report.Summary, _ string) string {
 		for _, t := range s.Connections.Told {
-			if t.Code != 3001 { // a server that drains is allowed to
+			if t.Code != 3001 { // a server may drain
 				return fmt.Sprintf("%s closed with %d (%s)", wording.Plural(t.Count, "connection"), t.Code, t.Meaning)
 			}
 		}
@@ -55,14 +54,14 @@ var builtinGates = []struct {
 	{"not_back", func(s *report.Summary, _ string) string {
 		g := Gate{Metric: "not_back"}
 		if n, _ := g.count(s); n > 0 {
-			return wording.Plural(n, "connection") + " did not come back after a fault"
+			return wording.Plural(n, "connection") + " did not reconnect after a fault"
 		}
 		return ""
 	}},
-	{"undetected", detection("not noticed", func(d *report.Detection) int { return d.Undetected })},
-	{"early", detection("noticed too early", func(d *report.Detection) int { return d.Early })},
+	{"undetected", detection("not detected", func(d *report.Detection) int { return d.Undetected })},
+	{"early", detection("detected too early", func(d *report.Detection) int { return d.Early })},
 	{"late", func(s *report.Summary, bound string) string {
-		text := detection("noticed later than the bound of "+bound, func(d *report.Detection) int { return d.Late })(s, bound)
+		text := detection("detected later than the bound of "+bound, func(d *report.Detection) int { return d.Late })(s, bound)
 		if text != "" && s.Detection.ErrorMS != nil {
 			text += "; the latest by " + wording.Milliseconds(s.Detection.ErrorMS.Max)
 		}
@@ -70,7 +69,7 @@ var builtinGates = []struct {
 	}},
 }
 
-// unansweredLimitMS is how old a frame may be at the end and still be on its way.
+// unansweredLimitMS is how old a frame without an answer may be at the end.
 const unansweredLimitMS = 1000
 
 func closes(c *report.Closes, noun string) string {
@@ -93,9 +92,9 @@ func detection(what string, count func(*report.Detection) int) func(*report.Summ
 	}
 }
 
-// decide gives the verdict on s, whose SLO is filled in. Pure. The first that
-// applies of: interrupted, an error of the run itself, generator-limited, a
-// broken gate, a broken rule of builtin.
+// decide gives the verdict on s, whose SLO is filled in. It is pure. The first that
+// applies of: interrupted, an error of the run itself, generator-limited, a broken gate
+// of --slo, a broken built-in gate.
 func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	switch {
 	case interrupted:

@@ -58,23 +58,23 @@ func TestDecide(t *testing.T) {
 			s.Frames.Unanswered, s.Frames.OldestUnansweredMS = 3,
 				1001
 		}, word: report.Failed, code: 1, reason: "3 frames had no answer"},
-		{name: "told of a drain", change: func(s *report.Summary) {
+		{name: "closed for a drain", change: func(s *report.Summary) {
 			s.Connections.Told = []report.Told{{Code: 3001, Meaning: "draining", Count: 5}}
 		}, word: report.Pass},
-		{name: "told something else", change: func(s *report.Summary) {
+		{name: "closed with another code", change: func(s *report.Summary) {
 			s.Connections.Told = []report.Told{{Code: 3001, Meaning: "draining", Count: 5},
 				{Code: 3021, Meaning: "beat too often", Count: 5}}
 		}, word: report.Failed, code: 1,
 			reason: "5 connections closed with 3021 (beat too often)"},
 		{name: "not back", change: func(s *report.Summary) {
 			s.Detection.Faults = []report.FaultResult{{Reconnect: &report.Reconnect{Asked: 9, Established: 7}}}
-		}, word: report.Failed, code: 1, reason: "2 connections did not come back"},
+		}, word: report.Failed, code: 1, reason: "2 connections did not reconnect"},
 		{name: "undetected", change: func(s *report.Summary) { s.Detection.Undetected = 1 }, word: report.Failed, code: 1,
-			reason: "1 dead peer not noticed"},
+			reason: "1 dead peer not detected"},
 		{name: "early", change: func(s *report.Summary) { s.Detection.Early = 2 }, word: report.Failed, code: 1,
-			reason: "2 dead peers noticed too early"},
+			reason: "2 dead peers detected too early"},
 		{name: "late", change: func(s *report.Summary) { s.Detection.Late = 1 }, word: report.Failed, code: 1,
-			reason: "1 dead peer noticed later than the bound of 200 ms; the latest by 250 ms"},
+			reason: "1 dead peer detected later than the bound of 200 ms; the latest by 250 ms"},
 		{name: "gate of nothing", change: func(*report.Summary) {}, gates: []string{"rtt.p99<5ms"}, word: report.Breached,
 			code: 3, reason: "gate rtt.p99<5ms: nothing was measured"},
 		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"rtt.p99<5ms"},

@@ -10,8 +10,8 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// A view shows a run while it lasts: a few lines that are redrawn in place on
-// a terminal, else one line a second.
+// A view shows a run in progress: a few lines that are redrawn in place on a terminal,
+// else one line a second.
 type view struct {
 	w        io.Writer
 	terminal bool
@@ -51,14 +51,14 @@ func (v *view) show(s *report.Sample) {
 	}
 	lines := v.lines(s)
 	for _, l := range lines {
-		// \x1b[K clears what the line before was longer by.
+		// \x1b[K clears the rest of a longer line.
 		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(truncate(l, v.width)))
 	}
 	v.drawn = len(lines)
 	io.WriteString(v.w, b.String())
 }
 
-// end leaves what was shown and begins a new paragraph.
+// end leaves the view on the screen and begins a new paragraph.
 func (v *view) end() {
 	if v.terminal && v.drawn > 0 {
 		fmt.Fprintln(v.w)
@@ -70,7 +70,7 @@ func (v *view) lines(s *report.Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
 		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
-		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections),
+		row("connections", "%s open, %s connecting, %s failed, %s a second", wording.Grouped(s.Connections),
 			wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
 		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)),
 			wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
@@ -78,7 +78,7 @@ func (v *view) lines(s *report.Sample) []string {
 		row("", "%-24s %s", report.ServiceName, percentilesText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
-		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected),
+		lines = append(lines, row("dead peers", "%s injected, %s detected", wording.Grouped(s.Injected),
 			wording.Grouped(s.Detected)))
 	}
 	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills),
@@ -113,12 +113,12 @@ func serverText(s *report.ServerSample) string {
 	return text
 }
 
-// line is the same in one line, for a log. Pure.
+// logLine is the view in one line. Pure.
 func (v *view) logLine(s *report.Sample) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%.0fs %s: %d connections", s.T, s.Phase, s.Connections)
 	if s.Connecting > 0 {
-		fmt.Fprintf(b, ", %d on their way", s.Connecting)
+		fmt.Fprintf(b, ", %d connecting", s.Connecting)
 	}
 	if s.Failed > 0 {
 		fmt.Fprintf(b, ", %d failed", s.Failed)
@@ -132,7 +132,7 @@ func (v *view) logLine(s *report.Sample) string {
 		fmt.Fprintf(b, ", %d wrong", s.Wrong)
 	}
 	if s.Injected > 0 {
-		fmt.Fprintf(b, ", %d dead, %d noticed", s.Injected, s.Detected)
+		fmt.Fprintf(b, ", %d dead, %d detected", s.Injected, s.Detected)
 	}
 	fmt.Fprintf(b, ", %s", wording.Plural(s.FalseKills, "false kill"))
 	if s.Unexplained > 0 {
@@ -147,7 +147,7 @@ func (v *view) logLine(s *report.Sample) string {
 	return b.String()
 }
 
-// sparkline draws the values from 0 to their largest.
+// sparkline draws values from 0 to their maximum.
 func sparkline(values []float64) string {
 	const bars = "▁▂▃▄▅▆▇█"
 	most := 0.0
@@ -165,8 +165,8 @@ func sparkline(values []float64) string {
 	return b.String()
 }
 
-// clip cuts a line to the width of the terminal, for a line that wraps could
-// not be redrawn in place.
+// truncate cuts a line to the width of the terminal: a wrapped line cannot be redrawn
+// in place.
 func truncate(line string, width int) string {
 	r := []rune(line)
 	if width > 1 && len(r) >= width {
@@ -175,8 +175,7 @@ func truncate(line string, width int) string {
 	return line
 }
 
-// style makes the name of a line stand out, and alarms red, if colours are
-// wanted.
+// style highlights the name of a line, and shows false kills in red.
 func (v *view) style(line string) string {
 	if !v.color {
 		return line

@@ -136,10 +136,10 @@ func histogram(d *Detection) *chart {
 	if d == nil {
 		return nil
 	}
-	c := &chart{ID: "detection", Kind: "histogram", Title: "How late dead peers were noticed",
-		Series: []series{{Label: "noticed", Unit: "count", Color: "green"}}}
+	c := &chart{ID: "detection", Kind: "histogram", Title: "Error of detections",
+		Series: []series{{Label: "detections", Unit: "count", Color: "green"}}}
 	if len(d.Buckets) == 0 {
-		c.Empty = "No dead peer was noticed, so there are no errors to show."
+		c.Empty = "No dead peer was detected."
 		return c
 	}
 	// x are the lower edges and the last upper one, which has no bar.
@@ -160,8 +160,8 @@ func histogram(d *Detection) *chart {
 // overTime are the charts over time.
 func overTime(s *Summary, samples []Sample) []*chart {
 	list := []*chart{
-		connectionsChart(samples), framesChart(samples), latencyChart(s, samples), serverChart(s,
-			samples), generatorChart(s, samples),
+		connectionsChart(samples), framesChart(samples), latencyChart(s, samples),
+		serverChart(s, samples), generatorChart(s, samples),
 	}
 	for _, c := range list {
 		c.Kind, c.Marks = "time", append([]mark{}, c.Marks...)
@@ -224,7 +224,7 @@ func connectionsChart(samples []Sample) *chart {
 	c := &chart{ID: "connections", Title: "Connections", Series: []series{
 		{Label: "open", Unit: "count", Color: "blue",
 			Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connections) }))},
-		{Label: "on their way", Unit: "count", Color: "orange",
+		{Label: "connecting", Unit: "count", Color: "orange",
 			Y: column(samples, always(func(s *Sample) float64 { return float64(s.Connecting) }))},
 	}}
 	seen := column(samples, func(s *Sample) *float64 {
@@ -234,7 +234,7 @@ func connectionsChart(samples []Sample) *chart {
 		return number64(float64(s.Server.Connections))
 	})
 	if anyValue(seen) {
-		c.Series = append(c.Series, series{Label: "open, as the server counts", Unit: "count", Color: "green", Dash: true,
+		c.Series = append(c.Series, series{Label: "open, by the server's metrics", Unit: "count", Color: "green", Dash: true,
 			Y: seen})
 	}
 	return c
@@ -262,7 +262,7 @@ func latencyChart(s *Summary, samples []Sample) *chart {
 	}}
 	switch {
 	case s.Generator.Limited:
-		c.Empty = "Not shown: the generator was limited, so it would say nothing about the server."
+		c.Empty = "Not shown: the generator was limited, so the figures say nothing about the server."
 	case !anyValue(c.Series[0].Y) && !anyValue(c.Series[2].Y):
 		c.Empty = "No frame was answered."
 	}
@@ -275,9 +275,9 @@ func serverChart(s *Summary, samples []Sample) *chart {
 		{Label: "resident memory", Unit: "bytes", Color: "purple", Right: true, Y: column(samples, resident)},
 	}}
 	if !anyValue(c.Series[0].Y) {
-		c.Empty = notLookedAt
+		c.Empty = notMeasured
 		if s.Server != nil {
-			c.Empty = "The server was looked at, but never with success."
+			c.Empty = "No measurement of the server succeeded."
 		}
 	}
 	return c
@@ -316,7 +316,8 @@ func thin(samples []Sample) ([]Sample, string) {
 	for part := range slices.Chunk(samples, each) {
 		list = append(list, combine(part))
 	}
-	return list, fmt.Sprintf("Each point stands for %d seconds: rates and processor time are means, latencies and lags those of the worst second, counts those of the last.", each)
+	return list, fmt.Sprintf("Each point stands for %d seconds: rates and processor time are means, "+
+		"latencies and lags those of the worst second, counts those of the last.", each)
 }
 
 // combine makes one sample of several in a row.
@@ -333,8 +334,9 @@ func combine(part []Sample) Sample {
 		c.Sent += s.Sent / n
 		c.Answered += s.Answered / n
 		c.CPUPercent += s.CPUPercent / n
-		c.ResponseUS, c.ServiceUS, c.LagUS = worse(c.ResponseUS, s.ResponseUS), worse(c.ServiceUS,
-			s.ServiceUS), worse(c.LagUS, s.LagUS)
+		c.ResponseUS = worse(c.ResponseUS, s.ResponseUS)
+		c.ServiceUS = worse(c.ServiceUS, s.ServiceUS)
+		c.LagUS = worse(c.LagUS, s.LagUS)
 		if s.Server != nil {
 			cpu := server.CPUPercent
 			server = *s.Server
@@ -342,7 +344,9 @@ func combine(part []Sample) Sample {
 			seen++
 		}
 	}
-	c.Connects, c.Sent, c.Answered, c.CPUPercent = wording.Thousandths(c.Connects), wording.Thousandths(c.Sent), wording.Thousandths(c.Answered), wording.Thousandths(c.CPUPercent)
+	for _, v := range []*float64{&c.Connects, &c.Sent, &c.Answered, &c.CPUPercent} {
+		*v = wording.Thousandths(*v)
+	}
 	c.Server = nil
 	if seen > 0 {
 		server.CPUPercent = wording.Thousandths(server.CPUPercent / float64(seen))

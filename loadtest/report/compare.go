@@ -117,7 +117,7 @@ func planDifferences(a, b *Summary) []Difference {
 func environmentDifferences(a, b *Environment) []Difference {
 	target := func(e *Environment) string {
 		if e.OwnServer {
-			return "a server of its own"
+			return "started by the load test"
 		}
 		return e.Target
 	}

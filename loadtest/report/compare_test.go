@@ -160,8 +160,8 @@ func TestReadRunErrors(t *testing.T) {
 	for _, c := range []struct{ name, summary, samples, want string }{
 		{"nothing", "", "", "no such file or directory; give the directory that heartwheel loadtest --out wrote"},
 		{"not JSON", "PASS", "", "is not the summary of a load test: invalid character"},
-		{"something else", `{"version": 3}`, "", `is of the form "", and this heartwheel reads "` + Schema + `"`},
-		{"a later form", `{"schema": "heartwheel-loadtest/2"}`, "", `is of the form "heartwheel-loadtest/2"`},
+		{"something else", `{"version": 3}`, "", `has the schema "", and this heartwheel reads "` + Schema + `"`},
+		{"a later form", `{"schema": "heartwheel-loadtest/2"}`, "", `has the schema "heartwheel-loadtest/2"`},
 		{"wrong inside", `{"schema": "` + Schema + `", "phases": 5}`, "", "is not the summary of a load test: json"},
 		{"cut off", `{"schema": "` + Schema + `", "phases": [`, "", "unexpected end"},
 		{"samples cut off", `{"schema": "` + Schema + `"}`, "{}\n\n{\"t_s\": 5", "line 3 of"},

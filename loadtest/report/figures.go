@@ -18,16 +18,16 @@ var figures = slices.Concat(
 	[]figureOf{
 		{"frames answered a second", "per_s", func(s *Summary) *float64 { return nonZero(s.Frames.PerSecond) }},
 		countFigure("wrong answers", func(s *Summary) int { return int(s.Frames.Wrong) }),
-		countFigure("frames without an answer", func(s *Summary) int { return int(s.Frames.Unanswered) }),
+		countFigure("unanswered frames", func(s *Summary) int { return int(s.Frames.Unanswered) }),
 	},
 	percentileFigures(ResponseName, "us", func(s *Summary) *Distribution { return s.Response.distribution() }),
 	percentileFigures(ServiceName, "us", func(s *Summary) *Distribution { return s.Service.distribution() }),
 	[]figureOf{
 		detectionFigure("dead peers injected", func(d *Detection) int { return d.Injected }),
-		detectionFigure("dead peers noticed", func(d *Detection) int { return d.Detected }),
-		detectionFigure("dead peers not noticed", func(d *Detection) int { return d.Undetected }),
-		detectionFigure("dead peers noticed early", func(d *Detection) int { return d.Early }),
-		detectionFigure("dead peers noticed late", func(d *Detection) int { return d.Late }),
+		detectionFigure("dead peers detected", func(d *Detection) int { return d.Detected }),
+		detectionFigure("dead peers not detected", func(d *Detection) int { return d.Undetected }),
+		detectionFigure("dead peers detected early", func(d *Detection) int { return d.Early }),
+		detectionFigure("dead peers detected late", func(d *Detection) int { return d.Late }),
 	},
 	percentileFigures("detection error", "ms", func(s *Summary) *Distribution {
 		if s.Detection == nil {

@@ -183,11 +183,11 @@ func (p *page) verdict() {
 
 func (p *page) environment() {
 	env := &p.Environment
-	p.ServedBy = "given to the load test"
+	p.ServedBy = "not started by the load test"
 	if env.OwnServer {
-		p.ServedBy = "a server that the load test started itself"
+		p.ServedBy = "started by the load test"
 	}
-	p.MemoryOfMachine = "not known"
+	p.MemoryOfMachine = "unknown"
 	if env.MemoryBytes > 0 {
 		p.MemoryOfMachine = wording.Bytes(float64(env.MemoryBytes))
 	}
@@ -219,7 +219,7 @@ func (p *page) tiles() {
 				visible += d.Faults[i].Injected
 			}
 		}
-		t := tile{"dead peers noticed", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
+		t := tile{"dead peers detected", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
 		if d.ErrorMS != nil {
 			t.Note += fmt.Sprintf("; the latest by %s, bound %s", wording.Milliseconds(d.ErrorMS.Max),
 				wording.Milliseconds(d.BoundMS))
@@ -235,7 +235,7 @@ func (p *page) tiles() {
 		kills.Tone = "bad"
 	}
 	g := &p.Generator
-	self := tile{"generator", "on time", "nothing was measured of its lag", "good"}
+	self := tile{"generator", "on time", "its lag was not measured", "good"}
 	if g.Limited {
 		self.Value, self.Tone = "limited", "doubt"
 	}
@@ -244,7 +244,7 @@ func (p *page) tiles() {
 			wording.Microseconds(g.LagBoundUS))
 	}
 	p.Tiles = append(p.Tiles, kills)
-	if g.Limited { // then nothing of it is the server's doing for certain
+	if g.Limited { // then nothing is certainly the server's doing
 		for i := range p.Tiles {
 			p.Tiles[i].Tone = ""
 		}
@@ -255,7 +255,7 @@ func (p *page) tiles() {
 func (p *page) latency() {
 	switch {
 	case p.Generator.Limited:
-		p.NoLatency = "Not shown: the generator was limited, so the figures would say nothing about the server."
+		p.NoLatency = "Not shown: the generator was limited, so the figures say nothing about the server."
 	case p.Response == nil || p.Service == nil:
 		p.NoLatency = "Nothing was measured: no frame was answered in the hold phase."
 	default:
@@ -276,13 +276,13 @@ func (p *page) server() {
 		p.Closed = countBars(v.ClosedByReason)
 		p.Refusals = countBars(v.RefusedByReason)
 	} else {
-		p.NoServer = notLookedAt
+		p.NoServer = notMeasured
 	}
 	add("generator: user memory, a connection", p.Generator.HeapPerConn)
 	p.Memory = bars(memory, func(v float64) string { return wording.Grouped(int64(v+0.5)) + " B" })
 }
 
-const notLookedAt = "The server was not looked at: give its metrics with --ops URL, or run the load test on its machine."
+const notMeasured = "The server was not measured: give its metrics with --ops URL, or run the load test on its machine."
 
 type figure struct {
 	label string

@@ -85,12 +85,12 @@ func exampleRun() (*Summary, []Sample, []Event) {
 				{Fault: "silent:10%@20s,+over=2s", Kind: "silent", Expect: "T after its last byte", StartS: 23, EndS: 32.7,
 					Observable: true, Injected: 1200, Detected: 1199, Undetected: 1, Early: 2, Late: 5,
 					ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240,
-						Max: 260}, Examples: []string{"noticed 60 ms late: " + evil}},
-				{Fault: "herd:50%@40s", Kind: "herd", Expect: "nobody is dead", StartS: 43, EndS: 44.6, Observable: true,
+						Max: 260}, Examples: []string{"detected 60 ms late: " + evil}},
+				{Fault: "herd:50%@40s", Kind: "herd", Expect: "never: no peer is dead", StartS: 43, EndS: 44.6, Observable: true,
 					Examples:  []string{},
 					Reconnect: &Reconnect{Asked: 6000, Established: 6000, TookMS: 1612.5, TimeUS: exampleDistribution(3, 6000)}},
 				{Fault: "reset:1%@50s", Kind: "reset", Expect: "at once", StartS: 53, EndS: 53.1, Injected: 120,
-					Examples: []string{}, Note: "a client that has reset cannot see what the server noticed"},
+					Examples: []string{}, Note: "a client that has reset the connection cannot see when the server detects it"},
 				{Fault: "garbage:1%@59s", Kind: "garbage", Expect: "at once", Observable: true, Examples: []string{}},
 			},
 			ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240, Max: 260}},
@@ -200,7 +200,7 @@ func TestHTMLLoadsNothing(t *testing.T) {
 			t.Errorf("the scripts have %s", word)
 		}
 	}
-	// The browser is told to load nothing, and to run no script but these two.
+	// The policy allows no loads, and no script but these two.
 	for i, script := range scripts[1:] {
 		sum := sha256.Sum256([]byte(script))
 		hash := strings.ReplaceAll(base64.StdEncoding.EncodeToString(sum[:]), "+", "&#43;")
@@ -277,9 +277,9 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	}
 	empty := render(t, &Summary{Schema: Schema, Verdict: Verdict{Word: Interrupted, ExitCode: 130}}, nil, nil)
 	charts("nothing", empty, 0)
-	has("nothing", empty, "No gates were asked for", "Nothing was measured: no frame was answered",
-		"No faults were asked for", "The server was not looked at",
-		"There are no events", "No samples: the run was over before its first second", "No connection that kept its beats was closed", "INTERRUPTED", `"charts":[]`)
+	has("nothing", empty, "No gates", "Nothing was measured: no frame was answered",
+		"No faults", "The server was not measured",
+		"No events, or", "No samples: the run was over before its first second", "No connection that kept its beats was closed", "INTERRUPTED", `"charts":[]`)
 
 	s, samples, events := exampleRun()
 	charts("all", render(t, s, samples, events), 7)
@@ -300,9 +300,9 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	s.Detection.Buckets, s.Detection.ErrorMS = nil, nil
 	text = render(t, s, samples, events)
 	charts("no server", text, 3)
-	has("no server", text, "No dead peer was noticed", "Nothing was due, so nothing was late", "No frame was answered.")
+	has("no server", text, "No dead peer was detected", "Nothing was due, so nothing was late", "No frame was answered.")
 	s.Server = &Server{Samples: 0}
-	has("a server not seen", render(t, s, samples, events), "never with success", "Its metrics were not read")
+	has("a server not seen", render(t, s, samples, events), "No measurement of the server succeeded", "Its metrics were not read")
 
 	// Numbers that JSON does not have do not end the report.
 	s, samples, events = exampleRun()

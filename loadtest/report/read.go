@@ -48,7 +48,7 @@ func ReadSummary(path string) (*Summary, error) {
 		return nil, fmt.Errorf("%s is not the summary of a load test: %w", file, err)
 	}
 	if head.Schema != Schema {
-		return nil, fmt.Errorf("%s is of the form %q, and this heartwheel reads %q; use the heartwheel that wrote it", file,
+		return nil, fmt.Errorf("%s has the schema %q, and this heartwheel reads %q; use the heartwheel that wrote it", file,
 			head.Schema, Schema)
 	}
 	if err := json.Unmarshal(text, s); err != nil {
@@ -102,7 +102,7 @@ func readLines[T any](file string) ([]T, error) {
 		}
 		var v T
 		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-			return nil, fmt.Errorf("line %d of %s is not of the form that a load test writes: %w", n, file, err)
+			return nil, fmt.Errorf("line %d of %s is not what a load test writes: %w", n, file, err)
 		}
 		list = append(list, v)
 	}

@@ -61,7 +61,7 @@ func textIf(yes bool, text string) string {
 func (s *Summary) writeConnections(b *strings.Builder) {
 	target := s.Environment.Target
 	if s.Environment.OwnServer {
-		target += ", a server of its own"
+		target += ", started by the load test"
 	}
 	writeLine(b, "target", "%s", target)
 	c := &s.Connections
@@ -74,21 +74,21 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 		writeLine(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, textIf(f.Example != "", ": "+f.Example))
 	}
 	for _, t := range c.Told {
-		writeLine(b, "", "told %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
+		writeLine(b, "", "closed with %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
 	}
 	f := &s.Frames
-	writeLine(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s without an answer at the end%s",
+	writeLine(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s unanswered at the end%s",
 		wording.Grouped(f.Sent), wording.Grouped(f.Answered), wording.Grouped(int64(f.PerSecond+0.5)), wording.Grouped(f.Wrong), wording.Grouped(f.Unanswered),
-		textIf(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" of the server's beats answered"))
+		textIf(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" beats of the server answered"))
 	if f.Wrong > 0 {
-		writeLine(b, "", "the first wrong one: %s", f.WrongExample)
+		writeLine(b, "", "the first wrong answer: %s", f.WrongExample)
 	}
 }
 
 func (s *Summary) writeLatency(b *strings.Builder) {
 	switch {
 	case s.Generator.Limited:
-		writeLine(b, "latency", "not shown: the generator was limited, so it would say nothing about the server")
+		writeLine(b, "latency", "not shown: the generator was limited, so the figures say nothing about the server")
 	case s.Response == nil || s.Service == nil:
 		writeLine(b, "latency", "nothing was measured")
 	default:
@@ -104,11 +104,11 @@ func distText(d *Distribution, unit func(float64) string) string {
 
 func (s *Summary) writeDetection(b *strings.Builder) {
 	if d := s.Detection; d != nil {
-		known := "T is not known"
+		known := "T unknown"
 		if d.TimeoutMS > 0 {
 			known = fmt.Sprintf("T %s (from %s)", wording.Milliseconds(d.TimeoutMS), d.TimeoutFrom)
 		}
-		writeLine(b, "dead peers", "%s, bound %s: %s injected, %s noticed, %s not, %s early, %s late",
+		writeLine(b, "dead peers", "%s, bound %s: %s injected, %s detected, %s not detected, %s early, %s late",
 			known, wording.Milliseconds(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
 		for i := range d.Faults {
 			d.Faults[i].write(b)
@@ -127,14 +127,14 @@ func (f *FaultResult) write(b *strings.Builder) {
 	case !f.Observable:
 		text += fmt.Sprintf(": %s injected", wording.Grouped(f.Injected))
 	case f.Injected > 0:
-		text += fmt.Sprintf(": %s injected, %s noticed", wording.Grouped(f.Injected), wording.Grouped(f.Detected))
+		text += fmt.Sprintf(": %s injected, %s detected", wording.Grouped(f.Injected), wording.Grouped(f.Detected))
 	}
 	if f.ErrorMS != nil {
 		text += fmt.Sprintf(", error p50 %s  p99 %s  max %s", wording.Milliseconds(f.ErrorMS.P50),
 			wording.Milliseconds(f.ErrorMS.P99), wording.Milliseconds(f.ErrorMS.Max))
 	}
 	if r := f.Reconnect; r != nil {
-		text += fmt.Sprintf(": %s of %s back after %s, %s refused, %s failed", wording.Grouped(r.Established),
+		text += fmt.Sprintf(": %s of %s reconnected in %s, %s refused, %s failed", wording.Grouped(r.Established),
 			wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
 	}
 	writeLine(b, "", "%s%s", text, textIf(f.Note != "", "; "+f.Note))
