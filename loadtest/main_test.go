@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); role {
 	case "":
 		flag.Parse()
-		_ = flag.Set("test.parallel", "16")               // the runs are mostly asleep
+		_ = flag.Set("test.parallel", "16")              // the runs are mostly asleep
 		goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // the server's modules have some before main
 	case "serve":
 		serveForTests()
