@@ -84,7 +84,8 @@ func FuzzFault(f *testing.F) {
 // When a fault is over, for the same server and a bound of 200 ms.
 func TestLatestDetection(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"silent:1@1s": 7700 * time.Millisecond, "silent:1@1s,+over=1s": 8700 * time.Millisecond, "partial:1@1s": 7700 * time.Millisecond,
+		"silent:1@1s": 7700 * time.Millisecond, "silent:1@1s,+over=1s": 8700 * time.Millisecond,
+		"partial:1@1s": 7700 * time.Millisecond,
 		"garbage:1@1s": 200 * time.Millisecond, "stall-server:3s@1s": 3 * time.Second, "herd:1@1s": 0,
 	} {
 		f, err := parseFault(text)

@@ -11,7 +11,8 @@ func sloSummary() *report.Summary {
 	return &report.Summary{
 		Connections: report.Connections{Asked: 1000, Established: 990, Failed: 7, Refused: 3, AtEnd: 900,
 			TimeUS: &report.Distribution{Count: 1, P99: 1500},
-			Told:   []report.Told{{Code: 3001, Meaning: "draining", Count: 4}, {Code: 3021, Meaning: "beat too often", Count: 2}}},
+			Told: []report.Told{{Code: 3001, Meaning: "draining", Count: 4},
+				{Code: 3021, Meaning: "beat too often", Count: 2}}},
 		Frames: report.Frames{Wrong: 2, Unanswered: 5},
 		Response: &report.Latency{US: report.Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999,
 			P999: 6000, Max: 7000}},
@@ -89,7 +90,8 @@ func TestGates(t *testing.T) {
 
 func TestGatesOfNothing(t *testing.T) {
 	for text, known := range map[string]bool{
-		"rtt.p99<5ms": false, "service.p99<5ms": false, "detect.max<=timeout+200ms": false, "connect.p50<1s": false, "lag.max<1s": false,
+		"rtt.p99<5ms": false, "service.p99<5ms": false, "detect.max<=timeout+200ms": false, "connect.p50<1s": false,
+		"lag.max<1s":     false,
 		"false_kills==0": true, "undetected==0": true, "rtt.p50<timeout": false,
 	} {
 		g, err := parseGate(text)

@@ -50,7 +50,8 @@ func TestIndependentClient(t *testing.T) {
 		slices.Sort(ours[i])
 		slices.Sort(theirs[i])
 		ratio := ratios[turns/2]
-		t.Logf("%s: %.1f µs, the other client %.1f µs (medians of %d turns); ratio, turn by turn: median %.2f, quartiles %.2f and %.2f",
+		t.Logf("%s: %.1f µs, the other client %.1f µs (medians of %d turns); "+
+			"ratio, turn by turn: median %.2f, quartiles %.2f and %.2f",
 			name, ours[i][turns/2], theirs[i][turns/2], turns, ratio, ratios[turns/4], ratios[turns*3/4])
 		if math.Abs(ratio-1) > 0.10 {
 			t.Errorf("%s differs by %.0f %%", name, 100*(ratio-1))

@@ -74,7 +74,8 @@ func TestParseProc(t *testing.T) {
 	if got := parseSlabinfo(proc); got != 7*192+2*32 {
 		t.Errorf("%d bytes", got)
 	}
-	slab := "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\nTCP 10 20 2368 13 8 : tunables\nfilp 5 8 192 16 1\n"
+	slab := "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\nTCP 10 20 2368 13 8 : tunables\n" +
+		"filp 5 8 192 16 1\n"
 	if got := parseSlabinfo(slab); got != 10*2368+5*192 {
 		t.Errorf("%d bytes", got)
 	}

@@ -358,7 +358,8 @@ func (r *run) sample(n int) {
 	s := report.Sample{
 		T: float64(n), Phase: r.phase(r.start +
 			int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
-		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service), LagUS: distribution(r.second.lag),
+		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service),
+		LagUS:    distribution(r.second.lag),
 		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 	}

@@ -127,8 +127,9 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 
 func (m *measurements) frames(t *engine.Result) report.Frames {
 	f := report.Frames{
-		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
-		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
+		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered,
+		OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
+		Wrong:              t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}
 	if took := float64(t.HoldEnd-m.hold) / 1e9; m.hold != 0 && took > 0 {
 		f.PerSecond = math.Round(float64(t.AnsweredInHold)/took*10) / 10
@@ -138,7 +139,8 @@ func (m *measurements) frames(t *engine.Result) report.Frames {
 
 func (m *measurements) generator(t *engine.Result) report.Generator {
 	g := report.Generator{
-		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
+		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{},
+		Lapses: t.Tallies.Lapses, Why: []string{},
 		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
 	}
 	var heap int64
@@ -185,7 +187,8 @@ func (m *measurements) byProcess() []engine.Result {
 
 func (m *measurements) detection(t *engine.Result) *report.Detection {
 	d := &report.Detection{
-		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.timeoutSource, BoundMS: ms(m.plan.Bound), Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
+		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.timeoutSource, BoundMS: ms(m.plan.Bound),
+		Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
 	}
 	var all []int32
 	for i := range m.plan.Faults {

@@ -57,7 +57,8 @@ func exampleMeasurements(t testing.TB) *measurements {
 			Processes:   2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
 		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000,
 			CPUPercent: 12.3, CPUPercentMax: 45.6,
-			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000, KernelBytesPerSocket: 4000,
+			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000,
+			KernelBytesPerSocket: 4000,
 			ClosedByReason: map[string]int64{"peer_reset": 25,
 				"idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
 		events: []report.Event{
@@ -71,7 +72,9 @@ func exampleMeasurements(t testing.TB) *measurements {
 	}
 	for k := range 2 {
 		r := &engine.Result{
-			Loop: k, Response: engine.NewHistogram(engine.RunDigits), Service: engine.NewHistogram(engine.RunDigits), Lag: engine.NewHistogram(engine.RunDigits), Connect: engine.NewHistogram(engine.RunDigits), ConnectLag: engine.NewHistogram(engine.RunDigits),
+			Loop: k, Response: engine.NewHistogram(engine.RunDigits), Service: engine.NewHistogram(engine.RunDigits),
+			Lag: engine.NewHistogram(engine.RunDigits), Connect: engine.NewHistogram(engine.RunDigits),
+			ConnectLag: engine.NewHistogram(engine.RunDigits),
 			Tallies: engine.Tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999,
 				Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
 			Failures:     map[string]*engine.Failure{"connection refused": {Count: 1, Example: "at 0.500 s connection 7"}},

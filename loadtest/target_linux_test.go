@@ -153,7 +153,8 @@ func TestConnectionsThatFail(t *testing.T) {
 		return nil
 	})
 	r := doRun(t, nil, "target", closer, "connections", "10", "interval", "100ms", "duration", "500ms")
-	r.want(t, report.Failed, "5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
+	r.want(t, report.Failed,
+		"5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
 	if c := r.Connections; c.Failures[0].Example == "" || c.AtEnd != 5 {
 		t.Errorf("%+v", c)
 	}

@@ -61,7 +61,9 @@ var builtinGates = []struct {
 	{"undetected", detection("not detected", func(d *report.Detection) int { return d.Undetected })},
 	{"early", detection("detected too early", func(d *report.Detection) int { return d.Early })},
 	{"late", func(s *report.Summary, bound string) string {
-		text := detection("detected later than the bound of "+bound, func(d *report.Detection) int { return d.Late })(s, bound)
+		text := detection("detected later than the bound of "+bound, func(d *report.Detection) int {
+			return d.Late
+		})(s, bound)
 		if text != "" && s.Detection.ErrorMS != nil {
 			text += "; the latest by " + wording.Milliseconds(s.Detection.ErrorMS.Max)
 		}

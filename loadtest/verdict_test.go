@@ -29,8 +29,10 @@ func TestDecide(t *testing.T) {
 		{name: "pass", change: func(*report.Summary) {}, word: report.Pass, code: 0},
 		{name: "gate kept", change: func(*report.Summary) {}, gates: []string{"false_kills==0"}, word: report.Pass, code: 0},
 		{name: "not all established", change: func(s *report.Summary) {
-			s.Connections.Established, s.Connections.Failed, s.Connections.Failures = 8, 2, []report.Failure{{Error: "connection refused", Count: 2}}
-		}, word: report.Failed, code: 1, reason: "8 of 10 connections established: 2 failed, 0 refused; most often: connection refused"},
+			s.Connections.Established, s.Connections.Failed = 8, 2
+			s.Connections.Failures = []report.Failure{{Error: "connection refused", Count: 2}}
+		}, word: report.Failed, code: 1,
+			reason: "8 of 10 connections established: 2 failed, 0 refused; most often: connection refused"},
 		{name: "refused", change: func(s *report.Summary) { s.Connections.Refused = 1 }, word: report.Failed, code: 1,
 			reason: "1 refused"},
 		{name: "refused, but allowed", change: func(s *report.Summary) {

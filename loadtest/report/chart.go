@@ -8,29 +8,28 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A chart is one picture of the report. Its JSON is what assets/report.js
-// reads.
+// A chart is one chart of the page. assets/report.js reads its JSON.
 type chart struct {
 	ID     string   `json:"id"`
 	Kind   string   `json:"kind"` // "time", "spectrum" or "histogram"
-	Log    bool     `json:"log"`  // the left axis
+	Log    bool     `json:"log"`  // scale of the left axis
 	Series []series `json:"series"`
 	X      []float64
 	Marks  []mark `json:"marks"` // lines across the chart
 
 	Title   string `json:"title"`
 	Caption string `json:"-"`
-	Empty   string `json:"-"` // why there is nothing to draw; empty: there is
+	Empty   string `json:"-"` // why there is nothing to draw; empty: there is something
 }
 
 // A series is one line of a chart.
 type series struct {
 	Label string     `json:"label"`
 	Unit  string     `json:"unit"`  // "us", "ms", "bytes", "percent", "count" or "rate"
-	Color string     `json:"color"` // name of a colour of the style sheet
+	Color string     `json:"color"` // a colour of the style sheet, by name
 	Dash  bool       `json:"dash"`
 	Right bool       `json:"right"` // its axis is on the right
-	Y     []*float64 `json:"-"`     // null: nothing there
+	Y     []*float64 `json:"-"`     // null: no value
 }
 
 // A mark is a line at a value of an axis.
@@ -41,7 +40,7 @@ type mark struct {
 	Color string  `json:"color"`
 }
 
-// columns are the data as uPlot takes them: x first.
+// columns are the data in uPlot's form: x first.
 func (c *chart) columns() []any {
 	list := []any{c.X}
 	for i := range c.Series {
@@ -50,7 +49,7 @@ func (c *chart) columns() []any {
 	return list
 }
 
-// chartData is all that the script needs.
+// chartData is the input of assets/report.js.
 func (p *page) chartData() any {
 	type drawn struct {
 		*chart
@@ -73,7 +72,7 @@ func (p *page) chartData() any {
 	return out
 }
 
-// number64 is v for a column, or null if JSON has no such number.
+// number64 is v, or null if JSON has no such number.
 func number64(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return nil
@@ -81,9 +80,9 @@ func number64(v float64) *float64 {
 	return &v
 }
 
-// spectrum is the chart of the percentiles. Its x is how many values there are
-// for one that is larger: 1 ÷ (1 − percentile), drawn on a logarithmic axis, so
-// that each further nine takes as much room as the one before.
+// spectrum is the chart of the percentiles. Its x is 1 ÷ (1 − percentile), the number of
+// values for each that is larger. On a logarithmic axis every further nine takes the
+// same width.
 func spectrum(response, service *Latency) *chart {
 	c := &chart{ID: "spectrum", Kind: "spectrum", Log: true, Title: "Latency by percentile", Marks: []mark{},
 		Series: []series{{Label: response.Name, Unit: "us", Color: "blue"},
@@ -101,7 +100,7 @@ func spectrum(response, service *Latency) *chart {
 		if p < 100 {
 			x = min(most, 100/(100-p))
 		}
-		if n := len(c.X); n > 0 && c.X[n-1] >= x { // percentiles closer together than one value
+		if n := len(c.X); n > 0 && c.X[n-1] >= x { // these percentiles are less than one value apart
 			c.X = c.X[:n-1]
 			for i := range c.Series {
 				c.Series[i].Y = c.Series[i].Y[:n-1]
@@ -115,8 +114,7 @@ func spectrum(response, service *Latency) *chart {
 	return c
 }
 
-// at is the value that the percentile of all values do not exceed. A
-// logarithmic axis has no zero: nothing is below 0.1 µs.
+// at is the value at the percentile, at least 0.1 µs: a logarithmic axis has no zero.
 func (l *Latency) at(percentile float64) *float64 {
 	i, _ := slices.BinarySearchFunc(l.Spectrum, percentile, func(p SpectrumPoint, x float64) int {
 		if p.Percentile < x {
@@ -130,8 +128,8 @@ func (l *Latency) at(percentile float64) *float64 {
 	return number64(max(0.1, l.Spectrum[i].ValueUS))
 }
 
-// histogram is the chart of the detection errors, or why there is none; nil
-// without faults.
+// histogram is the chart of the detection errors, or says why there is none; nil without
+// faults.
 func histogram(d *Detection) *chart {
 	if d == nil {
 		return nil
@@ -142,7 +140,7 @@ func histogram(d *Detection) *chart {
 		c.Empty = "No dead peer was detected."
 		return c
 	}
-	// x are the lower edges and the last upper one, which has no bar.
+	// The last x is the upper edge of the last bucket, without a bar.
 	for _, b := range d.Buckets {
 		c.X = append(c.X, b.LowMS)
 		c.Series[0].Y = append(c.Series[0].Y, number64(float64(b.Count)))
@@ -188,8 +186,8 @@ func always(value func(*Sample) float64) func(*Sample) *float64 {
 	return func(s *Sample) *float64 { return number64(value(s)) }
 }
 
-// percentile is one of a distribution that may be missing. It is for a
-// logarithmic axis, so nothing is below 0.1.
+// percentile is value of a distribution that may be missing, at least 0.1: it is for a
+// logarithmic axis.
 func percentile(of func(*Sample) *Distribution, value func(*Distribution) float64) func(*Sample) *float64 {
 	return func(s *Sample) *float64 {
 		d := of(s)
@@ -200,7 +198,7 @@ func percentile(of func(*Sample) *Distribution, value func(*Distribution) float6
 	}
 }
 
-// serverCPU is the processor time of the server, if it was seen.
+// serverCPU is the processor time of the server, if it was measured.
 func serverCPU(s *Sample) *float64 {
 	if s.Server == nil {
 		return nil
@@ -208,7 +206,7 @@ func serverCPU(s *Sample) *float64 {
 	return number64(s.Server.CPUPercent)
 }
 
-// resident is the resident memory of the server, if it was seen.
+// resident is the resident memory of the server, if it was measured.
 func resident(s *Sample) *float64 {
 	if s.Server == nil || s.Server.RSSBytes == 0 {
 		return nil
@@ -301,12 +299,10 @@ func generatorChart(s *Summary, samples []Sample) *chart {
 	return c
 }
 
-// maxPoints is how many points a chart over time has at most: more than a
-// screen has pixels.
+// maxPoints bounds the points of a chart over time: a screen has fewer pixels.
 const maxPoints = 4000
 
-// thin makes of samples a number that charts can show, and says what one of
-// them then stands for.
+// thin reduces samples to what charts can show, and says what a point then stands for.
 func thin(samples []Sample) ([]Sample, string) {
 	each := (len(samples) + maxPoints - 1) / maxPoints
 	if each <= 1 {
@@ -320,7 +316,7 @@ func thin(samples []Sample) ([]Sample, string) {
 		"latencies and lags those of the worst second, counts those of the last.", each)
 }
 
-// combine makes one sample of several in a row.
+// combine makes one sample of consecutive ones.
 func combine(part []Sample) Sample {
 	c := part[len(part)-1]
 	c.ResponseUS, c.ServiceUS, c.LagUS = nil, nil, nil
@@ -355,7 +351,7 @@ func combine(part []Sample) Sample {
 	return c
 }
 
-// worse has the larger of each percentile. Either may be nil.
+// worse has the larger value of each percentile. Either may be nil.
 func worse(a, b *Distribution) *Distribution {
 	switch {
 	case a == nil:

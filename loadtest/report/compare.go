@@ -6,46 +6,46 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// CompareSchema names the form of a Comparison as JSON. A change that a reader
-// of the older form would get wrong makes it /2; members may be added without.
+// CompareSchema names the JSON form of a Comparison. A change that breaks readers makes
+// it /2; members may be added.
 const CompareSchema = "heartwheel-compare/1"
 
-// A Comparison is two runs side by side. It does not say which differences are
-// more than noise: two runs cannot tell.
+// A Comparison is two runs side by side. It does not say which differences are more than
+// noise: two runs cannot show that. Not safe for concurrent use.
 type Comparison struct {
 	Schema      string       `json:"schema"`
 	A           Side         `json:"a"`
 	B           Side         `json:"b"`
-	Warnings    []string     `json:"warnings"`    // why figures may not be comparable, one sentence each
-	Plan        []Difference `json:"plan"`        // settings that differ
-	Environment []Difference `json:"environment"` // what differs of it
-	Figures     []Figure     `json:"figures"`     // in a fixed order; those that neither run has are left out
+	Warnings    []string     `json:"warnings"` // why figures may not be comparable, a sentence each
+	Plan        []Difference `json:"plan"`     // settings that differ
+	Environment []Difference `json:"environment"`
+	Figures     []Figure     `json:"figures"` // in a fixed order, without those that neither run has
 }
 
-// A Side is one of the runs.
+// A Side is one of the two runs.
 type Side struct {
-	Path    string `json:"path"` // as it was given
+	Path    string `json:"path"` // as given
 	Verdict string `json:"verdict"`
 	Started string `json:"started"`
 }
 
-// A Difference is something that the runs do not share.
+// A Difference is a value in which the runs differ.
 type Difference struct {
 	Name string `json:"name"`
 	A    string `json:"a"` // empty: not set
 	B    string `json:"b"`
 }
 
-// A Figure is a number of both runs. Null: not measured, or not to be shown.
+// A Figure is a number of both runs. Null: not measured, or not shown.
 type Figure struct {
 	Name  string   `json:"name"`
 	Unit  string   `json:"unit"` // "us", "ms", "bytes", "percent" (of a core), "per_s" or "" for a count
 	A     *float64 `json:"a"`
 	B     *float64 `json:"b"`
-	Ratio *float64 `json:"ratio"` // B ÷ A; null without both, if A is 0, and if one is negative
+	Ratio *float64 `json:"ratio"` // B ÷ A; null if either is null or negative, or A is 0
 }
 
-// Compare puts two runs side by side.
+// Compare puts two runs side by side. It is pure; the paths are only shown.
 func Compare(a, b *Summary, pathA, pathB string) *Comparison {
 	c := &Comparison{
 		Schema: CompareSchema, A: side(a, pathA), B: side(b, pathB),
@@ -88,7 +88,7 @@ func side(s *Summary, path string) Side {
 	return Side{Path: path, Verdict: s.Verdict.Word, Started: s.Environment.Started}
 }
 
-// planDifferences leaves out where the result is written.
+// planDifferences leaves out where the files are written.
 func planDifferences(a, b *Summary) []Difference {
 	list := []Difference{}
 	values := func(s *Summary) map[string]string {
@@ -112,8 +112,8 @@ func planDifferences(a, b *Summary) []Difference {
 	return list
 }
 
-// environmentDifferences leaves out the time, and the port of a server that
-// the run started itself.
+// environmentDifferences leaves out the time, and the port of a server that the run
+// started itself.
 func environmentDifferences(a, b *Environment) []Difference {
 	target := func(e *Environment) string {
 		if e.OwnServer {

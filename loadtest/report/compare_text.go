@@ -38,7 +38,7 @@ func (c *Comparison) Text() string {
 	return b.String()
 }
 
-// writeDifferences writes a table of its own: values may be long.
+// writeDifferences writes a table with columns of its own width: values may be long.
 func writeDifferences(b *strings.Builder, title string, list []Difference) {
 	if len(list) == 0 {
 		return
@@ -52,7 +52,7 @@ func writeDifferences(b *strings.Builder, title string, list []Difference) {
 	w.Flush()
 }
 
-// writeColumns aligns the first column to the left and the others to the right.
+// writeColumns aligns the first column left and the others right.
 func writeColumns(b *strings.Builder, rows [][4]string) {
 	var width [4]int
 	for _, row := range rows {
@@ -76,7 +76,7 @@ func orDash(text string) string {
 	return text
 }
 
-// text is a value of the figure.
+// text is a value of f with its unit.
 func (f *Figure) text(v *float64) string {
 	if v == nil {
 		return "–"

@@ -6,7 +6,7 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// figures has what is compared, in the order of the table.
+// figures are the rows of the table, in its order.
 var figures = slices.Concat(
 	[]figureOf{
 		countFigure("connections established", func(s *Summary) int { return s.Connections.Established }),
@@ -67,7 +67,7 @@ type figureOf struct {
 	of         func(*Summary) *float64
 }
 
-// some is v, or null if it is 0, which then means that it was not measured.
+// nonZero is v, or null for 0, which means not measured.
 func nonZero(v float64) *float64 {
 	if v == 0 {
 		return nil

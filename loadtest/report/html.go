@@ -16,8 +16,8 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// What report.html is made of. uPlot (MIT, its licence beside it and in every
-// report) draws the charts.
+// The parts of report.html. uPlot draws the charts (MIT; its licence is beside it and in
+// every report).
 var (
 	//go:embed assets/report.html.tmpl
 	reportTemplate string
@@ -33,9 +33,8 @@ var (
 	uplotLicense string
 )
 
-// WriteHTML writes the report of a run as one HTML file that loads nothing
-// else. What a server or a user wrote is escaped everywhere. The samples and
-// events are those of timeseries.ndjson and events.ndjson.
+// WriteHTML writes the report of a run as one HTML file that loads nothing else. It
+// escapes all text of the server and the user.
 func WriteHTML(w io.Writer, s *Summary, samples []Sample, events []Event) error {
 	p, err := newPage(s, samples, events)
 	if err != nil {
@@ -55,7 +54,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"one":     func(d Distribution) *Distribution { return &d },
 }).Parse(reportTemplate))
 
-// toFloat is for the functions of the template, which take any number.
+// toFloat is for template functions that take any number.
 func toFloat(n any) float64 {
 	switch n := n.(type) {
 	case int:
@@ -68,17 +67,17 @@ func toFloat(n any) float64 {
 	panic(fmt.Sprintf("%T is not a number", n)) // a mistake in the template
 }
 
-// whole keeps a number and its unit on one line.
+// unbroken keeps a number and its unit on one line.
 func unbroken(text string) string { return strings.ReplaceAll(text, " ", "\u00a0") }
 
-// A page is what the template shows. Most of it is the summary itself.
+// A page is the template's input: the summary and what is made of it.
 type page struct {
 	*Summary
 	Title    string
 	Heading  string // the verdict
 	Reasons  []string
 	Tone     string // class of the verdict: good, bad or doubt
-	Mark     string // of the verdict, for those who do not see colours
+	Mark     string // of the verdict, for readers who do not see colours
 	Subtitle string
 	Tiles    []tile
 
@@ -86,12 +85,12 @@ type page struct {
 	Histogram *chart
 	Overtime  []*chart
 	Bands     []band
-	Thinned   string // what a point of the charts over time stands for; empty: a second
+	Thinned   string // what a point of the charts over time stands for; empty: one second
 
-	NoLatency string // why there are none; empty: there are
+	NoLatency string // why latencies are missing; empty: they are not
 	NoServer  string
 	Memory    []bar
-	Processes []ProcessCPU // a few; see ProcessNote
+	Processes []ProcessCPU // the first ones
 	CPUTotal  float64
 	Busiest   float64
 	Closed    []bar
@@ -100,16 +99,16 @@ type page struct {
 	EventsAll int
 
 	Data                             template.JS // of the charts, as JSON
-	Policy                           string      // which scripts may run: these two
+	Policy                           string      // the two scripts that may run
 	ReportJS, UplotJS                template.JS
 	ReportCSS, UplotCSS              template.CSS
 	MemoryOfMachine, ServedBy, Began string
 }
 
-// A tile is one of the figures at the top.
+// A tile is a figure at the top of the page.
 type tile struct{ Label, Value, Note, Tone string }
 
-// A bar is a figure with its share of the largest one, in percent.
+// A bar is a figure with its share of the largest one in percent.
 type bar struct {
 	Label, Value string
 	Share        float64
@@ -123,7 +122,7 @@ type band struct {
 	EndS   float64 `json:"end_s"`
 }
 
-// maxPageEvents and maxProcessRows bound the tables of a long or a large run.
+// maxPageEvents and maxProcessRows bound the tables of a long or large run.
 const (
 	maxPageEvents  = 300
 	maxProcessRows = 16
@@ -131,7 +130,8 @@ const (
 
 func newPage(s *Summary, samples []Sample, events []Event) (*page, error) {
 	p := &page{
-		Summary: s, Reasons: s.Verdict.Reasons, Bands: bands(s), ReportCSS: template.CSS(reportCSS), UplotCSS: template.CSS(uplotCSS),
+		Summary: s, Reasons: s.Verdict.Reasons, Bands: bands(s), ReportCSS: template.CSS(reportCSS),
+		UplotCSS: template.CSS(uplotCSS),
 		ReportJS: template.JS(reportJS), UplotJS: template.JS("/*\n" + uplotLicense + "*/\n" + uplotJS),
 		Events: events[:min(len(events), maxPageEvents)], EventsAll: len(events),
 	}
@@ -146,7 +146,7 @@ func newPage(s *Summary, samples []Sample, events []Event) (*page, error) {
 	p.generator()
 	p.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " +
 		scriptHash(string(p.UplotJS)) + " " + scriptHash(reportJS)
-	data, err := json.Marshal(p.chartData()) // which escapes < and >, so that no text ends the element
+	data, err := json.Marshal(p.chartData()) // it escapes < and >, so no text ends the element
 	p.Data = template.JS(data)
 	return p, err
 }
@@ -306,7 +306,7 @@ func bars(list []figure, text func(float64) string) []bar {
 	return out
 }
 
-// countBars are the counts, the largest first.
+// countBars are the counts, largest first.
 func countBars(counts map[string]int64) []bar {
 	var list []figure
 	for _, reason := range slices.Sorted(maps.Keys(counts)) {
@@ -324,10 +324,10 @@ func (p *page) generator() {
 	p.Processes = p.Generator.CPU[:min(len(p.Generator.CPU), maxProcessRows)]
 }
 
-// Words joins texts for a line of the report.
+// Words joins texts, for the template.
 func (p *page) Words(texts []string) string { return strings.Join(texts, "; ") }
 
-// bands are the times of the faults that have happened, with a letter each.
+// bands are the times of the faults that happened, with a letter each.
 func bands(s *Summary) []band {
 	list := []band{}
 	if s.Detection == nil {
@@ -350,10 +350,10 @@ func faultLetter(i int) string {
 	return letter
 }
 
-// Letter is faultLetter for the template.
+// Letter is faultLetter, for the template.
 func (p *page) Letter(i int) string { return faultLetter(i) }
 
-// Measure is a value of a gate with its unit.
+// Measure is a value of the gate with its unit, for the template.
 func (r SLOResult) Measure(v float64) string {
 	r.Measured = v
 	return r.MeasuredText()

@@ -52,7 +52,8 @@ func browser(t *testing.T) context.Context {
 		}
 	})
 	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox,
+		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking",
 			true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(profile),
@@ -149,7 +150,8 @@ const look = `[...document.querySelectorAll(".plot")].map((box) => {
 	const rows = [...box.querySelectorAll(".u-legend .u-series")].slice(1);
 	const Series = rows.map((row) => {
 		const style = getComputedStyle(row.querySelector(".u-marker"));
-		const Color = box.id === "chart-detection" ? getComputedStyle(document.documentElement).getPropertyValue("--green") : style.borderTopColor;
+		const Color = box.id === "chart-detection" ?
+			getComputedStyle(document.documentElement).getPropertyValue("--green") : style.borderTopColor;
 		const probe = document.createElement("i");
 		probe.style.color = Color;
 		document.body.append(probe);
@@ -157,7 +159,8 @@ const look = `[...document.querySelectorAll(".plot")].map((box) => {
 		probe.remove();
 		let Pixels = 0;
 		for (let i = 0; i < data.length; i += 4) {
-			if (data[i + 3] > 100 && Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 24) Pixels++;
+			const off = Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b);
+			if (data[i + 3] > 100 && off < 24) Pixels++;
 		}
 		return { Label: row.querySelector(".u-label").textContent, Color, Pixels };
 	});
@@ -168,7 +171,9 @@ func TestHTMLInBrowser(t *testing.T) {
 	ctx := browser(t)
 	s, samples, events := exampleRun()
 	limited, _, _ := exampleRun()
-	limited.Verdict, limited.Response, limited.Service, limited.Generator.Limited, limited.Generator.Why = Verdict{Invalid, 4, []string{"generator-limited"}}, nil, nil, true, []string{"frames lagged"}
+	limited.Verdict = Verdict{Invalid, 4, []string{"generator-limited"}}
+	limited.Response, limited.Service = nil, nil
+	limited.Generator.Limited, limited.Generator.Why = true, []string{"frames lagged"}
 	short, _, _ := exampleRun() // one bucket, and one second
 	short.Detection.Buckets = short.Detection.Buckets[1:2]
 	bare := &Summary{Schema: Schema, Verdict: Verdict{Word: Pass}, Generator: Generator{LagBoundUS: 5000}}

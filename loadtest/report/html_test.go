@@ -20,7 +20,8 @@ import (
 )
 
 // evil is text that a hostile server could make appear in a report.
-const evil = "</script><script>document.title='broken into'</script><img src=x onerror=\"document.title='broken into'\"><!-- \u2028 {{.}} 'q' \"q\" &amp;"
+const evil = "</script><script>document.title='broken into'</script>" +
+	"<img src=x onerror=\"document.title='broken into'\"><!-- \u2028 {{.}} 'q' \"q\" &amp;"
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
@@ -47,7 +48,8 @@ func golden(t *testing.T, name string, got []byte) {
 
 func exampleDistribution(unit float64, count int64) *Distribution {
 	return &Distribution{Count: count, Min: wording.Thousandths(20 * unit), Mean: wording.Thousandths(65 * unit),
-		P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit), P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}
+		P50: wording.Thousandths(41 * unit), P90: wording.Thousandths(120 * unit), P99: wording.Thousandths(800 * unit),
+		P999: wording.Thousandths(2600 * unit), Max: wording.Thousandths(9100 * unit)}
 }
 
 func exampleLatency(name string, unit float64) *Latency {
@@ -172,7 +174,8 @@ func TestHTMLIsStable(t *testing.T) {
 }
 
 // attributes are those that make a browser load something.
-var attributes = regexp.MustCompile(`(?i)\s(?:src|href|srcset|data|action|poster|background|xlink:href|content)\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)`)
+var attributes = regexp.MustCompile(`(?i)\s(?:src|href|srcset|data|action|poster|background|xlink:href|content)` +
+	`\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)`)
 
 var element = regexp.MustCompile(`<[a-zA-Z](?:"[^"]*"|'[^']*'|[^>"'])*>`)
 
@@ -184,7 +187,8 @@ func TestHTMLLoadsNothing(t *testing.T) {
 	for _, m := range attributes.FindAllStringSubmatch(tags, -1) {
 		value := strings.Trim(m[1], `"'`)
 		switch {
-		case strings.HasPrefix(value, "#"), value == "data:,", value == "width=device-width, initial-scale=1", value == "light dark", strings.HasPrefix(value, "default-src &#39;none&#39;"):
+		case strings.HasPrefix(value, "#"), value == "data:,", value == "light dark",
+			value == "width=device-width, initial-scale=1", strings.HasPrefix(value, "default-src &#39;none&#39;"):
 		default:
 			t.Errorf("the page may load %q", m[0])
 		}
@@ -279,7 +283,8 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	charts("nothing", empty, 0)
 	has("nothing", empty, "No gates", "Nothing was measured: no frame was answered",
 		"No faults", "The server was not measured",
-		"No events, or", "No samples: the run was over before its first second", "No connection that kept its beats was closed", "INTERRUPTED", `"charts":[]`)
+		"No events, or", "No samples: the run was over before its first second",
+		"No connection that kept its beats was closed", "INTERRUPTED", `"charts":[]`)
 
 	s, samples, events := exampleRun()
 	charts("all", render(t, s, samples, events), 7)
@@ -302,7 +307,8 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	charts("no server", text, 3)
 	has("no server", text, "No dead peer was detected", "Nothing was due, so nothing was late", "No frame was answered.")
 	s.Server = &Server{Samples: 0}
-	has("a server not seen", render(t, s, samples, events), "No measurement of the server succeeded", "Its metrics were not read")
+	has("a server not seen", render(t, s, samples, events), "No measurement of the server succeeded",
+		"Its metrics were not read")
 
 	// Numbers that JSON does not have do not end the report.
 	s, samples, events = exampleRun()
@@ -392,7 +398,8 @@ func TestBandsAndLetters(t *testing.T) {
 	}
 	s, _, _ := exampleRun()
 	// The last fault never happened.
-	if got := fmt.Sprint(bands(s)); got != "[{A silent:10%@20s,+over=2s 23 32.7} {B herd:50%@40s 43 44.6} {C reset:1%@50s 53 53.1}]" {
+	want := "[{A silent:10%@20s,+over=2s 23 32.7} {B herd:50%@40s 43 44.6} {C reset:1%@50s 53 53.1}]"
+	if got := fmt.Sprint(bands(s)); got != want {
 		t.Error(got)
 	}
 	if got := bands(&Summary{}); got == nil || len(got) != 0 {

@@ -16,21 +16,21 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// A StoredRun is a run as its files have it. Not safe for concurrent use.
+// A Run is the files of a run. Not safe for concurrent use.
 type Run struct {
 	Summary *Summary // summary.json
 	Samples []Sample // timeseries.ndjson; none if it is missing
 	Events  []Event  // events.ndjson; none if it is missing
 
-	// In ns, for the .hgrm files; nil: not written. ReadRun leaves them nil.
+	// In ns, for the .hgrm files; nil: not written. Read leaves them nil.
 	Response, Service, Detection *hdrhistogram.Histogram
 }
 
-// maxStored bounds what is read of each file.
+// maxStored bounds the bytes read of each file.
 const maxStored = 1 << 30
 
-// ReadSummary reads the summary of a run: path is the directory that --out
-// named, or the file itself. The error says what to do.
+// ReadSummary reads the summary of a run. path is the directory that --out named, or the
+// file itself. The error says what to do.
 func ReadSummary(path string) (*Summary, error) {
 	file := path
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
@@ -38,7 +38,8 @@ func ReadSummary(path string) (*Summary, error) {
 	}
 	text, err := readStored(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w; give the directory that heartwheel loadtest --out wrote, or its summary.json", file, wording.Cause(err))
+		return nil, fmt.Errorf("cannot read %s: %w; "+
+			"give the directory that heartwheel loadtest --out wrote, or its summary.json", file, wording.Cause(err))
 	}
 	var head struct {
 		Schema string `json:"schema"`
@@ -70,7 +71,7 @@ func readStored(file string) ([]byte, error) {
 	return text, err
 }
 
-// ReadRun reads all files of a run from the directory that --out named.
+// Read reads the files of a run from the directory that --out named.
 func Read(dir string) (*Run, error) {
 	s, err := ReadSummary(dir)
 	if err != nil {
@@ -112,7 +113,7 @@ func readLines[T any](file string) ([]T, error) {
 	return list, nil
 }
 
-// RewriteHTML writes report.html of the run in dir anew from its files, and
+// RewriteHTML writes report.html of the run in dir again from its other files, and
 // returns its path.
 func RewriteHTML(dir string) (path string, err error) {
 	r, err := Read(dir)

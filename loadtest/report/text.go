@@ -21,7 +21,7 @@ func (s *Summary) Text() string {
 	fmt.Fprintf(b, "%s\n", title)
 	for i, reason := range v.Reasons {
 		if v.Word == Invalid && i == 0 {
-			continue // the title has said so
+			continue // the title says it
 		}
 		fmt.Fprintf(b, "  %s\n", reason)
 	}
@@ -45,12 +45,12 @@ func (s *Summary) Text() string {
 	return b.String()
 }
 
-// item writes one line of the report.
+// writeLine writes one line of the report.
 func writeLine(b *strings.Builder, name, format string, args ...any) {
 	fmt.Fprintf(b, "%-13s "+format+"\n", append([]any{name}, args...)...)
 }
 
-// pick is the text, or nothing.
+// textIf is the text, or nothing.
 func textIf(yes bool, text string) string {
 	if yes {
 		return text
@@ -65,8 +65,10 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	}
 	writeLine(b, "target", "%s", target)
 	c := &s.Connections
-	writeLine(b, "connections", "%s of %s established at %s a second (asked %s), %s failed, %s refused, %s open at the end",
-		wording.Grouped(c.Established), wording.Grouped(c.Asked), wording.Grouped(int64(c.RateReal+0.5)), c.RateAsked, wording.Grouped(c.Failed), wording.Grouped(c.Refused), wording.Grouped(c.AtEnd))
+	writeLine(b, "connections", "%s of %s established at %s a second (asked %s), "+
+		"%s failed, %s refused, %s open at the end",
+		wording.Grouped(c.Established), wording.Grouped(c.Asked), wording.Grouped(int64(c.RateReal+0.5)), c.RateAsked,
+		wording.Grouped(c.Failed), wording.Grouped(c.Refused), wording.Grouped(c.AtEnd))
 	if c.TimeUS != nil {
 		writeLine(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
 	}
@@ -78,7 +80,8 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	}
 	f := &s.Frames
 	writeLine(b, "frames", "%s sent, %s answered (%s a second), %s wrong, %s unanswered at the end%s",
-		wording.Grouped(f.Sent), wording.Grouped(f.Answered), wording.Grouped(int64(f.PerSecond+0.5)), wording.Grouped(f.Wrong), wording.Grouped(f.Unanswered),
+		wording.Grouped(f.Sent), wording.Grouped(f.Answered), wording.Grouped(int64(f.PerSecond+0.5)),
+		wording.Grouped(f.Wrong), wording.Grouped(f.Unanswered),
 		textIf(f.ServerBeats > 0, ", "+wording.Grouped(f.ServerBeats)+" beats of the server answered"))
 	if f.Wrong > 0 {
 		writeLine(b, "", "the first wrong answer: %s", f.WrongExample)
@@ -109,7 +112,8 @@ func (s *Summary) writeDetection(b *strings.Builder) {
 			known = fmt.Sprintf("T %s (from %s)", wording.Milliseconds(d.TimeoutMS), d.TimeoutFrom)
 		}
 		writeLine(b, "dead peers", "%s, bound %s: %s injected, %s detected, %s not detected, %s early, %s late",
-			known, wording.Milliseconds(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected), wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
+			known, wording.Milliseconds(d.BoundMS), wording.Grouped(d.Injected), wording.Grouped(d.Detected),
+			wording.Grouped(d.Undetected), wording.Grouped(d.Early), wording.Grouped(d.Late))
 		for i := range d.Faults {
 			d.Faults[i].write(b)
 		}
@@ -150,7 +154,8 @@ func (s *Summary) writeServer(b *strings.Builder) {
 	}
 	writeLine(b, "server", "%s%s of a core (most %s), %s resident (before %s, most %s)",
 		textIf(v.ConnectionsMax > 0, "at most "+wording.Plural(v.ConnectionsMax, "connection")+", "),
-		wording.Percent(v.CPUPercent), wording.Percent(v.CPUPercentMax), wording.Bytes(float64(v.RSSAfterBytes)), wording.Bytes(float64(v.RSSBeforeBytes)), wording.Bytes(float64(v.RSSPeakBytes)))
+		wording.Percent(v.CPUPercent), wording.Percent(v.CPUPercentMax), wording.Bytes(float64(v.RSSAfterBytes)),
+		wording.Bytes(float64(v.RSSBeforeBytes)), wording.Bytes(float64(v.RSSPeakBytes)))
 	var parts []string
 	if v.UserBytesPerConnection != 0 {
 		parts = append(parts, wording.Grouped(int64(v.UserBytesPerConnection))+" B of user memory a connection")
@@ -207,7 +212,7 @@ func (s *Summary) writeGenerator(b *strings.Builder) {
 	}
 }
 
-// MeasuredText is what was measured, with its unit.
+// MeasuredText is the measured value with its unit.
 func (r SLOResult) MeasuredText() string {
 	if r.Unit == "ms" {
 		return wording.Milliseconds(r.Measured)

@@ -16,7 +16,7 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// Write writes all files into dir and returns their names. The error says what
+// Write writes all files of the run to dir and returns their names. The error says what
 // to do.
 func (r *Run) Write(dir string) (names []string, err error) {
 	for _, file := range []struct {
@@ -34,7 +34,7 @@ func (r *Run) Write(dir string) (names []string, err error) {
 	} {
 		path := filepath.Join(dir, file.name)
 		if file.skip {
-			// One from a run before would be taken for one of this run.
+			// A file of an earlier run would be taken for one of this run.
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return names, fmt.Errorf("cannot remove the old %s: %w", path, wording.Cause(err))
 			}
@@ -86,8 +86,7 @@ func writeLines[T any](w io.Writer, list []T) error {
 	return nil
 }
 
-// writePercentiles writes the percentile distribution of HdrHistogram's plotter,
-// in µs.
+// writePercentiles writes the percentile distribution for HdrHistogram's plotter, in µs.
 func writePercentiles(h *hdrhistogram.Histogram) func(io.Writer) error {
 	return func(w io.Writer) error {
 		_, err := h.PercentilesPrint(w, 5, 1000)
