@@ -248,11 +248,11 @@ func (l *loop) wrongAnswer(i int32, at int64, text string) {
 	}
 }
 
-// closedByPeer handles a close by the server.
-func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
+// peerClose is what is known of a close by the server that was seen at at.
+func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 	cl := peerClose{
-		at: at, slack: slack + l.stalledNS(c.lastFrame, at), lastFrame: c.lastFrame, answered: c.flags&flagAnswered != 0,
-		timeout: l.timeout, bound: int64(l.load.Bound), code: l.closeNotices[i].code,
+		at: at, slack: slack + l.stalledNS(c.lastFrame, at), lastFrame: c.lastFrame,
+		answered: c.flags&flagAnswered != 0, timeout: l.timeout, bound: int64(l.load.Bound), code: l.closeNotices[i].code,
 	}
 	if c.state == stateUp {
 		cl.established = c.stateSince
@@ -260,6 +260,12 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	if c.injection >= 0 {
 		cl.fault, cl.expect = true, l.injections[c.injection].expect
 	}
+	return cl
+}
+
+// closedByPeer handles a close by the server.
+func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
+	cl := l.peerClose(i, c, at, slack)
 	reason, wasUp, again, fault := l.closeNotices[i].reason, c.state == stateUp, c.flags&flagReconnect != 0, c.reconnectOf
 	example := cl.example(l.start, l.number(i), how, reason)
 	switch cl.classify() {
