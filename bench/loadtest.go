@@ -25,7 +25,7 @@ var errGenerator = errors.New("the generator was the limit")
 // have been the limit.
 const generatorBound = 0.95
 
-// A loadSummary is what is read of loadtest's summary.json; see loadtest.Summary
+// A loadSummary is what is read of loadtest's summary.json; see loadtest/report.Summary
 // for what the members are.
 type loadSummary struct {
 	Verdict     struct{ Word string }

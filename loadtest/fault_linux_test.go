@@ -17,9 +17,8 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// Every kind of fault against a real server in a process of its own, with
-// T = 1.5 s.
-func TestFaultsAreNoticed(t *testing.T) {
+// Every kind of fault, against a real server in another process with T = 1.5 s.
+func TestFaultsAreDetected(t *testing.T) {
 	t.Parallel()
 	own, err := startServer(nil, command)
 	if err != nil {
@@ -30,7 +29,7 @@ func TestFaultsAreNoticed(t *testing.T) {
 	for _, kind := range []string{"silent", "freeze", "partial", "drip", "reset", "halfclose", "garbage", "oversize"} {
 		pairs = append(pairs, "fault", kind+":5@200ms")
 	}
-	// The bound lets every run end well in time; what is asked of the errors is below.
+	// The bound lets every run end well in time; the errors are checked below.
 	pairs = append(pairs, "connections", "100", "interval", "200ms", "duration", "4s", "bound", "2s", "loops", "2")
 	r := doRun(t, nil, pairs...)
 	r.want(t, report.Pass)
@@ -38,9 +37,9 @@ func TestFaultsAreNoticed(t *testing.T) {
 		r.Detection.Detected != 35 {
 		t.Errorf("%+v", r.Detection)
 	}
-	// A server that runs is late by a few ms. That it could not run for up to three
-	// of its ticks it does not notice; more than that it has measured, and credited
-	// to its peers. This process may have been late to see the close, too.
+	// A server that runs is late by a few ms. It does not detect that it could not run for
+	// up to three of its ticks; longer pauses it has measured, and credited to its peers.
+	// This process may have been late to see the close, too.
 	most := 300 + stalledMS(t, own) + 2*r.Generator.LagUS.Max/1000
 	for _, f := range r.Detection.Faults {
 		if f.Kind == "reset" {
@@ -53,16 +52,16 @@ func TestFaultsAreNoticed(t *testing.T) {
 			t.Errorf("%+v %+v", f, f.ErrorMS)
 		}
 	}
-	// The 60 that have no fault are there at the last look. The first one may come
-	// after those that were detected at once.
+	// The 60 without a fault are open at the last measurement. The first one may come after
+	// the faults that are detected at once.
 	if s := r.Server; s == nil || s.ClosedByReason["idle_timeout"] != 20 || s.ClosedByReason["peer_reset"] != 5 ||
 		s.ConnectionsMax < 60 || s.RSSAfterBytes == 0 || len(s.PIDs) != 1 {
 		t.Errorf("%+v", s)
 	}
 }
 
-// stalledMS is how long a loop of the server could not run, as it says itself;
-// of several the one that could not for longest.
+// stalledMS is the longest time that a loop of the server could not run, by its own
+// metrics.
 func stalledMS(t *testing.T, own *ownServer) (most float64) {
 	t.Helper()
 	resp, err := newMetricsClient().Get("http://" + own.ops + "/metrics")
@@ -86,17 +85,17 @@ func stalledMS(t *testing.T, own *ownServer) (most float64) {
 	return most
 }
 
-// Ground truth against servers that get it wrong.
-func TestFaultsThatAreNoticedWrongly(t *testing.T) {
+// Runs against servers that detect faults wrongly.
+func TestWrongDetections(t *testing.T) {
 	t.Parallel()
-	against := func(target, timeout string, more ...string) runs {
+	against := func(target, timeout string, more ...string) testRun {
 		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval", "100ms",
 			"duration", "2500ms", "bound", "100ms",
 			"fault", "silent:4@100ms"}, more...)...)
 	}
-	// A server that closes after 1.5 s of silence: that is wrong by more than a
-	// pause of this machine, for which the generator would excuse it.
-	closing := plain(t, func(_ int, c *net.TCPConn) {
+	// A server that closes after 1.5 s of silence. That is wrong by more than a pause of
+	// this machine, which would excuse it.
+	closing := listen(t, func(_ int, c *net.TCPConn) {
 		b := make([]byte, 64)
 		for {
 			_ = c.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
@@ -109,7 +108,7 @@ func TestFaultsThatAreNoticedWrongly(t *testing.T) {
 			}
 		}
 	})
-	r := against(plain(t, echo), "300ms")
+	r := against(listen(t, echo), "300ms")
 	r.want(t, report.Failed, "4 dead peers not detected")
 	if d := r.Detection; d.Undetected != 4 || len(d.Faults[0].Examples) != 4 || d.ErrorMS != nil {
 		t.Errorf("%+v", d)
@@ -144,8 +143,8 @@ func TestHerdAndReconnect(t *testing.T) {
 	}
 }
 
-// A server that is stopped for longer than T kills nobody, and is not blamed
-// for what it could not notice.
+// A server that is stopped for longer than T kills no live connection, and its late
+// detections are excused.
 func TestStalledServer(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "50", "interval", "200ms", "duration", "5s", "bound", "500ms", "fault",
@@ -155,9 +154,9 @@ func TestStalledServer(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	if r.Response.US.Max < 1.5e6 {
-		t.Errorf("nobody waited for the server: %+v", r.Response.US)
+		t.Errorf("no frame waited for the server: %+v", r.Response.US)
 	}
-	_, err := Run(Options{Plan: testPlan(t, "target", plain(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"),
+	_, err := Run(Options{Plan: testPlan(t, "target", listen(t, echo), "timeout", "1h", "fault", "stall-server:1s@1s"),
 		Command: command, Stdout: io.Discard, Progress: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "is this process itself") {
 		t.Errorf("a server in this process is stopped: %v", err)
@@ -172,7 +171,7 @@ func TestHello(t *testing.T) {
 	if d := r.Detection; d.TimeoutMS != 1500 || d.Detected != 3 {
 		t.Errorf("%+v", d)
 	}
-	// The server beats: its beats are answered, but not by those who are silent.
+	// The server beats, and every peer but the faulty ones answers.
 	r = doRun(t, nil, "connections", "20", "hello-beats", "server", "duration", "3s", "bound", "1s", "fault",
 		"silent:3@100ms", "fault", "freeze:3@100ms")
 	r.want(t, report.Pass)
@@ -182,7 +181,7 @@ func TestHello(t *testing.T) {
 	}
 }
 
-// What each kind of fault does to its connection, as a server sees it.
+// What each kind of fault does to its connection, as the server sees it.
 func TestWhatFaultsDo(t *testing.T) {
 	t.Parallel()
 	type seen struct {
@@ -209,14 +208,14 @@ func TestWhatFaultsDo(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			got := make(chan seen, 1)
-			target := plain(t, func(n int, c *net.TCPConn) {
+			target := listen(t, func(n int, c *net.TCPConn) {
 				if n == 0 {
 					echo(n, c)
 					return
 				}
 				var s seen
-				// A beat every 100 ms is answered until the fault. Its first bytes may come
-				// together with the last beat; none of them look like one.
+				// A beat every 100 ms is answered until the fault. Its first bytes, none of which look
+				// like a beat, may arrive together with the last one.
 				b, beat := make([]byte, 64), make([]byte, 4)
 				_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
 				for s.err == nil {

@@ -15,10 +15,10 @@ import (
 var independent = flag.Bool("independent", false,
 	"compare the latency with that of another client; needs a machine with nothing else to do")
 
-// TestIndependentClient compares the service time with that of the simplest
-// client there can be: blocking sockets, one frame at a time. Both load the
-// same server in turns, at the same rate, and what counts is the median of the
-// ratios turn by turn: on a shared machine a single turn is off by a fifth.
+// TestIndependentClient compares the service time with that of the simplest possible
+// client: blocking sockets, one frame at a time. Both load the same server in turns, at
+// the same rate; the result is the median ratio of the turns, as a single turn on a
+// shared machine is off by a fifth.
 //
 //	go test ./loadtest -run IndependentClient -independent -v
 func TestIndependentClient(t *testing.T) {
@@ -59,8 +59,8 @@ func TestIndependentClient(t *testing.T) {
 	}
 }
 
-// blockingClient sends so many rounds of beats, one at a time, each when it is
-// due, and returns how long the answers took, in µs.
+// blockingClient sends rounds of beats, one at a time, each when it is due, and returns
+// how long the answers took in µs.
 func blockingClient(t *testing.T, target netip.AddrPort, conns, rounds int, interval time.Duration) (us []float64) {
 	done := make(chan struct{})
 	go func() {

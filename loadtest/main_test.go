@@ -21,7 +21,7 @@ import (
 	"heartwheel/server"
 )
 
-// roleEnv makes the test binary something else: what the command would be.
+// roleEnv makes the test binary a subcommand of heartwheel.
 const roleEnv = "LOADTEST_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -43,8 +43,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// command is what a run starts in tests: the test binary in the role of the
-// subcommand.
+// command starts the test binary as the subcommand.
 func command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), roleEnv+"="+args[0])

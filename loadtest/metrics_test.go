@@ -60,7 +60,7 @@ func TestParseOps(t *testing.T) {
 }
 
 func TestParseProc(t *testing.T) {
-	// The name may hold brackets and spaces.
+	// The name may contain parentheses and spaces.
 	stat := "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 19 20 100 21"
 	s, err := parseStat([]byte(stat))
 	if err != nil || s.cpuSeconds != 2 || s.rss == 0 || s.rss%100 != 0 {
@@ -69,7 +69,7 @@ func TestParseProc(t *testing.T) {
 	if _, err := parseStat([]byte("42 (a) S 1")); err == nil {
 		t.Error("a short line is taken")
 	}
-	// What is in /proc does not count, with its names.
+	// The inodes of /proc, their dentries and labels are left out.
 	proc := "proc_inode_cache 3 4 696 1 1\ndentry 10 12 192 1 1\nlsm_inode_cache 5 6 32 1 1\n"
 	if got := parseSlabinfo(proc); got != 7*192+2*32 {
 		t.Errorf("%d bytes", got)
@@ -81,7 +81,7 @@ func TestParseProc(t *testing.T) {
 	}
 }
 
-// Looking at a server is not allowed to be its work.
+// Measuring a server must not be most of its work.
 func TestPause(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: time.Second,
 		500 * time.Millisecond: 10 * time.Second} {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// flags is a layer as a command line gives it.
+// flags is a layer of flags.
 func flags(pairs ...string) Layer {
 	l := Layer{From: "flag", Values: map[string][]string{}}
 	for i := 0; i < len(pairs); i += 2 {

@@ -47,7 +47,7 @@ func TestProcesses(t *testing.T) {
 		len(r.Generator.CPU) != 3 || r.Generator.RSSBytes < 3e6 {
 		t.Errorf("%+v %+v %+v", c, r.Detection, r.Generator)
 	}
-	// All of them see the same schedule.
+	// All processes follow the same schedule.
 	if f := r.Frames; f.Sent < 900 || f.Answered+f.Unanswered != f.Sent || r.Service.US.Count < 500 {
 		t.Errorf("%+v %+v", f, r.Service)
 	}

@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runs is a run with what was shown.
-type runs struct {
+// testRun is a run and its output.
+type testRun struct {
 	*report.Summary
 	out, progress string
 }
 
-// doRun runs a plan. The lag of a slow machine makes no run invalid, unless the
-// test is about that.
-func doRun(t testing.TB, inHold func(chan<- os.Signal), pairs ...string) runs {
+// doRun runs a plan. The lag of a slow machine makes no run invalid, unless a pair sets
+// max-lag.
+func doRun(t testing.TB, inHold func(chan<- os.Signal), pairs ...string) testRun {
 	t.Helper()
 	base := []string{"max-lag", "1m", "bound", "30s"}
 	for i := 0; i < len(pairs); i += 2 {
@@ -51,10 +51,10 @@ func doRun(t testing.TB, inHold func(chan<- os.Signal), pairs ...string) runs {
 	if t.Failed() || testing.Verbose() {
 		t.Log(out.String())
 	}
-	return runs{s, out.String(), progress.String()}
+	return testRun{s, out.String(), progress.String()}
 }
 
-// A trigger does something at the last of the first few writes with a text.
+// A trigger calls do at the last of the first few writes that contain text.
 type trigger struct {
 	bytes.Buffer
 	text  string
@@ -71,7 +71,7 @@ func (w *trigger) Write(b []byte) (int, error) {
 	return w.Buffer.Write(b)
 }
 
-func (r runs) want(t testing.TB, word string, reasons ...string) {
+func (r testRun) want(t testing.TB, word string, reasons ...string) {
 	t.Helper()
 	all := strings.Join(r.Verdict.Reasons, "\n")
 	for _, want := range reasons {
@@ -84,9 +84,9 @@ func (r runs) want(t testing.TB, word string, reasons ...string) {
 	}
 }
 
-// plain is a server of goroutines: each connection is handled by serve, which
-// gets its number. It returns the address.
-func plain(t testing.TB, serve func(n int, c *net.TCPConn)) string {
+// listen starts a server of goroutines that handles connection n with serve. It returns
+// the target.
+func listen(t testing.TB, serve func(n int, c *net.TCPConn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -128,12 +128,11 @@ func TestBeats(t *testing.T) {
 	t.Parallel()
 	for _, frame := range []string{"empty", "ping"} {
 		for _, phase := range []string{"uniform", "sync"} {
-			r := doRun(t, nil, "target", plain(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms",
+			r := doRun(t, nil, "target", listen(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms",
 				"frame", frame, "phase", phase, "loops", "2")
 			r.want(t, report.Pass)
-			// 15 rounds, less one at the edges, and those of connecting. How many of
-			// them were answered within the second that is counted is this machine's
-			// business, but not more than there were.
+			// 15 rounds, less one at the edges and those of connecting. The machine decides how
+			// many of them are answered within the second that counts, but not more than were sent.
 			if f := r.Frames; f.Sent < 1400 || f.Answered+f.Unanswered != f.Sent || f.PerSecond <= 0 || f.PerSecond > 1100 {
 				t.Errorf("%s %s: %+v", frame, phase, f)
 			}
@@ -169,10 +168,10 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 		}
 	}
 	for _, frame := range []string{"empty", "ping"} {
-		// With an interval shorter than d beats wait for those before: then the
-		// empty ones have to be matched to their answers by their order.
+		// With an interval shorter than d, beats overlap: empty ones are then matched to their
+		// answers by order.
 		for _, interval := range []string{"100ms", "20ms"} {
-			r := doRun(t, nil, "target", plain(t, slow), "connections", "3", "interval", interval, "duration", "600ms",
+			r := doRun(t, nil, "target", listen(t, slow), "connections", "3", "interval", interval, "duration", "600ms",
 				"frame", frame)
 			if r.Response == nil || r.Response.US.Min < 0.98*float64(d.Microseconds()) && interval == "100ms" ||
 				r.Service.US.P50 < 0.9*float64(d.Microseconds()) {
@@ -188,7 +187,7 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 func TestEcho(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"8", "60000"}, {"4", "300000"}} {
-		r := doRun(t, nil, "target", plain(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight",
+		r := doRun(t, nil, "target", listen(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight",
 			c[0], "payload", c[1], "timeout", "1h")
 		if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid { // a busy loop is what it is here
 			t.Errorf("%v: %+v", c, r.Verdict)
@@ -201,18 +200,18 @@ func TestEcho(t *testing.T) {
 
 func TestChurn(t *testing.T) {
 	t.Parallel()
-	r := doRun(t, nil, "target", plain(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400",
+	r := doRun(t, nil, "target", listen(t, echo), "mode", "churn", "connections", "200", "connect-rate", "400",
 		"duration", "1s")
 	r.want(t, report.Pass)
-	// The schedule has one at its start, and 400 a second from there on; the times
-	// are rounded. The rate of those that were made is more where the first was late.
+	// One connect is due at the start and 400 a second from there on; the times are
+	// rounded. The real rate is higher if the first connect was late.
 	most := 1.5 + 400*(r.Phases[0].EndS-r.Phases[0].StartS)
 	if c := r.Connections; c.Asked < 1 || float64(c.Asked) > most || c.RateReal <= 0 || c.Established > c.Asked ||
 		r.Frames.Answered == 0 || r.Frames.Answered > int64(c.Established) {
 		t.Errorf("%+v %+v", c, r.Frames)
 	}
-	// A server that never answers fills all places.
-	r = doRun(t, nil, "target", plain(t, func(n int, c *net.TCPConn) {
+	// A server that never answers fills all slots.
+	r = doRun(t, nil, "target", listen(t, func(n int, c *net.TCPConn) {
 		if n < 2 { // the probe
 			echo(n, c)
 		}
@@ -229,7 +228,7 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// The addresses are used in turn, and every connection ends by a reset, which
+// The source addresses are used in turn, and every connection ends by a reset, which
 // leaves nothing in TIME_WAIT.
 func TestSourcesAndResets(t *testing.T) {
 	t.Parallel()
@@ -237,7 +236,7 @@ func TestSourcesAndResets(t *testing.T) {
 	from := map[string]int{}
 	resets := 0
 	done := make(chan struct{}, 100)
-	target := plain(t, func(n int, c *net.TCPConn) {
+	target := listen(t, func(n int, c *net.TCPConn) {
 		if n == 0 { // the probe
 			echo(n, c)
 			return

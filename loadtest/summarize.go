@@ -265,10 +265,11 @@ func faultOver(d *report.Detection) []report.Event {
 		}
 		text := f.Kind + " over"
 		if f.Injected > 0 && f.Observable {
-			text += fmt.Sprintf(": %s noticed, %s not", wording.Grouped(f.Detected), wording.Grouped(f.Undetected))
+			text += fmt.Sprintf(": %s detected, %s not", wording.Grouped(f.Detected), wording.Grouped(f.Undetected))
 		}
 		if f.Reconnect != nil {
-			text += fmt.Sprintf("; %s of %s back", wording.Grouped(f.Reconnect.Established), wording.Grouped(f.Reconnect.Asked))
+			text += fmt.Sprintf("; %s of %s reconnected", wording.Grouped(f.Reconnect.Established),
+				wording.Grouped(f.Reconnect.Asked))
 		}
 		list = append(list, report.Event{T: f.EndS, Kind: report.EventFaultOver, Fault: f.Fault, Count: f.Injected,
 			Text: text})

@@ -39,8 +39,8 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// someMaterial is a run that never was: 1,000 connections on two loops of two
-// processes, with everything that can be in a report.
+// exampleMeasurements are of a made-up run: 1,000 connections on two loops of two
+// processes, with everything that a report can show.
 func exampleMeasurements(t testing.TB) *measurements {
 	p, settings, err := Build(flags("connections", "1k", "processes", "2", "interval", "5s", "duration", "20s",
 		"fault", "silent:10%@2s", "fault", "reset:5@3s", "fault", "herd:20@4s", "fault", "stall-server:1s@12s",
@@ -114,7 +114,7 @@ func exampleMeasurements(t testing.TB) *measurements {
 	return m
 }
 
-// written is the report and every file of the outcome.
+// written is the short report and every file of the run.
 func written(t *testing.T, m *measurements) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -142,7 +142,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The order in which the loops report makes no difference.
+// The order of the loops' results makes no difference.
 func TestSameDataSameBytes(t *testing.T) {
 	want := written(t, exampleMeasurements(t))
 	m := exampleMeasurements(t)
@@ -236,5 +236,18 @@ func TestPrepareOut(t *testing.T) {
 	if err := prepareOut(filepath.Join(file, "x")); err == nil ||
 		!strings.Contains(err.Error(), "give a directory that can") {
 		t.Errorf("%v", err)
+	}
+}
+
+// The engine's events go into the report as they are.
+func TestEventKinds(t *testing.T) {
+	for got, want := range map[string]string{
+		engine.EventFalseKill: report.EventFalseKill, engine.EventUnexplained: report.EventUnexplained,
+		engine.EventUndetected: report.EventUndetected, engine.EventWrong: report.EventWrong,
+		engine.EventTold: report.EventTold, engine.EventConnect: report.EventConnect,
+	} {
+		if got != want {
+			t.Errorf("the engine says %s, the report %s", got, want)
+		}
 	}
 }

@@ -13,13 +13,12 @@ import (
 	"heartwheel/loadtest/report"
 )
 
-// answering is a plain server that answers each frame with what answer makes
-// of it; nothing ends the connection.
+// answering is a server that answers each frame with answer's result and never closes.
 func answering(t testing.TB, answer func(n int, b []byte) []byte) string {
-	return plain(t, func(n int, c *net.TCPConn) {
+	return listen(t, func(n int, c *net.TCPConn) {
 		b := make([]byte, 64<<10)
 		for {
-			// One frame at a time, however the bytes arrive.
+			// One frame at a time, however the bytes arrive
 			if _, err := io.ReadFull(c, b[:codec.HeaderSize]); err != nil {
 				return
 			}
@@ -71,7 +70,7 @@ func TestWrongAnswers(t *testing.T) {
 		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"},
 			"hello in place of WELCOME"},
 		{"wrong CLOSE", func([]byte) []byte { return codec.AppendFrame(nil, codec.OpClose, []byte{1}) }, nil, "close"},
-		{"op of nobody", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil,
+		{"unexpected op", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil,
 			"unexpected res"},
 	} {
 		target := answering(t, func(n int, b []byte) []byte {
@@ -89,10 +88,10 @@ func TestWrongAnswers(t *testing.T) {
 	}
 }
 
-// What comes in pieces is the same answer.
+// Answers may arrive in pieces.
 func TestAnswersInPieces(t *testing.T) {
 	t.Parallel()
-	target := plain(t, func(_ int, c *net.TCPConn) {
+	target := listen(t, func(_ int, c *net.TCPConn) {
 		b := make([]byte, 4096)
 		for {
 			n, err := c.Read(b)
@@ -115,23 +114,23 @@ func TestAnswersInPieces(t *testing.T) {
 
 func TestTargetsThatDoNotWork(t *testing.T) {
 	t.Parallel()
-	// The port is given back: at an address of its own no other test takes it.
+	// An address of its own, so that no other test takes the port that is released here.
 	ln, err := net.Listen("tcp", "127.0.0.9:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := "tcp://" + ln.Addr().String()
+	closed := "tcp://" + ln.Addr().String()
 	ln.Close()
 	for _, c := range []struct{ name, target, want string }{
-		{"nobody", nobody, "connection refused; is the server running there?"},
+		{"closed", closed, "connection refused; is the server running there?"},
 		{"no such name", "tcp://nowhere.invalid:1", "cannot find the target tcp://nowhere.invalid:1"},
 		{"closes at once", answering(t, func(int, []byte) []byte { return nil }),
 			"closes a connection at once, without an answer"},
-		{"at its limit", plain(t, func(_ int, c *net.TCPConn) {
+		{"at its limit", listen(t, func(_ int, c *net.TCPConn) {
 			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: "full"}))
 			_, _ = io.Copy(io.Discard, c)
 		}), `with 3020 "full"; it is at its connection limit`},
-		{"wants a token", plain(t, func(_ int, c *net.TCPConn) {
+		{"wants a token", listen(t, func(_ int, c *net.TCPConn) {
 			_, _ = c.Write(codec.AppendClose(nil, codec.CodeBadToken, "who?"))
 			_, _ = io.Copy(io.Discard, c)
 		}), "give --hello-token"},
@@ -158,7 +157,7 @@ func TestConnectionsThatFail(t *testing.T) {
 	if c := r.Connections; c.Failures[0].Example == "" || c.AtEnd != 5 {
 		t.Errorf("%+v", c)
 	}
-	mute := plain(t, func(n int, c *net.TCPConn) {
+	mute := listen(t, func(n int, c *net.TCPConn) {
 		if n == 0 { // the probe for T
 			w := codec.AppendWelcome(nil, codec.Welcome{TimeoutMS: 60000})
 			_, _ = c.Write(w)
@@ -171,7 +170,7 @@ func TestConnectionsThatFail(t *testing.T) {
 	if f := r.Connections.Failures; len(f) != 1 || f[0].Error != "no WELCOME within 200ms" || f[0].Count != 10 {
 		t.Errorf("%+v", f)
 	}
-	// A server at its limit: the probe is one too while it lasts.
+	// A server at its limit: the probe takes a slot while it lasts.
 	r = doRun(t, nil, "serve", "--small", "connections", "60", "interval", "100ms", "duration", "500ms")
 	r.want(t, report.Failed, "established")
 	if c := r.Connections; c.Refused != 10 || c.Established != 50 || c.AtEnd != 50 || r.FalseKills.Count != 0 {
@@ -185,12 +184,12 @@ func TestConnectionsThatFail(t *testing.T) {
 	}
 }
 
-// The probe leaves its place to a connection of the run, also at a target that
-// takes its time to see that it has gone.
+// The probe gives up its slot before the run needs it, also at a target that is slow to
+// see the close.
 func TestProbeLeavesItsPlace(t *testing.T) {
 	t.Parallel()
 	var open atomic.Int64
-	target := plain(t, func(n int, c *net.TCPConn) {
+	target := listen(t, func(n int, c *net.TCPConn) {
 		if open.Add(1) > 5 {
 			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded}))
 			return
@@ -203,7 +202,7 @@ func TestProbeLeavesItsPlace(t *testing.T) {
 	r.want(t, report.Pass)
 }
 
-// A server that closes live connections, in several ways.
+// A server that closes live connections, with several codes.
 func TestCloses(t *testing.T) {
 	t.Parallel()
 	beat := codec.AppendBeat(nil)
@@ -224,7 +223,7 @@ func TestCloses(t *testing.T) {
 			"2 connections closed with 3021", 0, 2, 0},
 		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2},
 	} {
-		target := plain(t, func(n int, conn *net.TCPConn) {
+		target := listen(t, func(n int, conn *net.TCPConn) {
 			if n%2 == 0 { // the probe, and half of the others
 				echo(n, conn)
 				return

@@ -108,7 +108,7 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: %+v, want %s %d %q", c.name, v, c.word, c.code, c.reason)
 		}
 	}
-	// Every rule is about something that a gate can take the place of.
+	// A gate of --slo can replace every built-in one.
 	for _, rule := range builtinGates {
 		if !slices.Contains(counts, rule.metric) {
 			t.Errorf("%s is not a metric", rule.metric)

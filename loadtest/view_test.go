@@ -45,7 +45,7 @@ func TestViewLines(t *testing.T) {
 	golden(t, "golden/view.txt", b.Bytes())
 }
 
-// What is written to a terminal leaves the last view, each line in its place.
+// The terminal shows the last view, each line in its place.
 func TestViewIsRedrawnInPlace(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		for _, width := range []int{20, 200} {
@@ -75,7 +75,7 @@ func TestViewIsRedrawnInPlace(t *testing.T) {
 	}
 }
 
-// replay is what a terminal shows after text: it knows just what the view uses.
+// replay is what a terminal shows after text. It knows only the sequences of the view.
 func replay(t *testing.T, text string) []string {
 	t.Helper()
 	var lines []string

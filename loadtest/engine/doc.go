@@ -5,7 +5,8 @@
 // at the end the [Result] of each loop.
 //
 // A connection has no goroutine. A loop is one thread with one epoll instance,
-// and all of its state belongs to it: only orders and messages cross.
+// and all of its state belongs to it: only orders and messages cross. Functions are
+// safe for concurrent use; values are not, unless they say so.
 //
 // The engine judges what happened to one connection, not the run, and knows
 // nothing of reports. It imports codec, internal/epoll, internal/timerslack and

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What is due when, for a server with T = 7.5 s and 10 s for part of a frame.
+// When the faults are due, for T = 7.5 s and 10 s for part of a frame.
 func TestFaultsAreDue(t *testing.T) {
 	const s = int64(time.Second)
 	for kind, want := range map[string]int64{
@@ -18,7 +18,7 @@ func TestFaultsAreDue(t *testing.T) {
 			t.Errorf("%s is due at %d, want %d", kind, got, want)
 		}
 	}
-	// A part of a frame is due earlier than T if T is long.
+	// With a long T, part of a frame is due earlier.
 	k, _ := FaultKindByName("partial")
 	if got := k.Expect.after(104*s, 102*s, 60*s, 10*s); got != 114*s {
 		t.Errorf("partial is due at %d, want %d", got, 114*s)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Merged halves are the whole, also after a journey as JSON.
+// Merged parts are the whole, also after encoding as JSON.
 func TestMergedHistogramsAreTheWhole(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	whole := NewHistogram(RunDigits)

@@ -18,8 +18,8 @@ func beatLoad(n int, interval, duration time.Duration) *Load {
 		Bound: 200 * time.Millisecond, PartialTimeout: 10 * time.Second, Seed: 1}
 }
 
-// pairLoop is a loop with one connection that is up: one end of a pair of
-// sockets. The other end is returned.
+// pairLoop is a loop with one established connection over a pair of sockets, and the
+// other socket.
 func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
 	t.Helper()
 	l = newLoop(load, 0, 1, nil, 0, nil, make(chan Message, 100))
@@ -45,7 +45,7 @@ func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
 	return l, fds[1]
 }
 
-// More than one turn reads is read in the next ones, without more coming.
+// What one turn does not read, the next turns do, without another arrival.
 func TestManyReads(t *testing.T) {
 	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	b := bytes.Repeat(codec.AppendFrame(nil, 0x40, make([]byte, 995)), 1024)
@@ -73,8 +73,7 @@ func TestManyReads(t *testing.T) {
 	}
 }
 
-// What the socket does not take at once is sent when it does, in order, and
-// counts as sent then.
+// Unsent bytes are sent when the socket takes them, in order, and count as sent then.
 func TestPendingBytes(t *testing.T) {
 	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	c := &l.conns[0]
@@ -105,7 +104,7 @@ func TestPendingBytes(t *testing.T) {
 	}
 }
 
-// An event of a socket that the conn had before is not taken for one of now.
+// An event of an earlier socket of the conn is ignored.
 func TestStaleEvent(t *testing.T) {
 	l, other := pairLoop(t, beatLoad(1, 3*time.Second, 30*time.Second))
 	l.conns[0].gen++
@@ -162,7 +161,7 @@ func TestHelloFrame(t *testing.T) {
 	}
 }
 
-// A loop that was paused across the end of hold sends what was due before it.
+// A loop that was paused across the end of hold sends what was due before the end.
 func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	l, other := pairLoop(t, beatLoad(1, 100*time.Millisecond, time.Second))
 	l.start -= int64(2 * time.Second)
@@ -179,7 +178,7 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// A loop that is behind for good ends all the same.
+// A loop that never catches up ends all the same.
 func TestOverload(t *testing.T) {
 	l, _ := pairLoop(t, beatLoad(1, time.Millisecond, time.Second))
 	l.start -= int64(time.Second) + endGrace

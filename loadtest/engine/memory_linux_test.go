@@ -19,8 +19,8 @@ import (
 	"heartwheel/internal/epoll"
 )
 
-// A connection costs at most 500 bytes of user memory, all that a loop has
-// included. At 10,000 the histograms are 100 of them.
+// A connection costs at most 500 bytes of user memory, with all that the loop has. At
+// 10,000 connections the histograms are 100 of them.
 func TestMemoryPerConnection(t *testing.T) {
 	n := 10000
 	var limit unix.Rlimit
@@ -65,7 +65,7 @@ func TestMemoryPerConnection(t *testing.T) {
 	}
 }
 
-// echoProcess is the address of a server that echoes, in another process.
+// echoProcess starts an echo server in another process and returns its address.
 func echoProcess(t *testing.T) netip.AddrPort {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -89,7 +89,7 @@ func echoProcess(t *testing.T) netip.AddrPort {
 	return netip.MustParseAddrPort(strings.TrimSpace(line))
 }
 
-// echoUntilEOF is that server: it ends with its standard input.
+// echoUntilEOF is that server. It ends with its standard input.
 func echoUntilEOF() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// dueBy counts the events of p that are due when elapsed has passed, of n at
-// most: those with due(k) <= elapsed.
+// dueBy counts the events of p, of n at most, with due(k) <= elapsed.
 func dueBy(p pacer, elapsed time.Duration, n int64) int64 {
 	lo, hi := int64(0), n // due(lo-1) <= elapsed < due(hi)
 	for lo < hi {

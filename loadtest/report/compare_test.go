@@ -72,7 +72,7 @@ func TestCompareRatios(t *testing.T) {
 	if f := figureByName(t, c, ServiceName+" max"); f.A == nil || f.B != nil {
 		t.Errorf("%+v", f)
 	}
-	// What neither run has is left out.
+	// Figures that neither run has are left out.
 	empty := Compare(&Summary{}, &Summary{}, "a", "b")
 	for _, f := range empty.Figures {
 		if strings.Contains(f.Name, "p99") || strings.Contains(f.Name, "server") {
@@ -117,7 +117,7 @@ func TestCompareWarns(t *testing.T) {
 	}
 }
 
-// A run is read back as it was written, and its report is the same.
+// Read returns what Write wrote, and the reports are the same.
 func TestReadRun(t *testing.T) {
 	dir := t.TempDir()
 	s, samples, events := exampleRun()
@@ -142,7 +142,7 @@ func TestReadRun(t *testing.T) {
 	if string(got) != render(t, s, samples, events) {
 		t.Error("the report of the files is another than that of the run")
 	}
-	// Either way to name it.
+	// The summary can be named in both ways.
 	if _, err := ReadSummary(filepath.Join(dir, "summary.json")); err != nil {
 		t.Error(err)
 	}

@@ -42,7 +42,7 @@ func browser(t *testing.T) context.Context {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// When the browser has ended a helper of it may still write.
+		// A helper process may outlive the browser and still write.
 		err := os.RemoveAll(profile)
 		for end := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(end); err = os.RemoveAll(profile) {
 			time.Sleep(50 * time.Millisecond)
@@ -69,7 +69,7 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-// A witness notes what a page does that it should not.
+// A witness records errors and requests of a page.
 type witness struct {
 	mu       sync.Mutex
 	problems []string
@@ -81,7 +81,7 @@ func (w *witness) note(format string, args ...any) {
 	w.problems = append(w.problems, fmt.Sprintf(format, args...))
 }
 
-// watch takes everything that is noticed in the tab before a command returns.
+// watch records everything in the tab before a command returns.
 func (w *witness) watch(t *testing.T, tab context.Context, url string) {
 	t.Helper()
 	err := chromedp.Listen(tab, func(event any) {
@@ -107,7 +107,7 @@ func (w *witness) watch(t *testing.T, tab context.Context, url string) {
 	}
 }
 
-// call is a command that is only expected to succeed.
+// call runs a command whose only result is success.
 func call[P, R any](t *testing.T, tab context.Context, command cdp.Command[P, R], params P) {
 	t.Helper()
 	if _, err := chromedp.Call(tab, command, params); err != nil {
@@ -130,7 +130,7 @@ func args(list []*runtime.RemoteObject) string {
 	return string(text)
 }
 
-// A drawing is what was found of one chart.
+// A drawing is what was found in one chart.
 type drawing struct {
 	ID     string
 	Width  float64
@@ -141,8 +141,7 @@ type drawing struct {
 	}
 }
 
-// look counts, in every chart, the pixels of the canvas that have the colour
-// of each of its series.
+// look counts, in every chart, the pixels of the canvas in the colour of each series.
 const look = `[...document.querySelectorAll(".plot")].map((box) => {
 	const canvas = box.querySelector("canvas");
 	if (!canvas) return { ID: box.id, Width: 0, Height: 0, Series: [] };
@@ -233,7 +232,7 @@ func TestHTMLInBrowser(t *testing.T) {
 			var ids []string
 			for _, d := range charts {
 				ids = append(ids, strings.TrimPrefix(d.ID, "chart-"))
-				judgeDrawing(t, d, c.samples)
+				checkDrawing(t, d, c.samples)
 			}
 			if got := strings.Join(ids, " "); got != c.charts {
 				t.Errorf("charts %q, want %q", got, c.charts)
@@ -242,8 +241,8 @@ func TestHTMLInBrowser(t *testing.T) {
 	}
 }
 
-// judgeDrawing checks that each series of a chart is really drawn.
-func judgeDrawing(t *testing.T, d drawing, samples []Sample) {
+// checkDrawing checks that each series of a chart is drawn.
+func checkDrawing(t *testing.T, d drawing, samples []Sample) {
 	t.Helper()
 	if d.Width < 250 || d.Height < 150 || len(d.Series) == 0 {
 		t.Errorf("%s is %.0f × %.0f, with %d series", d.ID, d.Width, d.Height, len(d.Series))
@@ -260,7 +259,7 @@ func judgeDrawing(t *testing.T, d drawing, samples []Sample) {
 	}
 }
 
-// tryKeys moves the cursor and switches a series without a mouse.
+// tryKeys moves the cursor and switches a series with the keyboard.
 func tryKeys(t *testing.T, tab context.Context) {
 	t.Helper()
 	const open = "#chart-connections .u-series:nth-child(2)"
@@ -287,7 +286,7 @@ func picture(t *testing.T, tab context.Context, name string) {
 	}
 }
 
-// pdf prints the page, which must not break it.
+// pdf prints the page.
 func pdf(t *testing.T, tab context.Context) {
 	t.Helper()
 	file := get(t, tab, chromedp.PrintToPDF(chromedp.PDFPaper(chromedp.PaperA4), chromedp.PDFPreferCSSPageSize()))

@@ -19,7 +19,7 @@ import (
 	"heartwheel/internal/wording"
 )
 
-// evil is text that a hostile server could make appear in a report.
+// evil is text that a hostile server could put into a report.
 const evil = "</script><script>document.title='broken into'</script>" +
 	"<img src=x onerror=\"document.title='broken into'\"><!-- \u2028 {{.}} 'q' \"q\" &amp;"
 
@@ -148,7 +148,7 @@ func render(t *testing.T, s *Summary, samples []Sample, events []Event) string {
 	return b.String()
 }
 
-// The part of the report without the embedded code.
+// The report without the embedded code.
 func TestHTMLBody(t *testing.T) {
 	p, err := newPage(exampleRun())
 	if err != nil {
@@ -173,7 +173,7 @@ func TestHTMLIsStable(t *testing.T) {
 	}
 }
 
-// attributes are those that make a browser load something.
+// attributes make a browser load something.
 var attributes = regexp.MustCompile(`(?i)\s(?:src|href|srcset|data|action|poster|background|xlink:href|content)` +
 	`\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)`)
 
@@ -237,7 +237,7 @@ func withoutScripts(t *testing.T, text string) (markup string, scripts []string)
 
 func TestHTMLEscapes(t *testing.T) {
 	s, samples, events := exampleRun()
-	// In the data too: a fault is text of the user, and it is in the bands.
+	// In the data too: the bands contain a fault as the user wrote it.
 	s.Detection.Faults[0].Fault = evil
 	s.Phases[0].Name = evil
 	text := render(t, s, samples, events)
@@ -263,7 +263,7 @@ func TestHTMLEscapes(t *testing.T) {
 	}
 }
 
-// Where there is nothing to show the page says so, and has no empty chart.
+// The page says what is missing, and has no empty chart.
 func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	has := func(name, text string, wants ...string) {
 		t.Helper()
@@ -315,7 +315,7 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	samples[3].CPUPercent, samples[4].Sent = math.NaN(), math.Inf(1)
 	charts("not numbers", render(t, s, samples, events), 7)
 
-	// A long list is cut, and says so.
+	// A long list is cut, and the page says so.
 	long := make([]Event, maxPageEvents+5)
 	has("many events", render(t, s, samples, long), "Shown: 300 of 305")
 	s.Generator.CPU = make([]ProcessCPU, 40)
@@ -331,7 +331,7 @@ func TestSpectrumChart(t *testing.T) {
 	service := &Latency{Name: "s", US: Distribution{Count: 1000},
 		Spectrum: []SpectrumPoint{point(0, 0), point(8, 90), point(9, 100)}}
 	c := spectrum(response, service)
-	// 99.99 % of 1,000 values is the same one as 100 %.
+	// 99.99 % of 1,000 values is 100 % of them.
 	if want := []float64{1, 2, 10, 100, 1000}; !nearly(c.X, want) {
 		t.Errorf("x is %v, want %v", c.X, want)
 	}
