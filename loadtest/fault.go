@@ -91,7 +91,8 @@ func parseShare(f *Fault, share string) error {
 	}
 	n, err := parseCount(share)
 	if err != nil || n <= 0 {
-		return fmt.Errorf("the share %q is not one; write a part such as 10%%, or a number of connections such as 500", share)
+		return fmt.Errorf("the share %q is not one; "+
+			"write a part such as 10%%, or a number of connections such as 500", share)
 	}
 	f.Count = n
 	return nil

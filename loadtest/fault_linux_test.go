@@ -89,8 +89,8 @@ func stalledMS(t *testing.T, own *ownServer) (most float64) {
 func TestWrongDetections(t *testing.T) {
 	t.Parallel()
 	against := func(target, timeout string, more ...string) testRun {
-		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval", "100ms",
-			"duration", "2500ms", "bound", "100ms",
+		return doRun(t, nil, append([]string{"target", target, "timeout", timeout, "connections", "10", "interval",
+			"100ms", "duration", "2500ms", "bound", "100ms",
 			"fault", "silent:4@100ms"}, more...)...)
 	}
 	// A server that closes after 1.5 s of silence. That is wrong by more than a pause of
@@ -130,7 +130,8 @@ func TestWrongDetections(t *testing.T) {
 func TestHerdAndReconnect(t *testing.T) {
 	t.Parallel()
 	r := doRun(t, nil, "connections", "60", "interval", "200ms", "duration", "5s", "bound", "2s", "loops", "2",
-		"fault", "herd:50%@100ms", "fault", "silent:10@300ms,+over=200ms,+reconnect", "fault", "reset:6@400ms,+reconnect")
+		"fault", "herd:50%@100ms", "fault", "silent:10@300ms,+over=200ms,+reconnect", "fault",
+		"reset:6@400ms,+reconnect")
 	r.want(t, report.Pass)
 	for i, n := range []int{30, 10, 6} {
 		f := r.Detection.Faults[i]

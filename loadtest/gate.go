@@ -47,8 +47,8 @@ func metricNames() []string {
 
 // metricHelp describes metricNames.
 func metricHelp() string {
-	return strings.Join(counts, ", ") + ", and " + strings.Join(gateParts, ", ") + " of " + strings.Join(gateTimes, ", ") +
-		" (such as rtt.p99; rtt is the response)"
+	return strings.Join(counts, ", ") + ", and " + strings.Join(gateParts, ", ") + " of " +
+		strings.Join(gateTimes, ", ") + " (such as rtt.p99; rtt is the response)"
 }
 
 // parseGate reads a Gate. The error says what to write instead.

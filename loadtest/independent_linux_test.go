@@ -76,7 +76,8 @@ func blockingClient(t *testing.T, target netip.AddrPort, conns, rounds int, inte
 			}
 			defer unix.Close(fd)
 			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}); err != nil {
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(),
+				Port: int(target.Port())}); err != nil {
 				t.Error(err)
 				return
 			}

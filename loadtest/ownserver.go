@@ -62,7 +62,8 @@ func startServer(flags []string, command func(args ...string) *exec.Cmd) (*ownSe
 		return nil, fmt.Errorf("the server (heartwheel %s) did not start: %s", strings.Join(args, " "), s.log.Last())
 	case <-time.After(startTime):
 		s.stop()
-		return nil, fmt.Errorf("the server (heartwheel %s) did not listen within %s", strings.Join(args, " "), startTime)
+		return nil, fmt.Errorf("the server (heartwheel %s) did not listen within %s", strings.Join(args, " "),
+			startTime)
 	}
 }
 

@@ -118,7 +118,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	sized = positive("processes", p.Processes, maxProcesses) && sized
 	sized = positive("loops", p.Loops, maxLoops) && sized
 	if sized && p.Connections < p.Processes*p.Loops {
-		wrong("connections", "%d: is less than one for each of %d event loops; write more connections or fewer processes",
+		wrong("connections", "%d: is less than one for each of %d event loops; "+
+			"write more connections or fewer processes",
 			p.Connections, p.Processes*p.Loops)
 	}
 	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
@@ -128,7 +129,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 		wrong("connect-timeout", "%s: must lie between 100ms and 1h", p.ConnectTimeout)
 	}
 	if r := p.ConnectRate; r.From < 0 || r.To <= 0 || r.From == 0 && r.To == 0 {
-		wrong("connect-rate", "%s: is impossible: nothing would ever be connected; write connects a second such as 5k", r)
+		wrong("connect-rate", "%s: is impossible: nothing would ever be connected; "+
+			"write connects a second such as 5k", r)
 	} else if sized {
 		p.validateRate(wrong)
 	}
@@ -146,8 +148,8 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
 		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, engine.MinPayload,
-				codec.MaxFrameLimit-1)
+			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload,
+				engine.MinPayload, codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
@@ -218,8 +220,8 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 		}
 		if need := f.At + f.Latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
 			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, "+
-				"which lasts %s; write --duration %s or longer", f.Text, wording.Duration(need), wording.Duration(p.Duration),
-				wording.Duration((need+time.Second-1).Truncate(time.Second))))
+				"which lasts %s; write --duration %s or longer", f.Text, wording.Duration(need),
+				wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
 	}
 	if len(lines) > 0 {

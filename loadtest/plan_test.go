@@ -78,8 +78,8 @@ func TestWrongPlans(t *testing.T) {
 		pairs []string
 		want  []string // one for each line
 	}{
-		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast", "fault",
-			"silnt:1@1s", "slo", "x<1",
+		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast",
+			"fault", "silnt:1@1s", "slo", "x<1",
 			"source", "nowhere", "hello", "yes", "seed", "-1", "target", "a", "target", "b"}, []string{
 			`connect-rate "fast" (flag): is not a rate`, `connections "many" (flag): is not a whole number`,
 			`fault "silnt:1@1s" (flag): "silnt" is not a fault`,
@@ -87,15 +87,18 @@ func TestWrongPlans(t *testing.T) {
 			`mode "bea" (flag): must be beat, echo or churn`,
 			`seed "-1" (flag): is not a whole number`, `slo "x<1" (flag): "x" is not a metric`,
 			`source "nowhere" (flag): is not an address`, `target (flag): has 2 values`}},
-		{"unknown", []string{"conections", "5"}, []string{`conections (flag): is not a setting; the nearest is connections`}},
-		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout", "0s",
-			"connect-rate", "0", "interval", "0s",
+		{"unknown", []string{"conections", "5"},
+			[]string{`conections (flag): is not a setting; the nearest is connections`}},
+		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout",
+			"0s", "connect-rate", "0", "interval", "0s",
 			"max-lag", "0s", "bound", "0s", "partial-timeout", "0s"}, []string{
 			"connections 0: must lie between 1", "processes 0: must", "loops 0: must", "duration 0s: must",
 			"connect-timeout 0s: must", "connect-rate 0: is impossible",
 			"interval 0s: must", "max-lag 0s: must", "bound 0s: must", "partial-timeout 0s: must"}},
-		{"negative", []string{"connections", "-5", "connect-rate", "-5:10", "timeout", "-1s", "hello-beat", "-1s"}, []string{
-			"connections -5: must", "connect-rate -5:10: is impossible", "timeout -1s: must", "hello-beat -1s: must"}},
+		{"negative", []string{"connections", "-5", "connect-rate", "-5:10", "timeout", "-1s", "hello-beat", "-1s"},
+			[]string{
+				"connections -5: must", "connect-rate -5:10: is impossible", "timeout -1s: must",
+				"hello-beat -1s: must"}},
 		{"impossible rates", []string{"connections", "1m", "connect-rate", "1m", "interval", "100ms"}, []string{
 			"connect-rate 1000k: is impossible for 1 process: none can begin more than 200,000",
 			"interval 100ms: is impossible: 10,000,000 beats a second"}},

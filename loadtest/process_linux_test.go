@@ -17,8 +17,8 @@ func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for _, pairs := range [][]string{{}, {"processes", "2"}} {
 		r := doRun(t, func(signals chan<- os.Signal) { signals <- os.Interrupt },
-			append(pairs, "connections", "20", "interval", "200ms", "duration", "1m", "fault", "garbage:2@200ms", "fault",
-				"silent:2@50s", "bound", "1s")...)
+			append(pairs, "connections", "20", "interval", "200ms", "duration", "1m", "fault", "garbage:2@200ms",
+				"fault", "silent:2@50s", "bound", "1s")...)
 		r.want(t, report.Interrupted, "these are the figures until then")
 		if r.Verdict.ExitCode != 130 || r.Connections.Established != 20 || r.Frames.Answered < 20 ||
 			r.Detection.Detected != 2 || r.Detection.Undetected != 0 {

@@ -232,7 +232,8 @@ func (r *run) handleMessages(ctx context.Context, wg *sync.WaitGroup) {
 			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - epoll.Monotonic()))
 		case <-ownEnded:
 			ownEnded = nil
-			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.Last()))
+			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err,
+				r.own.log.Last()))
 			r.stop()
 		case <-r.Signals:
 			if r.interrupted {
@@ -357,10 +358,12 @@ func (r *run) sample(n int) {
 	}
 	s := report.Sample{
 		T: float64(n), Phase: r.phase(r.start +
-			int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
+			int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed +
+			t.Refused,
 		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service),
 		LagUS:    distribution(r.second.lag),
-		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
+		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained,
+		Wrong:      t.Wrong,
 		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 	}
 	if last := &r.lastTallies; len(r.samples) > 0 {

@@ -128,12 +128,13 @@ func TestBeats(t *testing.T) {
 	t.Parallel()
 	for _, frame := range []string{"empty", "ping"} {
 		for _, phase := range []string{"uniform", "sync"} {
-			r := doRun(t, nil, "target", listen(t, echo), "connections", "100", "interval", "100ms", "duration", "1500ms",
-				"frame", frame, "phase", phase, "loops", "2")
+			r := doRun(t, nil, "target", listen(t, echo), "connections", "100", "interval", "100ms", "duration",
+				"1500ms", "frame", frame, "phase", phase, "loops", "2")
 			r.want(t, report.Pass)
 			// 15 rounds, less one at the edges and those of connecting. The machine decides how
 			// many of them are answered within the second that counts, but not more than were sent.
-			if f := r.Frames; f.Sent < 1400 || f.Answered+f.Unanswered != f.Sent || f.PerSecond <= 0 || f.PerSecond > 1100 {
+			if f := r.Frames; f.Sent < 1400 || f.Answered+f.Unanswered != f.Sent || f.PerSecond <= 0 ||
+				f.PerSecond > 1100 {
 				t.Errorf("%s %s: %+v", frame, phase, f)
 			}
 			if c := r.Connections; c.Established != 100 || c.AtEnd != 100 || c.TimeUS.Count != 100 {
@@ -187,8 +188,8 @@ func TestLatencyIsThatOfTheServer(t *testing.T) {
 func TestEcho(t *testing.T) {
 	t.Parallel()
 	for _, c := range [][2]string{{"1", "16"}, {"8", "64"}, {"8", "60000"}, {"4", "300000"}} {
-		r := doRun(t, nil, "target", listen(t, echo), "mode", "echo", "connections", "4", "duration", "300ms", "inflight",
-			c[0], "payload", c[1], "timeout", "1h")
+		r := doRun(t, nil, "target", listen(t, echo), "mode", "echo", "connections", "4", "duration", "300ms",
+			"inflight", c[0], "payload", c[1], "timeout", "1h")
 		if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid { // a busy loop is what it is here
 			t.Errorf("%v: %+v", c, r.Verdict)
 		}

@@ -103,8 +103,9 @@ func (m *measurements) phases(t *engine.Result) []report.Phase {
 
 func (m *measurements) connections(t *engine.Result) report.Connections {
 	c := report.Connections{
-		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []report.Failure{},
-		Refused: t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
+		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed,
+		Failures: []report.Failure{},
+		Refused:  t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
 		RateAsked: m.plan.ConnectRate.String(), TimeUS: distribution(t.Connect),
 	}
 	if m.plan.Mode == modeChurn {
@@ -222,8 +223,9 @@ func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.Faul
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
 	if got.Reconnects > 0 {
-		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected, Refused: got.ReconnectRefused,
-			Failed: got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
+		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected,
+			Refused: got.ReconnectRefused,
+			Failed:  got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
 		if got.LastReconnect > got.Start {
 			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastReconnect - got.Start)))
 		}

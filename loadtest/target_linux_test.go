@@ -79,11 +79,12 @@ func TestWrongAnswers(t *testing.T) {
 			}
 			return c.answer(b)
 		})
-		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration", "300ms",
-			"timeout", "1h"}, c.pairs...)...)
+		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration",
+			"300ms", "timeout", "1h"}, c.pairs...)...)
 		if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, c.example) || r.Verdict.ExitCode != 1 ||
 			!strings.Contains(r.out, r.Frames.WrongExample) {
-			t.Errorf("%s: %d wrong, the first %q, want %q\n%s", c.name, r.Frames.Wrong, r.Frames.WrongExample, c.example, r.out)
+			t.Errorf("%s: %d wrong, the first %q, want %q\n%s", c.name, r.Frames.Wrong, r.Frames.WrongExample,
+				c.example, r.out)
 		}
 	}
 }
@@ -251,7 +252,8 @@ func TestCloses(t *testing.T) {
 			told += x.Count
 		}
 		if r.Verdict.Word != c.word || !strings.Contains(strings.Join(r.Verdict.Reasons, "\n"), c.reason) ||
-			r.FalseKills.Count != c.kills || told != c.told || r.Unexplained.Count != c.unexplained || r.Connections.AtEnd != 2 {
+			r.FalseKills.Count != c.kills || told != c.told || r.Unexplained.Count != c.unexplained ||
+			r.Connections.AtEnd != 2 {
 			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told,
 				r.Unexplained)
 		}
@@ -268,8 +270,8 @@ func TestNoAnswerAtTheEnd(t *testing.T) {
 			}
 			return b
 		})
-		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms",
-			"frame", frame)
+		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration",
+			"2500ms", "frame", frame)
 		r.want(t, report.Failed, "frames had no answer at the end; the oldest waited for")
 	}
 }

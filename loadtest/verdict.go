@@ -40,7 +40,8 @@ var builtinGates = []struct {
 		if f.OldestUnansweredMS <= unansweredLimitMS {
 			return ""
 		}
-		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", wording.Plural(f.Unanswered, "frame"),
+		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s",
+			wording.Plural(f.Unanswered, "frame"),
 			wording.Milliseconds(f.OldestUnansweredMS))
 	}},
 	{"told", func(s *report.Summary, _ string) string {
@@ -106,7 +107,8 @@ func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 		return report.Verdict{Word: report.Failed, ExitCode: 1, Reasons: slices.Clone(s.Errors)}
 	case s.Generator.Limited:
 		return report.Verdict{Word: report.Invalid, ExitCode: 4,
-			Reasons: append([]string{"generator-limited: the figures say nothing about the server"}, s.Generator.Why...)}
+			Reasons: append([]string{"generator-limited: the figures say nothing about the server"},
+				s.Generator.Why...)}
 	}
 	reasons := []string{}
 	for _, r := range s.SLO {

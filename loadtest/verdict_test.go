@@ -27,7 +27,8 @@ func TestDecide(t *testing.T) {
 		reason      string // one of the reasons contains it
 	}{
 		{name: "pass", change: func(*report.Summary) {}, word: report.Pass, code: 0},
-		{name: "gate kept", change: func(*report.Summary) {}, gates: []string{"false_kills==0"}, word: report.Pass, code: 0},
+		{name: "gate kept", change: func(*report.Summary) {}, gates: []string{"false_kills==0"}, word: report.Pass,
+			code: 0},
 		{name: "not all established", change: func(s *report.Summary) {
 			s.Connections.Established, s.Connections.Failed = 8, 2
 			s.Connections.Failures = []report.Failure{{Error: "connection refused", Count: 2}}
@@ -71,16 +72,17 @@ func TestDecide(t *testing.T) {
 		{name: "not back", change: func(s *report.Summary) {
 			s.Detection.Faults = []report.FaultResult{{Reconnect: &report.Reconnect{Asked: 9, Established: 7}}}
 		}, word: report.Failed, code: 1, reason: "2 connections did not reconnect"},
-		{name: "undetected", change: func(s *report.Summary) { s.Detection.Undetected = 1 }, word: report.Failed, code: 1,
-			reason: "1 dead peer not detected"},
+		{name: "undetected", change: func(s *report.Summary) { s.Detection.Undetected = 1 }, word: report.Failed,
+			code: 1, reason: "1 dead peer not detected"},
 		{name: "early", change: func(s *report.Summary) { s.Detection.Early = 2 }, word: report.Failed, code: 1,
 			reason: "2 dead peers detected too early"},
 		{name: "late", change: func(s *report.Summary) { s.Detection.Late = 1 }, word: report.Failed, code: 1,
 			reason: "1 dead peer detected later than the bound of 200 ms; the latest by 250 ms"},
-		{name: "gate of nothing", change: func(*report.Summary) {}, gates: []string{"rtt.p99<5ms"}, word: report.Breached,
-			code: 3, reason: "gate rtt.p99<5ms: nothing was measured"},
-		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 }, gates: []string{"rtt.p99<5ms"},
-			word: report.Breached, code: 3, reason: "1 false kill"},
+		{name: "gate of nothing", change: func(*report.Summary) {}, gates: []string{"rtt.p99<5ms"},
+			word: report.Breached, code: 3, reason: "gate rtt.p99<5ms: nothing was measured"},
+		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 },
+			gates: []string{"rtt.p99<5ms"},
+			word:  report.Breached, code: 3, reason: "1 false kill"},
 		{name: "limited", change: func(s *report.Summary) {
 			s.Generator.Limited, s.Generator.Why, s.FalseKills.Count = true, []string{"frames lagged"}, 1
 		}, gates: []string{"false_kills==0"}, word: report.Invalid, code: 4, reason: "frames lagged"},
@@ -104,7 +106,10 @@ func TestDecide(t *testing.T) {
 		}
 		v := decide(s, gates, c.interrupted)
 		if v.Word != c.word || v.ExitCode != c.code || (len(v.Reasons) == 0) != (c.reason == "") ||
-			c.reason != "" && !slices.ContainsFunc(v.Reasons, func(r string) bool { return strings.Contains(r, c.reason) }) {
+			c.reason != "" && !slices.ContainsFunc(v.Reasons, func(r string) bool {
+				return strings.Contains(r,
+					c.reason)
+			}) {
 			t.Errorf("%s: %+v, want %s %d %q", c.name, v, c.word, c.code, c.reason)
 		}
 	}

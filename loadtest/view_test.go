@@ -23,8 +23,9 @@ func someSamples() []report.Sample {
 		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41),
 			ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
 			Server: &report.ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
-		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100), ServiceUS: us(3800),
-			LagUS: us(9), Injected: 1500, Detected: 1320,
+		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100),
+			ServiceUS: us(3800),
+			LagUS:     us(9), Injected: 1500, Detected: 1320,
 			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &report.ServerSample{Connections: -1,
 				CPUPercent: 21.2, RSSBytes: 33e6}},
 	}
@@ -61,14 +62,16 @@ func TestViewIsRedrawnInPlace(t *testing.T) {
 				want = append(want, truncate(l, width))
 			}
 			if got := strings.Join(screen, "\n"); got != strings.Join(want, "\n") {
-				t.Errorf("colours %v, width %d: the screen shows\n%s\nwant\n%s", color, width, got, strings.Join(want, "\n"))
+				t.Errorf("colours %v, width %d: the screen shows\n%s\nwant\n%s", color, width, got,
+					strings.Join(want, "\n"))
 			}
 			for _, l := range screen {
 				if utf8.RuneCountInString(l) >= width {
 					t.Errorf("%q is wider than %d", l, width-1)
 				}
 			}
-			if has := strings.Contains(b.String(), "\x1b[1m") && strings.Contains(b.String(), "\x1b[31m"); has != color {
+			if has := strings.Contains(b.String(), "\x1b[1m") && strings.Contains(b.String(),
+				"\x1b[31m"); has != color {
 				t.Errorf("colours: %v, want %v", has, color)
 			}
 		}

@@ -59,7 +59,8 @@ func TestEvents(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	for range 2 {
-		if events := wait(t, p, time.Second); len(events) != 1 || events[0].Key() != key || events[0].Events != unix.EPOLLIN {
+		if events := wait(t, p, time.Second); len(events) != 1 || events[0].Key() != key ||
+			events[0].Events != unix.EPOLLIN {
 			t.Errorf("%+v, want EPOLLIN of %+v", events, key)
 		}
 		if events := wait(t, p, 0); len(events) != 0 {

@@ -33,8 +33,8 @@ func TestClassify(t *testing.T) {
 			classFalseKill, false, false},
 		{"answered, young", with(func(c *peerClose) { c.established = c.at - 1 }), classFalseKill, false, false},
 
-		{"dead, on time", with(func(c *peerClose) { c.fault, c.expect, c.at = true, 27500*ms, 27500*ms }), classDetected,
-			false, false},
+		{"dead, on time", with(func(c *peerClose) { c.fault, c.expect, c.at = true, 27500*ms, 27500*ms }),
+			classDetected, false, false},
 		{"dead, at the bound", with(func(c *peerClose) { c.fault, c.expect, c.at = true, 27500*ms, 27700*ms }),
 			classDetected, false, false},
 		{"dead, beyond the bound", with(func(c *peerClose) { c.fault, c.expect, c.at = true, 27500*ms, 27700*ms+1 }),

@@ -190,7 +190,8 @@ func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
 			example.Text))
 	case cl.late():
 		t.Late++
-		l.addExample(t, fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())), example.Text))
+		l.addExample(t, fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())),
+			example.Text))
 	}
 }
 

@@ -156,7 +156,8 @@ func TestHelloFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, err := codec.ParseHello(f.Payload)
-	if want := (codec.Hello{V: 1, Token: "s", Device: "dev-42", BeatMS: 5000, Beats: "server"}); err != nil || h != want {
+	if want := (codec.Hello{V: 1, Token: "s", Device: "dev-42", BeatMS: 5000, Beats: "server"}); err != nil ||
+		h != want {
 		t.Errorf("%+v (%v), want %+v", h, err, want)
 	}
 }
@@ -173,8 +174,8 @@ func TestBeatsDueBeforeTheEnd(t *testing.T) {
 	l.judgeOpen(epoll.Monotonic())
 	if r := &l.result; n != 10*len(l.beat) || l.tallies.Sent != 10 || r.Unanswered != 10 || r.Lag.Count() != 10 ||
 		r.Lag.h.Max() < 1.9e9 {
-		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent, r.Unanswered,
-			r.Lag.h.Max())
+		t.Errorf("%d bytes (%v), %d sent, %d without an answer, lag at most %d ns", n, err, l.tallies.Sent,
+			r.Unanswered, r.Lag.h.Max())
 	}
 }
 

@@ -40,7 +40,8 @@ func TestPacersAreDue(t *testing.T) {
 		{"goes on after the ramp", ramp{Rate{0, 1000}, time.Second}, 10000,
 			[]time.Duration{time.Second, 2 * time.Second, 3 * time.Second}, []int64{501, 1501, 2501}},
 		{"uniform", uniform{4, time.Second}, 1 << 30,
-			[]time.Duration{0, 249 * ms, 250 * ms, 999 * ms, time.Second, 10 * time.Second}, []int64{1, 1, 2, 4, 5, 41}},
+			[]time.Duration{0, 249 * ms, 250 * ms, 999 * ms, time.Second, 10 * time.Second},
+			[]int64{1, 1, 2, 4, 5, 41}},
 		{"together", synchronous{4, time.Second}, 1 << 30,
 			[]time.Duration{0, 999 * ms, time.Second, 10 * time.Second}, []int64{4, 4, 8, 44}},
 	} {
@@ -56,8 +57,8 @@ func TestPacersAreDue(t *testing.T) {
 
 func TestPacersNeverGoBack(t *testing.T) {
 	for _, p := range []pacer{
-		rampOf(Rate{1, 200000}, 1000000), rampOf(Rate{200000, 1}, 1000000), rampOf(Rate{0, 5}, 100), ramp{Rate{3, 3}, 0},
-		uniform{999983, time.Hour}, uniform{1, time.Millisecond}, synchronous{7, time.Minute},
+		rampOf(Rate{1, 200000}, 1000000), rampOf(Rate{200000, 1}, 1000000), rampOf(Rate{0, 5}, 100),
+		ramp{Rate{3, 3}, 0}, uniform{999983, time.Hour}, uniform{1, time.Millisecond}, synchronous{7, time.Minute},
 	} {
 		last := p.due(0)
 		if last != 0 {

@@ -172,7 +172,8 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 	var s stamp
 	if mine {
 		s = parseStamp(f.Payload)
-		mine = s.seq == c.answerSeq && s.sent <= at && s.sent >= l.start && bytes.Equal(f.Payload[MinPayload:], l.filler)
+		mine = s.seq == c.answerSeq && s.sent <= at && s.sent >= l.start &&
+			bytes.Equal(f.Payload[MinPayload:], l.filler)
 	}
 	if !mine {
 		if f.Op == codec.OpPing && c.injection < 0 { // the server's own
@@ -180,8 +181,8 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), epoll.Monotonic())
 			return 0
 		}
-		l.wrongAnswer(i, at, fmt.Sprintf("%s with %d bytes (% x) in place of the answer to frame %d", f.Op, len(f.Payload),
-			f.Payload[:min(len(f.Payload), MinPayload)], c.answerSeq-firstSeq(l.number(i))))
+		l.wrongAnswer(i, at, fmt.Sprintf("%s with %d bytes (% x) in place of the answer to frame %d", f.Op,
+			len(f.Payload), f.Payload[:min(len(f.Payload), MinPayload)], c.answerSeq-firstSeq(l.number(i))))
 		if f.Op != codec.OpData || c.sendSeq == c.answerSeq {
 			return 0
 		}
@@ -252,7 +253,8 @@ func (l *loop) wrongAnswer(i int32, at int64, text string) {
 func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 	cl := peerClose{
 		at: at, slack: slack + l.stalledNS(c.lastFrame, at), lastFrame: c.lastFrame,
-		answered: c.flags&flagAnswered != 0, timeout: l.timeout, bound: int64(l.load.Bound), code: l.closeNotices[i].code,
+		answered: c.flags&flagAnswered != 0, timeout: l.timeout, bound: int64(l.load.Bound),
+		code: l.closeNotices[i].code,
 	}
 	if c.state == stateUp {
 		cl.established = c.stateSince
@@ -266,7 +268,8 @@ func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 // closedByPeer handles a close by the server.
 func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	cl := l.peerClose(i, c, at, slack)
-	reason, wasUp, again, fault := l.closeNotices[i].reason, c.state == stateUp, c.flags&flagReconnect != 0, c.reconnectOf
+	reason, wasUp := l.closeNotices[i].reason, c.state == stateUp
+	again, fault := c.flags&flagReconnect != 0, c.reconnectOf
 	example := cl.example(l.start, l.number(i), how, reason)
 	switch cl.classify() {
 	case classImmediate:

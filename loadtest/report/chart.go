@@ -232,15 +232,17 @@ func connectionsChart(samples []Sample) *chart {
 		return number64(float64(s.Server.Connections))
 	})
 	if anyValue(seen) {
-		c.Series = append(c.Series, series{Label: "open, by the server's metrics", Unit: "count", Color: "green", Dash: true,
-			Y: seen})
+		c.Series = append(c.Series, series{Label: "open, by the server's metrics", Unit: "count", Color: "green",
+			Dash: true,
+			Y:    seen})
 	}
 	return c
 }
 
 func framesChart(samples []Sample) *chart {
 	return &chart{ID: "frames", Title: "Frames a second", Series: []series{
-		{Label: "sent", Unit: "rate", Color: "blue", Y: column(samples, always(func(s *Sample) float64 { return s.Sent }))},
+		{Label: "sent", Unit: "rate", Color: "blue",
+			Y: column(samples, always(func(s *Sample) float64 { return s.Sent }))},
 		{Label: "answered", Unit: "rate", Color: "orange", Dash: true,
 			Y: column(samples, always(func(s *Sample) float64 { return s.Answered }))},
 	}}
@@ -254,9 +256,11 @@ func latencyChart(s *Summary, samples []Sample) *chart {
 	service := func(s *Sample) *Distribution { return s.ServiceUS }
 	c := &chart{ID: "latency", Title: "Latency", Log: true, Series: []series{
 		{Label: ResponseName + " p99", Unit: "us", Color: "blue", Y: column(samples, percentile(response, p99))},
-		{Label: ResponseName + " p50", Unit: "us", Color: "blue", Dash: true, Y: column(samples, percentile(response, p50))},
+		{Label: ResponseName + " p50", Unit: "us", Color: "blue", Dash: true,
+			Y: column(samples, percentile(response, p50))},
 		{Label: ServiceName + " p99", Unit: "us", Color: "orange", Y: column(samples, percentile(service, p99))},
-		{Label: ServiceName + " p50", Unit: "us", Color: "orange", Dash: true, Y: column(samples, percentile(service, p50))},
+		{Label: ServiceName + " p50", Unit: "us", Color: "orange", Dash: true,
+			Y: column(samples, percentile(service, p50))},
 	}}
 	switch {
 	case s.Generator.Limited:
@@ -361,7 +365,7 @@ func worse(a, b *Distribution) *Distribution {
 	}
 	return &Distribution{
 		Count: a.Count + b.Count, Min: min(a.Min, b.Min), Mean: max(a.Mean, b.Mean),
-		P50: max(a.P50, b.P50), P90: max(a.P90, b.P90), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max,
-			b.Max),
+		P50: max(a.P50, b.P50), P90: max(a.P90, b.P90), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999),
+		Max: max(a.Max, b.Max),
 	}
 }

@@ -115,7 +115,8 @@ func percentileFigures(name, unit string, of func(*Summary) *Distribution) []fig
 		value func(*Distribution) float64
 	}{
 		{"p50", p50}, {"p90", func(d *Distribution) float64 { return d.P90 }}, {"p99", p99},
-		{"p99.9", func(d *Distribution) float64 { return d.P999 }}, {"max", func(d *Distribution) float64 { return d.Max }},
+		{"p99.9", func(d *Distribution) float64 { return d.P999 }},
+		{"max", func(d *Distribution) float64 { return d.Max }},
 	} {
 		list = append(list, figureOf{name + " " + p.name, unit, func(s *Summary) *float64 {
 			d := of(s)

@@ -219,7 +219,8 @@ func (p *page) tiles() {
 				visible += d.Faults[i].Injected
 			}
 		}
-		t := tile{"dead peers detected", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)), "good"}
+		t := tile{"dead peers detected", wording.Grouped(d.Detected), fmt.Sprintf("of %s", wording.Grouped(visible)),
+			"good"}
 		if d.ErrorMS != nil {
 			t.Note += fmt.Sprintf("; the latest by %s, bound %s", wording.Milliseconds(d.ErrorMS.Max),
 				wording.Milliseconds(d.BoundMS))

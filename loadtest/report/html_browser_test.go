@@ -52,11 +52,12 @@ func browser(t *testing.T) context.Context {
 		}
 	})
 	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU,
+		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless,
+		chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking",
 			true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(profile),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(time.Minute),
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -269,7 +270,8 @@ func tryKeys(t *testing.T, tab context.Context) {
 	get(t, tab, chromedp.Focus(chromedp.CSS(open+" th")))
 	get(t, tab, chromedp.KeyEvent(" "))
 	off := get(t, tab, chromedp.Evaluate[bool](`document.querySelector("`+open+`").classList.contains("u-off")`))
-	checked := get(t, tab, chromedp.Evaluate[string](`document.querySelector("`+open+` th").getAttribute("aria-checked")`))
+	attribute := `document.querySelector("` + open + ` th").getAttribute("aria-checked")`
+	checked := get(t, tab, chromedp.Evaluate[string](attribute))
 	if value != "2 s" || !off || checked != "false" {
 		t.Errorf("two steps to the right show %q, the series is off: %v, its switch says %q", value, off, checked)
 	}

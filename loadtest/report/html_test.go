@@ -64,46 +64,53 @@ func exampleLatency(name string, unit float64) *Latency {
 // exampleRun is a run with a bit of everything.
 func exampleRun() (*Summary, []Sample, []Event) {
 	s := &Summary{
-		Schema:  Schema,
-		Verdict: Verdict{Breached, 3, []string{"gate rtt.p99<500us: measured 800 µs", "1 false kill; the first: " + evil}},
+		Schema: Schema, Verdict: Verdict{Breached, 3, []string{"gate rtt.p99<500us: measured 800 µs",
+			"1 false kill; the first: " + evil}},
 		Plan: []Setting{{"connections", "12k", "flag"}, {"duration", "1m", "scenario dead-wave"},
 			{"mode", "beat", "default"}, {"source", "", "default"},
 			{"fault", "silent:10%@20s,+over=2s herd:50%@40s", "flag"}, {"hello-token", evil, "flag"}},
-		Environment: Environment{Version: "v1.2.3", Go: "go1.26.8", OS: "linux", Arch: "amd64", Kernel: "6.18.44", CPUs: 2,
-			MemoryBytes: 25_276_514_304,
-			Processes:   2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-02-03T04:05:06Z"},
+		Environment: Environment{Version: "v1.2.3", Go: "go1.26.8", OS: "linux", Arch: "amd64", Kernel: "6.18.44",
+			CPUs: 2, MemoryBytes: 25_276_514_304,
+			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-02-03T04:05:06Z"},
 		Phases: []Phase{{"connect", 0, 3}, {"hold", 3, 63}, {"close", 63, 63.4}},
 		Connections: Connections{Asked: 12_000, Established: 11_997, Failed: 3,
 			Failures: []Failure{{evil, 2, "at 0.1 s connection 7 from 127.0.0.9"},
 				{"connection refused", 1, "at 1.5 s connection 9 from 127.0.0.3"}},
 			Refused: 0, Told: []Told{{3001, "draining",
-				4}}, Reconnects: 6000, AtEnd: 10_800, RateAsked: "4k", RateReal: 3999.7, TimeUS: exampleDistribution(1, 12_000)},
+				4}}, Reconnects: 6000, AtEnd: 10_800, RateAsked: "4k", RateReal: 3999.7,
+			TimeUS: exampleDistribution(1, 12_000)},
 		Frames: Frames{Sent: 130_000, Answered: 129_998, Unanswered: 1, OldestUnansweredMS: 12.5, Wrong: 1,
 			WrongExample: "at 5 s connection 3: " + evil, PerSecond: 2166.6},
 		Response: exampleLatency(ResponseName, 1.3), Service: exampleLatency(ServiceName, 1),
 		Detection: &Detection{TimeoutMS: 7500, TimeoutFrom: "WELCOME", BoundMS: 200, Injected: 1200, Detected: 1199,
 			Undetected: 1, Early: 2, Late: 5,
 			Faults: []FaultResult{
-				{Fault: "silent:10%@20s,+over=2s", Kind: "silent", Expect: "T after its last byte", StartS: 23, EndS: 32.7,
+				{Fault: "silent:10%@20s,+over=2s", Kind: "silent", Expect: "T after its last byte", StartS: 23,
+					EndS:       32.7,
 					Observable: true, Injected: 1200, Detected: 1199, Undetected: 1, Early: 2, Late: 5,
 					ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240,
 						Max: 260}, Examples: []string{"detected 60 ms late: " + evil}},
-				{Fault: "herd:50%@40s", Kind: "herd", Expect: "never: no peer is dead", StartS: 43, EndS: 44.6, Observable: true,
-					Examples:  []string{},
-					Reconnect: &Reconnect{Asked: 6000, Established: 6000, TookMS: 1612.5, TimeUS: exampleDistribution(3, 6000)}},
+				{Fault: "herd:50%@40s", Kind: "herd", Expect: "never: no peer is dead", StartS: 43, EndS: 44.6,
+					Observable: true,
+					Examples:   []string{}, Reconnect: &Reconnect{Asked: 6000, Established: 6000, TookMS: 1612.5,
+						TimeUS: exampleDistribution(3, 6000)}},
 				{Fault: "reset:1%@50s", Kind: "reset", Expect: "at once", StartS: 53, EndS: 53.1, Injected: 120,
-					Examples: []string{}, Note: "a client that has reset the connection cannot see when the server detects it"},
+					Examples: []string{},
+					Note:     "a client that has reset the connection cannot see when the server detects it"},
 				{Fault: "garbage:1%@59s", Kind: "garbage", Expect: "at once", Observable: true, Examples: []string{}},
 			},
 			ErrorMS: &Distribution{Count: 1199, Min: -3, Mean: 31, P50: 30, P90: 60, P99: 90, P999: 240, Max: 260}},
-		FalseKills:  Closes{1, []CloseExample{{AtS: 12, Connection: 5, SilentMS: 900, How: "reset", Text: evil}}},
-		Unexplained: Closes{7, []CloseExample{{Text: "at 13.000 s connection 6, 800 ms after its last whole frame: reset"}}},
+		FalseKills: Closes{1, []CloseExample{{AtS: 12, Connection: 5, SilentMS: 900, How: "reset", Text: evil}}},
+		Unexplained: Closes{7, []CloseExample{
+			{Text: "at 13.000 s connection 6, 800 ms after its last whole frame: reset"}}},
 		Generator: Generator{LagUS: exampleDistribution(.5, 130_000), ConnectLagUS: exampleDistribution(.4, 12_000),
 			LagBoundUS: 5000, CPUBound: 95, Why: []string{},
 			CPU: []ProcessCPU{{0, 31.5, 28}, {1, 30.1, 27.2}}, RSSBytes: 41_000_000, HeapPerConn: 312},
-		Server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{7}, Samples: 63, ConnectionsMax: 12_000, CPUPercent: 21.5,
+		Server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{7}, Samples: 63, ConnectionsMax: 12_000,
+			CPUPercent:    21.5,
 			CPUPercentMax: 48, RSSBeforeBytes: 17_000_000, RSSAfterBytes: 27_000_000, RSSPeakBytes: 27_500_000,
-			UserBytesPerConnection: 840, KernelBytesPerSocket: 4050, ClosedByReason: map[string]int64{"idle_timeout": 1199,
+			UserBytesPerConnection: 840, KernelBytesPerSocket: 4050,
+			ClosedByReason: map[string]int64{"idle_timeout": 1199,
 				"peer_reset": 6120, evil: 1}, RefusedByReason: map[string]int64{"overloaded": 3},
 			LoopLagP99US: 1000, Notes: []string{"a note"}},
 		SLO: []SLOResult{{"rtt.p99<500us", false, true, .8, .5, "ms"}, {"false_kills<=5", true, true, 1, 5, ""},
@@ -119,10 +126,13 @@ func exampleRun() (*Summary, []Sample, []Event) {
 	var samples []Sample
 	for i := range 63 {
 		t := float64(i + 1)
-		v := Sample{T: t, Phase: "hold", Connections: 12_000, Sent: 2166, Answered: 2166, CPUPercent: 55 + 3*math.Sin(t),
+		v := Sample{T: t, Phase: "hold", Connections: 12_000, Sent: 2166, Answered: 2166,
+			CPUPercent: 55 + 3*math.Sin(t),
 			LagUS:      exampleDistribution(.4+.1*math.Sin(t), 2166),
-			ResponseUS: exampleDistribution(1.3+math.Sin(t/5)/3, 2166), ServiceUS: exampleDistribution(1+math.Sin(t/5)/4, 2166),
-			Server: &ServerSample{Connections: 12_000, CPUPercent: 20 + 3*math.Cos(t), RSSBytes: 26_000_000 + int64(i)*9_000}}
+			ResponseUS: exampleDistribution(1.3+math.Sin(t/5)/3, 2166),
+			ServiceUS:  exampleDistribution(1+math.Sin(t/5)/4, 2166),
+			Server: &ServerSample{Connections: 12_000, CPUPercent: 20 + 3*math.Cos(t),
+				RSSBytes: 26_000_000 + int64(i)*9_000}}
 		switch {
 		case i < 3:
 			v.Phase, v.Connections, v.Connecting, v.Sent, v.Answered = "connect", 4000*(i+1), 20, 700*t, 690*t
@@ -305,7 +315,8 @@ func TestHTMLSaysWhatIsMissing(t *testing.T) {
 	s.Detection.Buckets, s.Detection.ErrorMS = nil, nil
 	text = render(t, s, samples, events)
 	charts("no server", text, 3)
-	has("no server", text, "No dead peer was detected", "Nothing was due, so nothing was late", "No frame was answered.")
+	has("no server", text, "No dead peer was detected", "Nothing was due, so nothing was late",
+		"No frame was answered.")
 	s.Server = &Server{Samples: 0}
 	has("a server not seen", render(t, s, samples, events), "No measurement of the server succeeded",
 		"Its metrics were not read")

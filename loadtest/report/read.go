@@ -49,8 +49,8 @@ func ReadSummary(path string) (*Summary, error) {
 		return nil, fmt.Errorf("%s is not the summary of a load test: %w", file, err)
 	}
 	if head.Schema != Schema {
-		return nil, fmt.Errorf("%s has the schema %q, and this heartwheel reads %q; use the heartwheel that wrote it", file,
-			head.Schema, Schema)
+		return nil, fmt.Errorf("%s has the schema %q, and this heartwheel reads %q; use the heartwheel that wrote it",
+			file, head.Schema, Schema)
 	}
 	if err := json.Unmarshal(text, s); err != nil {
 		return nil, fmt.Errorf("%s is not the summary of a load test: %w", file, err)

@@ -139,7 +139,8 @@ func (f *FaultResult) write(b *strings.Builder) {
 	}
 	if r := f.Reconnect; r != nil {
 		text += fmt.Sprintf(": %s of %s reconnected in %s, %s refused, %s failed", wording.Grouped(r.Established),
-			wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused), wording.Grouped(r.Failed))
+			wording.Grouped(r.Asked), wording.Milliseconds(r.TookMS), wording.Grouped(r.Refused),
+			wording.Grouped(r.Failed))
 	}
 	writeLine(b, "", "%s%s", text, textIf(f.Note != "", "; "+f.Note))
 	for _, e := range f.Examples {
