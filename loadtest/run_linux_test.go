@@ -128,25 +128,28 @@ func TestBeats(t *testing.T) {
 	t.Parallel()
 	for _, frame := range []string{"empty", "ping"} {
 		for _, phase := range []string{"uniform", "sync"} {
-			r := doRun(t, nil, "target", listen(t, echo), "connections", "100", "interval", "100ms", "duration",
-				"1500ms", "frame", frame, "phase", phase, "loops", "2")
-			r.want(t, report.Pass)
-			// 15 rounds, less one at the edges and those of connecting. The machine decides how
-			// many of them are answered within the second that counts, but not more than were sent.
-			if f := r.Frames; f.Sent < 1400 || f.Answered+f.Unanswered != f.Sent || f.PerSecond <= 0 ||
-				f.PerSecond > 1100 {
-				t.Errorf("%s %s: %+v", frame, phase, f)
-			}
-			if c := r.Connections; c.Established != 100 || c.AtEnd != 100 || c.TimeUS.Count != 100 {
-				t.Errorf("%s %s: %+v", frame, phase, c)
-			}
-			if r.Response == nil || r.Service == nil || r.Response.US.Count != r.Service.US.Count ||
-				r.Response.US.Mean < r.Service.US.Mean {
-				t.Errorf("%s %s: response %+v, service %+v", frame, phase, r.Response, r.Service)
-			}
-			if !strings.Contains(r.progress, "hold: 100 connections") || strings.Contains(r.progress, "\x1b") {
-				t.Errorf("progress:\n%s", r.progress)
-			}
+			t.Run(frame+" "+phase, func(t *testing.T) {
+				t.Parallel()
+				r := doRun(t, nil, "target", listen(t, echo), "connections", "100", "interval", "100ms", "duration",
+					"1500ms", "frame", frame, "phase", phase, "loops", "2")
+				r.want(t, report.Pass)
+				// 15 rounds, less one at the edges and those of connecting. The machine decides how
+				// many of them are answered within the second that counts, but not more than were sent.
+				if f := r.Frames; f.Sent < 1400 || f.Answered+f.Unanswered != f.Sent || f.PerSecond <= 0 ||
+					f.PerSecond > 1100 {
+					t.Errorf("%+v", f)
+				}
+				if c := r.Connections; c.Established != 100 || c.AtEnd != 100 || c.TimeUS.Count != 100 {
+					t.Errorf("%+v", c)
+				}
+				if r.Response == nil || r.Service == nil || r.Response.US.Count != r.Service.US.Count ||
+					r.Response.US.Mean < r.Service.US.Mean {
+					t.Errorf("%s %s: response %+v, service %+v", frame, phase, r.Response, r.Service)
+				}
+				if !strings.Contains(r.progress, "hold: 100 connections") || strings.Contains(r.progress, "\x1b") {
+					t.Errorf("progress:\n%s", r.progress)
+				}
+			})
 		}
 	}
 }
