@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"heartwheel/loadtest/report"
-
 	"golang.org/x/sys/unix"
+
+	"heartwheel/loadtest/report"
 )
 
 // testRun is a run and its output.

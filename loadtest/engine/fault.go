@@ -41,9 +41,9 @@ var FaultKinds = []FaultKind{
 	{Name: "silent", Expect: ExpectTimeout, Does: "stops beating; still reads, and the kernel still acknowledges"},
 	{Name: "freeze", Expect: ExpectTimeout, Does: "stops beating and never reads again"},
 	{Name: "partial", Expect: ExpectPartial, Does: "sends half a frame, then nothing"},
-	{Name: "drip", Expect: ExpectPartial, Does: "sends a frame a byte a second, which never ends"},
+	{Name: "drip", Expect: ExpectPartial, Does: "sends a frame that never ends, a byte a second"},
 	{Name: "reset", Expect: ExpectAtOnce, Unobservable: true, Does: "resets the connection"},
-	{Name: "halfclose", Expect: ExpectAtOnce, Does: "closes its direction and goes on reading"},
+	{Name: "halfclose", Expect: ExpectAtOnce, Does: "shuts down its sending side and goes on reading"},
 	{Name: "garbage", Expect: ExpectAtOnce, Does: "sends bytes that are not frames"},
 	{Name: "oversize", Expect: ExpectAtOnce, Does: "sends the header of a frame of 16,777,215 bytes"},
 	{Name: "herd", Expect: ExpectNothing, Does: "resets and connects again, all at once"},
@@ -55,6 +55,7 @@ var FaultKinds = []FaultKind{
 // place of a share of the connections.
 const StallServer = "stall-server"
 
+// FaultKindByName finds a kind of FaultKinds.
 func FaultKindByName(name string) (FaultKind, bool) {
 	for _, k := range FaultKinds {
 		if k.Name == name {

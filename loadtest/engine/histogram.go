@@ -19,15 +19,18 @@ const (
 // safe for concurrent use.
 type Histogram struct{ h *hdrhistogram.Histogram }
 
+// NewHistogram makes an empty histogram that keeps this many digits.
 func NewHistogram(digits int) Histogram {
 	return Histogram{hdrhistogram.New(histLow, histHigh, digits)}
 }
 
+// Record counts a duration.
 func (h Histogram) Record(ns int64) {
 	// cannot fail within the limits
 	_ = h.h.RecordValue(min(max(ns, 0), histHigh))
 }
 
+// Count is the number of durations.
 func (h Histogram) Count() int64 {
 	if h.h == nil {
 		return 0
@@ -35,7 +38,7 @@ func (h Histogram) Count() int64 {
 	return h.h.TotalCount()
 }
 
-// HDR is the histogram itself, or nil if h is empty. h may go on to change it.
+// HDR is the underlying histogram, or nil if h is empty. It is shared with h.
 func (h Histogram) HDR() *hdrhistogram.Histogram {
 	if h.Count() == 0 {
 		return nil

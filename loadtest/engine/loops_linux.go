@@ -3,9 +3,9 @@ package engine
 import (
 	"sync"
 
-	"heartwheel/internal/epoll"
-
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/epoll"
 )
 
 // startLoops starts the event loops of the job. Each has its own channel of orders

@@ -46,6 +46,7 @@ type Tallies struct {
 	Lapses      int   `json:"lapses"`
 }
 
+// Add adds o to t.
 func (t *Tallies) Add(o *Tallies) {
 	t.Attempts += o.Attempts
 	t.Open += o.Open
@@ -78,7 +79,7 @@ type Tick struct {
 // TickSpread is the time over which the loops' ticks of a second are staggered.
 const TickSpread = 150 * time.Millisecond
 
-// A Result is all that a loop has measured.
+// A Result is all that a loop has measured. Times are in ns of epoll.Monotonic.
 type Result struct {
 	Loop    int     `json:"loop"`
 	Tallies Tallies `json:"tallies"`

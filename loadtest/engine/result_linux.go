@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"runtime"
 
+	"golang.org/x/sys/unix"
+
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
-
-	"golang.org/x/sys/unix"
 )
 
 // collect takes the last measurements and resets every connection.

@@ -183,6 +183,7 @@ type LogTail struct {
 
 const logTailSize = 4096
 
+// Write never fails, and does not keep b.
 func (t *LogTail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
