@@ -5,13 +5,13 @@
   const probe = root.appendChild(document.createElement("i"));
   probe.hidden = true;
 
-  // color is the value of a colour of the style sheet as it is now.
+  // color is the current value of a colour of the style sheet.
   function color(name) {
     probe.style.color = "var(--" + name + ")";
     return getComputedStyle(probe).color;
   }
 
-  // Numbers in words, as in the tables.
+  // Numbers with units, as in the tables.
   function digits(v) {
     const abs = Math.abs(v);
     return String(Number(v.toFixed(abs < 0.0005 ? 0 : abs < 9.995 ? 2 : abs < 99.95 ? 1 : 0)));
@@ -30,7 +30,7 @@
     count: grouped,
     rate: (v) => (Math.abs(v) < 100 && v % 1 !== 0 ? digits(v) : grouped(v)),
   };
-  // short is for the ticks of an axis.
+  // short labels the ticks of an axis.
   function short(unit) {
     if (unit !== "count" && unit !== "rate") return text[unit];
     return (v) => (Math.abs(v) >= 1e6 ? digits(v / 1e6) + " m" : Math.abs(v) >= 1e4 ? digits(v / 1e3) + " k" : text[unit](v));
@@ -41,7 +41,7 @@
     const two = (n) => String(n).padStart(2, "0");
     return (h > 0 ? h + ":" + two(m) : m) + ":" + two(whole % 60);
   }
-  // percentile names the x of a spectrum, 1 ÷ (1 − percentile).
+  // percentile labels the x of a spectrum, 1 ÷ (1 − percentile).
   function percentile(x) {
     if (x <= 1) return "0 %";
     const nines = Math.max(0, Math.ceil(Math.log10(x) - 2 - 1e-9)) + (Number.isInteger(Math.log10(x)) ? 0 : 1);
@@ -51,7 +51,7 @@
   const font = (px) => px + "px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
   const ratio = () => uPlot.pxRatio;
 
-  // drawUnder draws what lies behind the lines: the times of the faults.
+  // drawUnder draws behind the lines: the times of the faults.
   function drawUnder(u) {
     const { ctx, bbox } = u;
     ctx.save();
@@ -88,7 +88,7 @@
     ctx.textAlign = "left";
     ctx.font = "bold " + ctx.font;
     ctx.fillStyle = color("orange");
-    let taken = -Infinity; // a letter that would hide another moves to the right
+    let taken = -Infinity; // a letter that would hide another moves right
     for (const b of [...bands].sort((a, b) => a.start_s - b.start_s)) {
       const from = u.valToPos(b.start_s, "x", true);
       if (!inside(from)) continue;
@@ -106,7 +106,7 @@
     ctx.stroke();
   }
 
-  // drawMarks draws the lines at a value that means something.
+  // drawMarks draws the marks.
   function drawMarks(chart) {
     return (u) => {
       const { ctx, bbox } = u, r = ratio();
@@ -135,7 +135,7 @@
     };
   }
 
-  // drawBars draws a histogram: bar i reaches from x[i] to x[i + 1].
+  // drawBars draws a histogram: bar i is from x[i] to x[i + 1].
   function drawBars(chart) {
     return (u) => {
       if (!u.series[1].show) return;
@@ -153,20 +153,20 @@
     };
   }
 
-  // options are those of uPlot for the chart.
+  // options are the options of uPlot for a chart.
   function options(chart, width) {
     const ink = color("soft"), grid = { stroke: color("grid"), width: 1 }, small = font(12);
     const axis = (more) => ({ stroke: ink, font: small, grid, ticks: { stroke: color("line"), width: 1, size: 4 }, ...more });
     const right = chart.series.find((s) => s.right), left = chart.series.find((s) => !s.right);
     const scales = { x: { time: false }, y: {} };
-    // An axis begins at zero, unless it is logarithmic.
+    // A linear axis begins at zero.
     const from0 = (u, low, high) => [Math.min(0, low ?? 0), (high ?? 0) <= 0 ? 1 : high * 1.08];
     if (chart.log) {
       scales.y = { distr: 3, range: (u, low, high) => (low == null ? [1, 10] : logRange(u, low, high, chart)) };
     } else {
       scales.y = { range: from0 };
     }
-    // Of a logarithmic axis only the powers of ten: the others are too many.
+    // A logarithmic axis shows only powers of ten.
     const powers = (u, ticks) => ticks.map((v) => (v > 0 && Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-6 ? v : null));
     const few = chart.log ? { grid: { ...grid, filter: powers }, ticks: { stroke: color("line"), width: 1, size: 4, filter: powers } } : {};
     const axes = [axis({ size: 30 }), axis({ ...few, scale: "y", size: 68, values: (u, ticks) => ticks.map((v) => (v == null ? "" : short(left.unit)(v))) })];
@@ -215,7 +215,7 @@
     };
   }
 
-  // barAt is the bar that the cursor is in, not the nearest edge.
+  // barAt is the bar under the cursor, not the nearest edge.
   function barAt(u, series, i, x) {
     const edges = u.data[0];
     while (i > 0 && edges[i] > x) i--;
@@ -223,15 +223,15 @@
     return Math.min(i, edges.length - 2);
   }
 
-  // logRange are the limits of a logarithmic axis: the values, and a mark that
-  // is not far from them.
+  // logRange are the limits of a logarithmic axis: the values, and a mark near
+  // them.
   function logRange(u, low, high, chart) {
     for (const m of chart.marks) if (m.axis === "y" && m.at <= high * 100) high = Math.max(high, m.at * 1.3);
     return [10 ** Math.floor(Math.log10(low)), high <= low ? low * 10 : high * 1.25];
   }
 
-  // keys makes a chart usable without a mouse: arrows move the cursor, and the
-  // names in the legend are switches.
+  // keys makes a chart usable without a mouse: arrow keys move the cursor, and
+  // labels of the legend are switches.
   function keys(u, box) {
     box.onkeydown = (e) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
@@ -264,7 +264,7 @@
 
   const drawn = new Map();
 
-  // draw draws every chart anew, with the width of its place or the given one.
+  // draw redraws every chart, in the width of its container or the given one.
   function draw(width) {
     for (const chart of charts) {
       const box = document.getElementById("chart-" + chart.id);
