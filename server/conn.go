@@ -61,15 +61,14 @@ type Conn struct {
 
 	// Loop clock in ms. partialAt: when the incomplete frame began, or for a
 	// required HELLO when the connection opened; 0: nothing is incomplete.
-	partialAt, lastBeat uint32
-	beat, timeout       uint32 // ms, as negotiated
+	partialAt     uint32
+	beat, timeout uint32 // ms, as negotiated
 
-	polls   uint16 // server beats since the last complete frame
-	state   connState
-	flags   connFlags
-	strikes uint8 // beats in a row that came too early
-	reason  Reason
-	taken   bool // set once, when the loop takes the socket
+	polls  uint16 // server beats since the last complete frame
+	state  connState
+	flags  connFlags
+	reason Reason
+	taken  bool // set once, when the loop takes the socket
 }
 
 // ext is the part of a session that most sessions never have.
@@ -77,6 +76,13 @@ type ext struct {
 	out     outbox
 	value   any
 	closeAt int64 // loop clock by which a flushing connection is cut off
+	floor   floorState
+}
+
+// floorState is what Config.BeatFloor needs for a connection.
+type floorState struct {
+	lastBeat uint32 // see mayBeat
+	strikes  uint8  // beats in a row that came too early
 }
 
 // timerConn returns the Conn whose timer t is.

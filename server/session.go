@@ -167,17 +167,18 @@ func (l *loop) mayBeat(c *Conn) bool {
 	if l.cfg.BeatFloor == 0 {
 		return true
 	}
+	f := &c.more().floor
 	floor, now := uint32(l.cfg.BeatFloor.Milliseconds()), uint32(l.mono()/1e6)|1
-	if behind := now - c.lastBeat; c.lastBeat == 0 || behind >= floor {
+	if behind := now - f.lastBeat; f.lastBeat == 0 || behind >= floor {
 		slack := uint32(0)
-		if c.lastBeat != 0 {
+		if f.lastBeat != 0 {
 			slack = min(behind-floor, c.timeout)
 		}
-		c.strikes, c.lastBeat = 0, (now-slack)|1
+		f.strikes, f.lastBeat = 0, (now-slack)|1
 		return true
 	}
-	c.lastBeat = now
-	if c.strikes++; c.strikes < strikesAllowed {
+	f.lastBeat = now
+	if f.strikes++; f.strikes < strikesAllowed {
 		return true
 	}
 	l.endWith(c, BeatTooOften, func(b []byte) []byte {
