@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"heartwheel/internal/ops"
 )
 
 // OpsHandler serves what an operator asks for:
@@ -26,7 +28,7 @@ import (
 // the handler is served on. Safe for concurrent use.
 func (s *Server) OpsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectorCost)), processMetrics{})
+	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectorCost)), ops.ProcessMetrics())
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"heartwheel/internal/ops"
 	"heartwheel/server"
 )
 
@@ -250,7 +251,7 @@ func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 	}
 	v.mu.Unlock()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(server.ProcessMetrics())
+	reg.MustRegister(ops.ProcessMetrics())
 	for _, o := range []struct {
 		name, help string
 		value      int

@@ -1,4 +1,4 @@
-package server
+package ops
 
 import (
 	"os"
@@ -41,15 +41,15 @@ func (processMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (processMetrics) Collect(ch chan<- prometheus.Metric) {
 	var use unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
-		ch <- prometheus.MustNewConstMetric(cpuDesc, counter, float64(use.Utime.Nano()+use.Stime.Nano())/1e9)
+		ch <- prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue, float64(use.Utime.Nano()+use.Stime.Nano())/1e9)
 	}
 	if rss, ok := residentBytes(); ok {
-		ch <- prometheus.MustNewConstMetric(rssDesc, gauge, rss)
+		ch <- prometheus.MustNewConstMetric(rssDesc, prometheus.GaugeValue, rss)
 	}
-	ch <- prometheus.MustNewConstMetric(startDesc, gauge, processStart)
+	ch <- prometheus.MustNewConstMetric(startDesc, prometheus.GaugeValue, processStart)
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		ch <- prometheus.MustNewConstMetric(maxDesc, gauge, float64(limit.Cur))
+		ch <- prometheus.MustNewConstMetric(maxDesc, prometheus.GaugeValue, float64(limit.Cur))
 	}
 }
 
