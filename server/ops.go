@@ -3,9 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"regexp"
 	"time"
 
@@ -60,12 +58,8 @@ func (s *Server) OpsHandler() http.Handler {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(c)
 	})
-	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
-	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/", LocalOnly(debug))
+	ops.HandlePprof(debug)
+	mux.Handle("/debug/", ops.LocalOnly(debug))
 	return mux
 }
 
@@ -74,20 +68,6 @@ func (s *Server) OpsHandler() http.Handler {
 // go_cpu_classes_gc_total_cpu_seconds_total, the same with mark_idle in place of
 // total, and go_gc_heap_live_bytes.
 var collectorCost = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$")}
-
-// LocalOnly refuses clients on other machines: profiles show what memory holds.
-// Who comes by a Unix socket is on this one.
-func LocalOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); !unix && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "/debug/ answers clients on this machine only; forward the port, for example with ssh -L", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}
 
 // A Check is the result of re-deriving the server's invariants.
 type Check struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httputil"
-	"net/http/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,12 +39,8 @@ func (v *supervisor) handler() http.Handler {
 	debug := http.NewServeMux()
 	debug.HandleFunc("GET /debug/check", v.serveCheck)
 	debug.HandleFunc("GET /debug/worker/{index}/{rest...}", v.forward)
-	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
-	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/", server.LocalOnly(debug))
+	ops.HandlePprof(debug)
+	mux.Handle("/debug/", ops.LocalOnly(debug))
 	return mux
 }
 
