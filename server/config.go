@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
 // Beats says which side of a connection beats.
@@ -87,13 +88,10 @@ type Config struct {
 	Beats            Beats         // which side beats unless the client's HELLO asks for the other
 	BeatFloor        time.Duration // three beats in a row closer together than this end in GOAWAY 3021; 0: no floor
 
-	RequireHello   bool // a connection's first frame must be HELLO, within 10 s
-	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
-	// Shared makes MaxConnections the limit of all processes that count there.
-	// Each takes as much of it as comes to it and its own descriptors allow. nil:
-	// this process is alone.
-	Shared   *SharedCount
-	MaxFrame int // largest frame body accepted, in bytes; 0: 65536. At most 16777215
+	RequireHello   bool  // a connection's first frame must be HELLO, within 10 s
+	MaxConnections int   // 0: what the descriptor limit allows; more than that is clamped with a warning
+	Quota          Quota // limit of several processes together; nil: this process is alone
+	MaxFrame       int   // largest frame body accepted, in bytes; 0: 65536. At most 16777215
 
 	AddressRate  int           // new connections a second from one address (an IPv4 address or an IPv6 /64); 0: no limit. More are refused as address_rate
 	AddressBurst int           // how many of these may come at once; 0: AddressRate
@@ -117,6 +115,16 @@ type Config struct {
 
 	Loops  int          // event loops; 0: GOMAXPROCS
 	Logger *slog.Logger // nil: slog.Default()
+}
+
+// A Quota is a limit on the connections of several processes together, kept
+// outside of this package. With one, MaxConnections above what this process may
+// open is lowered without a warning, as no process has to hold all of them. Its
+// methods must be safe for concurrent use.
+type Quota interface {
+	Enter() bool // counts one connection more, unless the limit is reached
+	Leave()      // counts one less
+	Full() bool  // reports whether Enter would fail now
 }
 
 // ErrConfig is matched by every error that Validate returns.
@@ -262,10 +270,25 @@ func (c *Config) validateAddresses(wrong func(key string, value any, want string
 		wrong("ban-time", c.BanTime, "must lie between 1s and 720h")
 	}
 	for _, text := range c.Ban {
-		if _, err := parseBan(text); err != nil {
+		if _, err := admission.ParseBan(text); err != nil {
 			wrong("ban", text, "%s", err)
 		}
 	}
+}
+
+// admission returns the part of c, which is complete, that concerns admission.
+func (c *Config) admission() admission.Config {
+	a := admission.Config{
+		MaxConnections: c.MaxConnections, AddressRate: c.AddressRate, AddressBurst: c.AddressBurst,
+		AddressMax: c.AddressMax, FlapLimit: c.FlapLimit, BanTime: c.BanTime, RetryAfter: c.Spread, Logger: c.Logger,
+		Quota: c.Quota,
+	}
+	for _, text := range c.Ban {
+		if p, err := admission.ParseBan(text); err == nil { // Validate has seen to that
+			a.Ban = append(a.Ban, p)
+		}
+	}
+	return a
 }
 
 // parseListen returns the host:port of a tcp:// address.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -326,8 +327,8 @@ func checkMetrics(t *testing.T, h http.Handler) {
 	for r := range numReasons {
 		want = append(want, `heartwheel_closed_total{reason="`+r.String()+`"}`)
 	}
-	for _, word := range refusals {
-		want = append(want, `heartwheel_refused_total{reason="`+word+`"}`)
+	for _, cause := range admission.Causes() {
+		want = append(want, `heartwheel_refused_total{reason="`+cause.String()+`"}`)
 	}
 	for op := codec.OpBeat; op <= codec.OpPublish; op++ {
 		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`, `heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)

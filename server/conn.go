@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -63,6 +64,8 @@ type Conn struct {
 	// required HELLO when the connection opened; 0: nothing is incomplete.
 	partialAt     uint32
 	beat, timeout uint32 // ms, as negotiated
+
+	ticket admission.Ticket // 4 bytes; set before the loop takes the socket
 
 	polls  uint16 // server beats since the last complete frame
 	state  connState

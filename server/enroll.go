@@ -16,7 +16,7 @@ import (
 // if there is an error.
 func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
 	var spare *os.File // after the first failure
-	var pause time.Duration
+	var backoff time.Duration
 	for {
 		var err error
 		if spare == nil {
@@ -24,7 +24,7 @@ func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
 		} else if tc, err = reopen(spare); err == nil {
 			err = e.enroll(tc, c)
 		}
-		if !outOfFiles(err) || !ln.rest(&pause, err) {
+		if !outOfFiles(err) || !ln.waitToRetry(&backoff, err) {
 			if spare != nil {
 				_ = spare.Close()
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -211,7 +212,7 @@ type rig struct {
 	wheel *wheel.Wheel
 	io    *fakeSockets
 	rec   *recorder // nil if the handler is another
-	gone  int       // calls of onGone
+	gone  int       // calls of release
 	onRun func()    // called after each run of the loop; may be nil. Loop only
 
 	signal chan struct{}
@@ -272,7 +273,7 @@ func makeRig(t testing.TB, cfg Config, h Handler) *rig {
 		r.rec = known.recorder
 	}
 	r.wheel = wheel.New(wheel.Config{Logger: r.cfg.Logger})
-	r.loop = newLoop(0, &r.cfg, h, r.wheel, "boot", func() { r.gone++ })
+	r.loop = newLoop(0, &r.cfg, h, r.wheel, "boot", func(*admission.Ticket) { r.gone++ })
 	r.loop.io = r.io
 	t.Cleanup(r.close)
 	return r

@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"heartwheel/internal/admission"
 )
 
 // Stats is a copy of the server's figures. Counters run from the start.
@@ -47,14 +49,14 @@ func (s *Server) read() []counters {
 func (s *Server) Stats() Stats {
 	loops := s.read() // first: what has left a loop has left the count below
 	st := Stats{
-		Connections: int(s.admission.live.Load()), MaxConnections: int(s.admission.cap),
+		Connections: int(s.admission.Connections()), MaxConnections: s.admission.Max(),
 		AcceptErrors: s.acceptErrors.Load(), WheelRebuilds: s.wheel.Rebuilds(),
 		Refused: map[string]uint64{}, Closed: map[string]uint64{}, Averted: map[string]uint64{},
 	}
-	f := s.addresses.figures()
-	st.Addresses, st.Banned, st.Bans = f.known, f.banned, f.bans
-	for why := range s.admission.refused {
-		st.Refused[refusals[why]] = s.admission.refused[why].Load()
+	a := s.admission.AddressStats()
+	st.Addresses, st.Banned, st.Bans = a.Known, a.Banned, a.Bans
+	for _, cause := range admission.Causes() {
+		st.Refused[cause.String()] = s.admission.Refused(cause)
 	}
 	for _, c := range loops {
 		st.Accepted += c.opened
@@ -115,10 +117,10 @@ func ofServer(f func(s *Server) float64) emitter {
 }
 
 // ofMemory emits a value of the watched memory limit, if there is one.
-func ofMemory(f func(m *memory) float64) emitter {
+func ofMemory(f func(m admission.MemoryStats) float64) emitter {
 	return func(s *Server, _ []counters, add func(float64, ...string)) {
-		if s.memory != nil {
-			add(f(s.memory))
+		if m, ok := s.admission.Memory(); ok {
+			add(f(m))
 		}
 	}
 }
@@ -138,22 +140,22 @@ const (
 
 var metrics = []metric{
 	newMetric("connections", "Connections open now.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.admission.live.Load()) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.Connections()) })),
 	newMetric("connections_max", "The connection limit in force.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.admission.cap) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.Max()) })),
 	newMetric("ready", "1 while new connections are taken.", gauge, nil,
 		ofServer(func(s *Server) float64 {
-			if s.noRoom() == "" {
+			if s.notReady() == "" {
 				return 1
 			}
 			return 0
 		})),
 	newMetric("memory_limit_bytes", "The memory limit that is nearest: of a cgroup, or memory-limit. Not there without a limit.", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.limit.Load()) })),
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Limit) })),
 	newMetric("memory_used_bytes", "What counts against that limit.", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.use.Load()) })),
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Used) })),
 	newMetric("memory_rung", "1: every second newcomer is refused (from 85 % of the limit); 2: every one (90 %); 3: and memory is given back (95 %).", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.rung.Load()) })),
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Level) })),
 	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
 	newMetric("accepted_total", "Connections that became sessions.", counter, nil,
@@ -162,16 +164,16 @@ var metrics = []metric{
 		ofServer(func(s *Server) float64 { return float64(s.acceptErrors.Load()) })),
 	newMetric("refused_total", "Connections turned away before they became sessions.", counter, []string{"reason"},
 		func(s *Server, _ []counters, add func(float64, ...string)) {
-			for why := range s.admission.refused {
-				add(float64(s.admission.refused[why].Load()), refusals[why])
+			for _, cause := range admission.Causes() {
+				add(float64(s.admission.Refused(cause)), cause.String())
 			}
 		}),
 	newMetric("addresses", "Addresses that are tracked for their limits.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().known) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Known) })),
 	newMetric("banned_addresses", "Addresses that are banned now because they connected too often.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().banned) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Banned) })),
 	newMetric("bans_total", "Bans of addresses that connected too often.", counter, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().bans) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Bans) })),
 	newMetric("closed_total", "Sessions that ended.", counter, []string{"reason"},
 		byLabel(int(numReasons), func(i int) string { return Reason(i).String() },
 			func(c *counters, i int) uint64 { return c.closed[i] })),

@@ -39,7 +39,7 @@ func (s *Server) OpsHandler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if why := s.noRoom(); why != "" {
+		if why := s.notReady(); why != "" {
 			http.Error(w, "not taking connections: "+why, http.StatusServiceUnavailable)
 			return
 		}
@@ -101,7 +101,7 @@ func (s *Server) checkOnce() Check {
 		err            error
 		opened, closed uint64
 	}
-	before := s.admission.live.Load()
+	before := s.admission.Connections()
 	for _, l := range s.loops {
 		got := make(chan answer, 1)
 		if !s.ask(l, func() { got <- answer{l.check(), l.stats.opened, l.stats.totalClosed()} }) {
@@ -116,30 +116,13 @@ func (s *Server) checkOnce() Check {
 		c.Closed += a.closed
 		c.Entering += l.assigned.Load() - int64(a.opened-a.closed)
 	}
-	c.Connections = s.admission.live.Load()
+	c.Connections = s.admission.Connections()
 	c.Sessions = c.Accepted - c.Closed
-	c.Problems = append(c.Problems, s.checkAddresses()...)
+	c.Problems = append(c.Problems, s.admission.Check()...)
 	if c.Connections == before && c.Connections != int64(c.Sessions)+c.Entering {
 		c.Problems = append(c.Problems, fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
 			c.Connections, c.Sessions, c.Entering))
 	}
 	c.OK = len(c.Problems) == 0
 	return c
-}
-
-// checkAddresses holds the table of addresses against itself, and against the
-// gauge if that stands still meanwhile.
-func (s *Server) checkAddresses() (problems []string) {
-	if s.addresses == nil {
-		return nil
-	}
-	if err := s.addresses.check(); err != nil {
-		problems = append(problems, err.Error())
-	}
-	before := s.admission.live.Load()
-	counted := s.addresses.figures().conns
-	if now := s.admission.live.Load(); s.addresses.counting && now == before && counted != now {
-		problems = append(problems, fmt.Sprintf("%d connections are counted, but %d by their addresses", now, counted))
-	}
-	return problems
 }

@@ -67,23 +67,6 @@ func (r Reason) Code() codec.Code {
 	return codec.CodeInternalError
 }
 
-// refusal says why a connection was turned away before it became a session.
-type refusal uint8
-
-const (
-	refusedOverloaded   refusal = iota // at the connection limit: told 3020
-	refusedEnroll                      // the event loop did not take the socket
-	refusedOptions                     // the socket was gone before its options were set
-	refusedAddressRate                 // its address connects too fast: told 3013
-	refusedAddressLimit                // its address has too many connections: told 3020
-	refusedFlapping                    // its address is banned for a time: told 3013
-	refusedBanned                      // its address is listed as banned: told 3513
-	refusedMemory                      // memory is short: told 3020
-	numRefusals
-)
-
-var refusals = [numRefusals]string{"overloaded", "enroll_failed", "gone", "address_rate", "address_limit", "flapping", "banned", "memory"}
-
 // averted says what saved a connection at its deadline.
 type averted uint8
 

@@ -14,13 +14,14 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -34,16 +35,13 @@ type Server struct {
 	loops      []*loop
 	engines    []*engine
 	listeners  []*listener
-	memory     *memory             // nil: no limit is known
-	notices    [numRefusals][]byte // what who is turned away is told
-	tcpTimeout time.Duration       // idle timeout of a connection that wishes nothing
+	admission  *admission.Control
+	notices    [][]byte      // GOAWAY frame per refusal, by admission.Cause; nil: made for each
+	tcpTimeout time.Duration // idle timeout of a connection that does not ask for another
 
 	// Safe for concurrent use.
-	admission    admission
-	addresses    *addresses // nil: no limits by address
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
-	banLog       logLimiter
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
 	failed       chan error    // the first end of an engine that nobody asked for
@@ -76,30 +74,16 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 		return nil, errors.New("server: New needs a handler, such as Echo{}")
 	}
 	cfg = cfg.WithDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1), quit: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1), quit: make(chan struct{}),
+		notices: newNotices(cfg.Spread)}
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
-	s.notices = newNotices(cfg.Spread)
-	s.addresses = newAddresses(&cfg)
 	_, s.tcpTimeout = cfg.decide(0)
-
-	limit, err := RaiseDescriptorLimit()
-	if limit == 0 {
-		return nil, err
+	var err error
+	if s.admission, err = admission.New(cfg.admission()); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
 	}
-	if err != nil {
-		s.log.Warn(err.Error())
-	}
-	wish := cfg.MaxConnections
-	if cfg.Shared != nil && wish > 0 { // none has to hold all of them
-		s.admission.shared, s.admission.limit = cfg.Shared, int64(wish)
-		wish = min(wish, RoomForConnections(limit))
-	}
-	if s.admission.cap, err = connectionCap(wish, limit, s.log); err != nil {
-		return nil, err
-	}
-	growDescriptors(s.admission.cap)
 	if err := s.open(h); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -113,8 +97,7 @@ func (s *Server) open(h Handler) error {
 	}
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
-		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.leave)
-		l.addresses = s.addresses
+		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.Release)
 		e, err := startEngine(l, s.fail)
 		if err != nil {
 			return err
@@ -131,30 +114,28 @@ func (s *Server) watchMemory() {
 	if s.cfg.MemoryLimit < 0 {
 		return
 	}
-	meters, err := memoryMeters(s.cfg.MemoryLimit, s.admission.live.Load)
+	meters, err := s.admission.Meters(s.cfg.MemoryLimit)
 	if err != nil {
-		s.log.Warn("a limit of memory is not watched; near it nobody is refused, and the kernel may kill this process",
-			"error", err, "fix", "let this user read /sys/fs/cgroup, or write memory-limit: off")
+		s.log.Warn("a memory limit is not watched; near it no connection is refused, and the kernel may kill this process",
+			"error", err, "fix", "let this user read /sys/fs/cgroup, or switch the memory limit off")
 	}
-	if len(meters) > 0 {
-		s.memory = newMemory(meters, s.log, s.shed, debug.FreeOSMemory)
-		s.memory.start()
-	}
+	s.admission.Watch(meters, s.shed)
 }
 
-// shed has each loop close those who hold memory and read nothing.
+// shed has each loop close connections that hold memory and whose peers read
+// nothing.
 func (s *Server) shed() {
 	for _, l := range s.loops {
 		s.ask(l, l.shed)
 	}
 }
 
-// noRoom says why no newcomer is taken now; empty: they are.
-func (s *Server) noRoom() string {
+// notReady returns why no new connection is accepted now; empty: they are.
+func (s *Server) notReady() string {
 	switch {
 	case !s.ready.Load():
 		return "starting or draining"
-	case s.memory.full():
+	case s.admission.MemoryFull():
 		return "memory is short"
 	}
 	return ""
@@ -193,7 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.log.Info("draining", "connections", s.admission.live.Load(), "at_most", s.cfg.Drain.String())
+	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", s.cfg.Drain.String())
 	for _, l := range s.loops {
 		_ = l.mail.post(task{g: l.startDrain})
 	}
@@ -201,12 +182,12 @@ func (s *Server) drain() error {
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
 	defer step.Stop()
-	for s.admission.live.Load() > 0 {
+	for s.admission.Connections() > 0 {
 		select {
 		case err := <-s.failed:
 			return err
 		case <-deadline.C:
-			s.log.Info("drain time is up; closing what is left", "connections", s.admission.live.Load())
+			s.log.Info("drain time is up; closing what is left", "connections", s.admission.Connections())
 			return nil
 		case <-step.C:
 			for _, l := range s.loops {
@@ -247,7 +228,7 @@ func (s *Server) Close() error {
 func (s *Server) close() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.memory.close()
+	s.admission.Close()
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
 	}
@@ -316,4 +297,4 @@ func (s *Server) Addrs() []net.Addr {
 }
 
 // MaxConnections returns the connection limit in force. Safe for concurrent use.
-func (s *Server) MaxConnections() int { return int(s.admission.cap) }
+func (s *Server) MaxConnections() int { return s.admission.Max() }

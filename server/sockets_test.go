@@ -188,7 +188,7 @@ func TestNothingIsLostBetweenAcceptAndEnroll(t *testing.T) {
 		_, _ = c.Write(codec.AppendBeat(nil))
 		conns = append(conns, c)
 	}
-	eventually(t, "every acceptor has one in its hands", func() bool { return first.admission.live.Load() == acceptors })
+	eventually(t, "every acceptor has one in its hands", func() bool { return first.admission.Connections() == acceptors })
 	ended := make(chan error, 1)
 	go func() { ended <- stopFirst() }()
 	eventually(t, "the first does not accept", func() bool { return !isOpen(first.Sockets()[0].Listener) })

@@ -8,51 +8,82 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
-// A loop takes back what was counted for a connection when it ends, however it
-// ends, once.
-func TestLoopLeavesTheAddress(t *testing.T) {
+// A loop releases the Ticket of a connection that ends, however it ends, once.
+func TestLoopReleasesTheTicket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{AddressMax: 10}, nil)
-		r.do(func() { r.loop.addresses = newAddresses(&r.cfg) })
-		a := r.loop.addresses
-		peer := netip.MustParseAddr("192.0.2.1") // of every fake socket
+		a, err := admission.New(r.cfg.admission())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.do(func() {
+			count := r.loop.release
+			r.loop.release = func(ticket *admission.Ticket) { count(ticket); a.Release(ticket) }
+		})
 		var conns []*Conn
+		var tickets []admission.Ticket
 		for range 4 {
-			wantOutcome(t, a.admit(peer, false), "in")
-			conns = append(conns, r.open())
+			ticket, refusal := a.Admit(netip.MustParseAddr("192.0.2.1"))
+			if refusal.Refused() {
+				t.Fatal(refusal.Cause)
+			}
+			c := r.open()
+			r.do(func() { c.ticket = ticket })
+			conns, tickets = append(conns, c), append(tickets, ticket)
 		}
 		s := checked(r)
-		s.addresses = a
+		s.admission = a
 		if c := s.Check(); !c.OK {
 			t.Errorf("%+v", c)
 		}
 		r.do(func() { r.loop.lost(conns[0], PeerReset) })
 		r.do(func() { r.loop.lost(conns[0], PeerReset); conns[0].Close(3000, "") })
 		r.do(func() { conns[1].Close(3000, ""); r.loop.settle() })
-		if n := a.figures().conns; n != 2 {
-			t.Errorf("%d connections are counted, want 2", n)
-		}
-		s.admission.live.Add(-1)
-		if c := s.Check(); c.OK || !strings.Contains(fmt.Sprint(c.Problems), "by their addresses") {
-			t.Errorf("one too few by the gauge: %+v", c)
+		if n := a.AddressStats().Connections; n != 2 || a.Connections() != 2 {
+			t.Errorf("%d connections are counted, %d by address, want 2", a.Connections(), n)
 		}
 		r.wait(time.Hour) // the rest are silent
-		if n := a.figures().conns; n != 0 {
-			t.Errorf("%d connections are counted at the end", n)
+		if n := a.AddressStats().Connections; n != 0 || a.Connections() != 0 {
+			t.Errorf("%d connections are counted at the end, %d by address", a.Connections(), n)
+		}
+		a.Release(&tickets[0]) // a copy, which may not be used
+		if c := s.Check(); c.OK || !strings.Contains(fmt.Sprint(c.Problems), "by their addresses") {
+			t.Errorf("one released twice: %+v", c)
 		}
 	})
+}
+
+// startStopped is startUntil with the clock of the address limits stopped.
+func startStopped(t *testing.T, cfg Config) (s *Server, stop func() error) {
+	t.Helper()
+	cfg.Listen, cfg.Drain = []string{"tcp://127.0.0.1:0"}, 200*time.Millisecond
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s, err := New(cfg, Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.admission.Close()
+	limits := s.cfg.admission()
+	limits.Now = func() time.Duration { return 0 }
+	if s.admission, err = admission.New(limits); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range s.loops {
+		l.release = s.admission.Release
+	}
+	return s, run(s)
 }
 
 // dialFrom connects to s from an address of the loopback network.
@@ -85,9 +116,9 @@ func in(t *testing.T, c net.Conn) {
 	expect(t, c, beat)
 }
 
-// What each that is turned away is told, over sockets. The server counts it,
-// keeps nothing of it, and serves the others.
-func TestTurnedAway(t *testing.T) {
+// What refused connections are sent, over sockets. The server counts them, keeps
+// nothing of them, and serves the others.
+func TestRefused(t *testing.T) {
 	for why, test := range map[string]struct {
 		cfg  Config
 		room int // connections that are let in
@@ -103,12 +134,7 @@ func TestTurnedAway(t *testing.T) {
 		t.Run(why, func(t *testing.T) {
 			var log bytes.Buffer
 			test.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
-			s, stop := startUntil(t, test.cfg, Echo{})
-			if why == "address_rate" {
-				s.addresses.mu.Lock()
-				s.addresses.now = func() int64 { return 0 } // no time passes in which the rate gives another
-				s.addresses.mu.Unlock()
-			}
+			s, stop := startStopped(t, test.cfg) // no time passes in which the rate gives another
 			for range test.room {
 				in(t, dialFrom(t, s, "127.0.0.2"))
 			}
@@ -137,19 +163,23 @@ func TestTurnedAway(t *testing.T) {
 			if said := strings.Contains(log.String(), "address=127.0.0.2/32"); said != (why == "flapping") {
 				t.Errorf("the log says %s", &log)
 			}
-			if n := s.addresses.figures().conns; n != 0 {
+			if n := s.admission.AddressStats().Connections; n != 0 {
 				t.Errorf("%d connections are counted after the end", n)
 			}
 		})
 	}
 }
 
-// Who comes again and again is told ten times in a second, and reset otherwise.
+// An address that connects again and again gets ten notices within a second, and
+// resets otherwise.
 func TestMostAreReset(t *testing.T) {
-	s := start(t, Config{Ban: []string{"127.0.0.0/30"}}, Echo{})
-	s.addresses.mu.Lock()
-	s.addresses.now = func() int64 { return 0 } // all of it is in the same second
-	s.addresses.mu.Unlock()
+	const noticesPerSecond = 10
+	s, stop := startStopped(t, Config{Ban: []string{"127.0.0.0/30"}}) // all of it is in the same second
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
 	for i := range 3 * noticesPerSecond {
 		c, err := dialAs(s, "127.0.0.2")
 		var b []byte
@@ -157,61 +187,11 @@ func TestMostAreReset(t *testing.T) {
 			b, err = io.ReadAll(c)
 			_ = c.Close()
 		}
-		told := err == nil && bytes.Equal(b, s.notices[refusedBanned])
+		told := err == nil && bytes.Equal(b, s.notices[admission.Banned])
 		reset := errors.Is(err, syscall.ECONNRESET) && len(b) == 0
 		if i < noticesPerSecond && !told || i >= noticesPerSecond && !reset {
 			t.Fatalf("dial %d: read %q, %v", i+1, b, err)
 		}
 	}
 	in(t, dialFrom(t, s, "127.0.0.4"))
-}
-
-// Whatever becomes of a connection between its arrival and its loop, its
-// address is left as it was. The last place is fought for, so that some find
-// the server full only after their address was counted.
-func TestAdmitTakesBack(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	nc, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tc := nc.(*net.TCPConn)
-	cfg := Config{AddressMax: 1000}.WithDefaults()
-	s := &Server{addresses: newAddresses(&cfg)}
-	s.admission.cap = 1
-	var wg sync.WaitGroup
-	var most atomic.Int64
-	for range 8 {
-		wg.Go(func() {
-			for range 100_000 {
-				in := s.admit(tc).ok
-				if n := s.admission.live.Load(); n > 1 {
-					most.Store(n)
-				}
-				if in {
-					runtime.Gosched()
-					s.leaveAddress(tc)
-					s.admission.leave()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if n := most.Load(); n > 1 {
-		t.Errorf("%d connections were counted, and there is room for 1", n)
-	}
-	if f := s.addresses.figures(); f.conns != 0 || s.admission.live.Load() != 0 {
-		t.Errorf("%d connections are counted by address, %d in all, and there are none", f.conns, s.admission.live.Load())
-	}
-	if v := s.admit(tc); !v.ok {
-		t.Fatalf("refused as %s", v.outcome())
-	}
-	s.refuse(refusedEnroll, tc) // it closes tc
-	if f := s.addresses.figures(); f.conns != 0 || s.admission.live.Load() != 0 {
-		t.Errorf("after a refusal %d connections are counted by address, %d in all", f.conns, s.admission.live.Load())
-	}
 }

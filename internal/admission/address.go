@@ -1,9 +1,8 @@
-package server
+package admission
 
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,38 +16,38 @@ const (
 	flapWindow = time.Minute
 
 	// noticesPerSecond is how many refused connections of an address, or of a
-	// listed prefix, are told why. The rest are reset: that costs a third less
-	// (some 11 µs instead of 16) and leaves nothing behind in the kernel, where
-	// each that is told leaves a socket in TIME_WAIT for a minute.
+	// listed prefix, are told why. The others are reset: that costs a third less
+	// (some 11 µs instead of 16) and leaves no socket in TIME_WAIT for a minute.
 	noticesPerSecond = 10
 )
 
 // addresses admits connections by the address that they come from: banned or
-// not, how many there are, how fast they come. An address is an IPv4 address or
-// the /64 of an IPv6 one, the least that a provider gives to one customer.
+// not, their number, their rate. An address is an IPv4 address or the /64 of an
+// IPv6 one, the least that a provider gives to one customer.
 //
-// It is one table under one mutex, which is held for some 100 ns for each
-// connection that comes, and again when it goes. Each live connection keeps one
-// entry at most, and beside these there are no more than maxAbsent, in the
-// order in which their last connection went. An entry that has nothing to
-// remember is dropped by the next connections that come. If there are too many
-// that have, the one absent longest is forgotten. That never hurts: an address
-// that comes back gets its burst afresh, and who is connected is not forgotten.
+// It is one table under one mutex, held for some 100 ns when a connection comes
+// and when it goes. Entries are those with a connection, and at most maxAbsent
+// others in the order in which their last connection went. Connections that come
+// drop entries that have nothing to remember. If too many have, the one absent
+// longest is forgotten: it gets its burst afresh, and no connected address is
+// forgotten.
 //
 // Safe for concurrent use.
 type addresses struct {
 	// Static after construction.
-	counting bool // there is a limit for each address, not only a list
-	rate     meter
-	tells    meter
-	max      int32 // connections of one address; 0: any number
-	flaps    int32 // connects in flapWindow; 0: any number
+	counting bool // there is a limit for each address, not only a list of bans
+	rate     gcra
+	notices  gcra
+	max      int32 // connections of one address; 0: no limit
+	flaps    int32 // connects in flapWindow; 0: no limit
 	banTime  int64 // ns
 	now      func() int64
 
 	mu     sync.Mutex
 	known  map[addressKey]*address // guarded by mu, as are the entries
-	absent addressList             // guarded by mu: those without a connection
+	slots  []*address              // guarded by mu: by address.slot, less firstSlot
+	free   []uint32                // guarded by mu: unused slots
+	absent addressList             // guarded by mu: entries without a connection
 	conns  int                     // guarded by mu: sum of live
 	banned bans                    // guarded by mu
 	spare  *address                // guarded by mu: the last one forgotten, to be used again
@@ -56,11 +55,13 @@ type addresses struct {
 
 // An address is what is known of one address.
 type address struct {
-	key        addressKey
-	paid, told int64 // of rate and tells
-	window     int64 // when the first of connects came
-	connects   int32 // within flapWindow
-	live       int32 // connections
+	key       addressKey
+	rateTAT   int64 // see gcra
+	noticeTAT int64
+	window    int64  // when the first of connects came
+	connects  int32  // within flapWindow
+	live      int32  // connections
+	slot      uint32 // for Ticket
 
 	prev, next *address // in absent, while live is 0
 }
@@ -87,34 +88,26 @@ func prefixOf(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-// ipOf returns the address of a TCP socket's peer, as keyOf wants it.
-func ipOf(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.IPv6Unspecified()
-}
+// A gcra admits an even rate and a burst: the generic cell rate algorithm
+// (ITU-T I.371). The zero value admits everything.
+type gcra struct{ interval, tolerance int64 } // ns
 
-// A meter lets an even rate through, and a burst: the generic cell rate
-// algorithm (ITU-T I.371). The zero value lets everything through.
-type meter struct{ every, slack int64 } // ns
-
-func newMeter(perSecond, burst int) meter {
+func newGCRA(perSecond, burst int) gcra {
 	if perSecond == 0 {
-		return meter{}
+		return gcra{}
 	}
-	every := int64(time.Second) / int64(perSecond)
-	return meter{every, every * int64(burst-1)}
+	interval := int64(time.Second) / int64(perSecond)
+	return gcra{interval, interval * int64(burst-1)}
 }
 
-// allow reports whether one more may pass. paid is all that is remembered: the
-// time up to which those that have passed are paid for.
-func (m meter) allow(paid *int64, now int64) bool {
-	at := max(*paid, now)
-	if at-now > m.slack {
+// allow reports whether one more conforms. *tat is its theoretical arrival time,
+// all that is remembered.
+func (g gcra) allow(tat *int64, now int64) bool {
+	at := max(*tat, now)
+	if at-now > g.tolerance {
 		return false
 	}
-	*paid = at + m.every
+	*tat = at + g.interval
 	return true
 }
 
@@ -122,7 +115,7 @@ func (m meter) allow(paid *int64, now int64) bool {
 func newAddresses(cfg *Config) *addresses {
 	a := &addresses{
 		counting: cfg.AddressRate > 0 || cfg.AddressMax > 0 || cfg.FlapLimit > 0,
-		rate:     newMeter(cfg.AddressRate, cfg.AddressBurst), tells: newMeter(noticesPerSecond, noticesPerSecond),
+		rate:     newGCRA(cfg.AddressRate, cfg.AddressBurst), notices: newGCRA(noticesPerSecond, noticesPerSecond),
 		max: int32(cfg.AddressMax), flaps: int32(cfg.FlapLimit), banTime: int64(cfg.BanTime),
 		known: map[addressKey]*address{},
 	}
@@ -131,69 +124,66 @@ func newAddresses(cfg *Config) *addresses {
 	}
 	start := time.Now()
 	a.now = func() int64 { return int64(time.Since(start)) }
-	for _, text := range cfg.Ban {
-		if p, err := parseBan(text); err == nil { // Validate has seen to that
-			a.banned.list(p)
-		}
+	if cfg.Now != nil {
+		a.now = func() int64 { return int64(cfg.Now()) }
+	}
+	for _, p := range cfg.Ban {
+		a.banned.list(p)
 	}
 	return a
 }
 
-// A verdict says what becomes of a connection that has come.
-type verdict struct {
-	ok   bool
-	why  refusal
-	tell bool  // tell the peer; else reset the connection
-	rest int64 // ns until the ban ends; 0: never, or there is none
-	made bool  // the ban was made just now
-}
-
-// admit decides on a connection from ip. If it is let in, leave has to be
-// called once when it has gone. A full server counts nothing: that it turns
-// peers away does not make them flap.
-func (a *addresses) admit(ip netip.Addr, full bool) verdict {
+// admit decides on a connection from ip. If it is let in, its slot is for Ticket
+// and leave must be called once when it has gone. A full server counts nothing:
+// refusing peers for that does not make them flap.
+func (a *addresses) admit(ip netip.Addr, full bool) (slot uint32, r Refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()
 	if b := a.banned.find(ip, now); b != nil {
-		return b.refuse(a.tells.allow(&b.told, now), now)
+		return 0, a.refuseBanned(b, now)
 	}
 	if full {
-		return verdict{why: refusedOverloaded, tell: true}
+		return 0, Refusal{Cause: Overloaded}
 	}
 	if !a.counting {
-		return verdict{ok: true}
+		return 1, Refusal{}
 	}
 	e := a.entry(keyOf(ip), now)
 	switch {
 	case a.flapping(e, now):
-		b := a.banned.add(prefixOf(ip), now, now+a.banTime)
-		v := b.refuse(a.tells.allow(&b.told, now), now)
-		v.made = true
-		return v
+		r := a.refuseBanned(a.banned.add(prefixOf(ip), now, now+a.banTime), now)
+		r.ban = true
+		return 0, r
 	case a.max > 0 && e.live >= a.max:
-		return verdict{why: refusedAddressLimit, tell: a.tells.allow(&e.told, now)}
-	case !a.rate.allow(&e.paid, now):
-		return verdict{why: refusedAddressRate, tell: a.tells.allow(&e.told, now)}
+		return 0, Refusal{Cause: AddressLimit, Silent: !a.notices.allow(&e.noticeTAT, now)}
+	case !a.rate.allow(&e.rateTAT, now):
+		return 0, Refusal{Cause: AddressRate, Silent: !a.notices.allow(&e.noticeTAT, now)}
 	}
 	if e.live == 0 {
 		a.absent.remove(e)
 	}
 	e.live++
 	a.conns++
-	return verdict{ok: true}
+	return e.slot, Refusal{}
 }
 
-// leave takes back what admit counted.
-func (a *addresses) leave(ip netip.Addr) {
-	if !a.counting {
-		return
+// refuseBanned is the Refusal of a banned address.
+func (a *addresses) refuseBanned(b *ban, now int64) Refusal {
+	silent := !a.notices.allow(&b.noticeTAT, now)
+	if b.until == forever {
+		return Refusal{Cause: Banned, Silent: silent}
 	}
+	return Refusal{Cause: Flapping, Silent: silent, RetryAfter: time.Duration(b.until - now)}
+}
+
+// leave gives back what admit counted.
+func (a *addresses) leave(slot uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := a.known[keyOf(ip)]
+	e := a.slots[slot-firstSlot]
 	if e == nil || e.live == 0 {
-		return // check tells
+		return // a Ticket was copied; check finds what it has done
 	}
 	a.conns--
 	if e.live--; e.live == 0 {
@@ -212,12 +202,12 @@ func (a *addresses) flapping(e *address, now int64) bool {
 	if e.connects++; e.connects <= a.flaps {
 		return false
 	}
-	e.connects = 0 // it begins anew after the ban
+	e.connects = 0 // the count starts anew after the ban
 	return true
 }
 
-// entry finds or makes the entry of an address. Each one that is made makes
-// room for itself, and drops up to two that have nothing to remember.
+// entry finds or makes the entry of an address. It drops up to two absent ones
+// that have nothing to remember, so each new one makes room for itself.
 func (a *addresses) entry(key addressKey, now int64) *address {
 	for range 2 {
 		if old := a.absent.first; old != nil && old.key != key && a.blank(old, now) {
@@ -226,24 +216,38 @@ func (a *addresses) entry(key addressKey, now int64) *address {
 	}
 	e := a.known[key]
 	if e == nil {
-		if e, a.spare = a.spare, nil; e == nil {
-			e = new(address)
-		}
-		*e = address{key: key}
+		e = a.newEntry()
+		*e = address{key: key, slot: e.slot}
 		a.known[key] = e
 		a.remember(e)
 	}
 	return e
 }
 
-// blank reports whether an absent address would be treated just the same if it
-// were not known: its bucket is full and its connects are out of date.
-func (a *addresses) blank(e *address, now int64) bool {
-	return e.paid <= now && (e.connects == 0 || now-e.window >= int64(flapWindow))
+// newEntry returns an entry that has a slot.
+func (a *addresses) newEntry() (e *address) {
+	if e, a.spare = a.spare, nil; e != nil {
+		return e
+	}
+	e = new(address)
+	if last := len(a.free) - 1; last >= 0 {
+		e.slot, a.free = a.free[last], a.free[:last]
+		a.slots[e.slot-firstSlot] = e
+		return e
+	}
+	e.slot = uint32(len(a.slots)) + firstSlot
+	a.slots = append(a.slots, e)
+	return e
 }
 
-// remember keeps an address that has no connection, and forgets another if
-// there are too many of these.
+// blank reports whether an absent address would be treated the same if it were
+// not known: its whole burst is there and its connects are out of date.
+func (a *addresses) blank(e *address, now int64) bool {
+	return e.rateTAT <= now && (e.connects == 0 || now-e.window >= int64(flapWindow))
+}
+
+// remember keeps an address that has no connection, and forgets another if there
+// are too many of these.
 func (a *addresses) remember(e *address) {
 	a.absent.push(e)
 	if a.absent.len > maxAbsent {
@@ -254,6 +258,10 @@ func (a *addresses) remember(e *address) {
 func (a *addresses) forget(e *address) {
 	a.absent.remove(e)
 	delete(a.known, e.key)
+	if old := a.spare; old != nil {
+		a.slots[old.slot-firstSlot] = nil
+		a.free = append(a.free, old.slot)
+	}
 	a.spare = e
 }
 
@@ -289,27 +297,29 @@ func (l *addressList) remove(e *address) {
 	l.len--
 }
 
-// addressFigures are what the metrics tell.
-type addressFigures struct {
-	known  int    // addresses in the table
-	banned int    // flapping addresses, now
-	bans   uint64 // made since the start
-	conns  int64  // connections counted
+// AddressStats are the figures of the limits by address; all are 0 without.
+type AddressStats struct {
+	Known       int    // addresses in the table, connected or not
+	Banned      int    // flapping addresses, now
+	Bans        uint64 // of flapping addresses, since the start
+	Connections int64  // counted for an address
 }
 
-// figures is fine to call on a nil a: all is 0.
-func (a *addresses) figures() (f addressFigures) {
+// AddressStats returns the figures of the limits by address.
+func (c *Control) AddressStats() AddressStats { return c.addresses.stats() }
+
+// stats may be called on a nil a.
+func (a *addresses) stats() AddressStats {
 	if a == nil {
-		return f
+		return AddressStats{}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.banned.expire(a.now())
-	return addressFigures{len(a.known), len(a.banned.ending), a.banned.made, int64(a.conns)}
+	return AddressStats{len(a.known), len(a.banned.ending), a.banned.made, int64(a.conns)}
 }
 
-// check re-derives what must always hold. It keeps connections waiting while
-// it does, some 10 ms for each 100,000 addresses.
+// check re-derives what must always hold.
 func (a *addresses) check() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -319,13 +329,16 @@ func (a *addresses) check() error {
 		if e.live == 0 {
 			absent++
 		}
+		if a.slots[e.slot-firstSlot] != e {
+			return fmt.Errorf("address %x is not in its slot %d", key, e.slot)
+		}
 		if e.key != key || e.live < 0 {
 			return fmt.Errorf("address %x has the entry of %x with %d connections", key, e.key, e.live)
 		}
 	}
 	for e := a.absent.first; e != nil; e = e.next {
 		if absent--; e.live != 0 {
-			return fmt.Errorf("address %x has %d connections, but is in the list of the absent", e.key, e.live)
+			return fmt.Errorf("address %x has %d connections, but is in the list of absent ones", e.key, e.live)
 		}
 	}
 	switch {

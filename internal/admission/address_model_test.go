@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"encoding/binary"
@@ -74,44 +74,47 @@ func TestAddressesAgainstAModel(t *testing.T) {
 			AddressMax:  rapid.IntRange(0, 3).Draw(t, "max"),
 			FlapLimit:   rapid.IntRange(0, 5).Draw(t, "flaps"),
 			BanTime:     rapid.SampledFrom([]time.Duration{time.Second, 3 * time.Minute}).Draw(t, "ban"),
-			Ban:         []string{"10.0.0.8/31", "2001:db8:9::/48"},
+			Ban:         []netip.Prefix{netip.MustParsePrefix("10.0.0.8/31"), netip.MustParsePrefix("2001:db8:9::/48")},
 		}
 		if cfg.AddressRate > 0 {
 			cfg.AddressBurst = rapid.IntRange(1, 5).Draw(t, "burst")
 		}
-		cfg = cfg.WithDefaults()
-		a := newAddresses(&cfg)
 		now := time.Duration(0)
-		a.now = func() int64 { return int64(now) }
+		cfg.Now = func() time.Duration { return now }
+		a := newAddresses(&cfg)
 		m := &naive{cfg: cfg, arrivals: map[addressKey][]time.Duration{}, paid: map[addressKey]time.Duration{},
 			live: map[addressKey]int{}, banned: map[addressKey]time.Duration{}}
-		for _, text := range cfg.Ban {
-			m.listed = append(m.listed, netip.MustParsePrefix(text))
-		}
+		m.listed = cfg.Ban
 		ips := []netip.Addr{nth(8), netip.MustParseAddr("2001:db8:9::1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), nth(1), nth(2), nth(3)}
-		var in []netip.Addr
+		type entered struct {
+			ip   netip.Addr
+			slot uint32
+		}
+		var in []entered
 		t.Repeat(map[string]func(*rapid.T){
 			"come": func(t *rapid.T) {
 				ip := rapid.SampledFrom(ips).Draw(t, "ip")
 				full := rapid.IntRange(0, 9).Draw(t, "full") == 0
-				v := a.admit(ip, full)
+				slot, v := a.admit(ip, full)
 				if want := m.admit(ip, now, full); v.outcome() != want {
 					t.Fatalf("%s at %s: %s, want %s", ip, now, v.outcome(), want)
 				}
-				if v.rest != 0 && v.rest != int64(m.banned[keyOf(ip)]-now) {
-					t.Fatalf("%s at %s: banned for %s more, want until %s", ip, now, time.Duration(v.rest), m.banned[keyOf(ip)])
+				if v.RetryAfter != 0 && v.RetryAfter != m.banned[keyOf(ip)]-now {
+					t.Fatalf("%s at %s: banned for %s more, want until %s", ip, now, v.RetryAfter, m.banned[keyOf(ip)])
 				}
-				if v.ok {
-					in = append(in, ip)
+				if !v.Refused() {
+					in = append(in, entered{ip, slot})
 				}
 			},
 			"go": func(t *rapid.T) {
 				if len(in) == 0 {
-					t.Skip("nobody is in")
+					t.Skip("none is in")
 				}
 				i := rapid.IntRange(0, len(in)-1).Draw(t, "who")
-				a.leave(in[i])
-				m.live[keyOf(in[i])]--
+				if a.counting {
+					a.leave(in[i].slot)
+				}
+				m.live[keyOf(in[i].ip)]--
 				in = slices.Delete(in, i, i+1)
 			},
 			"wait": func(t *rapid.T) {
@@ -121,14 +124,14 @@ func TestAddressesAgainstAModel(t *testing.T) {
 				if err := a.check(); err != nil && a.counting {
 					t.Fatal(err)
 				}
-				want := addressFigures{conns: int64(len(in))}
+				want := AddressStats{Connections: int64(len(in))}
 				for _, until := range m.banned {
 					if now < until {
-						want.banned++
+						want.Banned++
 					}
 				}
-				got := a.figures()
-				if got.banned != want.banned || a.counting && got.conns != want.conns || got.known > len(ips) {
+				got := a.stats()
+				if got.Banned != want.Banned || a.counting && got.Connections != want.Connections || got.Known > len(ips) {
 					t.Fatalf("%+v, want %+v", got, want)
 				}
 			},
@@ -138,21 +141,20 @@ func TestAddressesAgainstAModel(t *testing.T) {
 
 // Eight acceptors and the loops use it at one time.
 func TestAddressesTogether(t *testing.T) {
-	a, _ := clocked(t, Config{AddressMax: 100, FlapLimit: 1e6})
-	a.now = func() int64 { return 0 }
+	a, _ := clocked(Config{AddressMax: 100, FlapLimit: 1e6})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 2000 {
 				ip := nth(rand.IntN(20))
-				if a.admit(ip, false).ok {
-					a.leave(ip)
+				if slot, r := a.addresses.admit(ip, false); !r.Refused() {
+					a.addresses.leave(slot)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if f := a.figures(); f.conns != 0 || f.known > 20 {
+	if f := a.stats(); f.Connections != 0 || f.Known > 20 {
 		t.Errorf("%+v", f)
 	}
 	if err := a.check(); err != nil {
@@ -170,9 +172,10 @@ func TestAddressesCheckFinds(t *testing.T) {
 		"but comes after it":     func(a *addresses) { a.banned.ending[0].until++ },
 		"with -1 connections":    func(a *addresses) { a.known[keyOf(nth(2))].live-- },
 		"more than 65536":        func(a *addresses) { a.banned.ending = slices.Repeat(a.banned.ending[:1], maxBans+1) },
+		"is not in its slot":     func(a *addresses) { a.slots[a.known[keyOf(nth(1))].slot-firstSlot] = nil },
 		"1 connections, but 0 a": func(a *addresses) { a.conns-- },
 	} {
-		a, _ := clocked(t, Config{FlapLimit: 1})
+		a, _ := clocked(Config{FlapLimit: 1})
 		a.admit(nth(1), false)
 		a.admit(nth(2), false)
 		a.leave(nth(2))
@@ -184,7 +187,7 @@ func TestAddressesCheckFinds(t *testing.T) {
 		if err := a.check(); err != nil {
 			t.Fatal(err)
 		}
-		harm(a)
+		harm(a.addresses)
 		if err := a.check(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%q is found as %v", name, err)
 		}
@@ -192,17 +195,17 @@ func TestAddressesCheckFinds(t *testing.T) {
 }
 
 func TestAdmitAllocatesNothing(t *testing.T) {
-	a, now := clocked(t, Config{AddressRate: 1, AddressMax: 5, Ban: []string{"192.0.2.0/24"}})
+	a, now := clocked(Config{AddressRate: 1, AddressMax: 5, Ban: prefixes(t, "192.0.2.0/24")})
 	ip, listed := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")
 	for name, f := range map[string]func(){
 		"in and out": func() {
 			*now += time.Second
-			if a.admit(ip, false).ok {
-				a.leave(ip)
+			if slot, r := a.addresses.admit(ip, false); !r.Refused() {
+				a.addresses.leave(slot)
 			}
 		},
-		"refused": func() { a.admit(ip, false) },
-		"banned":  func() { a.admit(listed, false) },
+		"refused": func() { a.addresses.admit(ip, false) },
+		"banned":  func() { a.addresses.admit(listed, false) },
 	} {
 		if n := testing.AllocsPerRun(1000, f); n != 0 {
 			t.Errorf("%s: %g allocations", name, n)
@@ -218,16 +221,16 @@ func BenchmarkAdmit(b *testing.B) {
 		fresh bool // a new address each time
 	}{
 		{"off", Config{}, false},
-		{"list", Config{Ban: []string{"192.0.2.0/24", "2001:db8::/32"}}, false},
-		{"known", Config{AddressRate: 1e6, AddressMax: 10, FlapLimit: 1e6, Ban: []string{"192.0.2.0/24"}}, false},
-		{"new", Config{AddressRate: 1, AddressMax: 10, FlapLimit: 10, Ban: []string{"192.0.2.0/24"}}, true},
+		{"list", Config{Ban: prefixes(b, "192.0.2.0/24", "2001:db8::/32")}, false},
+		{"known", Config{AddressRate: 1e6, AddressMax: 10, FlapLimit: 1e6, Ban: prefixes(b, "192.0.2.0/24")}, false},
+		{"new", Config{AddressRate: 1, AddressMax: 10, FlapLimit: 10, Ban: prefixes(b, "192.0.2.0/24")}, true},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			cfg := bench.cfg.WithDefaults()
-			s := &Server{addresses: newAddresses(&cfg)}
-			s.admission.cap = 10
+			cfg := withDefaults(bench.cfg)
+			c := &Control{addresses: newAddresses(&cfg)}
+			c.capacity.max = 10
 			if bench.name == "known" { // faster than any rate that may be set: none of it is refused
-				s.addresses.rate, s.addresses.flaps = newMeter(1e6, 1e6), 1<<30
+				c.addresses.rate, c.addresses.flaps = newGCRA(1e6, 1e6), 1<<30
 			}
 			i := uint32(0)
 			b.ReportAllocs()
@@ -236,18 +239,12 @@ func BenchmarkAdmit(b *testing.B) {
 					i++
 					binary.BigEndian.PutUint32(remote.IP[12:], i)
 				}
-				ip := ipOf(remote)
-				if s.addresses != nil {
-					if v := s.addresses.admit(ip, s.admission.full()); !v.ok {
-						s.admission.refused[v.why].Add(1)
-						continue
-					}
+				var peer netip.Addr
+				if c.ByAddress() {
+					peer = remote.AddrPort().Addr().Unmap()
 				}
-				s.admission.admit()
-				s.admission.leave()
-				if s.addresses != nil {
-					s.addresses.leave(ip)
-				}
+				t, _ := c.Admit(peer)
+				c.Release(&t)
 			}
 		})
 	}

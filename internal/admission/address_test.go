@@ -1,8 +1,7 @@
-package server
+package admission
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,33 +12,73 @@ func nth(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24+uint32(i))))
 }
 
-// clocked returns a table whose clock the test moves.
-func clocked(t testing.TB, cfg Config) (*addresses, *time.Duration) {
-	t.Helper()
-	if err := cfg.Validate(); err != nil {
-		t.Fatal(err)
+// withDefaults is what package server does to the limits by address.
+func withDefaults(cfg Config) Config {
+	if cfg.AddressBurst == 0 {
+		cfg.AddressBurst = cfg.AddressRate
 	}
-	cfg = cfg.WithDefaults()
-	a := newAddresses(&cfg)
-	var now time.Duration
-	a.now = func() int64 { return int64(now) }
-	return a, &now
+	if cfg.BanTime == 0 {
+		cfg.BanTime = 5 * time.Minute
+	}
+	return cfg
 }
 
-// outcome is a verdict in a word.
-func (v verdict) outcome() string {
-	if v.ok {
+// prefixes parses a list of bans.
+func prefixes(t testing.TB, texts ...string) (all []netip.Prefix) {
+	t.Helper()
+	for _, text := range texts {
+		p, err := ParseBan(text)
+		if err != nil {
+			t.Fatalf("%s %v", text, err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// A table is addresses that keeps the slots of what it has let in.
+type table struct {
+	*addresses
+	in map[netip.Addr][]uint32
+}
+
+// clocked returns a table whose clock the test moves.
+func clocked(cfg Config) (*table, *time.Duration) {
+	var now time.Duration
+	cfg.Now = func() time.Duration { return now }
+	cfg = withDefaults(cfg)
+	return &table{newAddresses(&cfg), map[netip.Addr][]uint32{}}, &now
+}
+
+func (a *table) admit(ip netip.Addr, full bool) Refusal {
+	slot, r := a.addresses.admit(ip, full)
+	if !r.Refused() && slot >= firstSlot {
+		a.in[ip] = append(a.in[ip], slot)
+	}
+	return r
+}
+
+func (a *table) leave(ip netip.Addr) {
+	if in := a.in[ip]; len(in) > 0 {
+		a.addresses.leave(in[len(in)-1])
+		a.in[ip] = in[:len(in)-1]
+	}
+}
+
+// outcome is a Refusal in a word.
+func (r Refusal) outcome() string {
+	if !r.Refused() {
 		return "in"
 	}
-	return refusals[v.why]
+	return r.Cause.String()
 }
 
-func wantOutcome(t *testing.T, v verdict, want string) verdict {
+func wantOutcome(t *testing.T, r Refusal, want string) Refusal {
 	t.Helper()
-	if got := v.outcome(); got != want {
-		t.Fatalf("the verdict is %q, want %q", got, want)
+	if got := r.outcome(); got != want {
+		t.Fatalf("the outcome is %q, want %q", got, want)
 	}
-	return v
+	return r
 }
 
 func TestAddressKeys(t *testing.T) {
@@ -59,9 +98,8 @@ func TestAddressKeys(t *testing.T) {
 		var prefixes []netip.Prefix
 		for _, text := range []string{test.a, test.b} {
 			ip := netip.MustParseAddr(text)
-			tcp := &net.TCPAddr{IP: ip.AsSlice(), Zone: ip.Zone(), Port: 1}
-			keys = append(keys, keyOf(ipOf(tcp)))
-			prefixes = append(prefixes, prefixOf(ipOf(tcp)))
+			keys = append(keys, keyOf(ip.Unmap()))
+			prefixes = append(prefixes, prefixOf(ip.Unmap()))
 		}
 		if (keys[0] == keys[1]) != test.same || (prefixes[0] == prefixes[1]) != test.same {
 			t.Errorf("%s and %s have the keys %x and %x and the prefixes %s and %s", test.a, test.b, keys[0], keys[1], prefixes[0], prefixes[1])
@@ -70,33 +108,29 @@ func TestAddressKeys(t *testing.T) {
 			t.Errorf("%s has the prefix %s", test.a, prefixes[0])
 		}
 	}
-	if ip := ipOf(&net.UnixAddr{}); !ip.IsValid() {
-		t.Error("what is no TCP address has no valid one")
-	}
 }
 
 // Off by default, and then there is nothing: no table, no entry, no cost.
 func TestAddressesOff(t *testing.T) {
-	cfg := Config{}.WithDefaults()
-	if a := newAddresses(&cfg); a != nil {
-		t.Fatal("there is a table that nobody asked for")
+	if a := newAddresses(&Config{AddressBurst: 1, BanTime: time.Minute}); a != nil {
+		t.Fatal("there is a table without a limit")
 	}
-	if f := (*addresses)(nil).figures(); f != (addressFigures{}) {
+	if f := (*addresses)(nil).stats(); f != (AddressStats{}) {
 		t.Errorf("figures without a table: %+v", f)
 	}
-	a, _ := clocked(t, Config{Ban: []string{"192.0.2.0/24"}})
+	a, _ := clocked(Config{Ban: prefixes(t, "192.0.2.0/24")})
 	for i := range 100 {
 		wantOutcome(t, a.admit(nth(i), false), "in")
 		a.leave(nth(i))
 	}
 	wantOutcome(t, a.admit(netip.MustParseAddr("192.0.2.7"), false), "banned")
-	if f := a.figures(); f.known != 0 || f.conns != 0 {
+	if f := a.stats(); f.Known != 0 || f.Connections != 0 {
 		t.Errorf("with no more than a list %+v is tracked", f)
 	}
 }
 
 func TestAddressRate(t *testing.T) {
-	a, now := clocked(t, Config{AddressRate: 10, AddressBurst: 3})
+	a, now := clocked(Config{AddressRate: 10, AddressBurst: 3})
 	x, y := nth(1), nth(2)
 	*now = time.Hour
 	for range 3 {
@@ -117,7 +151,7 @@ func TestAddressRate(t *testing.T) {
 }
 
 func TestAddressMax(t *testing.T) {
-	a, _ := clocked(t, Config{AddressMax: 2, AddressRate: 3, AddressBurst: 3})
+	a, _ := clocked(Config{AddressMax: 2, AddressRate: 3, AddressBurst: 3})
 	x, y := nth(1), nth(2)
 	wantOutcome(t, a.admit(x, false), "in")
 	wantOutcome(t, a.admit(x, false), "in")
@@ -133,12 +167,12 @@ func TestAddressMax(t *testing.T) {
 }
 
 func TestFlapping(t *testing.T) {
-	a, now := clocked(t, Config{FlapLimit: 15})
+	a, now := clocked(Config{FlapLimit: 15})
 	x, y := nth(1), nth(2)
-	connect := func(want string) verdict {
+	connect := func(want string) Refusal {
 		t.Helper()
 		v := wantOutcome(t, a.admit(x, false), want)
-		if v.ok {
+		if !v.Refused() {
 			a.leave(x)
 		}
 		return v
@@ -154,21 +188,21 @@ func TestFlapping(t *testing.T) {
 		connect("in")
 		*now += 4*time.Second - 1
 	}
-	if v := connect("flapping"); !v.made || !v.tell || v.rest != int64(5*time.Minute) {
+	if v := connect("flapping"); !v.ban || v.Silent || v.RetryAfter != 5*time.Minute {
 		t.Errorf("banned with %+v", v)
 	}
 	wantOutcome(t, a.admit(y, false), "in")
 	*now += time.Minute
-	if v := connect("flapping"); v.made || v.rest != int64(4*time.Minute) {
+	if v := connect("flapping"); v.ban || v.RetryAfter != 4*time.Minute {
 		t.Errorf("a minute later: %+v", v)
 	}
-	if f := a.figures(); f.banned != 1 || f.bans != 1 {
+	if f := a.stats(); f.Banned != 1 || f.Bans != 1 {
 		t.Errorf("%+v", f)
 	}
 	*now += 4*time.Minute - 1
 	connect("flapping")
 	*now++
-	if f := a.figures(); f.banned != 0 || f.bans != 1 {
+	if f := a.stats(); f.Banned != 0 || f.Bans != 1 {
 		t.Errorf("at its end %+v", f)
 	}
 	for range 15 { // what it did before and meanwhile is forgotten
@@ -179,10 +213,10 @@ func TestFlapping(t *testing.T) {
 
 // A full server turns peers away, who come again soon. That is not their fault.
 func TestFullServerCountsNothing(t *testing.T) {
-	a, _ := clocked(t, Config{FlapLimit: 2, AddressRate: 1, AddressMax: 1, Ban: []string{"192.0.2.0/24"}})
+	a, _ := clocked(Config{FlapLimit: 2, AddressRate: 1, AddressMax: 1, Ban: prefixes(t, "192.0.2.0/24")})
 	for range 100 {
-		if v := wantOutcome(t, a.admit(nth(1), true), "overloaded"); !v.tell {
-			t.Fatal("it is not told")
+		if v := wantOutcome(t, a.admit(nth(1), true), "overloaded"); v.Silent {
+			t.Fatal("the peer is not told")
 		}
 	}
 	wantOutcome(t, a.admit(netip.MustParseAddr("192.0.2.7"), true), "banned")
@@ -194,13 +228,13 @@ func TestSomeAreTold(t *testing.T) {
 	listed := netip.MustParseAddr("192.0.2.7")
 	for name, cfg := range map[string]Config{
 		"address_rate": {AddressRate: 1}, "address_limit": {AddressMax: 1}, "flapping": {FlapLimit: 1},
-		"banned": {Ban: []string{"192.0.2.7", "10.0.0.1"}},
+		"banned": {Ban: prefixes(t, "192.0.2.7", "10.0.0.1")},
 	} {
-		a, now := clocked(t, cfg)
+		a, now := clocked(cfg)
 		told := func(ip netip.Addr, n int) (told int) {
 			for range n {
 				*now += 10 * time.Microsecond
-				if v := a.admit(ip, false); v.tell && !v.ok {
+				if v := a.admit(ip, false); v.Refused() && !v.Silent {
 					if v.outcome() != name {
 						t.Fatalf("%s: refused as %s", name, v.outcome())
 					}
@@ -222,7 +256,7 @@ func TestSomeAreTold(t *testing.T) {
 // The table holds the connected and no more than maxAbsent others, and who is
 // connected is never forgotten.
 func TestAddressesAreBounded(t *testing.T) {
-	a, now := clocked(t, Config{AddressRate: 1, AddressMax: 1, FlapLimit: 10})
+	a, now := clocked(Config{AddressRate: 1, AddressMax: 1, FlapLimit: 10})
 	const conns = 1000
 	for i := range conns {
 		wantOutcome(t, a.admit(nth(i), false), "in")
@@ -232,11 +266,11 @@ func TestAddressesAreBounded(t *testing.T) {
 		wantOutcome(t, a.admit(ip, false), "in")
 		a.leave(ip)
 		*now += time.Microsecond
-		if n := a.figures().known; n > conns+maxAbsent {
+		if n := a.stats().Known; n > conns+maxAbsent {
 			t.Fatalf("%d addresses are tracked, with %d connected", n, conns)
 		}
 	}
-	if n := a.figures().known; n != conns+maxAbsent {
+	if n := a.stats().Known; n != conns+maxAbsent {
 		t.Errorf("%d addresses are tracked, want %d", n, conns+maxAbsent)
 	}
 	if err := a.check(); err != nil {
@@ -260,7 +294,7 @@ func TestAddressesAreBounded(t *testing.T) {
 		wantOutcome(t, a.admit(ip, false), "in")
 		*now += 2 * time.Minute
 	}
-	if n := a.figures().known; n > conns+2 {
+	if n := a.stats().Known; n > conns+2 {
 		t.Errorf("%d addresses are tracked, with %d connected", n, conns)
 	}
 	if err := a.check(); err != nil {

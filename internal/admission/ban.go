@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"errors"
@@ -9,26 +9,26 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// maxBans is how many flapping addresses are banned at one time. When one more
-// is, the ban that would end first ends at once.
+// maxBans is how many flapping addresses are banned at one time. One more ends
+// the ban that would end first.
 const maxBans = 65536
 
-// forever is the end of a ban that the operator has listed.
+// forever is the end of a listed ban.
 const forever = math.MaxInt64
 
-// bans are the addresses that are not let in: those listed in the settings, for
-// ever, and those that connected too often, for a time. Its user locks it.
+// bans are the addresses that are not let in: listed ones for ever, flapping ones
+// for some time. Not safe for concurrent use.
 type bans struct {
 	table  bart.Table[*ban]
-	ending []*ban // those for a time, in the order in which they end
-	made   uint64 // those for a time, ever
+	ending []*ban // of flapping addresses, in the order in which they end
+	made   uint64 // bans of flapping addresses since the start
 }
 
 // A ban of a prefix.
 type ban struct {
-	prefix netip.Prefix
-	until  int64 // by the clock of addresses
-	told   int64 // of addresses.tells
+	prefix    netip.Prefix
+	until     int64 // by the clock of addresses
+	noticeTAT int64 // of addresses.notices
 }
 
 // list bans a prefix for ever.
@@ -36,8 +36,8 @@ func (b *bans) list(p netip.Prefix) {
 	b.table.Insert(p, &ban{prefix: p, until: forever})
 }
 
-// add bans an address that is not banned until then. The times that it is
-// called with never go back, and all bans are equally long.
+// add bans an address that is not banned yet. now never goes back, and all bans
+// are equally long.
 func (b *bans) add(p netip.Prefix, now, until int64) *ban {
 	b.expire(now)
 	if len(b.ending) == maxBans {
@@ -51,14 +51,14 @@ func (b *bans) add(p netip.Prefix, now, until int64) *ban {
 }
 
 // find returns the ban of the longest prefix that holds ip, nil if there is
-// none. A listed address never flaps, so that no other ban hides one for ever.
+// none. A listed address never flaps, so no other ban hides a listed one.
 func (b *bans) find(ip netip.Addr, now int64) *ban {
 	b.expire(now)
 	one, _ := b.table.Lookup(ip)
 	return one
 }
 
-// expire ends the bans whose time is up.
+// expire ends the bans that are over.
 func (b *bans) expire(now int64) {
 	for len(b.ending) > 0 && b.ending[0].until <= now {
 		b.end()
@@ -88,16 +88,9 @@ func (b *bans) check() error {
 	return nil
 }
 
-// refuse is the verdict on who is banned.
-func (b *ban) refuse(tell bool, now int64) verdict {
-	if b.until == forever {
-		return verdict{why: refusedBanned, tell: tell}
-	}
-	return verdict{why: refusedFlapping, tell: tell, rest: b.until - now}
-}
-
-// parseBan reads an address or a CIDR prefix of the list of bans.
-func parseBan(text string) (netip.Prefix, error) {
+// ParseBan reads an address or a CIDR prefix. The error continues a sentence that
+// begins with the text, and says what to write instead. Safe for concurrent use.
+func ParseBan(text string) (netip.Prefix, error) {
 	const form = "write an address, such as 192.0.2.7 or 2001:db8::1, or a prefix, such as 192.0.2.0/24"
 	if ip, err := netip.ParseAddr(text); err == nil {
 		if ip.Zone() != "" {
@@ -108,7 +101,7 @@ func parseBan(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, errors.New("is no address; " + form)
+		return netip.Prefix{}, errors.New("is not an address; " + form)
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"net/netip"
@@ -25,7 +25,7 @@ func TestParseBan(t *testing.T) {
 		{"192.0.2.0/33", "", "such as 192.0.2.7"},
 		{"host.example", "", "such as 192.0.2.7"},
 	} {
-		p, err := parseBan(test.in)
+		p, err := ParseBan(test.in)
 		if test.complaint == "" && (err != nil || p.String() != test.out) {
 			t.Errorf("%q is %s, %v, want %s", test.in, p, err, test.out)
 		}
@@ -40,7 +40,7 @@ func FuzzParseBan(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := parseBan(text)
+		p, err := ParseBan(text)
 		if err != nil {
 			if p.IsValid() || err.Error() == "" {
 				t.Fatalf("%q: %s with the error %q", text, p, err)
@@ -50,7 +50,7 @@ func FuzzParseBan(f *testing.F) {
 		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
 			t.Fatalf("%q is %s", text, p)
 		}
-		if again, err := parseBan(p.String()); err != nil || again != p {
+		if again, err := ParseBan(p.String()); err != nil || again != p {
 			t.Fatalf("%q is %s, which is %s, %v", text, p, again, err)
 		}
 		// What it means is what is found.

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"math"
@@ -6,23 +6,22 @@ import (
 	gometrics "runtime/metrics"
 )
 
-// collectorAim is the share of a memory limit, in percent, that the collector
-// is told to keep the process within: some points below rungSlow, so that
-// nobody is refused for garbage.
-const collectorAim = 80
+// goLimitShare is the share of a memory limit, in percent, that the garbage
+// collector is to keep the process within: some points below levelSlow, so that no
+// connection is refused for garbage.
+const goLimitShare = 80
 
-// A collector moves the memory limit of Go's runtime (GOMEMLIMIT) so that Go's
-// own memory fits below collectorAim beside what else the limit counts: most of
-// that is the kernel's part of each connection, which grows as they come, so
-// that no fixed value would be right. It does nothing if somebody else has set
-// the limit.
+// A goLimit moves the memory limit of Go's runtime (GOMEMLIMIT) so that Go's own
+// memory fits below goLimitShare beside what else the limit counts. Most of that
+// is the kernel's part of each connection, so no fixed value would be right. It
+// does nothing if something else has set the limit.
 //
 // The runtime's limit is soft, and while nothing allocates it costs nothing. It
 // is never set so low that the collector would run for less than an eighth of
 // the live heap: it could not win that much, and would take the processor from
 // the loops.
-type collector struct {
-	mine    bool  // nobody else has set the limit
+type goLimit struct {
+	owned   bool  // nothing else has set the limit
 	set     int64 // what we set last; 0: nothing yet
 	want    int64 // the least that any memory limit asks for
 	slop    int64 // a difference that is not worth a change: each stops the world
@@ -36,8 +35,8 @@ type goMemory struct {
 	least int64 // what total could shrink to at a bearable cost
 }
 
-func (c *collector) init() {
-	c.mine = debug.SetMemoryLimit(-1) == math.MaxInt64
+func (c *goLimit) init() {
+	c.owned = debug.SetMemoryLimit(-1) == math.MaxInt64
 	for i, name := range []string{
 		"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes", "/memory/classes/heap/objects:bytes",
 		"/memory/classes/heap/free:bytes", "/memory/classes/heap/unused:bytes", "/gc/heap/live:bytes",
@@ -46,9 +45,9 @@ func (c *collector) init() {
 	}
 }
 
-// begin starts a look.
-func (c *collector) begin() {
-	if !c.mine {
+// begin reads what Go holds, before the calls of consider for one sample.
+func (c *goLimit) begin() {
+	if !c.owned {
 		return
 	}
 	gometrics.Read(c.samples[:])
@@ -59,32 +58,32 @@ func (c *collector) begin() {
 }
 
 // consider takes one memory limit into account.
-func (c *collector) consider(use, limit uint64) {
+func (c *goLimit) consider(use, limit uint64) {
 	if limit >= noLimit {
 		return
 	}
-	if goal := goLimit(int64(use), int64(limit), c.now); goal < c.want {
+	if goal := goShare(int64(use), int64(limit), c.now); goal < c.want {
 		c.want, c.slop = goal, int64(limit/64)
 	}
 }
 
-// goLimit returns what Go's runtime may take of the limit.
-func goLimit(use, limit int64, g goMemory) int64 {
+// goShare returns what Go's runtime may take of the limit.
+func goShare(use, limit int64, g goMemory) int64 {
 	others := max(0, use-g.total)
-	return max(limit/100*collectorAim-others, g.least)
+	return max(limit/100*goLimitShare-others, g.least)
 }
 
-// apply sets what the look came to. It may wait for a collection to end.
-func (c *collector) apply() {
-	if !c.mine || c.want == math.MaxInt64 || max(c.want-c.set, c.set-c.want) < c.slop {
+// apply sets what the sample came to. It may wait for a collection to end.
+func (c *goLimit) apply() {
+	if !c.owned || c.want == math.MaxInt64 || max(c.want-c.set, c.set-c.want) < c.slop {
 		return
 	}
 	c.set = c.want
 	debug.SetMemoryLimit(c.set)
 }
 
-// restore takes back what apply has set.
-func (c *collector) restore() {
+// restore undoes what apply has set.
+func (c *goLimit) restore() {
 	if c.set != 0 && debug.SetMemoryLimit(-1) == c.set {
 		debug.SetMemoryLimit(math.MaxInt64)
 	}

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"io"
@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestGoLimit(t *testing.T) {
+func TestGoShare(t *testing.T) {
 	const mib = 1 << 20
 	for _, test := range []struct {
 		name       string
@@ -22,15 +22,15 @@ func TestGoLimit(t *testing.T) {
 		{"the live heap is too large", 90, 100, goMemory{60, 55}, 55},
 		{"the others have everything", 120, 100, goMemory{20, 15}, 15},
 	} {
-		got := goLimit(test.use*mib*100, test.limit*mib*100, goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
+		got := goShare(test.use*mib*100, test.limit*mib*100, goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
 		if got != test.want*mib*100 {
 			t.Errorf("%s: %d, want %d", test.name, got/mib/100, test.want)
 		}
 	}
 }
 
-// TestCollector: the runtime's limit follows while it is ours, and is put back.
-func TestCollector(t *testing.T) {
+// TestGoLimit: the runtime's limit follows while it is ours, and is put back.
+func TestGoLimit(t *testing.T) {
 	if was := debug.SetMemoryLimit(-1); was != math.MaxInt64 {
 		t.Skipf("GOMEMLIMIT is set to %d", was)
 	}
@@ -38,33 +38,33 @@ func TestCollector(t *testing.T) {
 	meter := newFakeMeter(0, 64*gib)
 	m := fakeMemory(io.Discard, nothing, meter)
 	first := current()
-	if first != 64*gib/100*collectorAim {
+	if first != 64*gib/100*goLimitShare {
 		t.Errorf("the limit is %d, want 80 %% of 64 GiB", first)
 	}
 	meter.use.Store(gib / 2) // what this test itself holds is in there
-	m.look()
+	m.sample()
 	if current() != first {
 		t.Errorf("half a GiB more moved the limit from %d to %d", first, current())
 	}
 	meter.use.Store(40 * gib)
-	m.look()
+	m.sample()
 	if moved := current(); moved < first-40*gib || moved > first-38*gib {
 		t.Errorf("40 GiB more moved the limit from %d to %d", first, moved)
 	}
 	meter.use.Store(80 * gib)
-	m.look()
+	m.sample()
 	if least := current(); least < 1<<20 || least > 2*gib {
 		t.Errorf("with nothing left the limit is %d", least)
 	}
 	// A second one leaves it alone.
 	other := fakeMemory(io.Discard, nothing, newFakeMeter(0, gib))
 	before := current()
-	other.look()
-	other.collector.restore()
+	other.sample()
+	other.goLimit.restore()
 	if current() != before {
 		t.Error("a second server took the limit over")
 	}
-	m.start()
+	go m.run()
 	m.close()
 	if current() != math.MaxInt64 {
 		t.Errorf("the limit stays at %d", current())
@@ -76,9 +76,9 @@ func TestCollector(t *testing.T) {
 	debug.SetMemoryLimit(7 * gib)
 	defer debug.SetMemoryLimit(math.MaxInt64)
 	m = fakeMemory(io.Discard, nothing, newFakeMeter(0, gib))
-	m.look()
-	m.collector.restore()
+	m.sample()
+	m.goLimit.restore()
 	if current() != 7*gib {
-		t.Errorf("somebody else's limit became %d", current())
+		t.Errorf("another's limit became %d", current())
 	}
 }

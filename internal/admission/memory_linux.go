@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"bytes"
@@ -11,27 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryMeters returns a meter for each limit of memory that holds for this
-// process: those of its cgroups, and the setting unless that is 0. The error
-// says which are not watched.
-func memoryMeters(setting int, connections func() int64) ([]memoryMeter, error) {
+// memoryMeters is Control.Meters.
+func memoryMeters(own int, connections func() int64) ([]Meter, error) {
 	// A kernel without cgroups has neither of these two, and knows no limit.
 	self, _ := os.ReadFile("/proc/self/cgroup")
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	meters, err := cgroupMeters(memoryCgroups(string(self), string(mounts)))
-	if setting > 0 {
+	if own > 0 {
 		f, err2 := openMemoryFile("/proc/self/statm")
 		if err2 != nil {
 			return meters, errors.Join(err, err2)
 		}
-		meters = append(meters, &processMeter{statm: f, limit: uint64(setting), connections: connections})
+		meters = append(meters, &processMeter{statm: f, limit: uint64(own), connections: connections})
 	}
 	return meters, err
 }
 
 // cgroupMeters returns meters for those that have a limit now.
-func cgroupMeters(groups []memoryCgroup) ([]memoryMeter, error) {
-	var meters []memoryMeter
+func cgroupMeters(groups []memoryCgroup) ([]Meter, error) {
+	var meters []Meter
 	var errs []error
 	for i, g := range groups {
 		if i > 0 && !g.v2 && !groups[i-1].v2 && !countsChildren(g.dir) {
@@ -45,12 +43,12 @@ func cgroupMeters(groups []memoryCgroup) ([]memoryMeter, error) {
 			errs = append(errs, err)
 			continue
 		}
-		_, limit, err := m.read()
+		_, limit, err := m.Read()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", g.dir, err))
 		}
 		if err != nil || limit >= noLimit {
-			m.close()
+			m.Close()
 			continue
 		}
 		meters = append(meters, m)
@@ -58,7 +56,8 @@ func cgroupMeters(groups []memoryCgroup) ([]memoryMeter, error) {
 	return meters, errors.Join(errs...)
 }
 
-// countsChildren: before Linux 5.11 a cgroup of version 1 need not.
+// countsChildren reports whether a cgroup counts what is below it. Before Linux
+// 5.11 one of version 1 need not.
 func countsChildren(dir string) bool {
 	b, err := os.ReadFile(path.Join(dir, "memory.use_hierarchy"))
 	return err != nil || strings.TrimSpace(string(b)) != "0"
@@ -66,8 +65,8 @@ func countsChildren(dir string) bool {
 
 // A cgroupMeter reads the limit of a cgroup and what counts against it.
 //
-// The use is that of the whole cgroup, less file pages that nobody has used
-// lately, which the kernel takes back before it kills. What the kernel holds
+// The use is that of the whole cgroup, less inactive file pages, which the kernel
+// takes back before it kills. What the kernel holds
 // for a connection is part of it in version 2, socket and buffers included. In
 // version 1 it is what the kernel's configuration and age say: on 6.18 the
 // descriptor, inode and epoll item (1.5 kB) but not the TCP socket (2.4 kB) nor
@@ -103,21 +102,21 @@ func newCgroupMeter(g memoryCgroup) (*cgroupMeter, error) {
 	}
 	m.use, m.stat = open(use), open("memory.stat")
 	if err != nil {
-		m.close()
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *cgroupMeter) name() string { return m.dir }
+func (m *cgroupMeter) Name() string { return m.dir }
 
-func (m *cgroupMeter) close() {
+func (m *cgroupMeter) Close() {
 	for _, f := range append(m.limits, m.use, m.stat) {
 		f.close()
 	}
 }
 
-func (m *cgroupMeter) read() (use, limit uint64, err error) {
+func (m *cgroupMeter) Read() (use, limit uint64, err error) {
 	limit = noLimit
 	for _, f := range m.limits {
 		b, err := f.read(m.buf[:])
@@ -172,8 +171,8 @@ func statValue(b, key []byte) uint64 {
 	return v
 }
 
-// A processMeter holds this process alone against the setting: its resident
-// memory, and what the kernel keeps for its connections.
+// A processMeter compares this process alone with the configured limit: its
+// resident memory, and what the kernel keeps for its connections.
 type processMeter struct {
 	statm       memoryFile
 	limit       uint64
@@ -185,10 +184,10 @@ type processMeter struct {
 // its inode, dentry and file, and the epoll item (3.9 kB on Linux 6.18).
 const kernelBytes = 4 << 10
 
-func (m *processMeter) name() string { return "memory-limit" }
-func (m *processMeter) close()       { m.statm.close() }
+func (m *processMeter) Name() string { return "configured" }
+func (m *processMeter) Close()       { m.statm.close() }
 
-func (m *processMeter) read() (use, limit uint64, err error) {
+func (m *processMeter) Read() (use, limit uint64, err error) {
 	b, err := m.statm.read(m.buf[:])
 	if err != nil {
 		return 0, 0, err
@@ -202,8 +201,8 @@ func (m *processMeter) read() (use, limit uint64, err error) {
 	return pages*uint64(os.Getpagesize()) + uint64(max(0, m.connections()))*kernelBytes, m.limit, nil
 }
 
-// A memoryFile is a descriptor of a file that the kernel makes anew at each
-// read. It is not an os.File, which would take a place in the runtime's poller.
+// A memoryFile is a descriptor of a file that the kernel generates on each read.
+// It is not an os.File, which would be added to the runtime's poller.
 type memoryFile int
 
 func openMemoryFile(name string) (memoryFile, error) {

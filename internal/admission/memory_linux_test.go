@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"log/slog"
@@ -125,12 +125,12 @@ func TestCgroupMeter(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", test.name, err)
 		}
-		use, limit, err := m.read()
+		use, limit, err := m.Read()
 		if use != test.use || limit != test.limit || (err != nil) != (test.wrong != "") || err != nil && !strings.Contains(err.Error(), test.wrong) {
 			t.Errorf("%s: %d of %d, %v; want %d of %d", test.name, use, limit, err, test.use, test.limit)
 		}
-		m.close()
-		if _, _, err := m.read(); err == nil {
+		m.Close()
+		if _, _, err := m.Read(); err == nil {
 			t.Errorf("%s: read after close", test.name)
 		}
 	}
@@ -169,9 +169,9 @@ func TestCgroupMeters(t *testing.T) {
 		}
 		var got []uint64
 		for _, m := range meters {
-			_, limit, _ := m.read()
+			_, limit, _ := m.Read()
 			got = append(got, limit)
-			m.close()
+			m.Close()
 		}
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: limits %v, want %v", test.name, got, test.want)
@@ -193,18 +193,18 @@ func TestProcessMeter(t *testing.T) {
 	m := meters[len(meters)-1]
 	defer func() {
 		for _, m := range meters {
-			m.close()
+			m.Close()
 		}
 	}()
-	use, limit, err := m.read()
+	use, limit, err := m.Read()
 	statm, _ := os.ReadFile("/proc/self/statm")
 	pages, _ := strconv.ParseFloat(strings.Fields(string(statm))[1], 64)
 	rss := pages * float64(os.Getpagesize())
-	if err != nil || limit != 100<<20 || m.name() != "memory-limit" || float64(use) < rss/2 || float64(use) > rss*2 {
-		t.Errorf("%s: %d of %d, %v; resident are %.0f", m.name(), use, limit, err, rss)
+	if err != nil || limit != 100<<20 || m.Name() != "configured" || float64(use) < rss/2 || float64(use) > rss*2 {
+		t.Errorf("%s: %d of %d, %v; resident are %.0f", m.Name(), use, limit, err, rss)
 	}
 	conns = 1 << 20
-	if more, _, _ := m.read(); more < use/2+4*gib {
+	if more, _, _ := m.Read(); more < use/2+4*gib {
 		t.Errorf("with a million connections %d, without %d", more, use)
 	}
 }
@@ -222,8 +222,8 @@ func TestParseBytes(t *testing.T) {
 	}
 }
 
-// TestLookAllocatesNothing: not with every kind of meter.
-func TestLookAllocatesNothing(t *testing.T) {
+// TestSampleAllocatesNothing: with every kind of meter.
+func TestSampleAllocatesNothing(t *testing.T) {
 	v1 := writeCgroup(t, t.TempDir(), map[string]string{"memory.limit_in_bytes": "1000000\n", "memory.usage_in_bytes": "5000\n", "memory.stat": "total_inactive_file 1\n"})
 	v2 := writeCgroup(t, t.TempDir(), map[string]string{"memory.max": "10000000000\n", "memory.high": "max\n", "memory.current": "5000\n", "memory.stat": "anon 1\ninactive_file 1\n"})
 	meters, err := memoryMeters(1<<30, func() int64 { return 1 })
@@ -238,17 +238,17 @@ func TestLookAllocatesNothing(t *testing.T) {
 		meters = append(meters, m)
 	}
 	m := newMemory(meters, slog.New(slog.DiscardHandler), func() {}, func() {})
-	if n := testing.AllocsPerRun(1000, m.look); n != 0 {
-		t.Errorf("a look makes %g allocations", n)
+	if n := testing.AllocsPerRun(1000, m.sample); n != 0 {
+		t.Errorf("a sample makes %g allocations", n)
 	}
 	if len(m.meters) < 3 {
 		t.Error("a meter was dropped")
 	}
-	m.start()
+	go m.run()
 	m.close()
 }
 
-func BenchmarkLook(b *testing.B) {
+func BenchmarkSample(b *testing.B) {
 	meters, err := memoryMeters(1<<30, func() int64 { return 1 })
 	if err != nil {
 		b.Fatal(err)
@@ -265,10 +265,10 @@ func BenchmarkLook(b *testing.B) {
 	m := newMemory(meters, slog.New(slog.DiscardHandler), func() {}, func() {})
 	b.ReportAllocs()
 	for b.Loop() {
-		m.look()
+		m.sample()
 	}
 	b.ReportMetric(float64(len(m.meters)), "meters")
-	m.start()
+	go m.run()
 	m.close()
 }
 

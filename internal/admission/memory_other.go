@@ -1,13 +1,13 @@
 //go:build !linux
 
-package server
+package admission
 
 import "errors"
 
-// memoryMeters knows no limit: how much memory is in use is read on Linux only.
-func memoryMeters(setting int, _ func() int64) ([]memoryMeter, error) {
-	if setting > 0 {
-		return nil, errors.New("server: memory-limit is not watched: the use of memory is known on Linux only; leave it out")
+// memoryMeters knows no limit: the use of memory is read on Linux only.
+func memoryMeters(own int, _ func() int64) ([]Meter, error) {
+	if own > 0 {
+		return nil, errors.New("the use of memory is known on Linux only; set no memory limit")
 	}
 	return nil, nil
 }

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"sync"
@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-func newShared(t *testing.T, mem []byte, line int) *SharedCount {
+func newShared(t *testing.T, mem []byte, slot int) *SharedCount {
 	t.Helper()
-	c, err := NewSharedCount(mem, line)
+	c, err := NewSharedCount(mem, slot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,19 +19,19 @@ func newShared(t *testing.T, mem []byte, line int) *SharedCount {
 // more than the limit. Alone each of them reaches it exactly.
 func TestSharedLimit(t *testing.T) {
 	const limit, processes, rounds = 50, 3, 20_000
-	mem := make([]byte, processes*SharedLine)
+	mem := make([]byte, processes*SlotBytes)
 	var wg sync.WaitGroup
 	var inside atomic.Int64
-	var all []*admission
+	var all []*capacity
 	for i := range processes {
-		a := &admission{cap: 40, shared: newShared(t, mem, i), limit: limit}
+		a := &capacity{max: 40, quota: newShared(t, mem, i).Quota(limit)}
 		all = append(all, a)
 		for range 8 {
 			wg.Go(func() {
 				held := 0
 				for n := range rounds {
 					if n%3 < 2 {
-						if a.admit() {
+						if a.enter() {
 							held++
 							now := inside.Add(1)
 							if now > limit {
@@ -54,12 +54,12 @@ func TestSharedLimit(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range limit {
-		if !all[i%processes].admit() {
+		if !all[i%processes].enter() {
 			t.Fatalf("number %d of %d is refused", i+1, limit)
 		}
 	}
 	for i, a := range all {
-		if a.admit() {
+		if a.enter() {
 			t.Errorf("process %d lets in more than %d", i, limit)
 		}
 	}
@@ -72,46 +72,47 @@ func TestSharedLimit(t *testing.T) {
 }
 
 // TestSharedCountOfTheDead: what a killed process has left can be taken out,
-// and full says what admit would do.
+// and full says what enter would do.
 func TestSharedCountOfTheDead(t *testing.T) {
-	mem := make([]byte, 2*SharedLine)
-	dead := &admission{cap: 10, shared: newShared(t, mem, 0), limit: 4}
-	a := &admission{cap: 10, shared: newShared(t, mem, 1), limit: 4}
+	mem := make([]byte, 2*SlotBytes)
+	dead := &capacity{max: 10, quota: newShared(t, mem, 0).Quota(4)}
+	a := &capacity{max: 10, quota: newShared(t, mem, 1).Quota(4)}
 	for range 4 {
-		if dead.full() || !dead.admit() {
+		if dead.full() || !dead.enter() {
 			t.Fatal("one of four is refused")
 		}
 	}
-	if !a.full() || a.admit() || a.refused[refusedOverloaded].Load() != 1 {
+	if !a.full() || a.enter() {
 		t.Error("a fifth is let in")
 	}
 	newShared(t, mem, 1).Clear(0)
-	if a.full() || !a.admit() {
+	if a.full() || !a.enter() {
 		t.Error("the dead are still counted")
 	}
-	if a.live.Load() != 1 || a.shared.Total() != 1 {
-		t.Errorf("%d and %d are counted, want 1", a.live.Load(), a.shared.Total())
+	if a.live.Load() != 1 || newShared(t, mem, 1).Total() != 1 {
+		t.Errorf("%d and %d are counted, want 1", a.live.Load(), newShared(t, mem, 1).Total())
 	}
 }
 
 func TestSharedCountBounds(t *testing.T) {
-	for _, line := range []int{-1, 2} {
-		if _, err := NewSharedCount(make([]byte, 2*SharedLine), line); err == nil {
-			t.Errorf("line %d of two was taken", line)
+	for _, slot := range []int{-1, 2} {
+		if _, err := NewSharedCount(make([]byte, 2*SlotBytes), slot); err == nil {
+			t.Errorf("slot %d of two was taken", slot)
 		}
 	}
 }
 
-// BenchmarkAdmission is what a connection costs the count, of one process alone and
+// BenchmarkCapacity is what a connection costs the count, of one process alone and
 // of 56 that share one.
-func BenchmarkAdmission(b *testing.B) {
-	for name, a := range map[string]*admission{"alone": {cap: 10}, "shared56": {cap: 10, limit: 10}} {
+func BenchmarkCapacity(b *testing.B) {
+	for name, a := range map[string]*capacity{"alone": {max: 10}, "shared56": {max: 10}} {
 		if name != "alone" {
-			a.shared, _ = NewSharedCount(make([]byte, 112*SharedLine), 3)
+			c, _ := NewSharedCount(make([]byte, 112*SlotBytes), 3)
+			a.quota = c.Quota(10)
 		}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				a.admit()
+				a.enter()
 				a.leave()
 			}
 		})

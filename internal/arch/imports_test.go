@@ -51,19 +51,24 @@ var packageRules = map[string]packageRule{
 	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/admission": {own: []string{"codec"}, thirdParty: true},
-	"internal/settings":  {own: []string{"internal/wording", "server"}, thirdParty: true},
+	"internal/settings":  {own: []string{"internal/admission", "internal/wording", "server"}, thirdParty: true},
 	"internal/handover": {
-		own:        []string{"internal/settings", "internal/timerslack", "internal/wording", "server"},
+		own: []string{
+			"internal/admission", "internal/settings", "internal/timerslack", "internal/wording", "server",
+		},
 		thirdParty: true,
 	},
 	"internal/ops": {thirdParty: true},
 	"internal/daemon": {
-		own: []string{"internal/handover", "internal/ops", "internal/settings", "internal/wording", "server"},
+		own: []string{
+			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/wording",
+			"server",
+		},
 	},
 	"internal/supervisor": {
 		own: []string{
-			"internal/handover", "internal/ops", "internal/settings", "internal/timerslack", "internal/wording",
-			"server",
+			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/timerslack",
+			"internal/wording", "server",
 		},
 		thirdParty: true,
 	},

@@ -12,13 +12,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
 	"heartwheel/loadtest/engine"
 	"heartwheel/loadtest/report"
-	"heartwheel/server"
 )
 
 func newLoadtest(environ []string) *cobra.Command {
@@ -214,7 +214,7 @@ func serveProcesses(flags string, connections int) int {
 			continue
 		}
 		if text == settings.ByKey("workers").MinusOne {
-			descriptors, _ := server.RaiseDescriptorLimit()
+			descriptors, _ := admission.RaiseDescriptorLimit()
 			return settings.WorkersFor(connections, descriptors)
 		}
 		if n, err := settings.ParseInt(text, settings.NumberKind); err == nil {

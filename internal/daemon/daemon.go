@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
 	"heartwheel/internal/settings"
@@ -60,7 +61,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 // RunWorker is Run for a worker of a supervisor.
 func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance) error {
 	c := in.Control
-	descriptors, err := server.RaiseDescriptorLimit()
+	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors != 0 { // else server.New reports it
 		err = checkUnchanged(r, c, in.Addresses(), descriptors)
 	}
@@ -68,7 +69,9 @@ func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance)
 		in.Close()
 		return &settings.Failure{Err: err}
 	}
-	r.Shared = in.Count
+	if in.Count != nil && r.MaxConnections > 0 {
+		r.Quota = in.Count.Quota(r.MaxConnections)
+	}
 	if r.Loops == 0 {
 		r.Loops = c.Loops
 	}

@@ -16,7 +16,7 @@ import (
 
 // Options is everything that can be set, parsed.
 type Options struct {
-	server.Config // its Beats and Logger are filled in from the fields below, its Sockets and Shared by serve
+	server.Config // its Beats and Logger are filled in from the fields below, its Sockets and Quota by serve
 
 	Ops       string // HOST:PORT or off
 	Profile   string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"heartwheel/internal/admission"
 	"heartwheel/server"
 )
 
@@ -36,7 +37,7 @@ func checkWorkers(n, maxConnections int) error {
 // WorkersFor returns the number of workers that "auto" means for the connections
 // where a process may have that many descriptors.
 func WorkersFor(connections int, descriptors uint64) int {
-	each := max(1, server.RoomForConnections(descriptors)*fillPercent/100)
+	each := max(1, admission.RoomForConnections(descriptors)*fillPercent/100)
 	return max(1, (connections-1)/each+1)
 }
 

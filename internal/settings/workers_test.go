@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"heartwheel/server"
+	"heartwheel/internal/admission"
 )
 
 func TestWorkersFor(t *testing.T) {
@@ -20,7 +20,7 @@ func TestWorkersFor(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%d connections with %d descriptors need %d workers, want %d", c.connections, c.descriptors, got, c.want)
 		}
-		if room := server.RoomForConnections(c.descriptors); room > 100 && got*room < c.connections {
+		if room := admission.RoomForConnections(c.descriptors); room > 100 && got*room < c.connections {
 			t.Errorf("%d connections do not fit into %d workers of %d", c.connections, got, room)
 		}
 	}

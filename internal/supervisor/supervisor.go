@@ -14,11 +14,11 @@ import (
 	"sync"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
-	"heartwheel/server"
 )
 
 // Options is what a supervisor needs of the process that it runs in.
@@ -38,7 +38,7 @@ type supervisor struct {
 	Options
 	log     *slog.Logger
 	ops     *ops.Server
-	count   *server.SharedCount
+	count   *admission.SharedCount
 	memory  *os.File // of count
 	slots   []*slot
 	loops   int           // of a worker, unless the settings say
@@ -79,7 +79,7 @@ func Run(r *settings.Resolved, log *slog.Logger, o Options) error {
 }
 
 func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervisor, error) {
-	descriptors, err := server.RaiseDescriptorLimit()
+	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors == 0 {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 
 // warnOfLimits logs what n workers cannot keep of the limits in r.
 func warnOfLimits(r *settings.Resolved, log *slog.Logger, n int, descriptors uint64) {
-	if room := server.RoomForConnections(descriptors) * n; r.MaxConnections > room {
+	if room := admission.RoomForConnections(descriptors) * n; r.MaxConnections > room {
 		log.Warn("max-connections is more than these workers may open", "max-connections", r.MaxConnections, "now", room,
 			"fix", fmt.Sprintf("write --workers %d", settings.WorkersFor(r.MaxConnections, descriptors)))
 	}
