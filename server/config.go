@@ -41,21 +41,22 @@ func ParseBeats(s string) (Beats, error) {
 	return 0, fmt.Errorf("server: beats %q is neither client nor server", s)
 }
 
-// Profile is a preset of the heartbeat times. codec/SPEC.md names three.
+// A Profile is a preset of the heartbeat times; see codec/SPEC.md. The idle timeout
+// of each is 2.5 × Beat, the default of Config.Timeout.
 type Profile struct {
 	Name             string
-	Beat, Timeout    time.Duration
-	BeatMin, BeatMax time.Duration // what a client may wish for
+	Beat             time.Duration // Config.Beat
+	BeatMin, BeatMax time.Duration // Config.BeatMin and Config.BeatMax
 }
 
-// Profiles lists the presets, the default first.
+// Profiles lists the presets, the default first. It must not be changed.
 var Profiles = []Profile{
-	{"standard", 15 * time.Second, 37500 * time.Millisecond, time.Second, time.Minute},
-	{"fast", 3 * time.Second, 7500 * time.Millisecond, 500 * time.Millisecond, 15 * time.Second},
-	{"iot", time.Minute, 150 * time.Second, 5 * time.Second, 5 * time.Minute},
+	{"standard", 15 * time.Second, time.Second, time.Minute},
+	{"fast", 3 * time.Second, 500 * time.Millisecond, 15 * time.Second},
+	{"iot", time.Minute, 5 * time.Second, 5 * time.Minute},
 }
 
-// ProfileByName finds a preset.
+// ProfileByName finds a preset. Safe for concurrent use.
 func ProfileByName(name string) (Profile, bool) {
 	for _, p := range Profiles {
 		if p.Name == name {
@@ -65,15 +66,15 @@ func ProfileByName(name string) (Profile, bool) {
 	return Profile{}, false
 }
 
-// Limits of the settings. A timeout is never "for ever": a peer that lost its
-// power is found within MaxTimeout whatever was asked for.
+// Limits of Config's fields. A timeout is never infinite: a peer that lost its
+// power is found within MaxTimeout whatever was configured.
 const (
 	MinBeat    = 100 * time.Millisecond
 	MaxBeat    = time.Hour
 	MaxTimeout = 3 * time.Hour
 )
 
-// MinMemory is the least MemoryLimit, in bytes.
+// MinMemory is the least Config.MemoryLimit, in bytes.
 const MinMemory = 32 << 20
 
 // Config configures a Server. The zero value of each field means the default
@@ -127,17 +128,21 @@ type Quota interface {
 	Full() bool  // reports whether Enter would fail now
 }
 
-// ErrConfig is matched by every error that Validate returns.
-var ErrConfig = errors.New("server: wrong settings")
+// ErrConfig is matched by every error of Validate, and by those of New that come
+// from it.
+var ErrConfig = errors.New("server: invalid configuration")
 
-// A FieldError is one wrong setting.
+// A FieldError is one wrong field of a Config.
 type FieldError struct {
-	Key   string // the setting's name, as in a flag: max-frame
-	Value string // what it was set to
-	Want  string // what is wrong with it and what to write instead
+	Field string // the field's name, such as MaxFrame
+	Value string // its value
+	Want  string // what is wrong and what to set instead; writes other fields as Config.BeatMin
 }
 
-func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %s", e.Key, e.Value, e.Want) }
+// Error returns all of it, such as: server: Config.MaxFrame "1": must lie between …
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("server: Config.%s %q: %s", e.Field, e.Value, e.Want)
+}
 
 // Unwrap makes errors.Is(err, ErrConfig) true.
 func (e *FieldError) Unwrap() error { return ErrConfig }
@@ -190,88 +195,93 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate reports every wrong setting at once: a joined error whose parts are
+// Validate reports every wrong field at once: a joined error whose parts are
 // *FieldError, or nil. It judges c as WithDefaults completes it.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	var errs []error
-	wrong := func(key string, value any, want string, args ...any) {
-		errs = append(errs, &FieldError{key, fmt.Sprint(value), fmt.Sprintf(want, args...)})
+	wrong := func(field string, value any, want string, args ...any) {
+		errs = append(errs, &FieldError{field, fmt.Sprint(value), fmt.Sprintf(want, args...)})
 	}
 	seen := map[string]bool{}
 	for _, a := range c.Listen {
 		if _, err := parseListen(a); err != nil {
-			wrong("listen", a, "%s", err)
+			wrong("Listen", a, "%s", err)
 		} else if seen[a] && !strings.HasSuffix(a, ":0") {
-			wrong("listen", a, "is given twice; give it once")
+			wrong("Listen", a, "is given twice; give it once")
 		}
 		seen[a] = true
 	}
-	if c.Beat < MinBeat || c.Beat > MaxBeat {
-		wrong("beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
-	}
-	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
-		wrong("timeout", c.Timeout, "must lie between 1.5 × beat = %s and %s; leave it out for 2.5 × beat = %s, or choose a beat of at most two thirds of it",
-			c.Beat*3/2, MaxTimeout, c.Beat*5/2)
-	}
-	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
-		wrong("beat-min", c.BeatMin, "must lie between %s and beat = %s", MinBeat, c.Beat)
-	}
-	if c.BeatMax > MaxBeat || c.BeatMax < c.Beat {
-		wrong("beat-max", c.BeatMax, "must lie between beat = %s and %s", c.Beat, MaxBeat)
-	}
-	if c.Beats > ServerBeats {
-		wrong("beats", uint8(c.Beats), "must be client or server")
-	}
-	if c.BeatFloor < 0 || c.BeatFloor > max(c.BeatMin, 0) {
-		wrong("beat-floor", c.BeatFloor, "must lie between 0s (no floor) and beat-min = %s", c.BeatMin)
-	}
+	c.validateBeat(wrong)
 	if c.MaxConnections < 0 {
-		wrong("max-connections", c.MaxConnections, "must be positive; leave it out for what the descriptor limit allows")
+		wrong("MaxConnections", c.MaxConnections, "must be positive; leave it unset for what the descriptor limit allows")
 	}
 	if c.MaxFrame < 256 || c.MaxFrame > codec.MaxFrameLimit {
-		wrong("max-frame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
+		wrong("MaxFrame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
 	} else if c.Outbox < c.MaxFrame+1024 {
-		wrong("outbox", c.Outbox, "must hold one frame of max-frame = %d and 1024 bytes more; write at least %d",
+		wrong("Outbox", c.Outbox, "must hold one frame of Config.MaxFrame = %d and 1024 bytes more; set at least %d",
 			c.MaxFrame, c.MaxFrame+1024)
 	}
 	if c.MemoryLimit > 0 && c.MemoryLimit < MinMemory {
-		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", MinMemory)
+		wrong("MemoryLimit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; "+
+			"leave it unset for the cgroup's limit", MinMemory)
 	}
 	c.validateAddresses(wrong)
 	if c.WriteStall < 100*time.Millisecond {
-		wrong("write-stall", c.WriteStall, "must be at least 100ms")
+		wrong("WriteStall", c.WriteStall, "must be at least 100ms")
 	}
 	if c.Drain < 0 || c.Drain > time.Hour {
-		wrong("drain", c.Drain, "must be more than 0 and at most 1h")
+		wrong("Drain", c.Drain, "must be more than 0 and at most 1h")
 	}
 	if c.Spread < 0 || c.Spread > time.Hour {
-		wrong("spread", c.Spread, "must be more than 0 and at most 1h")
+		wrong("Spread", c.Spread, "must be more than 0 and at most 1h")
 	}
 	if c.Loops < 0 || c.Loops > 256 {
-		wrong("loops", c.Loops, "must lie between 1 and 256; leave it out for one per processor")
+		wrong("Loops", c.Loops, "must lie between 1 and 256; leave it unset for one per processor")
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Config) validateAddresses(wrong func(key string, value any, want string, args ...any)) {
+func (c *Config) validateBeat(wrong func(field string, value any, want string, args ...any)) {
+	if c.Beat < MinBeat || c.Beat > MaxBeat {
+		wrong("Beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
+	}
+	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
+		wrong("Timeout", c.Timeout, "must lie between 1.5 × Config.Beat = %s and %s; leave it unset for 2.5 × Config.Beat = %s, "+
+			"or set Config.Beat to at most two thirds of it", c.Beat*3/2, MaxTimeout, c.Beat*5/2)
+	}
+	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
+		wrong("BeatMin", c.BeatMin, "must lie between %s and Config.Beat = %s", MinBeat, c.Beat)
+	}
+	if c.BeatMax > MaxBeat || c.BeatMax < c.Beat {
+		wrong("BeatMax", c.BeatMax, "must lie between Config.Beat = %s and %s", c.Beat, MaxBeat)
+	}
+	if c.Beats > ServerBeats {
+		wrong("Beats", uint8(c.Beats), "must be ClientBeats or ServerBeats")
+	}
+	if c.BeatFloor < 0 || c.BeatFloor > max(c.BeatMin, 0) {
+		wrong("BeatFloor", c.BeatFloor, "must lie between 0s (no floor) and Config.BeatMin = %s", c.BeatMin)
+	}
+}
+
+func (c *Config) validateAddresses(wrong func(field string, value any, want string, args ...any)) {
 	for _, n := range []struct {
-		key   string
+		field string
 		value int
-	}{{"address-rate", c.AddressRate}, {"address-burst", c.AddressBurst}, {"address-max", c.AddressMax}, {"flap-limit", c.FlapLimit}} {
+	}{{"AddressRate", c.AddressRate}, {"AddressBurst", c.AddressBurst}, {"AddressMax", c.AddressMax}, {"FlapLimit", c.FlapLimit}} {
 		if n.value < 0 || n.value > 1e6 {
-			wrong(n.key, n.value, "must lie between 0 (no limit) and 1000000")
+			wrong(n.field, n.value, "must lie between 0 (no limit) and 1000000")
 		}
 	}
 	if c.AddressBurst > 0 && c.AddressRate == 0 {
-		wrong("address-burst", c.AddressBurst, "has no meaning without address-rate; give that too")
+		wrong("AddressBurst", c.AddressBurst, "has no meaning without Config.AddressRate; set that too")
 	}
 	if c.BanTime < time.Second || c.BanTime > 30*24*time.Hour {
-		wrong("ban-time", c.BanTime, "must lie between 1s and 720h")
+		wrong("BanTime", c.BanTime, "must lie between 1s and 720h")
 	}
 	for _, text := range c.Ban {
 		if _, err := admission.ParseBan(text); err != nil {
-			wrong("ban", text, "%s", err)
+			wrong("Ban", text, "%s", err)
 		}
 	}
 }

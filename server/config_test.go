@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,8 +51,14 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
-// wrongKeys lists the settings that an error of Validate names.
-func wrongKeys(t *testing.T, err error) (keys []string) {
+var (
+	configField = regexp.MustCompile(`Config\.(\w+)`)
+	// flagWord is what the command calls a field: --listen, max-frame or beat.
+	flagWord = regexp.MustCompile(`--\w+|\b(beat|max|address|flap|ban|memory|write|require)-[a-z]+|\b(beat|timeout|outbox) =`)
+)
+
+// wrongFields lists the fields that an error of Validate names.
+func wrongFields(t *testing.T, err error) (fields []string) {
 	t.Helper()
 	if err == nil {
 		return nil
@@ -68,11 +76,22 @@ func wrongKeys(t *testing.T, err error) (keys []string) {
 			t.Fatalf("%T is not a FieldError", e)
 		}
 		if f.Want == "" {
-			t.Errorf("%s: it does not say what to write instead", f.Key)
+			t.Errorf("%s: it does not say what to set instead", f.Field)
 		}
-		keys = append(keys, f.Key)
+		if !strings.HasPrefix(e.Error(), "server: Config."+f.Field+" ") {
+			t.Errorf("%q does not name Config.%s", e, f.Field)
+		}
+		for _, m := range configField.FindAllStringSubmatch(e.Error(), -1) {
+			if _, ok := reflect.TypeFor[Config]().FieldByName(m[1]); !ok {
+				t.Errorf("%q names the field %s, which does not exist", e, m[1])
+			}
+		}
+		if word := flagWord.FindString(strings.ReplaceAll(e.Error(), strconv.Quote(f.Value), "")); word != "" {
+			t.Errorf("%q has %q, which is no word of this package", e, word)
+		}
+		fields = append(fields, f.Field)
 	}
-	return keys
+	return fields
 }
 
 func TestConfigValidate(t *testing.T) {
@@ -80,51 +99,51 @@ func TestConfigValidate(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		c    Config
-		want string // wrong settings, in order
+		want string // wrong fields, in order
 	}{
 		{"zero", Config{}, ""},
 		{"port 0 twice", Config{Listen: []string{"tcp://:0", "tcp://:0"}}, ""},
-		{"address twice", Config{Listen: []string{"tcp://:9", "tcp://:9"}}, "listen"},
-		{"two bad addresses", Config{Listen: []string{"nonsense", "udp://:9"}}, "listen listen"},
+		{"address twice", Config{Listen: []string{"tcp://:9", "tcp://:9"}}, "Listen"},
+		{"two bad addresses", Config{Listen: []string{"nonsense", "udp://:9"}}, "Listen Listen"},
 		{"beat at its least", Config{Beat: MinBeat}, ""},
-		{"beat too short", Config{Beat: MinBeat - 1}, "beat beat-min"},
+		{"beat too short", Config{Beat: MinBeat - 1}, "Beat BeatMin"},
 		{"beat at its most", Config{Beat: MaxBeat}, ""},
-		{"beat too long", Config{Beat: MaxBeat + 1}, "beat beat-max"},
-		{"negative beat", Config{Beat: -sec}, "beat beat-min"},
+		{"beat too long", Config{Beat: MaxBeat + 1}, "Beat BeatMax"},
+		{"negative beat", Config{Beat: -sec}, "Beat BeatMin"},
 		{"timeout of 1.5 beats", Config{Beat: 2 * sec, Timeout: 3 * sec}, ""},
-		{"timeout below 1.5 beats", Config{Beat: 2 * sec, Timeout: 3*sec - 1}, "timeout"},
-		{"timeout below 1.5 of the default beat", Config{Beat: 15 * sec, Timeout: 22 * sec}, "timeout"},
+		{"timeout below 1.5 beats", Config{Beat: 2 * sec, Timeout: 3*sec - 1}, "Timeout"},
+		{"timeout below 1.5 of the default beat", Config{Beat: 15 * sec, Timeout: 22 * sec}, "Timeout"},
 		{"timeout at its most", Config{Timeout: MaxTimeout, Beat: time.Hour}, ""},
-		{"timeout for ever", Config{Timeout: MaxTimeout + 1, Beat: time.Hour}, "timeout"},
-		{"negative timeout", Config{Beat: sec, Timeout: -sec}, "timeout"},
-		{"beat-min above beat", Config{BeatMin: 16 * sec}, "beat-min"},
-		{"beat-max below beat", Config{BeatMax: 14 * sec}, "beat-max"},
-		{"beats", Config{Beats: 2}, "beats"},
-		{"beat-floor", Config{BeatFloor: 2 * sec}, "beat-floor"},
-		{"max-connections", Config{MaxConnections: -1}, "max-connections"},
+		{"timeout for ever", Config{Timeout: MaxTimeout + 1, Beat: time.Hour}, "Timeout"},
+		{"negative timeout", Config{Beat: sec, Timeout: -sec}, "Timeout"},
+		{"beat-min above beat", Config{BeatMin: 16 * sec}, "BeatMin"},
+		{"beat-max below beat", Config{BeatMax: 14 * sec}, "BeatMax"},
+		{"beats", Config{Beats: 2}, "Beats"},
+		{"beat-floor", Config{BeatFloor: 2 * sec}, "BeatFloor"},
+		{"max-connections", Config{MaxConnections: -1}, "MaxConnections"},
 		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec, Ban: []string{"192.0.2.0/24", "::1"}}, ""},
-		{"negative address-rate", Config{AddressRate: -1}, "address-rate"},
+		{"negative address-rate", Config{AddressRate: -1}, "AddressRate"},
 		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1, FlapLimit: 1e6 + 1},
-			"address-rate address-burst address-max flap-limit"},
-		{"address-burst alone", Config{AddressBurst: 5}, "address-burst"},
-		{"ban-time too short", Config{BanTime: sec - 1}, "ban-time"},
-		{"two bad bans", Config{Ban: []string{"192.0.2.1/24", "", "192.0.2.1"}}, "ban ban"},
+			"AddressRate AddressBurst AddressMax FlapLimit"},
+		{"address-burst alone", Config{AddressBurst: 5}, "AddressBurst"},
+		{"ban-time too short", Config{BanTime: sec - 1}, "BanTime"},
+		{"two bad bans", Config{Ban: []string{"192.0.2.1/24", "", "192.0.2.1"}}, "Ban Ban"},
 		{"max-frame at its least", Config{MaxFrame: 256}, ""},
-		{"max-frame too small", Config{MaxFrame: 255}, "max-frame"},
+		{"max-frame too small", Config{MaxFrame: 255}, "MaxFrame"},
 		{"max-frame at its most", Config{MaxFrame: codec.MaxFrameLimit}, ""},
-		{"max-frame too large", Config{MaxFrame: codec.MaxFrameLimit + 1}, "max-frame"},
+		{"max-frame too large", Config{MaxFrame: codec.MaxFrameLimit + 1}, "MaxFrame"},
 		{"outbox just enough", Config{MaxFrame: 1000, Outbox: 2024}, ""},
-		{"outbox too small", Config{MaxFrame: 1000, Outbox: 2023}, "outbox"},
-		{"write-stall", Config{WriteStall: sec/10 - 1}, "write-stall"},
-		{"drain", Config{Drain: -1}, "drain"},
-		{"spread", Config{Spread: time.Hour + 1}, "spread"},
-		{"loops", Config{Loops: 257}, "loops"},
+		{"outbox too small", Config{MaxFrame: 1000, Outbox: 2023}, "Outbox"},
+		{"write-stall", Config{WriteStall: sec/10 - 1}, "WriteStall"},
+		{"drain", Config{Drain: -1}, "Drain"},
+		{"spread", Config{Spread: time.Hour + 1}, "Spread"},
+		{"loops", Config{Loops: 257}, "Loops"},
 		{"everything at once", Config{
 			Listen: []string{"x"}, Beat: 2 * time.Hour, Timeout: sec, BeatMin: 1, BeatMax: 2, Beats: 9, BeatFloor: -1, MaxConnections: -1,
 			MaxFrame: 1, WriteStall: 1, Drain: 2 * time.Hour, Spread: -1, Loops: -1,
-		}, "listen beat timeout beat-min beat-max beats beat-floor max-connections max-frame write-stall drain spread loops"},
+		}, "Listen Beat Timeout BeatMin BeatMax Beats BeatFloor MaxConnections MaxFrame WriteStall Drain Spread Loops"},
 	} {
-		if got := strings.Join(wrongKeys(t, test.c.Validate()), " "); got != test.want {
+		if got := strings.Join(wrongFields(t, test.c.Validate()), " "); got != test.want {
 			t.Errorf("%s: wrong are %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -180,16 +199,16 @@ func TestProfiles(t *testing.T) {
 		"iot":      {time.Minute, 150 * time.Second},
 	} {
 		p, ok := ProfileByName(name)
-		if !ok || p.Name != name || p.Beat != want[0] || p.Timeout != want[1] {
+		if !ok || p.Name != name || p.Beat != want[0] {
 			t.Errorf("profile %s: %+v, %v", name, p, ok)
 		}
-		for _, timeout := range []time.Duration{0, p.Timeout} {
+		for _, timeout := range []time.Duration{0, want[1]} {
 			c := Config{Beat: p.Beat, Timeout: timeout, BeatMin: p.BeatMin, BeatMax: p.BeatMax}
 			if err := c.Validate(); err != nil {
 				t.Errorf("profile %s: %v", name, err)
 			}
 			c = c.WithDefaults()
-			if h, to := c.decide(0); h != p.Beat || to != p.Timeout {
+			if h, to := c.decide(0); h != want[0] || to != want[1] {
 				t.Errorf("profile %s: decides %s and %s", name, h, to)
 			}
 		}

@@ -52,7 +52,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 	if err != nil {
 		d.ops.Close()
 		in.Close()
-		return &settings.Failure{Err: err}
+		return &settings.Failure{Err: settings.InFlags(err)}
 	}
 	d.s = s
 	return d.run()

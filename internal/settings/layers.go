@@ -321,21 +321,21 @@ func (j *judge) fields(r *Resolved) {
 			j.lines = append(j.lines, err.Error())
 			continue
 		}
-		errs = append(errs, field)
+		errs = append(errs, inSettings(field))
 	}
 	blamed := map[string]bool{}
 	for _, e := range errs {
-		if s := ByKey(e.Key); s != nil && slices.Contains(j.given, e.Key) {
+		if s := ByKey(e.Field); s != nil && slices.Contains(j.given, e.Field) {
 			blamed[s.group] = true
 		}
 	}
 	for _, e := range errs {
-		if s := ByKey(e.Key); s != nil && s.group != "" {
-			if j.bad[s.group] || blamed[s.group] && !slices.Contains(j.given, e.Key) {
+		if s := ByKey(e.Field); s != nil && s.group != "" {
+			if j.bad[s.group] || blamed[s.group] && !slices.Contains(j.given, e.Field) {
 				continue
 			}
 		}
-		j.wrong(e.Key, e.Value, r.origins[e.Key], errors.New(e.Want))
+		j.wrong(e.Field, e.Value, r.origins[e.Field], errors.New(e.Want))
 	}
 	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
 		j.wrong("workers", ByKey("workers").Value(&r.Options), r.origins["workers"], err)

@@ -43,8 +43,8 @@ func TestProfilesNeedNoTimeout(t *testing.T) {
 		if r.Beat != p.Beat || r.BeatMin != p.BeatMin || r.BeatMax != p.BeatMax || r.Timeout != 0 {
 			t.Errorf("profile %s comes to beat %s, %s to %s, timeout %s", p.Name, r.Beat, r.BeatMin, r.BeatMax, r.Timeout)
 		}
-		if shown, _ := r.Show(ByKey("timeout")); shown != wording.Duration(p.Timeout) {
-			t.Errorf("profile %s: 2.5 × beat is %s, its timeout is %s", p.Name, shown, p.Timeout)
+		if shown, _ := r.Show(ByKey("timeout")); shown != wording.Duration(p.Beat*5/2) {
+			t.Errorf("profile %s: 2.5 × beat is %s, its timeout is %s", p.Name, p.Beat*5/2, shown)
 		}
 	}
 }
@@ -180,7 +180,7 @@ what is wrong with a file.
 	b.WriteString("\n| profile | beat | timeout | beat-min | beat-max |\n|---|---|---|---|---|\n")
 	for _, p := range server.Profiles {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", p.Name,
-			wording.Duration(p.Beat), wording.Duration(p.Timeout), wording.Duration(p.BeatMin), wording.Duration(p.BeatMax))
+			wording.Duration(p.Beat), wording.Duration(p.Beat*5/2), wording.Duration(p.BeatMin), wording.Duration(p.BeatMax))
 	}
 	b.WriteString(`
 How values are written:
