@@ -138,7 +138,8 @@ func TestServerCheck(t *testing.T) {
 			a.loop.assigned.Add(1) // one is on its way
 			s.admission.Admit(netip.Addr{})
 			c := s.Check()
-			if !c.OK || len(c.Problems) != 0 || c.Accepted != 4 || c.Closed != 1 || c.Sessions != 3 || c.Connections != 4 || c.Entering != 1 {
+			if !c.OK || len(c.Problems) != 0 || c.Accepted != 4 || c.Closed != 1 || c.Sessions != 3 ||
+				c.Connections != 4 || c.Entering != 1 {
 				t.Errorf("%+v", c)
 			}
 			a.loop.assigned.Add(-1)

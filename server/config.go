@@ -22,7 +22,7 @@ const (
 	ServerBeats              // the server beats after Beat of inbound silence, the client answers
 )
 
-// String returns the word used on the wire and in settings.
+// String returns the word used on the wire: client or server.
 func (b Beats) String() string {
 	if b == ServerBeats {
 		return "server"
@@ -77,42 +77,62 @@ const (
 // MinMemory is the least Config.MemoryLimit, in bytes.
 const MinMemory = 32 << 20
 
-// Config configures a Server. The zero value of each field means the default
-// that its comment names. Validate reports everything that is wrong at once.
+// Config configures a Server. The zero value of each field means the default that
+// its comment names. New copies it; the slices must not be changed afterwards.
 type Config struct {
-	Listen  []string // addresses as tcp://HOST:PORT; none: tcp://127.0.0.1:9000. Port 0 takes a free one
-	Sockets []Socket // listening sockets that are open already: their addresses in Listen are not opened anew. New takes them over in any case, and closes those that no address asks for
+	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. None:
+	// tcp://127.0.0.1:9000.
+	Listen []string
+	// Sockets are listening sockets that are open already, in place of new ones for
+	// their addresses in Listen. New takes them over, also if it fails, and closes
+	// those that no address asks for.
+	Sockets []Socket
 
-	Beat             time.Duration // beat interval H that a client gets without asking; 0: 15 s
-	Timeout          time.Duration // idle timeout T for every connection; 0: 2.5 × the connection's beat interval. At least 1.5 × Beat
-	BeatMin, BeatMax time.Duration // range that a client's wish is clamped to; 0: 1 s and 60 s, widened to hold Beat. A Timeout caps it at two thirds of itself
+	// Beat is the beat interval H of a client that does not ask for another. 0: 15 s.
+	Beat time.Duration
+	// Timeout is the idle timeout T of every connection, at least 1.5 × Beat. 0:
+	// 2.5 × the connection's beat interval.
+	Timeout time.Duration
+	// BeatMin and BeatMax are the range that the interval a client asks for is
+	// clamped to. 0: 1 s and 60 s, widened to hold Beat. With a Timeout, no interval
+	// is above two thirds of it.
+	BeatMin, BeatMax time.Duration
 	Beats            Beats         // which side beats unless the client's HELLO asks for the other
 	BeatFloor        time.Duration // three beats in a row closer together than this end in GOAWAY 3021; 0: no floor
+	RequireHello     bool          // a connection's first frame must be HELLO, within 10 s
 
-	RequireHello   bool  // a connection's first frame must be HELLO, within 10 s
-	MaxConnections int   // 0: what the descriptor limit allows; more than that is clamped with a warning
-	Quota          Quota // limit of several processes together; nil: this process is alone
-	MaxFrame       int   // largest frame body accepted, in bytes; 0: 65536. At most 16777215
+	// MaxConnections is the connection limit of this process. Connections above it
+	// receive GOAWAY 3020 and are closed. 0: what the descriptor limit allows; more
+	// than that is lowered with a warning.
+	MaxConnections int
+	Quota          Quota // limit of several processes together; nil: none
+	MaxFrame       int   // largest frame body accepted, in bytes, at most 16777215; 0: 65536
 
-	AddressRate  int           // new connections a second from one address (an IPv4 address or an IPv6 /64); 0: no limit. More are refused as address_rate
-	AddressBurst int           // how many of these may come at once; 0: AddressRate
-	AddressMax   int           // connections of one address at one time; 0: no limit. More are refused as address_limit
-	FlapLimit    int           // an address that connects more often than this within a minute is banned; 0: none is
-	BanTime      time.Duration // for how long; 0: 5 min
-	Ban          []string      // addresses and CIDR prefixes that are never let in
+	// Limits for one address, an IPv4 address or an IPv6 /64.
+	AddressRate  int           // new connections per second; more are refused as address_rate. 0: no limit
+	AddressBurst int           // how many of them may come at once; 0: AddressRate
+	AddressMax   int           // connections at one time; more are refused as address_limit. 0: no limit
+	FlapLimit    int           // connects within a minute; the next one bans the address for BanTime. 0: no limit
+	BanTime      time.Duration // 0: 5 min
+	Ban          []string      // addresses and CIDR prefixes that are refused as banned
 
-	Outbox int // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
-	// MemoryLimit is how much memory, in bytes, this process and what the kernel
-	// keeps for its connections may take. 0: what the cgroup allows; negative:
-	// not even that is watched. Whichever limit is nearest holds: from 85 % of it
-	// newcomers are refused. While a limit is watched, the server moves the
-	// runtime's own (debug.SetMemoryLimit), unless that is set already.
+	// Outbox is how many bytes may wait for a peer that reads too slowly. Beyond
+	// them the connection is closed as slow_consumer. 0: the larger of 256 KiB and
+	// 2 × MaxFrame.
+	Outbox int
+	// MemoryLimit is how many bytes this process and the kernel's part of its
+	// connections may take. 0: what the cgroup allows; negative: no limit is watched,
+	// not even the cgroup's. The nearest limit holds: from 85 % of it new connections
+	// are refused. While a limit is watched, the server moves the runtime's own
+	// (debug.SetMemoryLimit), unless that is set already.
 	MemoryLimit int
+	// WriteStall is how long a peer may take to read 4 KiB of its pending data, or
+	// all if that is less. Beyond it, and at most an eighth of it later, the
+	// connection is closed as slow_consumer. 0: 8 s.
+	WriteStall time.Duration
 
-	WriteStall time.Duration // a peer that takes less than 4 KiB of the waiting bytes in so long, and not all, is closed as slow_consumer within an eighth of it more; 0: 8 s
-
-	Drain  time.Duration // how long a drain may take from start to end; 0: 30 s
-	Spread time.Duration // clients told to reconnect spread themselves over this; 0: 5 s
+	Drain  time.Duration // longest duration of a drain; 0: 30 s
+	Spread time.Duration // clients that are asked to reconnect spread over this; 0: 5 s
 
 	Loops  int          // event loops; 0: GOMAXPROCS
 	Logger *slog.Logger // nil: slog.Default()
@@ -147,7 +167,8 @@ func (e *FieldError) Error() string {
 // Unwrap makes errors.Is(err, ErrConfig) true.
 func (e *FieldError) Unwrap() error { return ErrConfig }
 
-// WithDefaults returns c with every zero field replaced by its default.
+// WithDefaults returns c with every zero field replaced by its default. The slices
+// are shared.
 func (c Config) WithDefaults() Config {
 	def := Profiles[0]
 	if len(c.Listen) == 0 {
@@ -155,7 +176,7 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Beat == 0 {
 		c.Beat = def.Beat
-		if c.Timeout != 0 { // a timeout alone fixes the beat too
+		if c.Timeout != 0 { // a timeout alone decides the beat too
 			c.Beat = time.Duration(float64(c.Timeout) / 2.5)
 		}
 	}
@@ -214,7 +235,8 @@ func (c Config) Validate() error {
 	}
 	c.validateBeat(wrong)
 	if c.MaxConnections < 0 {
-		wrong("MaxConnections", c.MaxConnections, "must be positive; leave it unset for what the descriptor limit allows")
+		wrong("MaxConnections", c.MaxConnections,
+			"must be positive; leave it unset for what the descriptor limit allows")
 	}
 	if c.MaxFrame < 256 || c.MaxFrame > codec.MaxFrameLimit {
 		wrong("MaxFrame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
@@ -223,8 +245,9 @@ func (c Config) Validate() error {
 			c.MaxFrame, c.MaxFrame+1024)
 	}
 	if c.MemoryLimit > 0 && c.MemoryLimit < MinMemory {
-		wrong("MemoryLimit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; "+
-			"leave it unset for the cgroup's limit", MinMemory)
+		wrong("MemoryLimit", c.MemoryLimit,
+			"must be at least %d bytes (32MiB), as an empty server takes half of that; "+
+				"leave it unset for the cgroup's limit", MinMemory)
 	}
 	c.validateAddresses(wrong)
 	if c.WriteStall < 100*time.Millisecond {
@@ -247,8 +270,9 @@ func (c *Config) validateBeat(wrong func(field string, value any, want string, a
 		wrong("Beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
 	}
 	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
-		wrong("Timeout", c.Timeout, "must lie between 1.5 × Config.Beat = %s and %s; leave it unset for 2.5 × Config.Beat = %s, "+
-			"or set Config.Beat to at most two thirds of it", c.Beat*3/2, MaxTimeout, c.Beat*5/2)
+		wrong("Timeout", c.Timeout,
+			"must lie between 1.5 × Config.Beat = %s and %s; leave it unset for 2.5 × Config.Beat = %s, "+
+				"or set Config.Beat to at most two thirds of it", c.Beat*3/2, MaxTimeout, c.Beat*5/2)
 	}
 	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
 		wrong("BeatMin", c.BeatMin, "must lie between %s and Config.Beat = %s", MinBeat, c.Beat)
@@ -268,7 +292,8 @@ func (c *Config) validateAddresses(wrong func(field string, value any, want stri
 	for _, n := range []struct {
 		field string
 		value int
-	}{{"AddressRate", c.AddressRate}, {"AddressBurst", c.AddressBurst}, {"AddressMax", c.AddressMax}, {"FlapLimit", c.FlapLimit}} {
+	}{{"AddressRate", c.AddressRate}, {"AddressBurst", c.AddressBurst}, {"AddressMax", c.AddressMax}, {"FlapLimit",
+		c.FlapLimit}} {
 		if n.value < 0 || n.value > 1e6 {
 			wrong(n.field, n.value, "must lie between 0 (no limit) and 1000000")
 		}
@@ -301,7 +326,8 @@ func (c *Config) admission() admission.Config {
 	return a
 }
 
-// parseListen returns the host:port of a tcp:// address.
+// parseListen returns the host:port of a tcp:// address. The error continues a
+// sentence that begins with the address.
 func parseListen(a string) (string, error) {
 	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
 	u, err := url.Parse(a)

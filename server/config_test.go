@@ -121,9 +121,11 @@ func TestConfigValidate(t *testing.T) {
 		{"beats", Config{Beats: 2}, "Beats"},
 		{"beat-floor", Config{BeatFloor: 2 * sec}, "BeatFloor"},
 		{"max-connections", Config{MaxConnections: -1}, "MaxConnections"},
-		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec, Ban: []string{"192.0.2.0/24", "::1"}}, ""},
+		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec,
+			Ban: []string{"192.0.2.0/24", "::1"}}, ""},
 		{"negative address-rate", Config{AddressRate: -1}, "AddressRate"},
-		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1, FlapLimit: 1e6 + 1},
+		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1,
+			FlapLimit: 1e6 + 1},
 			"AddressRate AddressBurst AddressMax FlapLimit"},
 		{"address-burst alone", Config{AddressBurst: 5}, "AddressBurst"},
 		{"ban-time too short", Config{BanTime: sec - 1}, "BanTime"},
@@ -186,7 +188,8 @@ func TestParseListen(t *testing.T) {
 		if got != test.out || (err == nil) != (test.complaint == "") {
 			t.Errorf("%q: %q, %v", test.in, got, err)
 		}
-		if err != nil && (!strings.Contains(err.Error(), test.complaint) || !strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
+		if err != nil && (!strings.Contains(err.Error(), test.complaint) ||
+			!strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
 			t.Errorf("%q: %v, want %q and what to write instead", test.in, err, test.complaint)
 		}
 	}
@@ -271,7 +274,8 @@ func get(h http.Handler, path, addr string) (int, string) {
 }
 
 func TestOpsHandler(t *testing.T) {
-	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
+	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2,
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +293,8 @@ func TestOpsHandler(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/check", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap"} {
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/check", "/debug/pprof/",
+		"/debug/pprof/cmdline", "/debug/pprof/heap"} {
 		if code, body := get(h, path, here); code != http.StatusOK || body == "" {
 			t.Errorf("%s: %d %q", path, code, body)
 		}
@@ -350,7 +355,8 @@ func checkMetrics(t *testing.T, h http.Handler) {
 		want = append(want, `heartwheel_refused_total{reason="`+cause.String()+`"}`)
 	}
 	for op := codec.OpBeat; op <= codec.OpPublish; op++ {
-		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`, `heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
+		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`,
+			`heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
 	}
 	for _, name := range want {
 		if !have[name] {

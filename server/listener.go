@@ -29,19 +29,19 @@ const (
 	acceptBackoffMax = 500 * time.Millisecond
 )
 
-// A listener accepts for the server. It is ours, not the engine's, so that
-// accepting can fail, pause and end without touching a connection.
+// A listener accepts for the server. It is not the engine's, so that accepting can
+// fail, pause and end without touching a connection.
 type listener struct {
 	*net.TCPListener
 	address string // as in Config.Listen
 	s       *Server
-	checked atomic.Bool            // socket options were read back once
+	checked atomic.Bool            // socket options were read back
 	local   atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
 	wg      sync.WaitGroup
 }
 
-// listen opens a listener. Multipath TCP is off, as TCP_USER_TIMEOUT is not
-// inherited there, and so are Go's own keep-alive settings: see setOptions.
+// listen opens a listener. Multipath TCP is off, as connections do not inherit
+// TCP_USER_TIMEOUT there. Go's own keep-alive settings are off: see setOptions.
 func listen(s *Server, address string) (*listener, error) {
 	hostport, err := parseListen(address)
 	if err != nil {
@@ -96,7 +96,8 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 	ln.s.acceptErrors.Add(1)
 	*backoff = min(max(2**backoff, acceptBackoffMin), acceptBackoffMax)
 	if ln.s.acceptLog.allow() {
-		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err, "retry", backoff.String())
+		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err,
+			"retry", backoff.String())
 	}
 	return ln.s.sleep(*backoff)
 }
@@ -166,11 +167,12 @@ func (ln *listener) compactAddrs(tc *net.TCPConn, ips *ipBlock) {
 	}
 }
 
-// An ipBlock is what is left of the least that the allocator gives out, 16 bytes,
-// so that four connections with short addresses share it.
+// An ipBlock is the unused part of 16 bytes, the least that the allocator gives
+// out for bytes, so that four connections with IPv4 addresses share them. Not safe
+// for concurrent use.
 type ipBlock []byte
 
-// keep returns a copy of ip.
+// keep returns a copy of ip in the block.
 func (b *ipBlock) keep(ip net.IP) net.IP {
 	if len(*b) < len(ip) {
 		*b = make([]byte, net.IPv6len)
@@ -214,7 +216,8 @@ func (s *Server) refuse(tc *net.TCPConn, r admission.Refusal) {
 // admission.Cause.
 func newNotices(spread time.Duration) [][]byte {
 	notices := make([][]byte, len(admission.Causes())+1)
-	for _, c := range []admission.Cause{admission.Overloaded, admission.AddressLimit, admission.AddressRate, admission.Memory} {
+	for _, c := range []admission.Cause{admission.Overloaded, admission.AddressLimit, admission.AddressRate,
+		admission.Memory} {
 		notices[c] = newNotice(admission.Refusal{Cause: c, RetryAfter: spread})
 	}
 	notices[admission.Banned] = newNotice(admission.Refusal{Cause: admission.Banned})
@@ -273,7 +276,7 @@ func setOptions(tc *net.TCPConn, timeout time.Duration) error {
 	})
 }
 
-// checkOptions reads back what setOptions set.
+// checkOptions reads back what setOptions has set.
 func checkOptions(tc *net.TCPConn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		var errs []error
@@ -314,7 +317,7 @@ func control(tc syscall.Conn, f func(fd int) error) error {
 	return inner
 }
 
-// A logLimiter lets one message a second through. Safe for concurrent use.
+// A logLimiter allows one message per second. Safe for concurrent use.
 type logLimiter struct{ last atomic.Int64 }
 
 func (l *logLimiter) allow() bool {

@@ -41,7 +41,8 @@ func TestShed(t *testing.T) {
 		r.wait(time.Millisecond)
 		shed()
 		r.wantEnd(stuck, SlowConsumer, true)
-		for what, c := range map[string]*Conn{"it reads": slow, "too little waits": small, "it has read": secret, "nothing waits": idle} {
+		for what, c := range map[string]*Conn{"it reads": slow, "too little waits": small, "it has read": secret,
+			"nothing waits": idle} {
 			r.alive(c, what)
 		}
 		r.check()
@@ -60,7 +61,8 @@ func (*fakeMeter) Close()                                 {}
 // TestShortOfMemory: a server that is short of memory says so to new connections
 // and to the balancer, and keeps those it has.
 func TestShortOfMemory(t *testing.T) {
-	cfg := Config{Listen: []string{"tcp://127.0.0.1:0"}, MemoryLimit: -1, Drain: 200 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
+	cfg := Config{Listen: []string{"tcp://127.0.0.1:0"}, MemoryLimit: -1, Drain: 200 * time.Millisecond,
+		Logger: slog.New(slog.DiscardHandler)}
 	s, err := New(cfg, Echo{})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +100,8 @@ func TestShortOfMemory(t *testing.T) {
 	meter.use.Store(gib / 100 * 92)
 	await(true)
 	c := dial(t, s)
-	expect(t, c, codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: "server is short of memory", AfterMS: 5000}))
+	expect(t, c, codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: "server is short of memory",
+		AfterMS: 5000}))
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("after GOAWAY: %d, %v", n, err)
 	}

@@ -56,7 +56,8 @@ func TestHistogram(t *testing.T) {
 			}
 		}
 		if b.GetUpperBound() != float64(bounds[i])/1e9 || b.GetCumulativeCount() != want {
-			t.Errorf("up to %g s: %d, want %d up to %g s", b.GetUpperBound(), b.GetCumulativeCount(), want, float64(bounds[i])/1e9)
+			t.Errorf("up to %g s: %d, want %d up to %g s", b.GetUpperBound(), b.GetCumulativeCount(), want,
+				float64(bounds[i])/1e9)
 		}
 	}
 }

@@ -14,19 +14,21 @@ import (
 	"heartwheel/internal/ops"
 )
 
-// OpsHandler serves what an operator asks for:
+// OpsHandler returns a handler for operators:
 //
 //	/healthz       200 while every event loop answers
-//	/readyz        200 while new connections are taken; 503 in a drain and while memory is short
-//	/metrics       Prometheus
-//	/debug/check   re-derives the invariants; 500 and the reason if one is broken
+//	/readyz        200 while connections are accepted; 503 in a drain and while memory is short
+//	/metrics       metrics of the server, of Go's runtime and of the process, for Prometheus
+//	/debug/check   Check as JSON; 500 if an invariant is broken
 //	/debug/pprof/  profiles
 //
-// What is below /debug/ is for clients on this machine only, whatever address
-// the handler is served on. Safe for concurrent use.
+// Only clients on this machine may read /debug/, whatever address the handler is
+// served on. The method and the handler are safe for concurrent use, and serve
+// after Close too.
 func (s *Server) OpsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectorCost)), ops.ProcessMetrics())
+	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(gcCost)),
+		ops.ProcessMetrics())
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -40,7 +42,7 @@ func (s *Server) OpsHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if why := s.notReady(); why != "" {
-			http.Error(w, "not taking connections: "+why, http.StatusServiceUnavailable)
+			http.Error(w, "not accepting connections: "+why, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
@@ -63,30 +65,33 @@ func (s *Server) OpsHandler() http.Handler {
 	return mux
 }
 
-// collectorCost is what the garbage collector has cost in processor time, which of
-// that had nothing else to do, and what the last collection left:
+// gcCost selects the garbage collector's processor time, the part of it that was
+// idle otherwise, and the heap that the last collection left:
 // go_cpu_classes_gc_total_cpu_seconds_total, the same with mark_idle in place of
 // total, and go_gc_heap_live_bytes.
-var collectorCost = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$")}
-
-// A Check is the result of re-deriving the server's invariants.
-type Check struct {
-	OK          bool     `json:"ok"`
-	Problems    []string `json:"problems"`    // what does not hold; empty if OK
-	Connections int64    `json:"connections"` // counted at admission
-	Sessions    uint64   `json:"sessions"`    // accepted − closed, over all loops
-	Accepted    uint64   `json:"accepted"`
-	Closed      uint64   `json:"closed"`
-	Entering    int64    `json:"entering"` // on their way to a loop
+var gcCost = collectors.GoRuntimeMetricsRule{
+	Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$"),
 }
 
-// Check re-derives what must always hold: the connection gauge equals accepted
-// − closed equals the sessions that exist, each session is in exactly one slot
-// of its wheel, and the addresses have as many connections as there are. It visits every session on its loop, about 10 ms for each
-// 100,000. Safe for concurrent use.
+// A Check is the result of re-deriving the server's invariants. It is the
+// caller's.
+type Check struct {
+	OK          bool     `json:"ok"`
+	Problems    []string `json:"problems"`    // each broken invariant; empty if OK
+	Connections int64    `json:"connections"` // counted at admission
+	Sessions    uint64   `json:"sessions"`    // accepted − closed, over all loops
+	Accepted    uint64   `json:"accepted"`    // connections that became sessions
+	Closed      uint64   `json:"closed"`      // sessions that ended
+	Entering    int64    `json:"entering"`    // connections on their way to a loop
+}
+
+// Check re-derives what must always hold: the connection gauge equals accepted −
+// closed equals the sessions that exist, each session is in exactly one slot of
+// its wheel, and the addresses have as many connections as there are. It visits
+// every session on its loop, about 10 ms per 100,000. Safe for concurrent use.
 func (s *Server) Check() Check {
 	var c Check
-	for range 20 { // connections that come and go between two loops' answers are no fault
+	for range 20 { // connections may come and go between the answers of two loops
 		if c = s.checkOnce(); c.OK {
 			break
 		}
@@ -120,8 +125,9 @@ func (s *Server) checkOnce() Check {
 	c.Sessions = c.Accepted - c.Closed
 	c.Problems = append(c.Problems, s.admission.Check()...)
 	if c.Connections == before && c.Connections != int64(c.Sessions)+c.Entering {
-		c.Problems = append(c.Problems, fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
-			c.Connections, c.Sessions, c.Entering))
+		c.Problems = append(c.Problems,
+			fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
+				c.Connections, c.Sessions, c.Entering))
 	}
 	c.OK = len(c.Problems) == 0
 	return c

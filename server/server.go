@@ -1,12 +1,15 @@
 // Package server keeps many TCP connections alive and knows within a stated
 // bound when a peer is dead.
 //
-// A connection's way is accept → admit → enroll → loop → session → handler:
-// listener.go accepts and admits, gnet.go is the one file that knows the event
-// loops' engine, loop.go and session.go are the state machine, which does no
-// I/O, and a Handler is the application. Deadlines come from package wheel.
-// A connection belongs to one loop for life, and nothing on the way of a frame
-// is shared between loops.
+// A connection passes accept → admit → enroll → loop → session → handler.
+// listener.go accepts, internal/admission admits, gnet.go is the one file that
+// knows the event loops' engine, loop.go and session.go are the state machine,
+// which does no I/O, and a Handler is the application. Deadlines come from package
+// wheel. A connection belongs to one loop for life, and loops share nothing that
+// a frame passes.
+//
+// Every method says "Safe for concurrent use." or "Loop only.": in Handler
+// callbacks, and in functions given to Conn.Post, and nowhere else.
 package server
 
 import (
@@ -25,7 +28,8 @@ import (
 	"heartwheel/wheel"
 )
 
-// A Server is a heartbeat server. New makes one, Run runs it once.
+// A Server is a heartbeat server. New makes one, Run runs it once. Its methods are
+// safe for concurrent use unless they say otherwise.
 type Server struct {
 	// Static after New.
 	cfg        Config
@@ -44,7 +48,7 @@ type Server struct {
 	acceptLog    logLimiter
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
-	failed       chan error    // the first end of an engine that nobody asked for
+	failed       chan error    // the error of the first engine that ended by itself
 
 	lastMu sync.Mutex
 	last   []counters // guarded by lastMu: each loop's figures as last read
@@ -56,8 +60,10 @@ type Server struct {
 	closeErr  error // set by closeOnce
 }
 
-// New checks the settings, opens the listeners and starts the event loops.
-// Nothing is accepted before Run. The caller must call Run or Close.
+// New validates cfg, opens the listeners and starts the event loops. It raises the
+// process's limit of open descriptors to its hard value. Nothing is accepted
+// before Run. The caller must call Run or Close. If there is an error,
+// cfg.Sockets are closed, and errors.Is tells ErrConfig.
 func New(cfg Config, h Handler) (*Server, error) {
 	s, err := newServer(cfg, h)
 	if err != nil {
@@ -74,7 +80,8 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 		return nil, errors.New("server: New needs a handler, such as Echo{}")
 	}
 	cfg = cfg.WithDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1), quit: make(chan struct{}),
+	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1),
+		quit:    make(chan struct{}),
 		notices: newNotices(cfg.Spread)}
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
@@ -141,7 +148,8 @@ func (s *Server) notReady() string {
 	return ""
 }
 
-// fail keeps the first end of an engine that nobody asked for.
+// fail keeps the error of the first engine that ended by itself. Safe for
+// concurrent use.
 func (s *Server) fail(err error) {
 	select {
 	case s.failed <- err:
@@ -149,10 +157,10 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// Run accepts and serves until ctx ends, then drains for up to Config.Drain
-// and returns nil. It returns an error as soon as an event loop ends for any
-// other reason, and then the process should end too: that loop's connections
-// are lost. Run may be called once.
+// Run accepts and serves until ctx ends, then drains for up to Config.Drain and
+// returns nil. It returns an error as soon as an event loop ends by itself. That
+// loop's connections are lost, so the process should end too. Run may be called
+// once.
 func (s *Server) Run(ctx context.Context) error {
 	for _, ln := range s.listeners {
 		ln.serve()
@@ -169,8 +177,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(err, s.Close())
 }
 
-// drain stops accepting, tells each connection to reconnect, and returns when
-// all are gone or the time is up.
+// drain stops accepting, asks each client to reconnect, and returns when all
+// connections are gone or the time is up.
 func (s *Server) drain() error {
 	s.ready.Store(false)
 	s.stopAccepting()
@@ -212,13 +220,13 @@ func (s *Server) stopAccepting() {
 	}()
 	select {
 	case <-gone:
-	case <-time.After(stopPatience): // one hangs on a loop that ended or is stuck
-		s.log.Warn("accepting has not ended; going on without waiting for it", "after", stopPatience.String())
+	case <-time.After(stopPatience): // an acceptor waits for a loop that ended or is stuck
+		s.log.Warn("accepting has not ended; closing without waiting for it", "after", stopPatience.String())
 	}
 }
 
-// Close ends everything at once: connections are closed as draining. Run calls
-// it at its end. It is idempotent and safe for concurrent use with everything
+// Close ends everything at once: connections are closed as draining. Run calls it
+// before it returns. It is idempotent, and safe for concurrent use with everything
 // but Run.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
@@ -232,7 +240,7 @@ func (s *Server) close() error {
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
 	}
-	s.read() // what Stats goes on to return
+	s.read() // for later calls of Stats
 	var errs []error
 	for _, e := range s.engines {
 		errs = append(errs, e.stop())
@@ -243,8 +251,8 @@ func (s *Server) close() error {
 	return errors.Join(errs...)
 }
 
-// ask runs f on the loop and waits for it, but not long: a loop that does not
-// answer within a second is stuck in a handler. It reports whether f ran.
+// ask runs f on the loop and waits up to a second: a loop that does not answer by
+// then is stuck in a handler. It reports whether f ran. Safe for concurrent use.
 func (s *Server) ask(l *loop, f func()) bool {
 	done := make(chan struct{})
 	if l.mail.post(task{g: func() { f(); close(done) }}) != nil {
@@ -260,7 +268,7 @@ func (s *Server) ask(l *loop, f func()) bool {
 	}
 }
 
-// sleep waits, and reports false if accepting ended meanwhile.
+// sleep waits for d, and reports false if accepting ended meanwhile.
 func (s *Server) sleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -286,8 +294,8 @@ func (s *Server) leastLoaded() (*loop, *engine) {
 // Accepting is closed once Run accepts. Safe for concurrent use.
 func (s *Server) Accepting() <-chan struct{} { return s.accepting }
 
-// Addrs returns the addresses that are listened on, in the order of
-// Config.Listen. Safe for concurrent use.
+// Addrs returns the addresses of the listeners, in the order of Config.Listen. The
+// slice is the caller's. Safe for concurrent use.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr
 	for _, ln := range s.listeners {
@@ -296,5 +304,6 @@ func (s *Server) Addrs() []net.Addr {
 	return addrs
 }
 
-// MaxConnections returns the connection limit in force. Safe for concurrent use.
+// MaxConnections returns the connection limit of this process. Safe for concurrent
+// use.
 func (s *Server) MaxConnections() int { return s.admission.Max() }

@@ -126,10 +126,12 @@ func TestRefused(t *testing.T) {
 		from time.Duration // after_ms
 		to   time.Duration
 	}{
-		"address_rate":  {Config{AddressRate: 1, AddressBurst: 3, Spread: 2 * time.Second}, 3, codec.CodeRateLimited, 2 * time.Second, 2 * time.Second},
+		"address_rate": {Config{AddressRate: 1, AddressBurst: 3, Spread: 2 * time.Second}, 3, codec.CodeRateLimited,
+			2 * time.Second, 2 * time.Second},
 		"address_limit": {Config{AddressMax: 2}, 2, codec.CodeOverloaded, 5 * time.Second, 5 * time.Second},
-		"flapping":      {Config{FlapLimit: 4, BanTime: time.Hour}, 4, codec.CodeRateLimited, time.Hour - patience, time.Hour},
-		"banned":        {Config{Ban: []string{"127.0.0.2"}}, 0, codec.CodeBanned, 0, 0},
+		"flapping": {Config{FlapLimit: 4, BanTime: time.Hour}, 4, codec.CodeRateLimited, time.Hour - patience,
+			time.Hour},
+		"banned": {Config{Ban: []string{"127.0.0.2"}}, 0, codec.CodeBanned, 0, 0},
 	} {
 		t.Run(why, func(t *testing.T) {
 			var log bytes.Buffer

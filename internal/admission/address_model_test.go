@@ -85,7 +85,8 @@ func TestAddressesAgainstAModel(t *testing.T) {
 		m := &naive{cfg: cfg, arrivals: map[addressKey][]time.Duration{}, paid: map[addressKey]time.Duration{},
 			live: map[addressKey]int{}, banned: map[addressKey]time.Duration{}}
 		m.listed = cfg.Ban
-		ips := []netip.Addr{nth(8), netip.MustParseAddr("2001:db8:9::1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), nth(1), nth(2), nth(3)}
+		ips := []netip.Addr{nth(8), netip.MustParseAddr("2001:db8:9::1"), netip.MustParseAddr("2001:db8::1"),
+			netip.MustParseAddr("2001:db8::2"), nth(1), nth(2), nth(3)}
 		type entered struct {
 			ip   netip.Addr
 			slot uint32
@@ -118,7 +119,8 @@ func TestAddressesAgainstAModel(t *testing.T) {
 				in = slices.Delete(in, i, i+1)
 			},
 			"wait": func(t *rapid.T) {
-				now += rapid.SampledFrom([]time.Duration{1, time.Millisecond, 250 * time.Millisecond, time.Second, 20 * time.Second, time.Minute, 3 * time.Minute}).Draw(t, "time")
+				now += rapid.SampledFrom([]time.Duration{1, time.Millisecond, 250 * time.Millisecond, time.Second,
+					20 * time.Second, time.Minute, 3 * time.Minute}).Draw(t, "time")
 			},
 			"": func(t *rapid.T) {
 				if err := a.check(); err != nil && a.counting {
@@ -131,7 +133,8 @@ func TestAddressesAgainstAModel(t *testing.T) {
 					}
 				}
 				got := a.stats()
-				if got.Banned != want.Banned || a.counting && got.Connections != want.Connections || got.Known > len(ips) {
+				if got.Banned != want.Banned || a.counting && got.Connections != want.Connections ||
+					got.Known > len(ips) {
 					t.Fatalf("%+v, want %+v", got, want)
 				}
 			},
@@ -164,14 +167,16 @@ func TestAddressesTogether(t *testing.T) {
 
 func TestAddressesCheckFinds(t *testing.T) {
 	for name, harm := range map[string]func(a *addresses){
-		"counted":                func(a *addresses) { a.conns++ },
-		"in the list":            func(a *addresses) { a.known[keyOf(nth(2))].live++; a.conns++ },
-		"differs by":             func(a *addresses) { a.absent.remove(a.known[keyOf(nth(2))]) },
-		"has the entry":          func(a *addresses) { a.known[keyOf(nth(1))].key++ },
-		"is not in the table":    func(a *addresses) { a.banned.table.Delete(prefixOf(nth(3))) },
-		"but comes after it":     func(a *addresses) { a.banned.ending[0].until++ },
-		"with -1 connections":    func(a *addresses) { a.known[keyOf(nth(2))].live-- },
-		"more than 65536":        func(a *addresses) { a.banned.ending = slices.Repeat(a.banned.ending[:1], maxBans+1) },
+		"counted":             func(a *addresses) { a.conns++ },
+		"in the list":         func(a *addresses) { a.known[keyOf(nth(2))].live++; a.conns++ },
+		"differs by":          func(a *addresses) { a.absent.remove(a.known[keyOf(nth(2))]) },
+		"has the entry":       func(a *addresses) { a.known[keyOf(nth(1))].key++ },
+		"is not in the table": func(a *addresses) { a.banned.table.Delete(prefixOf(nth(3))) },
+		"but comes after it":  func(a *addresses) { a.banned.ending[0].until++ },
+		"with -1 connections": func(a *addresses) { a.known[keyOf(nth(2))].live-- },
+		"more than 65536": func(a *addresses) {
+			a.banned.ending = slices.Repeat(a.banned.ending[:1], maxBans+1)
+		},
 		"is not in its slot":     func(a *addresses) { a.slots[a.known[keyOf(nth(1))].slot-firstSlot] = nil },
 		"1 connections, but 0 a": func(a *addresses) { a.conns-- },
 	} {

@@ -102,7 +102,8 @@ func TestAddressKeys(t *testing.T) {
 			prefixes = append(prefixes, prefixOf(ip.Unmap()))
 		}
 		if (keys[0] == keys[1]) != test.same || (prefixes[0] == prefixes[1]) != test.same {
-			t.Errorf("%s and %s have the keys %x and %x and the prefixes %s and %s", test.a, test.b, keys[0], keys[1], prefixes[0], prefixes[1])
+			t.Errorf("%s and %s have the keys %x and %x and the prefixes %s and %s", test.a, test.b, keys[0], keys[1],
+				prefixes[0], prefixes[1])
 		}
 		if !prefixes[0].IsValid() || prefixes[0] != prefixes[0].Masked() {
 			t.Errorf("%s has the prefix %s", test.a, prefixes[0])

@@ -61,7 +61,8 @@ func TestCauseWords(t *testing.T) {
 	if len(seen) != int(numCauses)-1 || Cause(0).String() != "" {
 		t.Errorf("causes %v, the zero one is %q", seen, Cause(0))
 	}
-	for c, want := range map[Cause]codec.Code{Overloaded: 3020, AddressLimit: 3020, Memory: 3020, AddressRate: 3013, Flapping: 3013, Banned: 3513} {
+	for c, want := range map[Cause]codec.Code{Overloaded: 3020, AddressLimit: 3020, Memory: 3020, AddressRate: 3013,
+		Flapping: 3013, Banned: 3513} {
 		if c.Code() != want {
 			t.Errorf("%s has the code %d, want %d", c, c.Code(), want)
 		}
@@ -77,7 +78,8 @@ func TestTicketIsSmall(t *testing.T) {
 // A Ticket is released once, whatever is done with it afterwards, and one that
 // stands for nothing releases nothing.
 func TestReleaseTwice(t *testing.T) {
-	for name, cfg := range map[string]Config{"no address limits": {}, "a list": {Ban: prefixes(t, "192.0.2.0/24")}, "address limits": {AddressMax: 1}} {
+	for name, cfg := range map[string]Config{"no address limits": {}, "a list": {Ban: prefixes(t, "192.0.2.0/24")},
+		"address limits": {AddressMax: 1}} {
 		c := newControl(t, 10, cfg)
 		counted := int64(0)
 		if cfg.AddressMax > 0 {
@@ -109,7 +111,8 @@ func TestReleaseTwice(t *testing.T) {
 // The address may come later. Until then nothing is counted for one, and then
 // every rule holds.
 func TestBind(t *testing.T) {
-	c := newControl(t, 10, Config{AddressMax: 1, FlapLimit: 3, Ban: prefixes(t, "192.0.2.0/24"), RetryAfter: 7 * time.Second})
+	c := newControl(t, 10, Config{AddressMax: 1, FlapLimit: 3, Ban: prefixes(t, "192.0.2.0/24"),
+		RetryAfter: 7 * time.Second})
 	x, y, listed := nth(1), nth(2), netip.MustParseAddr("192.0.2.1")
 	var tickets [4]Ticket
 	for i := range tickets { // more than any address may have
@@ -135,7 +138,8 @@ func TestBind(t *testing.T) {
 	bind(1, x, "in")
 	wantCounts(t, c, 4, 2)
 	bind(3, x, "flapping") // the fourth connect
-	if f := c.AddressStats(); f.Bans != 1 || c.Refused(Flapping) != 1 || c.Refused(Banned) != 1 || c.Refused(AddressLimit) != 1 {
+	if f := c.AddressStats(); f.Bans != 1 || c.Refused(Flapping) != 1 || c.Refused(Banned) != 1 ||
+		c.Refused(AddressLimit) != 1 {
 		t.Errorf("%+v, refused %d, %d, %d", f, c.Refused(Flapping), c.Refused(Banned), c.Refused(AddressLimit))
 	}
 	bind(0, x, "flapping") // it is counted for no address then
@@ -184,7 +188,8 @@ func TestRefusalsCountNothing(t *testing.T) {
 	wantCounts(t, c, 1, 1)
 	admit("in")
 	if quota.Total() != 2 || c.Refused(Memory) != 1 || c.Refused(Overloaded) != 1 || c.Refused(EnrollFailed) != 1 {
-		t.Errorf("the quota counts %d; refused %d, %d, %d", quota.Total(), c.Refused(Memory), c.Refused(Overloaded), c.Refused(EnrollFailed))
+		t.Errorf("the quota counts %d; refused %d, %d, %d", quota.Total(), c.Refused(Memory), c.Refused(Overloaded),
+			c.Refused(EnrollFailed))
 	}
 	for i := range in {
 		c.Release(&in[i])
@@ -225,7 +230,8 @@ func TestCheckFindsAMissingAddress(t *testing.T) {
 	c := newControl(t, 10, Config{AddressMax: 10})
 	ticket, _ := c.Admit(nth(1))
 	c.addresses.leave(ticket.n)
-	if problems := c.Check(); len(problems) != 1 || !strings.Contains(problems[0], "1 connections are counted, but 0 by their addresses") {
+	if problems := c.Check(); len(problems) != 1 || !strings.Contains(problems[0],
+		"1 connections are counted, but 0 by their addresses") {
 		t.Errorf("it is found as %q", problems)
 	}
 }
@@ -238,7 +244,8 @@ func TestBanIsLogged(t *testing.T) {
 		ticket, _ := c.Admit(netip.MustParseAddr("2001:db8::1"))
 		c.Release(&ticket)
 	}
-	if n := strings.Count(log.String(), "address=2001:db8::/64 limit=1 for=1h0m0s"); n != 1 || strings.Count(log.String(), "\n") != 1 {
+	if n := strings.Count(log.String(), "address=2001:db8::/64 limit=1 for=1h0m0s"); n != 1 ||
+		strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("the log says %s", &log)
 	}
 }

@@ -79,7 +79,8 @@ func (b *bans) check() error {
 			return fmt.Errorf("the ban of %s is not in the table", one.prefix)
 		}
 		if i > 0 && one.until < b.ending[i-1].until {
-			return fmt.Errorf("the ban of %s ends before that of %s, but comes after it", one.prefix, b.ending[i-1].prefix)
+			return fmt.Errorf("the ban of %s ends before that of %s, but comes after it", one.prefix,
+				b.ending[i-1].prefix)
 		}
 	}
 	if len(b.ending) > maxBans {
@@ -110,7 +111,8 @@ func ParseBan(text string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return netip.Prefix{}, fmt.Errorf("has bits beyond its first %d; write %s or %s", p.Bits(), p.Masked(), p.Addr())
+		return netip.Prefix{}, fmt.Errorf("has bits beyond its first %d; write %s or %s", p.Bits(), p.Masked(),
+			p.Addr())
 	}
 	return p, nil
 }

@@ -36,7 +36,8 @@ func TestParseBan(t *testing.T) {
 }
 
 func FuzzParseBan(f *testing.F) {
-	for _, seed := range []string{"192.0.2.7", "192.0.2.0/24", "::ffff:192.0.2.0/120", "2001:db8::/32", "fe80::1%a", "::/0", "::ffff:0:0/96", "1/1"} {
+	for _, seed := range []string{"192.0.2.7", "192.0.2.0/24", "::ffff:192.0.2.0/120", "2001:db8::/32", "fe80::1%a",
+		"::/0", "::ffff:0:0/96", "1/1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -67,7 +67,8 @@ func connectionLimit(want int, descriptors uint64, log *slog.Logger) (int64, err
 	if int64(want) > room {
 		log.Warn("lowered the connection limit to what the descriptor limit allows",
 			"wanted", want, "now", room, "descriptors", descriptors, "reserve", spare,
-			"fix", fmt.Sprintf("raise the hard limit: ulimit -Hn %d, or LimitNOFILE= in a systemd unit", want+max(64, want/49+1)))
+			"fix", fmt.Sprintf("raise the hard limit: ulimit -Hn %d, or LimitNOFILE= in a systemd unit",
+				want+max(64, want/49+1)))
 		return room, nil
 	}
 	if want > 0 {

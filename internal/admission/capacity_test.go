@@ -59,7 +59,8 @@ func TestConnectionLimit(t *testing.T) {
 			}
 			advice, _ := strconv.ParseUint(m[1], 10, 64)
 			log.Reset()
-			if got, err := connectionLimit(test.asked, advice, slog.New(slog.NewTextHandler(&log, nil))); got != int64(test.asked) || err != nil || log.Len() > 0 {
+			if got, err := connectionLimit(test.asked, advice,
+				slog.New(slog.NewTextHandler(&log, nil))); got != int64(test.asked) || err != nil || log.Len() > 0 {
 				t.Errorf("with a limit of %d as advised: %d, %v, %s", advice, got, err, &log)
 			}
 		})

@@ -22,7 +22,8 @@ func TestGoShare(t *testing.T) {
 		{"the live heap is too large", 90, 100, goMemory{60, 55}, 55},
 		{"the others have everything", 120, 100, goMemory{20, 15}, 15},
 	} {
-		got := goShare(test.use*mib*100, test.limit*mib*100, goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
+		got := goShare(test.use*mib*100, test.limit*mib*100,
+			goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
 		if got != test.want*mib*100 {
 			t.Errorf("%s: %d, want %d", test.name, got/mib/100, test.want)
 		}

@@ -204,7 +204,8 @@ func (m *memory) sample() {
 		meter := m.meters[i]
 		u, l, err := meter.Read()
 		if err != nil || l == 0 {
-			m.log.Error("cannot read the use of memory; this limit is no longer watched", "limit", meter.Name(), "error", err)
+			m.log.Error("cannot read the use of memory; this limit is no longer watched", "limit", meter.Name(),
+				"error", err)
 			meter.Close()
 			m.meters = append(m.meters[:i], m.meters[i+1:]...)
 			i--
@@ -237,13 +238,15 @@ func (m *memory) report(was, now level, nearest Meter) {
 	if nearest != nil {
 		limit = nearest.Name()
 	}
-	attrs := []any{"used", m.use.Load(), "of", m.limit.Load(), "percent", int(percent(m.use.Load(), m.limit.Load())), "limit", limit}
+	attrs := []any{"used", m.use.Load(), "of", m.limit.Load(), "percent", int(percent(m.use.Load(), m.limit.Load())),
+		"limit", limit}
 	if now < was {
 		m.log.Info("memory pressure is lower: "+levels[now].what, attrs...)
 		return
 	}
-	attrs = append(attrs, "fix", "raise the limit (of the container, MemoryMax= in a systemd unit, or the configured one), "+
-		"or set a connection limit below what is open now")
+	attrs = append(attrs, "fix",
+		"raise the limit (of the container, MemoryMax= in a systemd unit, or the configured one), "+
+			"or set a connection limit below what is open now")
 	severity := slog.LevelWarn
 	if now == levelShed {
 		severity = slog.LevelError

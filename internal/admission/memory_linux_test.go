@@ -48,18 +48,24 @@ func TestMemoryCgroups(t *testing.T) {
 		{"version 2, a container without one, host path visible", "0::/docker/c0ffee\n", mountsV2,
 			v2("/sys/fs/cgroup/docker/c0ffee", "/sys/fs/cgroup/docker", "/sys/fs/cgroup")},
 		{"version 1 beside an empty version 2", "9:name=systemd:/\n4:memory:/a/b\n1:cpu:/a\n0::/\n", mountsV1,
-			append(v1("/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"), v2("/sys/fs/cgroup/unified")...)},
+			append(v1("/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"),
+				v2("/sys/fs/cgroup/unified")...)},
 		{"version 1, root", "4:memory:/\n", mountsV1, v1("/sys/fs/cgroup/memory")},
-		{"version 1, a container: the mount's root is its cgroup", "4:memory:/docker/c0ffee\n", mountsDockerV1, v1("/sys/fs/cgroup/memory")},
+		{"version 1, a container: the mount's root is its cgroup", "4:memory:/docker/c0ffee\n", mountsDockerV1,
+			v1("/sys/fs/cgroup/memory")},
 		{"version 1, a cgroup inside a container", "4:memory:/docker/c0ffee/x\n", mountsDockerV1,
 			v1("/sys/fs/cgroup/memory/x", "/sys/fs/cgroup/memory")},
 		{"another container's name begins alike", "4:memory:/docker/c0ffee2\n", mountsDockerV1, nil},
 		{"moved out of its namespace", "0::/../other\n", mountsV2, nil},
-		{"mounted from outside of its namespace", "0::/\n", "30 24 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", nil},
-		{"memory together with others", "3:cpu,memory:/a\n", "5 4 0:1 / /c rw - cgroup x rw,cpu,memory\n", v1("/c/a", "/c")},
-		{"spaces", "0::/a b\n", `5 4 0:1 / /mnt/my\040cgroups rw - cgroup2 x rw` + "\n", v2("/mnt/my cgroups/a b", "/mnt/my cgroups")},
+		{"mounted from outside of its namespace", "0::/\n",
+			"30 24 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", nil},
+		{"memory together with others", "3:cpu,memory:/a\n", "5 4 0:1 / /c rw - cgroup x rw,cpu,memory\n",
+			v1("/c/a", "/c")},
+		{"spaces", "0::/a b\n", `5 4 0:1 / /mnt/my\040cgroups rw - cgroup2 x rw` + "\n",
+			v2("/mnt/my cgroups/a b", "/mnt/my cgroups")},
 		{"a colon in the name", "0::/a:b\n", mountsV2, v2("/sys/fs/cgroup/a:b", "/sys/fs/cgroup")},
-		{"two mounts: the one that shows more", "0::/a/b\n", "5 4 0:1 /a /small rw - cgroup2 x rw\n6 4 0:1 / /all rw - cgroup2 x rw\n7 4 0:1 /a/b /own rw - cgroup2 x rw\n",
+		{"two mounts: the one that shows more", "0::/a/b\n",
+			"5 4 0:1 /a /small rw - cgroup2 x rw\n6 4 0:1 / /all rw - cgroup2 x rw\n7 4 0:1 /a/b /own rw - cgroup2 x rw\n",
 			v2("/all/a/b", "/all/a", "/all")},
 		{"not mounted", "0::/a\n4:memory:/a\n", "24 22 0:22 / /sys rw - sysfs sysfs rw\n", nil},
 		{"memory as another word", "4:memoryx,y:/a\n", mountsV1, nil},
@@ -110,23 +116,31 @@ func TestCgroupMeter(t *testing.T) {
 		use, limit uint64
 		wrong      string // in the error
 	}{
-		{"version 2", true, map[string]string{"memory.max": "1000000\n", "memory.high": "max\n", "memory.current": "5000\n",
-			"memory.stat": "anon 3000\nfile 2000\ninactive_anon 1\ninactive_file 1200\nactive_file 800\n"}, 3800, 1000000, ""},
-		{"version 2, memory.high", true, map[string]string{"memory.max": "max\n", "memory.high": "900\n", "memory.current": "500\n", "memory.stat": "anon 500\n"}, 500, 900, ""},
-		{"version 2, no limit", true, map[string]string{"memory.max": "max\n", "memory.high": "max\n", "memory.current": "5\n", "memory.stat": ""}, 5, noLimit, ""},
+		{"version 2", true, map[string]string{"memory.max": "1000000\n", "memory.high": "max\n",
+			"memory.current": "5000\n",
+			"memory.stat":    "anon 3000\nfile 2000\ninactive_anon 1\ninactive_file 1200\nactive_file 800\n"}, 3800, 1000000, ""},
+		{"version 2, memory.high", true, map[string]string{"memory.max": "max\n", "memory.high": "900\n",
+			"memory.current": "500\n", "memory.stat": "anon 500\n"}, 500, 900, ""},
+		{"version 2, no limit", true, map[string]string{"memory.max": "max\n", "memory.high": "max\n",
+			"memory.current": "5\n", "memory.stat": ""}, 5, noLimit, ""},
 		{"version 1", false, map[string]string{"memory.limit_in_bytes": "1000000\n", "memory.usage_in_bytes": "5000\n",
 			"memory.stat": "cache 10\ninactive_file 7\ntotal_cache 10\ntotal_inactive_file 1200\n"}, 3800, 1000000, ""},
-		{"version 1, no limit", false, map[string]string{"memory.limit_in_bytes": unlimited, "memory.usage_in_bytes": "5000\n", "memory.stat": ""}, 5000, noLimit, ""},
-		{"more cache than use", false, map[string]string{"memory.limit_in_bytes": "9\n", "memory.usage_in_bytes": "5\n", "memory.stat": "\ntotal_inactive_file 6\n"}, 0, 9, ""},
-		{"a limit that is none", false, map[string]string{"memory.limit_in_bytes": "-1\n", "memory.usage_in_bytes": "5\n", "memory.stat": ""}, 0, 0, "is not a limit"},
-		{"a use that is none", false, map[string]string{"memory.limit_in_bytes": "1\n", "memory.usage_in_bytes": "x\n", "memory.stat": ""}, 0, 0, "not a number"},
+		{"version 1, no limit", false, map[string]string{"memory.limit_in_bytes": unlimited,
+			"memory.usage_in_bytes": "5000\n", "memory.stat": ""}, 5000, noLimit, ""},
+		{"more cache than use", false, map[string]string{"memory.limit_in_bytes": "9\n",
+			"memory.usage_in_bytes": "5\n", "memory.stat": "\ntotal_inactive_file 6\n"}, 0, 9, ""},
+		{"a limit that is none", false, map[string]string{"memory.limit_in_bytes": "-1\n",
+			"memory.usage_in_bytes": "5\n", "memory.stat": ""}, 0, 0, "is not a limit"},
+		{"a use that is none", false, map[string]string{"memory.limit_in_bytes": "1\n",
+			"memory.usage_in_bytes": "x\n", "memory.stat": ""}, 0, 0, "not a number"},
 	} {
 		m, err := newCgroupMeter(memoryCgroup{writeCgroup(t, t.TempDir(), test.files), test.v2})
 		if err != nil {
 			t.Fatalf("%s: %v", test.name, err)
 		}
 		use, limit, err := m.Read()
-		if use != test.use || limit != test.limit || (err != nil) != (test.wrong != "") || err != nil && !strings.Contains(err.Error(), test.wrong) {
+		if use != test.use || limit != test.limit || (err != nil) != (test.wrong != "") || err != nil &&
+			!strings.Contains(err.Error(), test.wrong) {
 			t.Errorf("%s: %d of %d, %v; want %d of %d", test.name, use, limit, err, test.use, test.limit)
 		}
 		m.Close()
@@ -139,7 +153,8 @@ func TestCgroupMeter(t *testing.T) {
 func TestCgroupMeters(t *testing.T) {
 	root := t.TempDir()
 	full := func(limit string) map[string]string {
-		return map[string]string{"memory.limit_in_bytes": limit, "memory.usage_in_bytes": "5\n", "memory.stat": "", "memory.use_hierarchy": "1\n"}
+		return map[string]string{"memory.limit_in_bytes": limit, "memory.usage_in_bytes": "5\n", "memory.stat": "",
+			"memory.use_hierarchy": "1\n"}
 	}
 	notCounting := full("4\n")
 	notCounting["memory.use_hierarchy"] = "0\n"
@@ -157,7 +172,8 @@ func TestCgroupMeters(t *testing.T) {
 		groups []memoryCgroup
 		want   []uint64 // limits
 	}{
-		{"each that has a limit, the innermost first", chain(full(unlimited), full("30\n"), full(unlimited), full("20\n")), []uint64{20, 30}},
+		{"each that has a limit, the innermost first", chain(full(unlimited), full("30\n"), full(unlimited),
+			full("20\n")), []uint64{20, 30}},
 		{"none", chain(full(unlimited), full(unlimited)), nil},
 		{"one without the files", chain(full("9\n"), nil, full("8\n")), []uint64{8, 9}},
 		{"a parent that does not count its children", chain(full("3\n"), notCounting, full("5\n")), []uint64{5}},
@@ -210,7 +226,8 @@ func TestProcessMeter(t *testing.T) {
 }
 
 func TestParseBytes(t *testing.T) {
-	for text, want := range map[string]uint64{"0\n": 0, "12": 12, "12 34": 12, "max\n": noLimit, "9223372036854771712\n": noLimit, "99999999999999999999999": noLimit} {
+	for text, want := range map[string]uint64{"0\n": 0, "12": 12, "12 34": 12, "max\n": noLimit,
+		"9223372036854771712\n": noLimit, "99999999999999999999999": noLimit} {
 		if got, ok := parseBytes([]byte(text)); got != want || !ok {
 			t.Errorf("%q is %d, %v, want %d", text, got, ok, want)
 		}
@@ -224,8 +241,10 @@ func TestParseBytes(t *testing.T) {
 
 // TestSampleAllocatesNothing: with every kind of meter.
 func TestSampleAllocatesNothing(t *testing.T) {
-	v1 := writeCgroup(t, t.TempDir(), map[string]string{"memory.limit_in_bytes": "1000000\n", "memory.usage_in_bytes": "5000\n", "memory.stat": "total_inactive_file 1\n"})
-	v2 := writeCgroup(t, t.TempDir(), map[string]string{"memory.max": "10000000000\n", "memory.high": "max\n", "memory.current": "5000\n", "memory.stat": "anon 1\ninactive_file 1\n"})
+	v1 := writeCgroup(t, t.TempDir(), map[string]string{"memory.limit_in_bytes": "1000000\n",
+		"memory.usage_in_bytes": "5000\n", "memory.stat": "total_inactive_file 1\n"})
+	v2 := writeCgroup(t, t.TempDir(), map[string]string{"memory.max": "10000000000\n", "memory.high": "max\n",
+		"memory.current": "5000\n", "memory.stat": "anon 1\ninactive_file 1\n"})
 	meters, err := memoryMeters(1<<30, func() int64 { return 1 })
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,8 @@ func TestLevels(t *testing.T) {
 func TestRoomUntilSample(t *testing.T) {
 	const limit = 1000 * 2 * connBytes
 	for _, test := range []struct{ use, want uint64 }{
-		{0, 925}, {limit / 2, 425}, {limit / 1000 * 899, 26}, {limit / 1000 * 924, 1}, {limit / 1000 * 925, 0}, {2 * limit, 0},
+		{0, 925}, {limit / 2, 425}, {limit / 1000 * 899, 26}, {limit / 1000 * 924, 1},
+		{limit / 1000 * 925, 0}, {2 * limit, 0},
 	} {
 		if got := roomUntilSample(test.use, limit); got != int64(test.want) {
 			t.Errorf("%d of %d in use: room for %d, want %d", test.use, limit, got, test.want)
@@ -113,7 +114,8 @@ func TestMemoryAdmits(t *testing.T) {
 		meter.use.Store(gib/100*step.percent + step.percent) // rounded up
 		m.sample()
 		if got := admitted(m, 100); got != step.want || m.full() != step.full {
-			t.Errorf("at %d %%: %d of 100 are let in, full: %v; want %d, %v", step.percent, got, m.full(), step.want, step.full)
+			t.Errorf("at %d %%: %d of 100 are let in, full: %v; want %d, %v", step.percent, got, m.full(), step.want,
+				step.full)
 		}
 	}
 	// However many come before the next sample, they do not fill the rest.
@@ -176,7 +178,8 @@ func TestMemoryLog(t *testing.T) {
 		want []string // nil: no line
 	}{
 		{840, nil},
-		{850, []string{"level=WARN", "every second new connection is refused", "used=850 of=1000 percent=85 limit=fake", "MemoryMax="}},
+		{850, []string{"level=WARN", "every second new connection is refused",
+			"used=850 of=1000 percent=85 limit=fake", "MemoryMax="}},
 		{860, nil}, {849, nil},
 		{900, []string{"level=WARN", "every new connection is refused", "used=900", "fix="}},
 		{950, []string{"level=ERROR", "memory is given back", "used=950", "fix="}},

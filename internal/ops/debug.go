@@ -23,7 +23,8 @@ func LocalOnly(h http.Handler) http.Handler {
 		_, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		if ip := net.ParseIP(host); !unix && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "/debug/ answers clients on this machine only; forward the port, for example with ssh -L", http.StatusForbidden)
+			http.Error(w, "/debug/ answers clients on this machine only; forward the port, for example with ssh -L",
+				http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -26,8 +26,9 @@ func ProcessMetrics() prometheus.Collector { return processMetrics{} }
 var (
 	cpuDesc   = prometheus.NewDesc("process_cpu_seconds_total", "User and system CPU time spent.", nil, nil)
 	rssDesc   = prometheus.NewDesc("process_resident_memory_bytes", "Resident memory size.", nil, nil)
-	startDesc = prometheus.NewDesc("process_start_time_seconds", "Start of the process, in seconds since 1970.", nil, nil)
-	maxDesc   = prometheus.NewDesc("process_max_fds", "The limit of open descriptors.", nil, nil)
+	startDesc = prometheus.NewDesc("process_start_time_seconds", "Start of the process, in seconds since 1970.", nil,
+		nil)
+	maxDesc = prometheus.NewDesc("process_max_fds", "The limit of open descriptors.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -41,7 +42,8 @@ func (processMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (processMetrics) Collect(ch chan<- prometheus.Metric) {
 	var use unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
-		ch <- prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue, float64(use.Utime.Nano()+use.Stime.Nano())/1e9)
+		ch <- prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue,
+			float64(use.Utime.Nano()+use.Stime.Nano())/1e9)
 	}
 	if rss, ok := residentBytes(); ok {
 		ch <- prometheus.MustNewConstMetric(rssDesc, prometheus.GaugeValue, rss)

@@ -46,16 +46,20 @@ func TestErrorsNameSettings(t *testing.T) {
 		values map[string]any
 		want   []string
 	}{
-		{map[string]any{"beat": "2s", "timeout": "2s"}, []string{"timeout \"2s\" (flag --timeout): must lie between 1.5 × beat = 3s", "or set beat to at most"}},
+		{map[string]any{"beat": "2s", "timeout": "2s"},
+			[]string{"timeout \"2s\" (flag --timeout): must lie between 1.5 × beat = 3s", "or set beat to at most"}},
 		{map[string]any{"beat": "2s", "beat-min": "3s"}, []string{"beat-min \"3s\"", "and beat = 2s"}},
 		{map[string]any{"beat": "2s", "beat-max": "1s"}, []string{"beat-max \"1s\"", "between beat = 2s"}},
 		{map[string]any{"beat-floor": "1h"}, []string{"beat-floor \"1h0m0s\"", "and beat-min = 1s"}},
-		{map[string]any{"max-frame": "1000", "outbox": "2000"}, []string{"outbox \"2000\"", "one frame of max-frame = 1000"}},
+		{map[string]any{"max-frame": "1000", "outbox": "2000"},
+			[]string{"outbox \"2000\"", "one frame of max-frame = 1000"}},
 		{map[string]any{"max-frame": "1"}, []string{"max-frame \"1\""}},
 		{map[string]any{"address-burst": "5"}, []string{"address-burst \"5\"", "without address-rate; set"}},
 		{map[string]any{"memory-limit": "1MiB"}, []string{"memory-limit \"1048576\""}},
-		{map[string]any{"listen": "nonsense", "ban": "nonsense", "ban-time": "1ms", "write-stall": "1ms", "drain": "2h", "spread": "2h", "loops": "1000"},
-			[]string{"listen \"nonsense\"", "ban \"nonsense\"", "ban-time \"1ms\"", "write-stall \"1ms\"", "drain \"2h0m0s\"", "spread \"2h0m0s\"", "loops \"1000\""}},
+		{map[string]any{"listen": "nonsense", "ban": "nonsense", "ban-time": "1ms", "write-stall": "1ms",
+			"drain": "2h", "spread": "2h", "loops": "1000"},
+			[]string{"listen \"nonsense\"", "ban \"nonsense\"", "ban-time \"1ms\"", "write-stall \"1ms\"",
+				"drain \"2h0m0s\"", "spread \"2h0m0s\"", "loops \"1000\""}},
 	} {
 		_, err := Resolve(FlagLayer(test.values))
 		var usage *UsageError
@@ -76,11 +80,13 @@ func TestErrorsNameSettings(t *testing.T) {
 
 func TestInFlags(t *testing.T) {
 	err := InFlags(fmt.Errorf("server: choose another address for Config.Listen: %w", fs.ErrExist))
-	if want := "server: choose another address for --listen: file already exists"; err.Error() != want || !errors.Is(err, fs.ErrExist) {
+	if want := "server: choose another address for --listen: file already exists"; err.Error() != want ||
+		!errors.Is(err, fs.ErrExist) {
 		t.Errorf("%q, want %q", err, want)
 	}
 	err = InFlags(server.Config{Beat: 2 * time.Second, Timeout: time.Second}.Validate())
-	if !strings.Contains(err.Error(), "--timeout") || strings.Contains(err.Error(), "Config.") || !errors.Is(err, server.ErrConfig) {
+	if !strings.Contains(err.Error(), "--timeout") || strings.Contains(err.Error(), "Config.") ||
+		!errors.Is(err, server.ErrConfig) {
 		t.Errorf("%q", err)
 	}
 }
