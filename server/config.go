@@ -14,7 +14,7 @@ import (
 	"heartwheel/internal/admission"
 )
 
-// Beats says which side of a connection beats.
+// Beats says which side of a connection beats. Its methods are pure functions.
 type Beats uint8
 
 const (
@@ -30,7 +30,7 @@ func (b Beats) String() string {
 	return "client"
 }
 
-// ParseBeats is the inverse of Beats.String.
+// ParseBeats is the inverse of Beats.String. Safe for concurrent use.
 func ParseBeats(s string) (Beats, error) {
 	switch s {
 	case "client":
@@ -78,7 +78,8 @@ const (
 const MinMemory = 32 << 20
 
 // Config configures a Server. The zero value of each field means the default that
-// its comment names. New copies it; the slices must not be changed afterwards.
+// its comment names. New keeps a copy; the slices must not be changed afterwards.
+// Methods change nothing and are safe for concurrent use.
 type Config struct {
 	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. None:
 	// tcp://127.0.0.1:9000.
@@ -152,14 +153,15 @@ type Quota interface {
 // from it.
 var ErrConfig = errors.New("server: invalid configuration")
 
-// A FieldError is one wrong field of a Config.
+// A FieldError is one wrong field of a Config. It does not change, so its methods
+// are safe for concurrent use.
 type FieldError struct {
 	Field string // the field's name, such as MaxFrame
 	Value string // its value
 	Want  string // what is wrong and what to set instead; writes other fields as Config.BeatMin
 }
 
-// Error returns all of it, such as: server: Config.MaxFrame "1": must lie between …
+// Error returns, for example: server: Config.MaxFrame "1": must lie between …
 func (e *FieldError) Error() string {
 	return fmt.Sprintf("server: Config.%s %q: %s", e.Field, e.Value, e.Want)
 }

@@ -230,23 +230,23 @@ func TestDecide(t *testing.T) {
 	fixed := open
 	fixed.Timeout = 30000 * ms
 	for _, test := range []struct {
-		name                string
-		c                   Config
-		wish, beat, timeout time.Duration
+		name                 string
+		c                    Config
+		asked, beat, timeout time.Duration
 	}{
-		{"no wish", open, 0, 15000 * ms, 37500 * ms},
-		{"a wish", open, 20000 * ms, 20000 * ms, 50000 * ms},
+		{"none asked for", open, 0, 15000 * ms, 37500 * ms},
+		{"one asked for", open, 20000 * ms, 20000 * ms, 50000 * ms},
 		{"too short", open, 1 * ms, 1000 * ms, 2500 * ms},
 		{"too long", open, time.Hour, 60000 * ms, 150000 * ms},
 		{"the least", open, 1000 * ms, 1000 * ms, 2500 * ms},
 		{"the most", open, 60000 * ms, 60000 * ms, 150000 * ms},
 		{"negative is none", open, -1, 15000 * ms, 37500 * ms},
 		{"odd", open, 1001 * ms, 1001 * ms, 2502500 * time.Microsecond},
-		{"fixed timeout, no wish", fixed, 0, 15000 * ms, 30000 * ms},
+		{"fixed timeout, none asked for", fixed, 0, 15000 * ms, 30000 * ms},
 		{"fixed timeout, shorter beat", fixed, 2000 * ms, 2000 * ms, 30000 * ms},
 		{"fixed timeout, a beat that it would not outlast", fixed, 60000 * ms, 20000 * ms, 30000 * ms},
 	} {
-		beat, timeout := test.c.decide(test.wish)
+		beat, timeout := test.c.decide(test.asked)
 		if beat != test.beat || timeout != test.timeout {
 			t.Errorf("%s: %s and %s, want %s and %s", test.name, beat, timeout, test.beat, test.timeout)
 		}
@@ -259,8 +259,8 @@ func TestBeatsWords(t *testing.T) {
 			t.Errorf("%s: %v, %v", b, got, err)
 		}
 	}
-	if _, err := ParseBeats("nobody"); err == nil {
-		t.Error("nobody beats")
+	if _, err := ParseBeats("neither"); err == nil {
+		t.Error("neither was taken")
 	}
 }
 

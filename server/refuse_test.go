@@ -52,7 +52,7 @@ func TestLoopReleasesTheTicket(t *testing.T) {
 		if n := a.AddressStats().Connections; n != 2 || a.Connections() != 2 {
 			t.Errorf("%d connections are counted, %d by address, want 2", a.Connections(), n)
 		}
-		r.wait(time.Hour) // the rest are silent
+		r.wait(time.Hour) // the others are silent
 		if n := a.AddressStats().Connections; n != 0 || a.Connections() != 0 {
 			t.Errorf("%d connections are counted at the end, %d by address", a.Connections(), n)
 		}
@@ -143,10 +143,10 @@ func TestRefused(t *testing.T) {
 			over := dialFrom(t, s, "127.0.0.2")
 			g, err := codec.ParseGoaway(readFrame(t, over).Payload)
 			if err != nil || g.Code != test.code || g.Reason == "" {
-				t.Fatalf("told %+v, %v; want code %d", g, err, test.code)
+				t.Fatalf("got %+v, %v; want code %d", g, err, test.code)
 			}
 			if after := time.Duration(g.AfterMS) * time.Millisecond; after < test.from || after > test.to {
-				t.Errorf("told to come back after %s, want %s to %s", after, test.from, test.to)
+				t.Errorf("after_ms is %s, want %s to %s", after, test.from, test.to)
 			}
 			if _, err := over.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("after GOAWAY: %v, want the end of the stream", err)
@@ -189,9 +189,9 @@ func TestMostAreReset(t *testing.T) {
 			b, err = io.ReadAll(c)
 			_ = c.Close()
 		}
-		told := err == nil && bytes.Equal(b, s.notices[admission.Banned])
+		notice := err == nil && bytes.Equal(b, s.notices[admission.Banned])
 		reset := errors.Is(err, syscall.ECONNRESET) && len(b) == 0
-		if i < noticesPerSecond && !told || i >= noticesPerSecond && !reset {
+		if i < noticesPerSecond && !notice || i >= noticesPerSecond && !reset {
 			t.Fatalf("dial %d: read %q, %v", i+1, b, err)
 		}
 	}

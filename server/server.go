@@ -63,7 +63,8 @@ type Server struct {
 // New validates cfg, opens the listeners and starts the event loops. It raises the
 // process's limit of open descriptors to its hard value. Nothing is accepted
 // before Run. The caller must call Run or Close. If there is an error,
-// cfg.Sockets are closed, and errors.Is tells ErrConfig.
+// cfg.Sockets are closed; one that matches ErrConfig comes from cfg.Validate. Safe
+// for concurrent use.
 func New(cfg Config, h Handler) (*Server, error) {
 	s, err := newServer(cfg, h)
 	if err != nil {

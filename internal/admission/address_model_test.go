@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naive is the same rules without a bound, written as they are told.
+// naive is the same rules without a bound, written as the documents have them.
 type naive struct {
 	cfg      Config
 	arrivals map[addressKey][]time.Duration // of the present window

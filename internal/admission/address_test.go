@@ -217,39 +217,39 @@ func TestFullServerCountsNothing(t *testing.T) {
 	a, _ := clocked(Config{FlapLimit: 2, AddressRate: 1, AddressMax: 1, Ban: prefixes(t, "192.0.2.0/24")})
 	for range 100 {
 		if v := wantOutcome(t, a.admit(nth(1), true), "overloaded"); v.Silent {
-			t.Fatal("the peer is not told")
+			t.Fatal("it is silent")
 		}
 	}
 	wantOutcome(t, a.admit(netip.MustParseAddr("192.0.2.7"), true), "banned")
 	wantOutcome(t, a.admit(nth(1), false), "in")
 }
 
-// Some of those refused are told, ten a second; each address has its own ten.
-func TestSomeAreTold(t *testing.T) {
+// Ten refused connections a second get a notice, ten of each address.
+func TestNoticesPerSecond(t *testing.T) {
 	listed := netip.MustParseAddr("192.0.2.7")
 	for name, cfg := range map[string]Config{
 		"address_rate": {AddressRate: 1}, "address_limit": {AddressMax: 1}, "flapping": {FlapLimit: 1},
 		"banned": {Ban: prefixes(t, "192.0.2.7", "10.0.0.1")},
 	} {
 		a, now := clocked(cfg)
-		told := func(ip netip.Addr, n int) (told int) {
+		notices := func(ip netip.Addr, n int) (count int) {
 			for range n {
 				*now += 10 * time.Microsecond
 				if v := a.admit(ip, false); v.Refused() && !v.Silent {
 					if v.outcome() != name {
 						t.Fatalf("%s: refused as %s", name, v.outcome())
 					}
-					told++
+					count++
 				}
 			}
-			return told
+			return count
 		}
 		one, other := listed, nth(1)
-		if n := told(one, 90_000); n < 10 || n > 20 { // 0.9 s
-			t.Errorf("%s: %d told in 0.9 s", name, n)
+		if n := notices(one, 90_000); n < 10 || n > 20 { // 0.9 s
+			t.Errorf("%s: %d notices in 0.9 s", name, n)
 		}
-		if n := told(other, 100); n != 10 {
-			t.Errorf("%s: %d of another address told", name, n)
+		if n := notices(other, 100); n != 10 {
+			t.Errorf("%s: %d notices for another address", name, n)
 		}
 	}
 }

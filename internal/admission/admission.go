@@ -27,7 +27,7 @@ type Config struct {
 	FlapLimit      int           // connects of one address within a minute; one more is banned
 	BanTime        time.Duration // how long a flapping address is banned
 	Ban            []netip.Prefix
-	RetryAfter     time.Duration // what a Refusal asks for, unless a ban says otherwise
+	RetryAfter     time.Duration // of a Refusal that is no ban
 	Logger         *slog.Logger
 
 	// Now is the clock of the address limits. It never goes back. nil: the
@@ -36,7 +36,7 @@ type Config struct {
 }
 
 // A Cause says why a connection was refused. The zero value is none. Its word is
-// the metric label, and the same in logs and tests.
+// the metric label, and the same in logs and tests. Its methods are pure functions.
 type Cause uint8
 
 const (
@@ -69,9 +69,9 @@ var causes = [numCauses]struct {
 // it is empty.
 func (c Cause) String() string { return causes[c].word }
 
-// Code returns the close code for a peer that is told. After 3013 and 3020
-// clients connect again. AddressLimit is 3020 like Overloaded, as waiting helps;
-// 3504 would end clients for good, and many may share the address.
+// Code returns the close code for the peer. After 3013 and 3020 clients connect
+// again. AddressLimit is 3020 like Overloaded, as waiting helps; 3504 would end
+// clients for good, and many may share the address.
 func (c Cause) Code() codec.Code { return causes[c].code }
 
 // Causes returns every Cause.
@@ -83,11 +83,11 @@ func Causes() []Cause {
 	return all
 }
 
-// A Refusal says why a connection may not come in and what to tell its peer. The
-// zero Refusal is none: the connection may come in.
+// A Refusal says why a connection may not come in, and when its peer may try
+// again. The zero Refusal is none: the connection may come in.
 type Refusal struct {
 	Cause      Cause
-	Silent     bool          // enough connections of this address were told this second: reset it
+	Silent     bool          // reset the connection: its address got enough notices this second
 	RetryAfter time.Duration // when the peer may try again; 0: no time is known
 	ban        bool          // the address was banned by this connect
 }
@@ -105,8 +105,8 @@ type Ticket struct {
 
 const firstSlot = 2
 
-// Control admits connections. Its methods are safe for concurrent use, each
-// Ticket by one goroutine at a time.
+// A Control admits connections. Its methods are safe for concurrent use; a Ticket
+// is its owner's alone.
 type Control struct {
 	// Static after New, but for memory: set by Watch, before any Admit.
 	log        *slog.Logger

@@ -97,7 +97,7 @@ func (c *capacity) init(cfg *Config, log *slog.Logger) error {
 		log.Warn(err.Error())
 	}
 	want := cfg.MaxConnections
-	if c.quota = cfg.Quota; c.quota != nil { // the quota warns nobody: no process has to hold all of it
+	if c.quota = cfg.Quota; c.quota != nil { // without a warning: no process has to hold all of it
 		want = min(want, RoomForConnections(descriptors))
 	}
 	if c.max, err = connectionLimit(want, descriptors, log); err != nil {
