@@ -31,7 +31,8 @@ func RaiseDescriptorLimit() (uint64, error) {
 	if r.Cur < r.Max {
 		raised := unix.Rlimit{Cur: r.Max, Max: r.Max}
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
-			return uint64(r.Cur), fmt.Errorf("cannot raise the limit of open descriptors from %d to its hard value %d: %w", r.Cur, r.Max, err)
+			return uint64(r.Cur), fmt.Errorf("cannot raise the limit of open descriptors from %d to %d: %w",
+				r.Cur, r.Max, err)
 		}
 		r = raised
 	}

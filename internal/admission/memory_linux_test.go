@@ -18,9 +18,10 @@ const (
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 `
 	mountsV2 = `24 22 0:22 / /sys rw,nosuid - sysfs sysfs rw
-30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
+30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,memory_recursiveprot
 `
-	mountsDockerV1 = `737 736 0:32 /docker/c0ffee /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:15 - cgroup cgroup rw,memory
+	mountsDockerV1 = `
+737 736 0:32 /docker/c0ffee /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:15 - cgroup cgroup rw,memory
 738 736 0:29 /docker/c0ffee /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu
 `
 )
@@ -65,7 +66,8 @@ func TestMemoryCgroups(t *testing.T) {
 			v2("/mnt/my cgroups/a b", "/mnt/my cgroups")},
 		{"a colon in the name", "0::/a:b\n", mountsV2, v2("/sys/fs/cgroup/a:b", "/sys/fs/cgroup")},
 		{"two mounts: the one that shows more", "0::/a/b\n",
-			"5 4 0:1 /a /small rw - cgroup2 x rw\n6 4 0:1 / /all rw - cgroup2 x rw\n7 4 0:1 /a/b /own rw - cgroup2 x rw\n",
+			"5 4 0:1 /a /small rw - cgroup2 x rw\n6 4 0:1 / /all rw - cgroup2 x rw\n" +
+				"7 4 0:1 /a/b /own rw - cgroup2 x rw\n",
 			v2("/all/a/b", "/all/a", "/all")},
 		{"not mounted", "0::/a\n4:memory:/a\n", "24 22 0:22 / /sys rw - sysfs sysfs rw\n", nil},
 		{"memory as another word", "4:memoryx,y:/a\n", mountsV1, nil},
@@ -118,7 +120,8 @@ func TestCgroupMeter(t *testing.T) {
 	}{
 		{"version 2", true, map[string]string{"memory.max": "1000000\n", "memory.high": "max\n",
 			"memory.current": "5000\n",
-			"memory.stat":    "anon 3000\nfile 2000\ninactive_anon 1\ninactive_file 1200\nactive_file 800\n"}, 3800, 1000000, ""},
+			"memory.stat":    "anon 3000\nfile 2000\ninactive_anon 1\ninactive_file 1200\nactive_file 800\n"},
+			3800, 1000000, ""},
 		{"version 2, memory.high", true, map[string]string{"memory.max": "max\n", "memory.high": "900\n",
 			"memory.current": "500\n", "memory.stat": "anon 500\n"}, 500, 900, ""},
 		{"version 2, no limit", true, map[string]string{"memory.max": "max\n", "memory.high": "max\n",

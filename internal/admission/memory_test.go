@@ -280,7 +280,8 @@ func TestMemoryTimes(t *testing.T) {
 		meter.use.Store(990)
 		at(36 * time.Second)
 		want := []time.Duration{
-			memoryInterval, memoryInterval + reclaimInterval, memoryInterval + 2*reclaimInterval, memoryInterval + 3*reclaimInterval,
+			memoryInterval, memoryInterval + reclaimInterval, memoryInterval + 2*reclaimInterval,
+			memoryInterval + 3*reclaimInterval,
 			30*time.Second + memoryInterval, 30*time.Second + memoryInterval + reclaimInterval,
 		}
 		if len(given) != len(want) {
