@@ -65,7 +65,7 @@ func testMain(m *testing.M) int {
 // goTool runs the go command in the root of the module and returns what it prints.
 func goTool(args ...string) (string, error) {
 	cmd := exec.Command("go", args...)
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
