@@ -17,10 +17,10 @@ import (
 // who is there notices nothing, who comes meanwhile is served soon after, and
 // the ops address is served after it as before.
 func TestAcceptFails(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library anew")
+	if size == smoke {
+		t.Skip("builds the standard library anew, which -form short does")
 	}
-	server := faultyBinary(t)
+	server := built(t, faultyCommand)
 	for _, f := range []struct {
 		name  string
 		errno syscall.Errno
@@ -34,10 +34,7 @@ func TestAcceptFails(t *testing.T) {
 
 func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	t.Helper()
-	faultFor, waiting := 2*time.Second, 20
-	if *long {
-		faultFor, waiting = 10*time.Second, 200
-	}
+	faultFor, waiting := sized(0, 2*time.Second, 10*time.Second), sized(0, 20, 200)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "errno")
 	cmd := exec.Command(server, serverArgs("--timeout", "10m", "--drain", "1s")...)

@@ -156,11 +156,8 @@ func (f *floodTest) round() (ok bool, figures string) {
 // dials, what waits for it is the backlog, and that is everybody's.
 func TestAddressFlood(t *testing.T) {
 	const rate, burst = 50, 100
-	f := &floodTest{t: t, rate: floodRate, during: time.Second}
-	rounds, enough := 8, 1
-	if *long {
-		rounds, enough, f.during = 20, 5, 3*time.Second
-	}
+	f := &floodTest{t: t, rate: floodRate, during: sized(500*time.Millisecond, time.Second, 3*time.Second)}
+	rounds, enough := sized(1, 8, 20), sized(0, 1, 5) // a turn of half a second has too few others for a p99
 	f.s = startServer(t, binary(t), "--address-rate", fmt.Sprint(rate), "--address-burst", fmt.Sprint(burst), "--flap-limit", "1m")
 	f.lost = backlogLosses(t, f.s)
 	f.sinkAddr, f.flood = startFlood(t, sinkWord).line(), startFlood(t, floodWord)
@@ -169,8 +166,8 @@ func TestAddressFlood(t *testing.T) {
 	f.quiet.arrive(t, f.s.addr, othersRate, f.during)
 	began := time.Now()
 	good, ran, last := 0, 0, ""
-	for good < enough && ran < rounds {
-		if ran == rounds/2 {
+	for ran == 0 || good < enough && ran < rounds {
+		if ran > 0 && ran == rounds/2 {
 			f.rate = floodRate / 2
 		}
 		var ok bool
@@ -224,11 +221,11 @@ func (f *floodTest) settle(began time.Time, rate, burst float64) (admitted, allo
 }
 
 // TestAddressTableIsBounded is the rest of case 19: more addresses than the
-// server remembers. The long form only; the short one is
+// server remembers. The long form only; a small one is
 // TestAddressesAreBounded of package server.
 func TestAddressTableIsBounded(t *testing.T) {
-	if !*long {
-		t.Skip("the long form only: go test ./internal/faults -long")
+	if size != long {
+		t.Skip("the long form only: go test ./internal/faults -form long")
 	}
 	s := startServer(t, binary(t), "--flap-limit", "1000")
 	flood := startFlood(t, floodWord)
@@ -283,7 +280,7 @@ func TestFlappingAddress(t *testing.T) {
 	t.Parallel()
 	const flapper, flaps = "127.0.0.2", 15
 	ban, pause, args := 2*time.Second, time.Duration(0), []string{"--flap-limit", fmt.Sprint(flaps), "--ban-time", "2s"}
-	if *long { // at the default, by a peer that does it 16 times in just less than a minute
+	if size == long { // at the default, by a peer that does it 16 times in just less than a minute
 		ban, pause, args = 5*time.Minute, 3800*time.Millisecond, args[:2]
 	}
 	off := startServer(t, binary(t))

@@ -37,10 +37,9 @@ func allAtOnce(t *testing.T) (late string) {
 		most   = 50 * time.Millisecond // that 99 of 100 answers may take
 		around = 500 * time.Millisecond
 	)
-	beatEvery, timeout, silent, others := 800*time.Millisecond, 2*time.Second, 3000, 200
-	if *long {
-		beatEvery, timeout, silent, others = 3*time.Second, 7500*time.Millisecond, 15_000, 1000
-	}
+	beatEvery := sized(600*time.Millisecond, 800*time.Millisecond, 3*time.Second)
+	timeout := sized(1500*time.Millisecond, 2*time.Second, 7500*time.Millisecond)
+	silent, others := sized(1000, 3000, 15_000), sized(100, 200, 1000)
 	s := startServer(t, binary(t), "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s")
 	dying, living, last := startDying(t, s, beatEvery, timeout, silent, others)
 	w := watch(t, s)

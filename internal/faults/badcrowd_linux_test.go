@@ -45,10 +45,8 @@ type badPeer struct {
 // nothing.
 func TestBadCrowd(t *testing.T) {
 	t.Parallel()
-	each, over := 100, 500*time.Millisecond
-	if *long {
-		each, over = 834, 3*time.Second // 5,004 in all
-	}
+	each := sized(10, 100, 834) // of six kinds
+	over := sized(100*time.Millisecond, 500*time.Millisecond, 3*time.Second)
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", "1s")
 	good := startNeighbours(t, s.addr, 8)
 	var peers []*badPeer

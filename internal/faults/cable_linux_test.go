@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -26,15 +25,13 @@ import (
 // kernel watches over.
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
-	timeout, conns, alone := 3*time.Second, 20, 10*time.Second
-	if *long {
-		timeout, conns, alone = 7500*time.Millisecond, 200, 170*time.Second
-	}
+	timeout := sized(2*time.Second, 3*time.Second, 7500*time.Millisecond)
+	conns, alone := sized(10, 20, 200), sized(5*time.Second, 10*time.Second, 170*time.Second)
 	beatEvery := timeout * 2 / 5
 	lab := netlab.Cable(t)
 	idle := startServerIn(t, lab.Server, exec.Command(binary(t), "serve", "--listen", listenOn(lab.Server),
 		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s"))
-	pushing := startServerIn(t, lab.Server, exec.Command(buildPusher(t), "-listen", listenOn(lab.Server),
+	pushing := startServerIn(t, lab.Server, exec.Command(program(t, "pusher"), "-listen", listenOn(lab.Server),
 		"-timeout", timeout.String(), "-outbox", "16777216")) // more than T fills
 	watched := []*pulledServer{
 		pullLater(t, lab, "idle", idle, conns, beatEvery),
@@ -68,7 +65,7 @@ func TestCablePulled(t *testing.T) {
 		noticed := "not noticed within " + alone.String()
 		if at := k.noticed.Load(); at != 0 {
 			noticed = "noticed after " + time.Unix(0, at).Sub(pulled).Round(10*time.Millisecond).String()
-			if !*long {
+			if size != long {
 				t.Errorf("%s: %s, so that this was more than a pulled cable", k.name, noticed)
 			}
 		}
@@ -89,15 +86,6 @@ func startServerIn(t testing.TB, ns *netlab.Namespace, cmd *exec.Cmd) (s *server
 	s.http = &http.Client{Timeout: limit, Transport: transport}
 	t.Cleanup(transport.CloseIdleConnections)
 	return s
-}
-
-func buildPusher(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "pusher")
-	if _, err := goTool("build", "-o", path, "./internal/faults/testdata/pusher"); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // A pulledServer is a server whose clients all vanish.

@@ -21,10 +21,9 @@ const (
 // reconnect, at an even pace: in each tenth of the time that it has for telling,
 // the share that is told is within a fifth of a tenth. It ends in time, with 0.
 func TestDrain(t *testing.T) {
-	conns, processes, drain := 2000, 1, 10*time.Second
-	if *long {
-		conns, processes, drain = 15_000, 2, 30*time.Second
-	}
+	parallelSmoke(t)
+	conns, processes := sized(1000, 2000, 15_000), sized(1, 1, 2)
+	drain := sized(4*time.Second, 10*time.Second, 30*time.Second)
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", drain.String())
 	herds := startHerds(t, s, processes, conns, conns)
 	w := watch(t, s)

@@ -35,10 +35,8 @@ const (
 // least one good round is asked for, in the long form three of ten. The order
 // has to hold in every one.
 func TestFlood(t *testing.T) {
-	each, least, rounds, enough := 20_000, 5, 20, 1
-	if *long {
-		each, least, rounds, enough = 100_000, 5, 10, 3
-	}
+	each, least := sized(10_000, 20_000, 100_000), sized(1, 5, 5)
+	rounds, enough := sized(20, 20, 10), sized(1, 1, 3)
 	s := startTorrent(t, "-loops", "1")
 	others := newProbe(t, s, startTorrent(t, "-loops", "1"))
 	var took time.Duration

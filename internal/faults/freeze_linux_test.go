@@ -31,9 +31,10 @@ type freeze struct {
 // them. No live peer is closed for it, and every dead one once it has been
 // silent for the timeout, less the time that the server could not listen.
 func TestFreeze(t *testing.T) {
+	parallelSmoke(t)
 	const parts = 2 // lengths are counted in halves of the timeout
-	lengths := []int{1, 2, 4, 8}
-	if *long {
+	lengths := sized([]int{1, 2, 4}, []int{1, 2, 4, 8}, []int{1, 2, 4, 8})
+	if size == long {
 		for _, n := range lengths {
 			z := &freeze{beat: 3 * time.Second, timeout: 7500 * time.Millisecond, live: 10_000, dead: 1000}
 			z.length = z.timeout * time.Duration(n) / parts
@@ -47,7 +48,8 @@ func TestFreeze(t *testing.T) {
 	// All at the same time, whatever -parallel says.
 	var all []*freeze
 	for _, n := range lengths {
-		z := &freeze{beat: 600 * time.Millisecond, timeout: 1500 * time.Millisecond, live: 300, dead: 60}
+		z := &freeze{beat: sized[time.Duration](400, 600, 0) * time.Millisecond, timeout: sized[time.Duration](1000, 1500, 0) * time.Millisecond,
+			live: sized(60, 300, 0), dead: sized(30, 60, 0)}
 		z.length = z.timeout * time.Duration(n) / parts
 		z.start(t)
 		all = append(all, z)
@@ -63,7 +65,7 @@ func TestFreeze(t *testing.T) {
 func (z *freeze) start(t *testing.T) {
 	t.Helper()
 	z.seed, z.over = rand.Uint64(), make(chan struct{})
-	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(), "--drain", "1s")
+	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(), "--drain", sized("100ms", "1s", "1s"))
 	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length + 30*time.Second, Seed: z.seed}
 	rnd := rand.New(rand.NewPCG(z.seed, 2))
 	for range z.dead {

@@ -146,15 +146,13 @@ func (c *chain) stopAll(t *testing.T) {
 // at a fixed rate. None of them is refused or reset; those that stay are told
 // to go and closed in the time of the drain; the processes' counts add up.
 func TestHandover(t *testing.T) {
+	parallelSmoke(t)
 	const (
 		rate  = 1000 // dials a second
 		drain = 2 * time.Second
 		stay  = 20 // connections that stay, for each process
 	)
-	times, pause := 3, 800*time.Millisecond
-	if *long {
-		times, pause = 20, 3*time.Second
-	}
+	times, pause := sized(2, 3, 20), sized(200*time.Millisecond, 800*time.Millisecond, 3*time.Second)
 	c := startChain(t, "--drain", drain.String())
 	storm, paused := startStorm(c.addr, rate), meterPauses()
 	defer storm.stop()
@@ -256,6 +254,7 @@ func untilClosed(c *conn) error {
 // TestHandoverToNothingGood puts bad files in the place of the binary: each
 // leaves the server as it was.
 func TestHandoverToNothingGood(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "200ms")
 	good := startNeighbours(t, c.addr, 8)
 	for content, want := range map[string]string{
@@ -291,6 +290,7 @@ func slowly(t *testing.T, waitFor string) string {
 
 // TestSignalsInAHandover: a second SIGHUP is refused, and SIGTERM ends both.
 func TestSignalsInAHandover(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "5m")
 	file := filepath.Join(t.TempDir(), "go")
 	c.installText(t, slowly(t, file))
@@ -329,6 +329,7 @@ func TestSignalsInAHandover(t *testing.T) {
 
 // TestSuccessorDies: once it was ready there is no way back, and the log says so.
 func TestSuccessorDies(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "2s")
 	old := dial(t, c.addr)
 	old.echo()

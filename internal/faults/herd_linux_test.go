@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -34,10 +33,7 @@ type herdReport struct {
 // of them are connected.
 func startHerds(t testing.TB, s *serverProcess, processes, conns, in int, args ...string) []*herdProcess {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "herd")
-	if _, err := goTool("build", "-o", path, "./internal/faults/testdata/herd"); err != nil {
-		t.Fatal(err)
-	}
+	path := program(t, "herd")
 	var herds []*herdProcess
 	for i := range processes {
 		cmd := exec.Command(path, append(args, "-addr", s.addr, "-conns", strconv.Itoa(conns/processes), "-source", strconv.Itoa(80+i))...)

@@ -146,8 +146,9 @@ func (cr *crowd) checkTold(t *testing.T) (slowest time.Duration) {
 // TestConnectionCap: connections above --max-connections are told so and
 // closed, and one that leaves makes room for one.
 func TestConnectionCap(t *testing.T) {
+	parallelSmoke(t)
 	room, dials := 500, 550
-	if *long {
+	if size == long {
 		room, dials = 5000, 5500
 	}
 	s := startServer(t, binary(t), "--timeout", "10m", "--max-connections", fmt.Sprint(room))
@@ -182,6 +183,7 @@ func TestConnectionCap(t *testing.T) {
 // what no connection cap can count. Nobody who is there loses anything, and
 // there is room again as soon as some have left.
 func TestDescriptorsRunOut(t *testing.T) {
+	parallelSmoke(t)
 	const files, dials = 200, 1000
 	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)}, serverArgs("--timeout", "10m", "--drain", "1s")...)...)
 	s := startCommand(t, cmd)

@@ -143,10 +143,7 @@ func used(group *cgroup) int64 {
 // as far as its slab objects are (inode, dentry, file, epoll item), but not the
 // TCP socket itself, and not what waits in socket buffers.
 func TestMemoryLimit(t *testing.T) {
-	conns := 5000 // with fewer the garbage of refusing is a larger part of the limit
-	if *long {
-		conns = 7000
-	}
+	conns := sized(5000, 5000, 7000) // with fewer the garbage of refusing is a larger part of the limit
 	s, group := memoryServer(t, 0)
 	empty := used(group)
 	th := newThrong(t, s.addr)
@@ -198,7 +195,7 @@ func TestMemoryLimit(t *testing.T) {
 		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"), group.value("memory.failcnt", ""))
 
 	roomAgain(t, th, s)
-	if *long {
+	if size == long {
 		withoutLadder(t, limit, conns)
 	}
 }

@@ -12,13 +12,11 @@ import (
 // TestNATForgets puts a NAT between clients and the real command. Clients that
 // beat more slowly than it forgets are dead after their first beat, without
 // knowing it: the server closes them within the bound. Those that beat faster
-// live for twenty times as long as it remembers.
+// live for twenty times as long as it remembers, eight times in the smoke form.
 func TestNATForgets(t *testing.T) {
 	t.Parallel()
-	mapping, conns := time.Second, 20
-	if *long {
-		mapping, conns = 5*time.Second, 200
-	}
+	mapping, conns := sized(time.Second, time.Second, 5*time.Second), sized(10, 20, 200)
+	lives := sized[time.Duration](8, 20, 20) * mapping
 	// A mapping begins anew with the acknowledgement of an answer, which comes
 	// up to 200 ms after it.
 	slow, fast, timeout := mapping*8/5, mapping/4, mapping*4
@@ -42,7 +40,7 @@ func TestNATForgets(t *testing.T) {
 	figure(t, 7, "NAT forgets after %s, beats every %s, T %s: %d of %d closed, %s after T (bound %s)",
 		mapping, slow, timeout, len(ds), conns, spread(ds, lateBy), spread(ds, bound))
 
-	time.Sleep(time.Until(start.Add(20*mapping + fast*2)))
+	time.Sleep(time.Until(start.Add(lives + fast*2)))
 	alive, beats, longest := 0, 0, time.Duration(0)
 	for _, b := range living.all {
 		b.mu.Lock()

@@ -90,19 +90,16 @@ func flood(t *testing.T, addr string, n int) (stop func() (rounds int64, errs []
 // are found, later by no more than what was measured.
 func TestProcessorQuota(t *testing.T) {
 	const quota, period = 25_000, 100_000 // µs
-	conns, beatEvery, timeout, stopping := 400, time.Second, 2500*time.Millisecond, 5*time.Second
-	args := []string{"--beat", "1s", "--timeout", "2500ms"}
-	if *long {
-		conns, beatEvery, timeout, stopping = 3000, 3*time.Second, 7500*time.Millisecond, 30*time.Second
-		args = []string{"--profile", "fast"}
-	}
+	conns, stopping := sized(200, 400, 3000), sized(2*time.Second, 5*time.Second, 30*time.Second)
+	beatEvery := sized(600*time.Millisecond, time.Second, 3*time.Second)
+	timeout := sized(1500*time.Millisecond, 2500*time.Millisecond, 7500*time.Millisecond)
 	silent := conns / 10
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 
 	group := newCgroup(t, "cpu")
 	group.set("cpu.cfs_period_us", period)
-	s := startCommand(t, command([]*cgroup{group}, binary(t), serverArgs(args...)...))
+	s := startCommand(t, command([]*cgroup{group}, binary(t), serverArgs("--beat", beatEvery.String(), "--timeout", timeout.String())...))
 	spec := fleetSpec{Addr: s.addr, Conns: conns, Beat: beatEvery, GiveUp: timeout + 30*time.Second, Seed: seed}
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	for range silent {

@@ -18,14 +18,13 @@ import (
 // protocol's rules within 20 s. There are more of them than it has room for: at
 // no moment does it take more than that.
 func TestKilledAndRestarted(t *testing.T) {
-	room, processes := 2000, 1
-	if *long {
-		room, processes = 15_000, 2
-	}
+	parallelSmoke(t)
+	room, processes := sized(500, 2000, 15_000), sized(1, 1, 2)
+	spread := sized(time.Second, 5*time.Second, 5*time.Second) // before a client first comes back
 	herdSize := room + room/50
 	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s", "--max-connections", strconv.Itoa(room)}
 	first := startServer(t, binary(t), args...)
-	herds := startHerds(t, first, processes, herdSize, room, "-reconnect")
+	herds := startHerds(t, first, processes, herdSize, room, "-reconnect", "-spread", spread.String())
 
 	killed := monotonic()
 	first.stop(syscall.SIGKILL)

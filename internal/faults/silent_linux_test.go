@@ -9,20 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSilentPeers holds many real connections against the real command with
-// the profile fast: all beat, a tenth of them falls silent at random moments.
+// TestSilentPeers holds many real connections against the real command at
+// the times of the profile fast: all beat, a tenth of them falls silent at random moments.
 // Each of those is closed within the promised bound and for that reason, and
 // none of the others is.
 func TestSilentPeers(t *testing.T) {
-	const (
-		beatEvery = 3 * time.Second
-		timeout   = 7500 * time.Millisecond
-		stopping  = 10 * time.Second // they fall silent within this
-	)
-	conns := 10_000
-	if testing.Short() {
-		conns = 1000
-	}
+	parallelSmoke(t)
+	beatEvery := sized(600*time.Millisecond, 3*time.Second, 3*time.Second)
+	timeout := sized(1500*time.Millisecond, 7500*time.Millisecond, 7500*time.Millisecond)
+	stopping := sized(2*time.Second, 10*time.Second, 10*time.Second) // they fall silent within this
+	conns := sized(1000, 10_000, 10_000)
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
@@ -35,7 +31,11 @@ func TestSilentPeers(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 
-	s := startServer(t, binary(t), "--profile", "fast", "--drain", "2s")
+	times := []string{"--profile", "fast"}
+	if size == smoke {
+		times = []string{"--beat", beatEvery.String(), "--timeout", timeout.String()}
+	}
+	s := startServer(t, binary(t), append(times, "--drain", "2s")...)
 	empty := resident(t, s.pid())
 	spec := fleetSpec{Addr: s.addr, Conns: conns, Beat: beatEvery, GiveUp: timeout + 30*time.Second, Seed: seed}
 	rnd := rand.New(rand.NewPCG(seed, 2))

@@ -25,10 +25,8 @@ func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	// The timeout is short, as the kernel's own clocks follow it: they must not
 	// end a slow reader either.
-	stall, timeout, watched := 2*time.Second, 2*time.Second, 10*time.Second
-	if *long {
-		stall, timeout, watched = 8*time.Second, 7500*time.Millisecond, time.Minute
-	}
+	stall, timeout := sized[time.Duration](2, 2, 8)*time.Second, sized[time.Duration](2000, 2000, 7500)*time.Millisecond
+	watched := sized[time.Duration](6, 10, 60) * time.Second
 	s := startServer(t, binary(t), "--beat", "1s", "--timeout", timeout.String(), "--write-stall", stall.String(), "--outbox", "64MiB", "--drain", "1s")
 	least := 4096 / stall.Seconds() // bytes a second
 	peers := []*slowPeer{

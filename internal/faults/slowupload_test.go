@@ -23,7 +23,7 @@ func TestSlowUploads(t *testing.T) {
 		{name: "one large frame", frame: 60_000, frames: 1, takes: 8 * time.Second, args: []string{"--timeout", "37500ms"}},
 		{name: "one frame that takes too long", frame: 60_000, frames: 1, takes: 30 * time.Second, args: []string{"--timeout", "37500ms"}, code: codec.CodeIncomplete},
 	}
-	if *long {
+	if size == long {
 		uploads[0].frames, uploads[0].takes = 1000, 2*time.Minute
 	}
 	done := make(chan error, len(uploads))

@@ -51,10 +51,7 @@ var storms = []struct {
 // connection is accounted for, and the server holds as many descriptors and
 // goroutines as before.
 func TestStorms(t *testing.T) {
-	each := 1200 * time.Millisecond
-	if *long {
-		each = 15 * time.Second // a minute in all
-	}
+	each := sized(300*time.Millisecond, 1200*time.Millisecond, 15*time.Second) // of four
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", "1s")
 	good := startNeighbours(t, s.addr, 8)
 	for _, storm := range storms {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,11 +15,7 @@ import (
 // startTorrent starts the program in testdata/torrent as a server.
 func startTorrent(t *testing.T, args ...string) *serverProcess {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "torrent")
-	if _, err := goTool("build", "-o", path, "./internal/faults/testdata/torrent"); err != nil {
-		t.Fatal(err)
-	}
-	return startCommand(t, exec.Command(path, args...))
+	return startCommand(t, exec.Command(program(t, "torrent"), args...))
 }
 
 // outboxLimit is what a server keeps for one peer at most, unless told otherwise.
@@ -39,11 +34,8 @@ const outboxLimit = 256 << 10
 // What else this machine does may spoil a round, but a server that lets such
 // peers hurt others spoils each: one good round out of several is asked for.
 func TestReadersThatNeverRead(t *testing.T) {
-	c := &neverRead{readers: 200, every: 50 * time.Millisecond}
-	rounds, enough := 6, 1
-	if *long {
-		c.readers, c.every, rounds, enough = 1000, 250*time.Millisecond, 9, 3
-	}
+	c := &neverRead{readers: sized(50, 200, 1000), every: sized[time.Duration](20, 50, 250) * time.Millisecond}
+	rounds, enough := sized(0, 6, 9), sized(0, 1, 3) // the smoke form compares nothing
 	c.s = startTorrent(t)
 	c.others = newProbe(t, c.s, startTorrent(t))
 	w := watch(t, c.s)
@@ -59,7 +51,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 		t.Errorf("in %d of %d rounds others were served in time; the last one: %s", good, ran, last)
 	}
 	c.dial(t)
-	c.neverRead(t, 0, &c.flatOut)
+	c.neverRead(t, sized(c.every, 0, 0), &c.flatOut)
 	burdens := w.stop()
 
 	c.s.check()

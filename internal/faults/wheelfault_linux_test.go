@@ -13,14 +13,12 @@ import (
 // A panic of the module's own goroutine is no case: nothing in a Go process can
 // survive that.
 func TestWheelFails(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library anew")
-	}
-	server := faultyBinary(t)
+	parallelSmoke(t)
+	server := built(t, faultyWheel)
 	kinds := []string{"stall", "lockup", "panic"}
 	var runs []*faultRun
 	for _, kind := range kinds {
-		runs = append(runs, startFaultRun(t, server, "FAULTS_WHEEL="+kind+","+faultAge.String()))
+		runs = append(runs, startFaultRun(t, server, func(age time.Duration) string { return "FAULTS_WHEEL=" + kind + "," + age.String() }))
 	}
 	for i, r := range runs {
 		t.Run(kinds[i], func(t *testing.T) {

@@ -125,10 +125,8 @@ func awaitGone(t *testing.T, workers []workerCheck) {
 // that is, and that what the ops address says of all is the sum of what it says
 // of each.
 func TestWorkersShare(t *testing.T) {
-	n, conns := 6, 600
-	if *long {
-		n, conns = 56, 8000
-	}
+	parallelSmoke(t)
+	n, conns := sized(4, 6, 56), sized(200, 600, 8000)
 	f := startWorkers(t, n, "--drain", "1s")
 	start := f.awaitLine("that it listens", 0, func(l logLine) bool { return l.msg == "listening" }).took
 	for _, w := range f.workers() {
@@ -203,6 +201,7 @@ func TestWorkersShare(t *testing.T) {
 // who waits in its backlog meanwhile is served by the next, and the limit that
 // all share does not count the dead.
 func TestWorkerKilled(t *testing.T) {
+	parallelSmoke(t)
 	const n, room = 4, 80
 	f := startWorkers(t, n, "--drain", "1s", "--max-connections", strconv.Itoa(room))
 	good := startNeighbours(t, f.addr, room)
@@ -267,10 +266,9 @@ func TestWorkerKilled(t *testing.T) {
 // none is refused or reset, those that stay are told to go, and no count is
 // lost with the workers.
 func TestWorkersReplaced(t *testing.T) {
-	n, rate, stay, drain := 4, 400, 40, 2*time.Second
-	if *long {
-		n, rate, stay = 16, 1000, 400
-	}
+	parallelSmoke(t)
+	const drain = 2 * time.Second
+	n, rate, stay := sized(3, 4, 16), sized(400, 400, 1000), sized(20, 40, 400)
 	f := startWorkers(t, n, "--drain", drain.String())
 	storm, paused := startStorm(f.addr, rate), meterPauses()
 	defer storm.stop()
@@ -323,6 +321,7 @@ func TestWorkersReplaced(t *testing.T) {
 // TestReplacementStops: a new worker that does not get ready ends the
 // replacement, and the others go on as they were.
 func TestReplacementStops(t *testing.T) {
+	parallelSmoke(t)
 	f := startWorkers(t, 4, "--drain", "200ms")
 	before := f.workers()
 	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit 3;; esac\nexec %s \"$@\"\n", binary(t)))
@@ -351,6 +350,7 @@ func TestReplacementStops(t *testing.T) {
 // TestWorkersDrain: SIGTERM drains all workers at once, whoever else gets it,
 // and a second signal ends everything.
 func TestWorkersDrain(t *testing.T) {
+	parallelSmoke(t)
 	const drain = 2 * time.Second
 	f := startWorkers(t, 4, "--drain", drain.String())
 	workers := f.workers()
@@ -389,6 +389,7 @@ func TestWorkersDrain(t *testing.T) {
 // TestSupervisorKilled: its workers drain by themselves, and leave the port to
 // the next at once.
 func TestSupervisorKilled(t *testing.T) {
+	parallelSmoke(t)
 	const drain = 3 * time.Second
 	addr := "tcp://" + holdPort(t)
 	f := startWorkers(t, 3, "--listen", addr, "--drain", drain.String())

@@ -15,10 +15,9 @@ import (
 // that was killed lose their connection without being told, nobody's connect is
 // ever refused, and in the end all are back.
 func TestWorkersFull(t *testing.T) {
-	n, conns, processes, drain := 3, 600, 2, time.Second
-	if *long {
-		n, conns, processes, drain = 12, 100_000, 8, 10*time.Second
-	}
+	parallelSmoke(t)
+	n, conns, processes := sized(3, 3, 12), sized(200, 600, 100_000), sized(1, 2, 8)
+	drain := sized(time.Second, time.Second, 10*time.Second)
 	f := startWorkers(t, n, "--drain", drain.String(), "--spread", drain.String(), "--beat", "4m", "--timeout", "10m")
 	herds := startHerds(t, f.serverProcess, processes, conns, conns, "-reconnect", "-spread", drain.String())
 	before := f.workers()
