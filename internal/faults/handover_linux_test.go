@@ -283,17 +283,20 @@ func TestHandoverToNothingGood(t *testing.T) {
 	c.stopAll(t)
 }
 
-// slowly is a binary that waits for a file before it becomes the server.
-func slowly(t *testing.T, waitFor string) string {
-	return fmt.Sprintf("#!/bin/sh\nwhile [ ! -e %s ]; do sleep 0.01; done\nexec %s \"$@\"\n", waitFor, binary(t))
+// slowly is a program that waits for a file before it becomes the server, which
+// is then the one at path.
+func slowly(waitFor, path string) string {
+	return fmt.Sprintf("#!/bin/sh\nwhile [ ! -e %s ]; do sleep 0.01; done\nexec %s \"$@\"\n", waitFor, path)
 }
 
 // TestSignalsInAHandover: a second SIGHUP is refused, and SIGTERM ends both.
 func TestSignalsInAHandover(t *testing.T) {
 	parallelSmoke(t)
 	c := startChain(t, "--drain", "5m")
-	file := filepath.Join(t.TempDir(), "go")
-	c.installText(t, slowly(t, file))
+	dir := t.TempDir()
+	file, second := filepath.Join(dir, "go"), filepath.Join(dir, "second")
+	(&chain{path: second}).install(t, binary(t))
+	c.installText(t, slowly(file, second))
 	c.signal(t, c.pid(), syscall.SIGHUP)
 	c.awaitLine("handing over", 0, func(l logLine) bool { return l.msg == "handing over" })
 	c.signal(t, c.pid(), syscall.SIGHUP)
@@ -305,9 +308,8 @@ func TestSignalsInAHandover(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.awaitHandedOver(t, 0)
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	c.path = second // the next one is started from there
+	c.installText(t, slowly(filepath.Join(dir, "never"), binary(t)))
 	skip := len(c.logLines())
 	old := dial(t, c.addr)
 	old.echo()

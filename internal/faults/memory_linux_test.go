@@ -143,7 +143,7 @@ func used(group *cgroup) int64 {
 // as far as its slab objects are (inode, dentry, file, epoll item), but not the
 // TCP socket itself, and not what waits in socket buffers.
 func TestMemoryLimit(t *testing.T) {
-	conns := sized(5000, 5000, 7000) // with fewer the garbage of refusing is a larger part of the limit
+	conns := sized(2500, 5000, 7000) // the fewer, the more of the limit is the garbage of refusing
 	s, group := memoryServer(t, 0)
 	empty := used(group)
 	th := newThrong(t, s.addr)
