@@ -338,7 +338,7 @@ func TestSuccessorDies(t *testing.T) {
 	c.handOver(t)
 	c.signal(t, c.current(), syscall.SIGKILL)
 	line := c.awaitLine("the end of the successor", 0, func(l logLine) bool {
-		return l.successor == c.current() && strings.Contains(l.msg, "nobody takes connections now")
+		return l.successor == c.current() && strings.Contains(l.msg, "connections are refused until a server is started again")
 	})
 	if !strings.Contains(line.text, `"level":"ERROR"`) || !strings.Contains(line.text, "signal: killed") {
 		t.Errorf("the log says: %s", line.text)

@@ -401,7 +401,7 @@ func TestSupervisorKilled(t *testing.T) {
 	<-f.ended
 	for _, w := range workers {
 		f.awaitLine(fmt.Sprintf("worker %d", w.Worker), 0, func(l logLine) bool {
-			return strings.HasPrefix(l.msg, "the supervisor has ended, so this worker drains") && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
+			return strings.HasPrefix(l.msg, "the supervisor has ended: this worker drains") && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
 		})
 	}
 	// They accept no more; the port is free as soon as the last has noticed.

@@ -35,7 +35,7 @@ func TestWorkersFull(t *testing.T) {
 		now := f.workers()
 		victim = now[slices.IndexFunc(now, func(w workerCheck) bool { return w.PID == fullest.PID })]
 		f.signal(t, victim.PID, syscall.SIGKILL)
-		f.awaitLine("that it has ended", skip, func(l logLine) bool { return strings.HasPrefix(l.msg, "worker ended; what waits") })
+		f.awaitLine("that it has ended", skip, func(l logLine) bool { return strings.HasPrefix(l.msg, "worker ended; connections wait") })
 		f.awaitReady()
 		f.await("most clients are back", func(m metrics) bool { return m.value("heartwheel_connections") >= float64(conns) })
 	})
