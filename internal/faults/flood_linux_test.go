@@ -9,7 +9,7 @@ import (
 	"heartwheel/codec"
 )
 
-// What testdata/torrent does in a flood.
+// What testdata/sender does in a flood.
 const (
 	floodProducers = 2
 	floodBlock     = 1024 // messages that are acknowledged together

@@ -12,10 +12,10 @@ import (
 	"heartwheel/codec"
 )
 
-// startTorrent starts the program in testdata/torrent as a server.
+// startTorrent starts the program in testdata/sender as a server.
 func startTorrent(t *testing.T, args ...string) *serverProcess {
 	t.Helper()
-	return startCommand(t, exec.Command(program(t, "torrent"), args...))
+	return startCommand(t, exec.Command(program(t, "sender"), args...))
 }
 
 // outboxLimit is what a server keeps for one peer at most, unless told otherwise.
