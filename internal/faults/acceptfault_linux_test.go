@@ -52,9 +52,9 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	}
 	// The acceptors that wait in the kernel are called by these first dials, and
 	// all further accepts fail: ops too, so that its client needs a new one.
-	var crowd []*conn
+	var pending []*conn
 	for range waiting {
-		crowd = append(crowd, dial(t, s.addr))
+		pending = append(pending, dial(t, s.addr))
 	}
 	ops, err := net.DialTimeout("tcp", s.ops, limit)
 	if err != nil {
@@ -66,7 +66,7 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 		t.Fatal(err)
 	}
 	again := servedAgain(t, s, fmt.Sprintf("the last of %d that waited was", waiting), func() {
-		for _, c := range crowd {
+		for _, c := range pending {
 			c.echo()
 		}
 	})

@@ -52,7 +52,7 @@ func allAtOnce(t *testing.T) (late string) {
 	s.check()
 	living.wait("settled", limit)
 	trace := living.finish()
-	burdens := w.stop()
+	delays := w.stop()
 
 	// No close can come before those that are done first: that takes the server
 	// as much processor time as it took.
@@ -60,7 +60,7 @@ func allAtOnce(t *testing.T) (late string) {
 	work := seconds(m.value(cpu) - before.value(cpu))
 	var ds []*detection
 	for _, f := range dying {
-		ds = append(ds, judge(t, f.finish(), burdens, beatEvery, timeout, func(*detection) time.Duration { return work })...)
+		ds = append(ds, judge(t, f.finish(), delays, beatEvery, timeout, func(*detection) time.Duration { return work })...)
 	}
 	for _, wrong := range trace.Wrong {
 		t.Error(wrong)
@@ -75,13 +75,13 @@ func allAtOnce(t *testing.T) (late string) {
 	usual, _ := slowest99(trace.Trace, from-int64(around), from, raw)
 	slow, n := slowest99(trace.Trace, from, to, raw)
 	servers, _ := slowest99(trace.Trace, from, to, func(a answer) time.Duration {
-		return a.Took - a.Away - withoutProcessor(burdens, a.Sent, a.Sent+int64(a.Took))
+		return a.Took - a.Away - withoutProcessor(delays, a.Sent, a.Sent+int64(a.Took))
 	})
 	if n == 0 || servers > most {
 		late = fmt.Sprintf("99 of 100 of %d beats of others were answered within %s, less what was measured of this machine: %s; the bound is %s", n, slow, servers, most)
 	}
 	held := time.Duration(0)
-	for _, b := range burdens {
+	for _, b := range delays {
 		if b.from <= to && b.to >= from {
 			held = max(held, b.longest+b.stolen)
 		}
@@ -176,7 +176,7 @@ func lag99(before, after metrics) time.Duration {
 
 // withoutProcessor is how long one thread of a server may have waited for a
 // processor between two moments. The samples at both ends count whole.
-func withoutProcessor(all []burden, from, to int64) time.Duration {
+func withoutProcessor(all []delay, from, to int64) time.Duration {
 	var d time.Duration
 	for _, b := range all {
 		if b.from <= to && b.to >= from {

@@ -94,7 +94,7 @@ func TestBadCrowd(t *testing.T) {
 
 // judgeBad holds each of them against the promise. It returns how many have to
 // be counted for each reason, and how late the latest of each kind was.
-func judgeBad(t *testing.T, peers []*badPeer, burdens []burden, late time.Duration) (want map[string]float64, slowest []string) {
+func judgeBad(t *testing.T, peers []*badPeer, delays []delay, late time.Duration) (want map[string]float64, slowest []string) {
 	t.Helper()
 	took := make([][]time.Duration, len(badKinds))
 	want = map[string]float64{}
@@ -120,7 +120,7 @@ func judgeBad(t *testing.T, peers []*badPeer, burdens []burden, late time.Durati
 		if lateBy < 0 {
 			wrong("%s: closed %s before %s were over", kind.name, -lateBy, kind.after)
 		}
-		bound := lateTicks*tick + late + heldUp(burdens, p.sent+int64(kind.after), p.seen) + credited(burdens, p.sent, p.seen)
+		bound := lateTicks*tick + late + heldUp(delays, p.sent+int64(kind.after), p.seen) + credited(delays, p.sent, p.seen)
 		if lateBy > bound {
 			wrong("%s: closed %s late; the bound is %s", kind.name, lateBy, bound)
 		}

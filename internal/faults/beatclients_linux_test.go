@@ -17,9 +17,9 @@ import (
 
 // beaters are connections from inside a namespace that beat, and read whatever
 // else comes. Each waits for the answer to a beat before it sends the next.
-type beaters struct {
+type beatClients struct {
 	t   testing.TB
-	all []*beater
+	all []*beatClient
 
 	// Held for reading while a beat or its answer may be under way. Who holds
 	// it for writing knows that each beat that was sent was answered.
@@ -29,7 +29,7 @@ type beaters struct {
 }
 
 // A beater is one of them.
-type beater struct {
+type beatClient struct {
 	conn  *net.TCPConn
 	port  int // ours, by which the server's side knows it
 	every time.Duration
@@ -46,9 +46,9 @@ type beater struct {
 
 // startBeaters connects n beaters, one after the other over the first beat
 // interval, and returns when each has had an answer.
-func startBeaters(t testing.TB, ns *netlab.Namespace, addr string, n int, every time.Duration) *beaters {
+func startBeatClients(t testing.TB, ns *netlab.Namespace, addr string, n int, every time.Duration) *beatClients {
 	t.Helper()
-	bs := &beaters{t: t, quit: make(chan struct{})}
+	bs := &beatClients{t: t, quit: make(chan struct{})}
 	t.Cleanup(bs.stop)
 	for range n {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -57,7 +57,7 @@ func startBeaters(t testing.TB, ns *netlab.Namespace, addr string, n int, every 
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &beater{conn: nc.(*net.TCPConn), port: nc.LocalAddr().(*net.TCPAddr).Port, every: every, in: bufio.NewReaderSize(nc, 16<<10)}
+		b := &beatClient{conn: nc.(*net.TCPConn), port: nc.LocalAddr().(*net.TCPAddr).Port, every: every, in: bufio.NewReaderSize(nc, 16<<10)}
 		bs.all = append(bs.all, b)
 		if err := b.conn.SetKeepAlive(false); err != nil { // beats alone are to keep it
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func startBeaters(t testing.TB, ns *netlab.Namespace, addr string, n int, every 
 	return bs
 }
 
-func (bs *beaters) run(b *beater) {
+func (bs *beatClients) run(b *beatClient) {
 	defer bs.wg.Done()
 	for {
 		err := b.drain(time.Now().Add(b.every))
@@ -96,7 +96,7 @@ func (bs *beaters) run(b *beater) {
 }
 
 // stop ends all beating and closes the connections by a reset.
-func (bs *beaters) stop() {
+func (bs *beatClients) stop() {
 	select {
 	case <-bs.quit:
 		return
@@ -111,7 +111,7 @@ func (bs *beaters) stop() {
 }
 
 // beat sends a beat and reads until its answer.
-func (b *beater) beat() error {
+func (b *beatClient) beat() error {
 	start := monotonic()
 	if _, err := b.conn.Write(beat); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (b *beater) beat() error {
 	return nil
 }
 
-func (b *beater) wrote(now int64) {
+func (b *beatClient) wrote(now int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.beats > 0 {
@@ -144,7 +144,7 @@ func (b *beater) wrote(now int64) {
 }
 
 // drain reads until a moment.
-func (b *beater) drain(until time.Time) error {
+func (b *beatClient) drain(until time.Time) error {
 	_ = b.conn.SetReadDeadline(until)
 	for {
 		op, size, err := b.next()
@@ -160,14 +160,14 @@ func (b *beater) drain(until time.Time) error {
 	}
 }
 
-func (b *beater) took(size int) {
+func (b *beatClient) took(size int) {
 	b.mu.Lock()
 	b.data += size
 	b.mu.Unlock()
 }
 
 // next reads a frame and returns its op and size. A deadline loses nothing.
-func (b *beater) next() (codec.Op, int, error) {
+func (b *beatClient) next() (codec.Op, int, error) {
 	head, err := b.in.Peek(codec.HeaderSize)
 	if err != nil {
 		return 0, 0, err
@@ -190,7 +190,7 @@ func (b *beater) next() (codec.Op, int, error) {
 }
 
 // awaitData waits until each has read so many bytes of DATA.
-func (bs *beaters) awaitData(n int) {
+func (bs *beatClients) awaitData(n int) {
 	bs.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		least := n
@@ -210,7 +210,7 @@ func (bs *beaters) awaitData(n int) {
 
 // silences returns what is known of each beater that is to be found dead, in
 // order: when its last beat that arrived was sent and answered.
-func (bs *beaters) silences(sockets *socketWatch) []silence {
+func (bs *beatClients) silences(sockets *socketWatch) []silence {
 	var all []silence
 	for _, b := range bs.all {
 		b.mu.Lock()

@@ -92,14 +92,14 @@ func startServerIn(t testing.TB, ns *netlab.Namespace, cmd *exec.Cmd) (s *server
 type pulledServer struct {
 	name    string
 	s       *serverProcess
-	clients *beaters
+	clients *beatClients
 	sockets *socketWatch
-	burdens *watcher
+	delays  *watcher
 }
 
 func pullLater(t *testing.T, lab *netlab.Lab, name string, s *serverProcess, conns int, every time.Duration) *pulledServer {
 	t.Helper()
-	p := &pulledServer{name: name, s: s, burdens: watch(t, s), clients: startBeaters(t, lab.Client, s.addr, conns, every)}
+	p := &pulledServer{name: name, s: s, delays: watch(t, s), clients: startBeatClients(t, lab.Client, s.addr, conns, every)}
 	p.sockets = watchSockets(t, s)
 	return p
 }
@@ -121,7 +121,7 @@ func (p *pulledServer) judge(t *testing.T, timeout time.Duration) {
 		}
 	}
 	p.s.check()
-	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.burdens.stop(), p.clients.all[0].every, timeout, nil)
+	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.delays.stop(), p.clients.all[0].every, timeout, nil)
 	checkLateness(t, m, ds)
 	figure(t, 6, "cable pulled, %s, T %s: %d of %d closed, %s after T (bound %s)",
 		p.name, timeout, len(ds), len(p.clients.all), spread(ds, lateBy), spread(ds, bound))

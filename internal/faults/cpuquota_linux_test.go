@@ -11,14 +11,14 @@ import (
 type throttling struct {
 	group *cgroup
 	quit  chan struct{}
-	done  chan []burden
+	done  chan []delay
 }
 
 func watchThrottling(group *cgroup) *throttling {
 	const period = 20 * time.Millisecond // a fifth of the quota's
-	w := &throttling{group, make(chan struct{}), make(chan []burden, 1)}
+	w := &throttling{group, make(chan struct{}), make(chan []delay, 1)}
 	go func() {
-		var all []burden
+		var all []delay
 		for at, was := monotonic(), w.total(); ; {
 			over := false
 			select {
@@ -27,7 +27,7 @@ func watchThrottling(group *cgroup) *throttling {
 			case <-time.After(period):
 			}
 			now, is := monotonic(), w.total()
-			all = append(all, burden{from: at, to: now, waited: is - was})
+			all = append(all, delay{from: at, to: now, waited: is - was})
 			if at, was = now, is; over {
 				w.done <- all
 				return
@@ -42,7 +42,7 @@ func (w *throttling) total() time.Duration {
 	return time.Duration(w.group.value("cpu.stat", "throttled_time"))
 }
 
-func (w *throttling) stop() []burden {
+func (w *throttling) stop() []delay {
 	close(w.quit)
 	return <-w.done
 }
@@ -118,9 +118,9 @@ func TestProcessorQuota(t *testing.T) {
 	s.check()
 	r := f.finish()
 	rounds, errs := stop()
-	burdens, throttled := w.stop(), off.stop()
+	delays, throttled := w.stop(), off.stop()
 
-	ds := judge(t, r, append(burdens, throttled...), beatEvery, timeout, nil)
+	ds := judge(t, r, append(delays, throttled...), beatEvery, timeout, nil)
 	if r.Live != conns-silent {
 		t.Errorf("%d peers were alive to the end, not %d", r.Live, conns-silent)
 	}

@@ -14,7 +14,7 @@ import (
 const samplePeriod = 250 * time.Millisecond
 
 // A burden is what held a server up between two moments (monotonic).
-type burden struct {
+type delay struct {
 	from, to int64
 	waited   time.Duration // its threads were ready to run but had no processor (all of them together)
 	longest  time.Duration // the most that one of them waited
@@ -27,12 +27,12 @@ type burden struct {
 type watcher struct {
 	t      testing.TB
 	s      *serverProcess
-	paused func() []burden
+	paused func() []delay
 	quit   chan struct{}
 	done   chan struct{}
 
 	// Owned by its goroutine until done.
-	all  []burden
+	all  []delay
 	last reading
 	errs []error
 }
@@ -64,7 +64,7 @@ func watch(t testing.TB, s *serverProcess) *watcher {
 }
 
 // stop takes the last sample and returns all, and the pauses of processors.
-func (w *watcher) stop() []burden {
+func (w *watcher) stop() []delay {
 	w.t.Helper()
 	close(w.quit)
 	<-w.done
@@ -81,7 +81,7 @@ func (w *watcher) note() {
 	if prev.metrics == nil || next.metrics == nil {
 		return
 	}
-	b := burden{from: prev.at, to: next.at, stolen: next.stolen - prev.stolen}
+	b := delay{from: prev.at, to: next.at, stolen: next.stolen - prev.stolen}
 	b.wait(prev.waited, next.waited)
 	const stalled, lag = "heartwheel_stalled_seconds_total", "heartwheel_loop_lag_seconds"
 	b.stalled = seconds(next.metrics.sum(stalled) - prev.metrics.sum(stalled))
@@ -136,7 +136,7 @@ func waits(pid int) map[string]time.Duration {
 }
 
 // wait adds how long the threads of a server waited between two results of waits.
-func (b *burden) wait(before, after map[string]time.Duration) {
+func (b *delay) wait(before, after map[string]time.Duration) {
 	for thread, d := range after {
 		b.waited += d - before[thread]
 		b.longest = max(b.longest, d-before[thread])
@@ -148,7 +148,7 @@ func (b *burden) wait(before, after map[string]time.Duration) {
 func withoutAsking(s *serverProcess) func() time.Duration {
 	paused, start, before := meterPauses(), monotonic(), waits(s.pid())
 	return func() time.Duration {
-		b := burden{from: start, to: monotonic()}
+		b := delay{from: start, to: monotonic()}
 		b.wait(before, waits(s.pid()))
 		return heldUp(append(paused(), b), b.from, b.to)
 	}
@@ -158,7 +158,7 @@ func seconds(v float64) time.Duration { return time.Duration(v * 1e9) }
 
 // heldUp is how much later than it promises a server may do what falls due
 // between two moments. The samples at both ends count whole.
-func heldUp(all []burden, from, to int64) time.Duration {
+func heldUp(all []delay, from, to int64) time.Duration {
 	var d time.Duration
 	for _, b := range all {
 		if b.from <= to && b.to >= from {
@@ -170,7 +170,7 @@ func heldUp(all []burden, from, to int64) time.Duration {
 
 // credited is how much of the time between two moments the server's clock of
 // silence may have stood still.
-func credited(all []burden, from, to int64) time.Duration {
+func credited(all []delay, from, to int64) time.Duration {
 	var d time.Duration
 	for _, b := range all {
 		if b.from <= to && b.to >= from {

@@ -31,7 +31,7 @@ func (d *detection) due() (first, last int64) {
 //
 // It skips the test if the client was so late with a beat that the server may
 // rightly have taken a live peer for dead.
-func judge(t *testing.T, r *fleetReport, all []burden, beat, timeout time.Duration, extra func(*detection) time.Duration) []*detection {
+func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duration, extra func(*detection) time.Duration) []*detection {
 	t.Helper()
 	if r.Latest >= timeout-beat {
 		t.Skipf("nothing can be told here: this machine kept the client from beating for %s", r.Latest)

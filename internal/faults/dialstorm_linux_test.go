@@ -38,13 +38,13 @@ type stormReport struct {
 }
 
 // stormHands is how many dials may be under way at one time.
-const stormHands = 200
+const stormDialers = 200
 
 func startStorm(addr string, rate int) *storm {
 	s := &storm{addr: addr, due: make(chan time.Time, 100_000), quit: make(chan struct{})}
 	s.done.Add(1)
 	go s.pace(time.Second / time.Duration(rate))
-	for range stormHands {
+	for range stormDialers {
 		s.done.Add(1)
 		go func() {
 			defer s.done.Done()

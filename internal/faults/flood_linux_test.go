@@ -37,8 +37,8 @@ const (
 func TestFlood(t *testing.T) {
 	each, least := sized(10_000, 20_000, 100_000), sized(1, 5, 5)
 	rounds, enough := sized(20, 20, 10), sized(1, 1, 3)
-	s := startTorrent(t, "-loops", "1")
-	others := newProbe(t, s, startTorrent(t, "-loops", "1"))
+	s := startSender(t, "-loops", "1")
+	others := newProbe(t, s, startSender(t, "-loops", "1"))
 	var took time.Duration
 	good, ran, last := 0, 0, ""
 	for ; ran < least || good < enough && ran < rounds; ran++ {

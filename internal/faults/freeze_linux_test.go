@@ -21,7 +21,7 @@ type freeze struct {
 	// Set before over is closed. Times are monotonic: it stopped after from and
 	// went on after to, and by answered it had answered a request made then.
 	from, to, answered int64
-	burdens            []burden // before the freeze; judge adds those after it
+	delays             []delay // before the freeze; judge adds those after it
 	after              *watcher
 	err                error
 	over               chan struct{}
@@ -78,7 +78,7 @@ func (z *freeze) start(t *testing.T) {
 	go func() {
 		defer close(z.over)
 		time.Sleep(time.Until(epoch.Add(z.beat + z.timeout)))
-		z.burdens = w.stop()
+		z.delays = w.stop()
 		z.err = z.stop()
 	}()
 }
@@ -111,7 +111,7 @@ func (z *freeze) judge(t *testing.T) {
 	m := z.s.metrics()
 	z.s.check()
 	r := z.f.finish()
-	z.burdens = append(z.burdens, z.after.stop()...)
+	z.delays = append(z.delays, z.after.stop()...)
 
 	ds := z.detections(t, r)
 	if r.Live != z.live {
@@ -153,19 +153,19 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		if s.Seen < first {
 			t.Errorf("a dead peer was closed %s before its timeout of %s was over", time.Duration(first-s.Seen), z.timeout)
 		}
-		due, credit := first, credited(z.burdens, s.LastBeat, s.Before)
+		due, credit := first, credited(z.delays, s.LastBeat, s.Before)
 		switch {
 		case s.LastBeat < z.to && s.Answered >= z.to:
 			inFreeze++
 			due = z.to + int64(z.timeout)
-		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick+credit+heldUp(z.burdens, first, z.from)) >= z.from:
+		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick+credit+heldUp(z.delays, first, z.from)) >= z.from:
 			before++
 			due += z.to - z.from
 			last += z.to - z.from
 		}
 		d.lateBy = time.Duration(s.Seen - due)
 		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) +
-			credit + heldUp(z.burdens, due, s.Before)
+			credit + heldUp(z.delays, due, s.Before)
 		if s.Seen > z.from {
 			d.widened += time.Duration(z.answered - z.to)
 		}

@@ -157,9 +157,9 @@ func TestHandover(t *testing.T) {
 	storm, paused := startStorm(c.addr, rate), meterPauses()
 	defer storm.stop()
 	var took []string
-	var staying [][]*stayer
+	var staying [][]*heldConn
 	for range times {
-		staying = append(staying, startStayers(t, c.addr, stay))
+		staying = append(staying, holdConns(t, c.addr, stay))
 		time.Sleep(pause) // clients come meanwhile
 		c.install(t, binary(t))
 		took = append(took, c.handOver(t).String())
@@ -211,12 +211,12 @@ func TestHandover(t *testing.T) {
 }
 
 // A stayer is a connection that stays until it is closed.
-type stayer struct{ ended chan error }
+type heldConn struct{ ended chan error }
 
-func startStayers(t *testing.T, addr string, n int) (all []*stayer) {
+func holdConns(t *testing.T, addr string, n int) (all []*heldConn) {
 	t.Helper()
 	for range n {
-		c, res := dial(t, addr), &stayer{ended: make(chan error, 1)}
+		c, res := dial(t, addr), &heldConn{ended: make(chan error, 1)}
 		c.echo()
 		all = append(all, res)
 		go func() { res.ended <- untilClosed(c) }()
@@ -224,7 +224,7 @@ func startStayers(t *testing.T, addr string, n int) (all []*stayer) {
 	return all
 }
 
-func (res *stayer) wait() error {
+func (res *heldConn) wait() error {
 	select {
 	case err := <-res.ended:
 		return err

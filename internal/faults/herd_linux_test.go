@@ -22,7 +22,7 @@ type herdProcess struct {
 
 // A herdReport is what it prints in the end.
 type herdReport struct {
-	Told, Ended       []int64 // monotonic
+	GoawayAt, EndedAt []int64 // monotonic
 	Dials, Failed, In int
 	Ends              map[string]int
 	Goaways           map[codec.Code]int
@@ -69,7 +69,7 @@ func (h *herdProcess) report(r *herdReport) {
 	if err := h.out.Decode(&own); err != nil {
 		h.t.Fatalf("a herd's report: %v", err)
 	}
-	r.Told, r.Ended = append(r.Told, own.Told...), append(r.Ended, own.Ended...)
+	r.GoawayAt, r.EndedAt = append(r.GoawayAt, own.GoawayAt...), append(r.EndedAt, own.EndedAt...)
 	r.Dials, r.Failed, r.In, r.Late = r.Dials+own.Dials, r.Failed+own.Failed, r.In+own.In, max(r.Late, own.Late)
 	if r.Ends == nil {
 		r.Ends, r.Goaways = map[string]int{}, map[codec.Code]int{}

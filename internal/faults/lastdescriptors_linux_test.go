@@ -25,9 +25,9 @@ func TestLastDescriptors(t *testing.T) {
 		s.metrics() // its connection is there from now on
 		old := leave(t, s.pid(), free)
 		before := s.metrics().value("heartwheel_accept_errors_total")
-		crowd := make([]*conn, 20)
-		for i := range crowd {
-			crowd[i] = dial(t, s.addr)
+		pending := make([]*conn, 20)
+		for i := range pending {
+			pending[i] = dial(t, s.addr)
 		}
 		s.await(fmt.Sprintf("no connection can be taken, with %d descriptors left", free), func(m metrics) bool {
 			return m.value("heartwheel_accept_errors_total") >= before+16
@@ -35,13 +35,13 @@ func TestLastDescriptors(t *testing.T) {
 		there.echo()
 		slowest = max(slowest, servedAgain(t, s, fmt.Sprintf("%d descriptors left: the last that waited was", free), func() {
 			limitFiles(t, s.pid(), old)
-			for i, c := range crowd {
+			for i, c := range pending {
 				if err := c.echoErr(); err != nil {
 					t.Errorf("%d descriptors left: connection %d that waited: %v", free, i, err)
 				}
 			}
 		}))
-		for _, c := range crowd {
+		for _, c := range pending {
 			c.reset()
 		}
 		s.await("they have left", func(m metrics) bool { return m.value("heartwheel_connections") == 1 })

@@ -13,7 +13,7 @@ import (
 )
 
 // startTorrent starts the program in testdata/sender as a server.
-func startTorrent(t *testing.T, args ...string) *serverProcess {
+func startSender(t *testing.T, args ...string) *serverProcess {
 	t.Helper()
 	return startCommand(t, exec.Command(program(t, "sender"), args...))
 }
@@ -36,8 +36,8 @@ const outboxLimit = 256 << 10
 func TestReadersThatNeverRead(t *testing.T) {
 	c := &neverRead{readers: sized(50, 200, 1000), every: sized[time.Duration](20, 50, 250) * time.Millisecond}
 	rounds, enough := sized(0, 6, 9), sized(0, 1, 3) // the smoke form compares nothing
-	c.s = startTorrent(t)
-	c.others = newProbe(t, c.s, startTorrent(t))
+	c.s = startSender(t)
+	c.others = newProbe(t, c.s, startSender(t))
 	w := watch(t, c.s)
 	good, ran, last := 0, 0, ""
 	for good < enough && ran < rounds {
@@ -52,7 +52,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 	}
 	c.dial(t)
 	c.neverRead(t, sized(c.every, 0, 0), &c.flatOut)
-	burdens := w.stop()
+	delays := w.stop()
 
 	c.s.check()
 	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64((ran+1)*c.readers) {
@@ -61,7 +61,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 	if most := int64(c.readers)*(outboxLimit+4<<10) + 1<<20; c.heap > most { // 1 MiB: buffers of the loops and of /live, whatever the number of peers
 		t.Errorf("the live heap grew by %d bytes for %d peers; the bound is %d", c.heap, c.readers, most)
 	}
-	lag := heldUp(burdens, 0, monotonic()) // for all rounds together: only ever too much
+	lag := heldUp(delays, 0, monotonic()) // for all rounds together: only ever too much
 	if c.slowest > 10*time.Second+lag {
 		t.Errorf("a peer that never reads was closed after %s; the bound is 10 s, and %s were measured", c.slowest, lag)
 	}

@@ -58,9 +58,9 @@ func TestSilentPeers(t *testing.T) {
 	s.check()
 	late := resident(t, s.pid())
 	r := f.finish()
-	burdens := w.stop()
+	delays := w.stop()
 
-	ds := judge(t, r, burdens, beatEvery, timeout, nil)
+	ds := judge(t, r, delays, beatEvery, timeout, nil)
 	if r.Live != conns-silent {
 		t.Errorf("%d peers were alive to the end, not %d", r.Live, conns-silent)
 	}

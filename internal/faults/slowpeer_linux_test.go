@@ -57,14 +57,14 @@ func TestSlowReaders(t *testing.T) {
 			p.wantAll(t)
 		}
 	}
-	burdens := w.stop()
+	delays := w.stop()
 	s.check()
 	if closed := s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64(slow) {
 		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, slow)
 	}
 	for _, p := range peers {
 		if !p.honest {
-			p.judge(t, stall, burdens)
+			p.judge(t, stall, delays)
 		}
 	}
 	figure(t, 9, "%d readers below 4 KiB in %s closed within it and an eighth, 3 above it lived for %s and got all", slow, stall, watched)
@@ -218,7 +218,7 @@ func (p *slowPeer) wantAll(t *testing.T) {
 // judge holds the end of a peer that is too slow against the promise. What it
 // takes counts until its receive buffer is full, which may be some time after
 // the last frame was sent: the acknowledgements for that are delayed by 40 ms.
-func (p *slowPeer) judge(t *testing.T, stall time.Duration, burdens []burden) {
+func (p *slowPeer) judge(t *testing.T, stall time.Duration, delays []delay) {
 	t.Helper()
 	select {
 	case <-p.gone:
@@ -228,7 +228,7 @@ func (p *slowPeer) judge(t *testing.T, stall time.Duration, burdens []burden) {
 	}
 	const settling = 200 * time.Millisecond
 	last := p.filled + int64(stall+stall/8+lateTicks*tick+settling)
-	bound := last + int64(heldUp(burdens, p.filled, p.before)+credited(burdens, p.filled, p.before)) + p.seen - p.before
+	bound := last + int64(heldUp(delays, p.filled, p.before)+credited(delays, p.filled, p.before)) + p.seen - p.before
 	t.Logf("%s: closed after %.3f s, %d bytes read", p.name, float64(p.seen-p.filled)/1e9, p.got.Load())
 	if p.seen > bound {
 		t.Errorf("%s: closed %.3f s after the last frame was sent; the bound is %.3f s",

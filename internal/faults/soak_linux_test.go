@@ -32,7 +32,7 @@ const (
 // on it is seen whether anything grows.
 type soak struct {
 	t       *testing.T
-	servers []*soaked
+	servers []*soakServer
 	started time.Time
 	quit    chan struct{}
 	wg      sync.WaitGroup
@@ -53,7 +53,7 @@ type soak struct {
 }
 
 // A soaked is one of the two servers.
-type soaked struct {
+type soakServer struct {
 	*chain
 	goodBinary bool // that is found at a hand-over
 
@@ -61,12 +61,12 @@ type soaked struct {
 	freezes  int // begun and ended: odd while it is stopped
 	handOver int
 
-	most    reserve      // of the lulls while it warmed up
+	most    resources    // of the lulls while it warmed up
 	samples []soakMemory // of the lulls after that
 }
 
 // A reserve is what must not grow.
-type reserve struct {
+type resources struct {
 	files      int
 	goroutines float64
 }
@@ -94,7 +94,7 @@ func TestSoak(t *testing.T) {
 	steady, replaced := z.servers[0], z.servers[1]
 	for warm := true; time.Since(z.started) < length || len(steady.samples) < least; warm = time.Since(z.started) < length/4 {
 		z.faults(period)
-		z.lull(warm)
+		z.quiesce(warm)
 	}
 	took := time.Since(z.started)
 	close(z.quit)
@@ -115,7 +115,7 @@ func TestSoak(t *testing.T) {
 		memory, growth = judgeMemory(t, steady.samples)
 	}
 	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; in each lull at most %d files and %.0f goroutines; about %.0f %% of two processors",
-		took.Round(time.Second), z.doings(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
+		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
 		z.checks, memory, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
 	if growth > soakGrowth {
 		t.Errorf("the memory in use has grown by %.1f %% from the first third to the last", 100*growth)
@@ -125,7 +125,7 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T) *soak {
 	z := &soak{t: t, quit: make(chan struct{}), done: map[string]int{}}
 	for _, good := range []bool{false, true} {
-		s := &soaked{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(), "--timeout", soakTimeout.String(),
+		s := &soakServer{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(), "--timeout", soakTimeout.String(),
 			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst", "20", "--address-max", "100",
 			"--flap-limit", "30", "--ban-time", "3s")}
 		if !good {
@@ -141,7 +141,7 @@ func startSoak(t *testing.T) *soak {
 			p := &livePeer{z: z, s: s, source: fmt.Sprintf("127.92.%d.%d", i, 1+n), ready: ready.Done}
 			z.wg.Go(p.run)
 		}
-		for _, d := range soakDoings {
+		for _, d := range soakActivities {
 			z.wg.Go(func() { z.repeat(s, d) })
 		}
 		z.wg.Go(func() { z.scrape(s) })
@@ -173,7 +173,7 @@ func (z *soak) faults(period time.Duration) {
 
 // count adds to the freezes and returns how often the server has been stopped
 // and continued.
-func (s *soaked) count(n int) int {
+func (s *soakServer) count(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freezes += n
@@ -181,7 +181,7 @@ func (s *soaked) count(n int) int {
 }
 
 // replace has it hand over, which fails if its binary is no good.
-func (s *soaked) replace(t *testing.T) {
+func (s *soakServer) replace(t *testing.T) {
 	t.Helper()
 	s.handOver++
 	if s.goodBinary {
@@ -194,7 +194,7 @@ func (s *soaked) replace(t *testing.T) {
 }
 
 // lull waits until only the live peers are there, and compares.
-func (z *soak) lull(warm bool) {
+func (z *soak) quiesce(warm bool) {
 	z.t.Helper()
 	z.busy.Lock()
 	defer z.busy.Unlock()
@@ -209,7 +209,7 @@ func (z *soak) lull(warm bool) {
 		s.check()
 		if warm {
 			now := s.least()
-			s.most = reserve{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
+			s.most = resources{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
 			continue
 		}
 		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files, s.most.goroutines), func(m metrics) bool {
@@ -221,7 +221,7 @@ func (z *soak) lull(warm bool) {
 }
 
 // liveHeap collects what is garbage, and returns what is left.
-func (s *soaked) liveHeap() (heap float64) {
+func (s *soakServer) liveHeap() (heap float64) {
 	s.t.Helper()
 	for range 2 { // what is pooled goes with the second
 		status, body, err := s.get("/debug/pprof/heap?gc=1&debug=1")
@@ -235,11 +235,11 @@ func (s *soaked) liveHeap() (heap float64) {
 
 // least is what it has when nobody asks it anything: a few looks, as requests
 // and their connections come between.
-func (s *soaked) least() reserve {
-	all := reserve{math.MaxInt, math.Inf(1)}
+func (s *soakServer) least() resources {
+	all := resources{math.MaxInt, math.Inf(1)}
 	for range 20 {
 		opsClient.CloseIdleConnections()
-		all = reserve{min(all.files, openFiles(s.t, s.current())), min(all.goroutines, s.metrics().value("go_goroutines"))}
+		all = resources{min(all.files, openFiles(s.t, s.current())), min(all.goroutines, s.metrics().value("go_goroutines"))}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return all
@@ -247,7 +247,7 @@ func (s *soaked) least() reserve {
 
 // scrape asks all that the ops address has. Its invariants have to hold each
 // time; only beside a stop of the server an answer may be late.
-func (z *soak) scrape(s *soaked) {
+func (z *soak) scrape(s *soakServer) {
 	for i := 0; ; i++ {
 		select {
 		case <-z.quit:
@@ -282,7 +282,7 @@ func (z *soak) isWrong(format string, args ...any) {
 
 // wantQuietLog wants no panic, and no errors but of the hand-overs that were
 // to fail.
-func (s *soaked) wantQuietLog(t *testing.T) {
+func (s *soakServer) wantQuietLog(t *testing.T) {
 	t.Helper()
 	for _, line := range s.logLines() {
 		expected := !s.goodBinary && strings.Contains(line.msg, "hand-over failed")

@@ -16,24 +16,24 @@ import (
 
 // A doing is something that is done to a server again and again, every so
 // often. Each time it is over by itself.
-type doing struct {
+type activity struct {
 	name  string
 	every time.Duration
-	do    func(z *soak, s *soaked) error
+	do    func(z *soak, s *soakServer) error
 }
 
-var soakDoings = []doing{
+var soakActivities = []activity{
 	{"connects and leaves", 40 * time.Millisecond, comeAndGo},
 	{"silent peers", 400 * time.Millisecond, fallSilent},
-	{"readers that never read", 2 * time.Second, func(_ *soak, s *soaked) error { return dontRead(s, 4<<20) }},
-	{"readers that stall", 2 * time.Second, func(_ *soak, s *soaked) error { return dontRead(s, 200<<10) }},
+	{"readers that never read", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 4<<20) }},
+	{"readers that stall", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 200<<10) }},
 	{"bad inputs", 200 * time.Millisecond, sendBad},
-	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak, s *soaked) error { return knock(s, "127.0.0.2") }},
-	{"dials of a flapping address", 150 * time.Millisecond, func(_ *soak, s *soaked) error { return knock(s, "127.0.0.3") }},
+	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.2") }},
+	{"dials of a flapping address", 150 * time.Millisecond, func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.3") }},
 }
 
 // repeat does it until the end, but not in a lull.
-func (z *soak) repeat(s *soaked, d doing) {
+func (z *soak) repeat(s *soakServer, d activity) {
 	for {
 		select {
 		case <-z.quit:
@@ -54,7 +54,7 @@ func (z *soak) repeat(s *soaked, d doing) {
 }
 
 // doings says how often what was done.
-func (z *soak) doings() string {
+func (z *soak) activities() string {
 	var all []string
 	for name, n := range z.done {
 		all = append(all, fmt.Sprintf("%d %s", n, name))
@@ -71,7 +71,7 @@ func visitor() string {
 }
 
 // comeAndGo connects, is served or not, and leaves in one of several ways.
-func comeAndGo(_ *soak, s *soaked) error {
+func comeAndGo(_ *soak, s *soakServer) error {
 	c, err := dialFromErr(s.t, visitor(), s.addr)
 	if err != nil {
 		return err
@@ -88,12 +88,12 @@ func comeAndGo(_ *soak, s *soaked) error {
 // goesOn reports whether an error may be that of a visitor to a server that is
 // being replaced: it is told to go in place of what it waits for. It is never
 // refused.
-func (s *soaked) goesOn(err error) bool {
+func (s *soakServer) goesOn(err error) bool {
 	return s.goodBinary && !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // fallSilent beats once, and wants to be reset, not before the timeout.
-func fallSilent(_ *soak, s *soaked) error {
+func fallSilent(_ *soak, s *soakServer) error {
 	c, err := dialFromErr(s.t, visitor(), s.addr)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func fallSilent(_ *soak, s *soaked) error {
 
 // dontRead asks for so many bytes of echoes, beats and reads nothing. It has
 // to be closed.
-func dontRead(s *soaked, size int) error {
+func dontRead(s *soakServer, size int) error {
 	p := &slowPeer{segment: 1400}
 	if err := dialSlowFrom(s.t, visitor(), s.addr, p); err != nil {
 		return err
@@ -143,7 +143,7 @@ func dontRead(s *soaked, size int) error {
 }
 
 // sendBad sends what is not the protocol and wants to be told so.
-func sendBad(_ *soak, s *soaked) error {
+func sendBad(_ *soak, s *soakServer) error {
 	kind := badKinds[rand.IntN(len(badKinds))]
 	if kind.code == 0 || kind.after > soakTimeout {
 		kind = badKinds[len(badKinds)-1]
@@ -169,7 +169,7 @@ func sendBad(_ *soak, s *soaked) error {
 
 // knock connects from an address that does so too often: it is served, told
 // that it is refused, or reset.
-func knock(s *soaked, source string) error {
+func dialRefused(s *soakServer, source string) error {
 	c, err := dialFromErr(s.t, source, s.addr)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNRESET) {
@@ -195,7 +195,7 @@ func knock(s *soaked, source string) error {
 // A livePeer beats in time. It must not be closed, but by a drain.
 type livePeer struct {
 	z      *soak
-	s      *soaked
+	s      *soakServer
 	source string
 	ready  func() // when it is served for the first time
 	late   time.Duration

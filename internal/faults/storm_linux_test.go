@@ -18,7 +18,7 @@ import (
 )
 
 // stormers is how many clients dial at the same time.
-const stormers = 64
+const stormClients = 64
 
 // storms are ways of connecting that leave nothing behind, as often as it goes.
 var storms = []struct {
@@ -57,7 +57,7 @@ func TestStorms(t *testing.T) {
 	for _, storm := range storms {
 		t.Run(storm.name, func(t *testing.T) {
 			before, files, lost := s.metrics(), openFiles(t, s.pid()), backlogLosses(t, s)
-			dialed := blow(t, s.addr, each, storm.do)
+			dialed := runStorm(t, s.addr, each, storm.do)
 			var m metrics
 			done := func(name string) float64 { return m.sum(name) - before.sum(name) }
 			live, allowed := before.value("heartwheel_connections"), 0.0
@@ -98,13 +98,13 @@ func TestStorms(t *testing.T) {
 
 // blow dials at full rate for so long and does with each connection what the
 // storm does. It returns how many there were.
-func blow(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
+func runStorm(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), each)
 	defer cancel()
 	var dialed, source atomic.Int64
 	var all sync.WaitGroup
-	for range stormers {
+	for range stormClients {
 		all.Go(func() {
 			d := net.Dialer{Timeout: limit, KeepAlive: -1, Control: portLater}
 			for ctx.Err() == nil {

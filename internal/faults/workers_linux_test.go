@@ -18,11 +18,11 @@ import (
 )
 
 // A fleetOfWorkers is a supervisor with workers. Its binary can be replaced.
-type fleetOfWorkers struct{ *chain }
+type workerSet struct{ *chain }
 
-func startWorkers(t *testing.T, n int, args ...string) *fleetOfWorkers {
+func startWorkers(t *testing.T, n int, args ...string) *workerSet {
 	t.Helper()
-	return &fleetOfWorkers{startChain(t, append([]string{"--workers", strconv.Itoa(n)}, args...)...)}
+	return &workerSet{startChain(t, append([]string{"--workers", strconv.Itoa(n)}, args...)...)}
 }
 
 // A workerCheck is what /debug/check says of one process.
@@ -33,7 +33,7 @@ type workerCheck struct {
 }
 
 // workers asks for the processes. What they are has to hold together.
-func (f *fleetOfWorkers) workers() []workerCheck {
+func (f *workerSet) workers() []workerCheck {
 	f.t.Helper()
 	status, body, err := f.get("/debug/check")
 	var c struct {
@@ -55,7 +55,7 @@ func (f *fleetOfWorkers) workers() []workerCheck {
 }
 
 // perWorker reads the metrics of each worker: the values of one by that label.
-func (f *fleetOfWorkers) perWorker(name string) map[string]float64 {
+func (f *workerSet) perWorker(name string) map[string]float64 {
 	f.t.Helper()
 	_, body, err := f.get("/metrics?per_worker=1")
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *fleetOfWorkers) perWorker(name string) map[string]float64 {
 	return by
 }
 
-func (f *fleetOfWorkers) await503(part string) {
+func (f *workerSet) await503(part string) {
 	f.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		status, body, err := f.get("/readyz")
@@ -91,7 +91,7 @@ func (f *fleetOfWorkers) await503(part string) {
 	}
 }
 
-func (f *fleetOfWorkers) awaitReady() {
+func (f *workerSet) awaitReady() {
 	f.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		status, body, err := f.get("/readyz")
@@ -273,7 +273,7 @@ func TestWorkersReplaced(t *testing.T) {
 	storm, paused := startStorm(f.addr, rate), meterPauses()
 	defer storm.stop()
 	before := f.workers()
-	stayers := startStayers(t, f.addr, stay)
+	held := holdConns(t, f.addr, stay)
 	f.install(t, binary(t))
 	skip := len(f.logLines())
 	f.signal(t, f.pid(), syscall.SIGHUP)
@@ -281,7 +281,7 @@ func TestWorkersReplaced(t *testing.T) {
 	f.signal(t, f.pid(), syscall.SIGHUP)
 	f.awaitLine("another SIGHUP", skip, func(l logLine) bool { return l.msg == "SIGHUP ignored: a rolling restart is under way" })
 	done := f.awaitLine("the end of it", skip, func(l logLine) bool { return l.msg == "workers replaced" })
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}
@@ -354,7 +354,7 @@ func TestWorkersDrain(t *testing.T) {
 	const drain = 2 * time.Second
 	f := startWorkers(t, 4, "--drain", drain.String())
 	workers := f.workers()
-	stayers := startStayers(t, f.addr, 40)
+	held := holdConns(t, f.addr, 40)
 	for _, w := range workers { // as systemd does, and a terminal with ^C
 		f.signal(t, w.PID, syscall.SIGTERM)
 		f.signal(t, w.PID, syscall.SIGINT)
@@ -365,7 +365,7 @@ func TestWorkersDrain(t *testing.T) {
 	if code := f.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}
@@ -376,7 +376,7 @@ func TestWorkersDrain(t *testing.T) {
 
 	f = startWorkers(t, 4, "--drain", "1m")
 	workers = f.workers()
-	startStayers(t, f.addr, 8)
+	holdConns(t, f.addr, 8)
 	f.signal(t, f.pid(), syscall.SIGTERM)
 	f.awaitLine("the drain", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "draining;") })
 	f.await503("draining")
@@ -394,7 +394,7 @@ func TestSupervisorKilled(t *testing.T) {
 	addr := "tcp://" + holdPort(t)
 	f := startWorkers(t, 3, "--listen", addr, "--drain", drain.String())
 	workers := f.workers()
-	stayers := startStayers(t, f.addr, 30)
+	held := holdConns(t, f.addr, 30)
 	if err := f.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 	next := startServer(t, binary(t), "--listen", addr, "--workers", "2")
 	dial(t, next.addr).echo()
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}

@@ -68,14 +68,14 @@ func TestWorkersFull(t *testing.T) {
 	if told < conns || len(r.Goaways) != 1 {
 		t.Errorf("the clients were told %v", r.Goaways)
 	}
-	if got, want := len(r.Ended), told+silently; got != want {
+	if got, want := len(r.EndedAt), told+silently; got != want {
 		t.Errorf("%d connections ended; %d were told to, and the worker that was killed had %d", got, told, silently)
 	}
 }
 
 // probeWorkers measures beats of so many connections while f runs. It returns
 // those of the connections that lasted, and how many did not.
-func (f *fleetOfWorkers) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
+func (f *workerSet) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
 	f.t.Helper()
 	quit, results := make(chan struct{}), make(chan probed, n)
 	var probes []*conn
