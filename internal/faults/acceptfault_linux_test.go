@@ -14,7 +14,7 @@ import (
 
 // TestAcceptFails has accept fail in the whole process of the real command
 // (testdata/accept), as when the machine has no file, buffer or memory left:
-// who is there notices nothing, who comes meanwhile is served soon after, and
+// open connections are unaffected, new ones are served soon after, and
 // the ops address is served after it as before.
 func TestAcceptFails(t *testing.T) {
 	if size == smoke {
@@ -42,7 +42,7 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	s := startCommand(t, cmd)
 	good := startNeighbours(t, s.addr, 8)
 
-	// Written beside and moved there, so that nobody reads half of it.
+	// Written beside and moved there, so that it is never read half written.
 	number := file + ".new"
 	if err := os.WriteFile(number, fmt.Append(nil, int(errno)), 0o600); err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ type floodTest struct {
 
 const (
 	floodRate  = 10_000 // dials a second, at first
-	othersRate = 250    // likewise
+	othersRate = 250    // dials a second
 )
 
 // turn floods the target, while others come to the server. It returns what they
@@ -153,7 +153,7 @@ func (f *floodTest) round() (ok bool, figures string) {
 // does may spoil a round, but a server that lets a flood hurt others spoils
 // each: one good round out of several is asked for. In the second half of them
 // the flood is half as fast: where a machine has no processor left for all those
-// dials, what waits for it is the backlog, and that is everybody's.
+// dials, what waits for it is the backlog, which all clients share.
 func TestAddressFlood(t *testing.T) {
 	const rate, burst = 50, 100
 	f := &floodTest{t: t, rate: floodRate, during: sized(500*time.Millisecond, time.Second, 3*time.Second)}
@@ -264,7 +264,7 @@ func TestAddressTableIsBounded(t *testing.T) {
 		r.Dials, sources, most, m.value("heartwheel_addresses"), (resident(t, s.pid())-before)>>20)
 }
 
-// goaway reads what a connection is told that is turned away.
+// goaway reads the GOAWAY of a refused connection.
 func goaway(c *conn) (codec.Goaway, error) {
 	f, err := c.frameErr()
 	if err != nil {
@@ -276,9 +276,9 @@ func goaway(c *conn) (codec.Goaway, error) {
 	return codec.ParseGoaway(f.Payload)
 }
 
-// TestFlappingAddress is case 20: who reconnects more than 15 times in a minute
-// is banned, told so, let in again afterwards, and nobody else notices. Nothing
-// of it happens unless it is asked for.
+// TestFlappingAddress is case 20: an address that reconnects more than 15 times in
+// a minute is banned, gets GOAWAY with the time, and is admitted again afterwards.
+// Others are unaffected. All of it is off by default.
 func TestFlappingAddress(t *testing.T) {
 	t.Parallel()
 	const flapper, flaps = "127.0.0.2", 15
@@ -300,9 +300,9 @@ func TestFlappingAddress(t *testing.T) {
 	time.Sleep(pause)
 	b := banned{t: t, addr: s.addr, source: flapper, pause: ban / 15, from: time.Now()}
 	g, err := goaway(dialFrom(t, flapper, s.addr))
-	b.told, b.after = time.Now(), time.Duration(g.AfterMS)*time.Millisecond
+	b.notified, b.after = time.Now(), time.Duration(g.AfterMS)*time.Millisecond
 	if err != nil || g.Code != codec.CodeRateLimited || b.after != ban {
-		t.Fatalf("connection %d was told %+v, %v", flaps+1, g, err)
+		t.Fatalf("connection %d got %+v, %v", flaps+1, g, err)
 	}
 	if m := s.metrics(); m.value("heartwheel_banned_addresses") != 1 || m.value("heartwheel_bans_total") != 1 {
 		t.Errorf("a ban in force does not show:\n%s", m.ours())
@@ -322,7 +322,7 @@ func TestFlappingAddress(t *testing.T) {
 		t.Errorf("after %d refusals the server says\n%s", refused, m.ours())
 	}
 	s.check()
-	figure(t, 20, "banned at connection %d for %s and told 3013 with after_ms %d; refused %d times, back after %s; 30 others unaffected; off by default: %d reconnects served",
+	figure(t, 20, "banned at connection %d for %s with 3013 and after_ms %d; refused %d times, back after %s; 30 others unaffected; off by default: %d reconnects served",
 		flaps+1, ban, b.after.Milliseconds(), refused, back.Round(10*time.Millisecond), 4*flaps)
 }
 
@@ -337,12 +337,12 @@ func reconnect(t *testing.T, addr, source string, n int, pause time.Duration) {
 	}
 }
 
-// banned is an address that was told to stay away. The end of its ban lies
-// between from and told, and after later.
+// banned is an address under a ban. The end of its ban lies
+// between from and notified, and after later.
 type banned struct {
 	t            *testing.T
 	addr, source string
-	from, told   time.Time // before it connected, and when it had been told
+	from, notified   time.Time // before it connected, and when GOAWAY had come
 	after, pause time.Duration
 }
 
@@ -350,7 +350,7 @@ type banned struct {
 // It has to be while its ban lasts, with the time that is left, and not after.
 func (b *banned) untilLetIn() (refused int) {
 	b.t.Helper()
-	first, last := b.from.Add(b.after), b.told.Add(b.after)
+	first, last := b.from.Add(b.after), b.notified.Add(b.after)
 	for ; ; refused++ {
 		began := time.Now()
 		c := dialFrom(b.t, b.source, b.addr)
@@ -367,7 +367,7 @@ func (b *banned) untilLetIn() (refused int) {
 		rest := time.Duration(g.AfterMS) * time.Millisecond
 		if err != nil || perr != nil || g.Code != codec.CodeRateLimited ||
 			answered.Add(rest).Before(first) || began.Add(rest).After(last.Add(time.Millisecond)) {
-			b.t.Fatalf("%s after it was banned it was told %+v %v", answered.Sub(b.from), g, err)
+			b.t.Fatalf("%s after it was banned it got %+v %v", answered.Sub(b.from), g, err)
 		}
 		if began.After(last) {
 			b.t.Fatalf("it was not let in %s after its ban was over", began.Sub(last))

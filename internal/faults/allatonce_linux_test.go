@@ -13,8 +13,8 @@ import (
 // at the same tick, as near as clients can: they beat a last time all at once.
 // The beats of others are answered meanwhile as if nothing were. Other work of
 // the machine spoils a round, a server that is held up by its closing spoils
-// each: one good round of up to four is asked for. Who was closed and who was
-// not has to be right in every one.
+// each: one good round of up to four is enough. Which peers were closed has to be
+// right in every one.
 func TestAllAtOnce(t *testing.T) {
 	const rounds = 4
 	for round := 1; ; round++ {
@@ -124,7 +124,7 @@ func startDying(t *testing.T, s *serverProcess, beatEvery, timeout time.Duration
 		f.wait("connected", limit)
 	}
 	if now := monotonic(); now >= epoch+int64(after) {
-		t.Skipf("nothing can be told here: to connect %d peers took %s", silent+others, time.Duration(now-epoch))
+		t.Skipf("too slow a machine to judge: connecting %d peers took %s", silent+others, time.Duration(now-epoch))
 	}
 	return dying, living, epoch + int64(after)
 }

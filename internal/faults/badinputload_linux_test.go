@@ -14,8 +14,8 @@ import (
 	"heartwheel/codec"
 )
 
-// badKinds is what the connections of a bad crowd send. Those with a code are
-// to be told it and closed, after the given time; the others are served, and
+// badKinds is what bad peers send. Those with a code are closed with it after the
+// given time; the others are served, and
 // leave by themselves.
 var badKinds = []struct {
 	name  string
@@ -32,7 +32,7 @@ var badKinds = []struct {
 	{"HTTP", []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), codec.CodeProtocolError, 0, "protocol_error"},
 }
 
-// A badPeer is one connection of a bad crowd, and what came of it.
+// A badPeer is one connection that sends bad input, and its result.
 type badPeer struct {
 	c          *conn
 	kind       int

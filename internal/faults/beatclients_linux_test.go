@@ -15,20 +15,20 @@ import (
 	"heartwheel/internal/netlab"
 )
 
-// beaters are connections from inside a namespace that beat, and read whatever
-// else comes. Each waits for the answer to a beat before it sends the next.
+// beatClients are connections from inside a namespace that beat, and read
+// everything else that comes. Each waits for the answer to a beat before it sends the next.
 type beatClients struct {
 	t   testing.TB
 	all []*beatClient
 
-	// Held for reading while a beat or its answer may be under way. Who holds
-	// it for writing knows that each beat that was sent was answered.
+	// Held for reading while a beat or its answer may be under way. Holding
+	// it for writing means that each beat sent was answered.
 	underWay sync.RWMutex
 	wg       sync.WaitGroup
 	quit     chan struct{}
 }
 
-// A beater is one of them.
+// A beatClient is one of them.
 type beatClient struct {
 	conn  *net.TCPConn
 	port  int // ours, by which the server's side knows it
@@ -44,7 +44,7 @@ type beatClient struct {
 	ended    error         // what ended it, other than us
 }
 
-// startBeaters connects n beaters, one after the other over the first beat
+// startBeatClients connects n of them, one after the other over the first beat
 // interval, and returns when each has had an answer.
 func startBeatClients(t testing.TB, ns *netlab.Namespace, addr string, n int, every time.Duration) *beatClients {
 	t.Helper()
@@ -117,7 +117,7 @@ func (b *beatClient) beat() error {
 		return err
 	}
 	b.wrote(monotonic())
-	_ = b.conn.SetReadDeadline(time.Time{}) // it may be for ever: we are closed then
+	_ = b.conn.SetReadDeadline(time.Time{}) // no limit: closing ends it
 	for {
 		op, size, err := b.next()
 		if err != nil {
@@ -189,7 +189,7 @@ func (b *beatClient) next() (codec.Op, int, error) {
 	return op, size, err
 }
 
-// awaitData waits until each has read so many bytes of DATA.
+// awaitData waits until each has read n bytes of DATA.
 func (bs *beatClients) awaitData(n int) {
 	bs.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
@@ -208,7 +208,7 @@ func (bs *beatClients) awaitData(n int) {
 	}
 }
 
-// silences returns what is known of each beater that is to be found dead, in
+// silences returns what is known of each client that is to be found dead, in
 // order: when its last beat that arrived was sent and answered.
 func (bs *beatClients) silences(sockets *socketWatch) []silence {
 	var all []silence

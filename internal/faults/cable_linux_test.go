@@ -141,7 +141,7 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 	m := s.metrics()
 	pushed := m.value(bytesOut, `direction="out"`) - sent
 	if late := time.Since(due); late > 0 || pushed < float64(conns*256<<10) {
-		t.Logf("nothing can be told of the backlog: this machine was slow (%s late, %.0f KiB pushed)", late, pushed/1024)
+		t.Logf("the backlog is not judged: this machine was slow (%s late, %.0f KiB pushed)", late, pushed/1024)
 		return
 	}
 	retransmitting, least, queued := 0, int64(math.MaxInt64), int64(0)

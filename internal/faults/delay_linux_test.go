@@ -13,7 +13,7 @@ import (
 // samplePeriod is the distance between two looks at what holds a server up.
 const samplePeriod = 250 * time.Millisecond
 
-// A burden is what held a server up between two moments (monotonic).
+// A delay is what held a server up between two moments (monotonic).
 type delay struct {
 	from, to int64
 	waited   time.Duration // its threads were ready to run but had no processor (all of them together)
@@ -23,7 +23,7 @@ type delay struct {
 	lag      time.Duration // the longest that a loop says it took to answer a call, to the edge of its histogram
 }
 
-// A watcher notes the burdens of one server until it is stopped.
+// A watcher samples the delays of one server until it is stopped.
 type watcher struct {
 	t      testing.TB
 	s      *serverProcess

@@ -34,7 +34,7 @@ func (d *detection) due() (first, last int64) {
 func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duration, extra func(*detection) time.Duration) []*detection {
 	t.Helper()
 	if r.Latest >= timeout-beat {
-		t.Skipf("nothing can be told here: this machine kept the client from beating for %s", r.Latest)
+		t.Skipf("too slow a machine to judge: the client did not beat for %s", r.Latest)
 	}
 	for _, wrong := range r.Wrong {
 		t.Error(wrong)
@@ -68,7 +68,7 @@ func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duratio
 			t.Errorf("a silent peer was closed %s before its timeout of %s was over", -d.lateBy, timeout)
 		}
 		if d.lateBy > d.bound {
-			t.Errorf("a silent peer was closed %s after its timeout was over; the bound is %s, of which %s come from measurements",
+			t.Errorf("a silent peer was closed %s after its timeout was over; the bound is %s, %s of it from measurements",
 				d.lateBy, d.bound, d.widened)
 		}
 		ds = append(ds, d)

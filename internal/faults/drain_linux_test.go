@@ -10,16 +10,16 @@ import (
 	"heartwheel/codec"
 )
 
-// drainPace is the part of --drain in which the clients are told, drainStep how
+// drainPace is the part of --drain in which GOAWAY is sent, drainStep how
 // often the server looks whose turn it is (server/drain.go).
 const (
 	drainPace = 0.9
 	drainStep = 20 * time.Millisecond
 )
 
-// TestDrain is case 16: a server is told to end. It tells each client to
-// reconnect, at an even pace: in each tenth of the time that it has for telling,
-// the share that is told is within a fifth of a tenth. It ends in time, with 0.
+// TestDrain is case 16: SIGTERM. The server sends GOAWAY to its clients at an even
+// pace: in each tenth of the time for that, a tenth ± a fifth of them get it. It
+// exits in time, with 0.
 func TestDrain(t *testing.T) {
 	parallelSmoke(t)
 	conns, processes := sized(1000, 2000, 15_000), sized(1, 1, 2)
@@ -59,14 +59,14 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the connections ended so: %v", r.Ends)
 	}
 	least, most := r.shares(t, start, window, delays)
-	figure(t, 16, "%d clients told within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
+	figure(t, 16, "%d GOAWAYs within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
 		conns, time.Duration(slices.Max(r.GoawayAt)-start).Round(time.Millisecond), drain, window,
 		100*least, 100*most, code, took.Round(time.Millisecond), r.Late.Round(100*time.Microsecond))
 }
 
-// shares returns the smallest and the largest share of those told in any tenth
-// of window. Who was due before a tenth's edge may be told after it, as late as
-// the server looks, was kept from running just before and the client noticed. So
+// shares returns the smallest and the largest share of the GOAWAYs in any
+// tenth of window. One that was due before a tenth's edge may come after it, by the
+// server's step, by what delayed the server just before, and by the client's lag. So
 // a tenth has too few if there are too few around it too, and too many if they
 // are too many without its edges.
 func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, delays []delay) (least, most float64) {
@@ -76,7 +76,7 @@ func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, del
 	}
 	first := slices.Min(r.GoawayAt) // the server's own start; what lies before is its time to notice the signal
 	if wait := time.Duration(first - start); wait > time.Second {
-		t.Errorf("the first client was told %s after the signal", wait)
+		t.Errorf("the first GOAWAY came %s after the signal", wait)
 	}
 	share := func(from, to int64) float64 {
 		n := 0
@@ -96,10 +96,10 @@ func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, del
 			return int64(drainStep + r.Late + heldUp(delays, edge-int64(window)/10, edge))
 		}
 		if few := share(from-late(from), to+late(to)); few < 0.08 {
-			t.Errorf("tenth %d: only %.1f %% were told", i+1, 100*few)
+			t.Errorf("tenth %d: only %.1f %% got GOAWAY", i+1, 100*few)
 		}
 		if many := share(from+late(from), to-late(to)); many > 0.12 {
-			t.Errorf("tenth %d: %.1f %% were told", i+1, 100*many)
+			t.Errorf("tenth %d: %.1f %% got GOAWAY", i+1, 100*many)
 		}
 	}
 	return least, most
@@ -110,7 +110,7 @@ func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, del
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, binary(t), "--drain", "1m")
-	dial(t, s.addr).echo() // who is told at some time of the drain
+	dial(t, s.addr).echo() // its GOAWAY comes at some time of the drain
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

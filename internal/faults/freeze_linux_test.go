@@ -83,7 +83,7 @@ func (z *freeze) start(t *testing.T) {
 	}()
 }
 
-// stop stops the server for so long, and waits until it answers again.
+// stop stops the server for length, and waits until it answers again.
 func (z *freeze) stop() error {
 	z.from = monotonic()
 	if err := z.s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -136,7 +136,7 @@ func (z *freeze) judge(t *testing.T) {
 func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 	t.Helper()
 	if r.Latest >= z.timeout-z.beat {
-		t.Skipf("nothing can be told here: this machine kept the client from beating for %s", r.Latest)
+		t.Skipf("too slow a machine to judge: the client did not beat for %s", r.Latest)
 	}
 	for _, wrong := range r.Wrong {
 		t.Error(wrong)
@@ -175,7 +175,7 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 			continue
 		}
 		if late++; late <= 10 {
-			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, of which %s come from measurements",
+			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, %s of it from measurements",
 				d.lateBy, d.bound, d.widened)
 		}
 	}

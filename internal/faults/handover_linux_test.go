@@ -21,7 +21,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A chain is a server that is replaced by hand-overs, and who took over.
+// A chain is a server that is replaced by hand-overs, and its successors.
 type chain struct {
 	*serverProcess
 	path string // of its binary, which tests replace
@@ -69,7 +69,7 @@ func (c *chain) installText(t *testing.T, content string) {
 	}
 }
 
-// current is who serves now.
+// current is the process that serves now.
 func (c *chain) current() int { return c.pids[len(c.pids)-1] }
 
 func (c *chain) signal(t *testing.T, pid int, sig syscall.Signal) {
@@ -109,8 +109,8 @@ func (c *chain) awaitDrained(pid int) logLine {
 	})
 }
 
-// stopAll ends the current one, unless it has been told to, waits for the end
-// of all and wants exit code 0 of each.
+// stopAll ends the current process, unless it has had its signal, waits for the
+// end of all and wants exit code 0 of each.
 func (c *chain) stopAll(t *testing.T) {
 	t.Helper()
 	if !slices.ContainsFunc(c.logLines(), func(l logLine) bool { return strings.Contains(l.text, `"signal":"terminated"`) }) {
@@ -143,8 +143,8 @@ func (c *chain) stopAll(t *testing.T) {
 }
 
 // TestHandover replaces the server several times in a row while clients come
-// at a fixed rate. None of them is refused or reset; those that stay are told
-// to go and closed in the time of the drain; the processes' counts add up.
+// at a fixed rate. None of them is refused or reset; those that stay get
+// GOAWAY and are closed in the time of the drain; the processes' counts add up.
 func TestHandover(t *testing.T) {
 	parallelSmoke(t)
 	const (
@@ -163,7 +163,7 @@ func TestHandover(t *testing.T) {
 		time.Sleep(pause) // clients come meanwhile
 		c.install(t, binary(t))
 		took = append(took, c.handOver(t).String())
-		for range 20 { // the one that drains would say 503
+		for range 20 { // the draining process would say 503
 			opsClient.CloseIdleConnections()
 			if status, body, err := c.get("/readyz"); status != http.StatusOK {
 				t.Errorf("/readyz: %d %s %v", status, body, err)
@@ -184,7 +184,7 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the drain took %s, %v; it may take %s, and %s and what was measured: %s", spent, err, drain, tick, lag)
 		}
 		if line.accepted != line.closed {
-			t.Errorf("one that has drained accepted %d and closed %d", line.accepted, line.closed)
+			t.Errorf("a drained process accepted %d and closed %d", line.accepted, line.closed)
 		}
 		total += line.accepted
 		for _, res := range staying[i] {
@@ -205,12 +205,12 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d told to go before they spoke, slowest answer %s; %d hand-overs took %s; %d that stayed were told to go",
+	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent GOAWAY before they spoke, slowest answer %s; %d hand-overs took %s; %d that stayed got GOAWAY",
 		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused, r.slowest.Round(100*time.Microsecond),
 		times, strings.Join(took, ", "), times*stay)
 }
 
-// A stayer is a connection that stays until it is closed.
+// A heldConn is a connection that stays until the server closes it.
 type heldConn struct{ ended chan error }
 
 func holdConns(t *testing.T, addr string, n int) (all []*heldConn) {
@@ -318,11 +318,11 @@ func TestSignalsInAHandover(t *testing.T) {
 	c.signal(t, c.current(), syscall.SIGTERM)
 	for end := time.Now().Add(limit); syscall.Kill(begun.successor, 0) == nil; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the one that was not ready does not end")
+			t.Fatal("the process that was not ready does not end")
 		}
 	}
-	if f := old.frame(); f.Op != codec.OpGoaway { // the only connection is the first to be told
-		t.Errorf("one that drains said %s %q, not goaway", f.Op, f.Payload)
+	if f := old.frame(); f.Op != codec.OpGoaway { // the only connection is the first to get it
+		t.Errorf("the draining process sent %s %q, not goaway", f.Op, f.Payload)
 	}
 	old.echo() // and is served until it is closed
 	old.reset()

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLastDescriptors leaves the real command just so many descriptors: taking a
+// TestLastDescriptors leaves the real command a few descriptors. Taking a
 // connection in needs more than one for a moment, so the last ones are enough to
-// accept it and not to serve it. Who comes then waits, and is not reset.
+// accept it and not to serve it. New connections then wait, and are not reset.
 func TestLastDescriptors(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", "1s")

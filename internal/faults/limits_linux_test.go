@@ -28,8 +28,7 @@ func servedAgain(t *testing.T, s *serverProcess, who string, serve func()) (agai
 	return again
 }
 
-// A crowd is connections that were made at once and of which a server may have
-// admitted only some.
+// A burst is connections made at once, some of which a server may have refused.
 type burst struct {
 	admitted []*conn
 	rejected []rejection   // the others
@@ -37,8 +36,8 @@ type burst struct {
 	delays   []delay       // of the server meanwhile
 }
 
-// A toldOff is a connection that was turned away: it was made after from, and
-// GOAWAY had been read by to (monotonic).
+// A rejection is a refused connection: it was made after from, and GOAWAY had been
+// read by to (monotonic).
 type rejection struct{ from, to int64 }
 
 // ownLag measures how late this process gets to run, until its result is
@@ -61,9 +60,9 @@ func ownLag() func() time.Duration {
 	return func() time.Duration { close(quit); return max(<-longest, longestPause(paused())) }
 }
 
-// dialCrowd makes n connections. All but room of them have to be turned away,
-// with GOAWAY and the end of the stream without having said anything; the
-// others have to be served.
+// dialBurst makes n connections. All but room of them have to be refused, with
+// GOAWAY and the end of the stream before they send anything; the others have to
+// be served.
 func dialBurst(t *testing.T, s *serverProcess, n, room int) *burst {
 	t.Helper()
 	b := &burst{}
@@ -111,7 +110,7 @@ func dialBurst(t *testing.T, s *serverProcess, n, room int) *burst {
 	return b
 }
 
-// echoAll wants everybody to be served.
+// echoAll wants every admitted connection to be served.
 func (b *burst) echoAll(t *testing.T) {
 	t.Helper()
 	for i, c := range b.admitted {
@@ -129,7 +128,7 @@ func (b *burst) leave(n int) {
 	b.admitted = b.admitted[n:]
 }
 
-// checkTold wants everybody who was turned away to have been told at once.
+// checkRejected wants every refused connection to have got GOAWAY at once.
 func (b *burst) checkRejected(t *testing.T) (slowest time.Duration) {
 	t.Helper()
 	const most = 100 * time.Millisecond
@@ -137,14 +136,14 @@ func (b *burst) checkRejected(t *testing.T) (slowest time.Duration) {
 		took := time.Duration(c.to - c.from)
 		slowest = max(slowest, took)
 		if measured := b.lag + heldUp(b.delays, c.from, c.to) + credited(b.delays, c.from, c.to); took > most+measured {
-			t.Errorf("a connection was told after %s that there is no room for it; the bound is %s, and %s were measured", took, most, measured)
+			t.Errorf("a connection was refused after %s; the bound is %s, and %s were measured", took, most, measured)
 		}
 	}
 	return slowest
 }
 
-// TestConnectionCap: connections above --max-connections are told so and
-// closed, and one that leaves makes room for one.
+// TestConnectionCap: connections above --max-connections get GOAWAY and are
+// closed, and a connection that ends makes room for another.
 func TestConnectionCap(t *testing.T) {
 	parallelSmoke(t)
 	room, dials := 500, 550
@@ -164,7 +163,7 @@ func TestConnectionCap(t *testing.T) {
 	check(dials - room)
 	slowest := b.checkRejected(t)
 	b.echoAll(t)
-	figure(t, 2, "room for %d, %d dialled: %d admitted, %d told 3020 after at most %s (this process was up to %s late)",
+	figure(t, 2, "room for %d, %d dialled: %d admitted, %d refused with 3020 after at most %s (this process was up to %s late)",
 		room, dials, len(b.admitted), len(b.rejected), slowest.Round(100*time.Microsecond), b.lag.Round(100*time.Microsecond))
 
 	b.leave(1)
@@ -180,8 +179,8 @@ func TestConnectionCap(t *testing.T) {
 
 // TestDescriptorsRunOut starts the command where it may open few files, and
 // takes all of them: first by more connections than there is room for, then by
-// what no connection cap can count. Nobody who is there loses anything, and
-// there is room again as soon as some have left.
+// what no connection cap can count. Open connections lose nothing, and there is
+// room again as soon as some have left.
 func TestDescriptorsRunOut(t *testing.T) {
 	parallelSmoke(t)
 	const files, dials = 200, 1000
@@ -233,9 +232,9 @@ func TestDescriptorsRunOut(t *testing.T) {
 	for _, c := range flood {
 		c.Close()
 	}
-	again := servedAgain(t, s, "who waited was", waiting.echo)
+	again := servedAgain(t, s, "a waiting connection was", waiting.echo)
 	b.admitted = append(b.admitted, waiting)
-	figure(t, 1, "%d files, %d dialled: %d admitted, %d told 3020 after at most %s, none of them lost without a file left; who waited was served %s after there was room",
+	figure(t, 1, "%d files, %d dialled: %d admitted, %d refused with 3020 after at most %s, none of them lost without a file left; a waiting one was served %s after there was room",
 		files, dials, room, len(b.rejected), b.checkRejected(t).Round(100*time.Microsecond), again.Round(100*time.Microsecond))
 	for len(b.admitted) < room {
 		c := dial(t, s.addr)
@@ -247,7 +246,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	b.echoAll(t)
 	s.check()
 	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] != s.metrics().sum("heartwheel_closed_total") {
-		t.Errorf("the server closed %v, not only who reset", closed)
+		t.Errorf("the server closed %v, and only resets were sent", closed)
 	}
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)

@@ -81,7 +81,7 @@ var scratch string
 // there are no fleets.
 var fleetMain func(spec string) (exitCode int)
 
-// floodMain is likewise what it does as a process that floods a server.
+// floodMain is the same for a process that floods a server.
 var floodMain func(spec string) (exitCode int)
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }

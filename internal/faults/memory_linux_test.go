@@ -15,8 +15,8 @@ import (
 	"heartwheel/codec"
 )
 
-// A throng is peers that dial from many goroutines at once. Some are admitted,
-// and stay; the others have to be told GOAWAY 3020.
+// A dialPool dials from many goroutines at once. Some connections are admitted,
+// and stay; the others have to get GOAWAY 3020.
 type dialPool struct {
 	t    *testing.T
 	addr string
@@ -48,11 +48,11 @@ func (p *dialPool) dial(n int, stop func() bool) {
 // one is one attempt. A newcomer says a beat and looks what comes back.
 func (p *dialPool) one() {
 	var c *conn
-	told := false
+	rejected := false
 	nc, err := net.DialTimeout("tcp", p.addr, limit)
 	if err == nil {
 		c = &conn{TCPConn: nc.(*net.TCPConn), t: p.t}
-		if told, err = isRejected(c); err != nil || told {
+		if rejected, err = isRejected(c); err != nil || rejected {
 			c.reset()
 		}
 	}
@@ -61,14 +61,14 @@ func (p *dialPool) one() {
 	switch {
 	case err != nil:
 		p.wrong = append(p.wrong, err)
-	case told:
+	case rejected:
 		p.refused++
 	default:
 		p.admitted = append(p.admitted, c)
 	}
 }
 
-// turnedAway reports whether a newcomer is refused as the protocol has it. The
+// isRejected reports whether a newcomer is refused as the protocol has it. The
 // error is anything but that and the answer to a beat.
 func isRejected(c *conn) (bool, error) {
 	if err := c.sendErr(beat); err != nil {
@@ -96,21 +96,20 @@ func (p *dialPool) leave(n int) {
 	p.admitted = p.admitted[n:]
 }
 
-// newThrong makes one, of which nothing stays after the test.
+// newDialPool makes one, whose connections the test's end resets.
 func newDialPool(t *testing.T, addr string) *dialPool {
 	p := &dialPool{t: t, addr: addr}
 	t.Cleanup(func() { p.leave(len(p.admitted)) })
 	return p
 }
 
-// echo wants everybody who was admitted to be served. It returns how many are
-// not.
+// echo wants every admitted connection to be served, and returns how many are not.
 func (p *dialPool) echo() (lost int) {
 	p.t.Helper()
 	for _, c := range p.admitted {
 		if err := c.echoErr(); err != nil {
 			if lost++; lost <= 5 {
-				p.t.Errorf("one that was admitted is not served: %v", err)
+				p.t.Errorf("an admitted connection is not served: %v", err)
 			}
 		}
 	}
@@ -135,9 +134,9 @@ func used(group *cgroup) int64 {
 	return group.value("memory.usage_in_bytes", "") - group.value("memory.stat", "total_inactive_file")
 }
 
-// TestMemoryLimit is case 15: in a memory cgroup of 1.2 × what so many
-// connections need, far more dial. The kernel never has to kill: newcomers are
-// told GOAWAY 3020, and everybody who was admitted is served to the end.
+// TestMemoryLimit is case 15: in a memory cgroup of 1.2 × what conns
+// connections need, far more dial. The kernel never has to kill: newcomers get
+// GOAWAY 3020, and every admitted connection is served to the end.
 //
 // In a cgroup of version 1 the kernel's part of a connection is in the figures
 // as far as its slab objects are (inode, dentry, file, epoll item), but not the
@@ -153,7 +152,7 @@ func TestMemoryLimit(t *testing.T) {
 	if len(p.admitted) != conns {
 		t.Fatalf("%d of %d were admitted without a limit: %v", len(p.admitted), conns, p.wrong)
 	}
-	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, of which %d kB in all are the kernel's",
+	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, %d kB in all of it the kernel's",
 		conns, need>>10, empty>>10, (need-empty)/int64(conns), group.value("memory.kmem.usage_in_bytes", "")>>10)
 	p.leave(conns)
 	s.stop(syscall.SIGKILL)
@@ -174,7 +173,7 @@ func TestMemoryLimit(t *testing.T) {
 	p.dial(conns, never)
 	lost := p.echo()
 	for _, err := range p.wrong[:min(len(p.wrong), 5)] {
-		t.Errorf("neither admitted nor told 3020: %v", err)
+		t.Errorf("neither admitted nor refused with 3020: %v", err)
 	}
 	m := s.metrics()
 	s.check()
@@ -200,8 +199,8 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// dialUntilFull dials until the server refuses everybody, and reports whether
-// it came to that.
+// dialUntilFull dials until the server refuses every connection, and reports
+// whether it did.
 func dialUntilFull(p *dialPool, s *serverProcess, conns int) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		p.dial(conns/20, never)
@@ -227,7 +226,7 @@ func roomAgain(t *testing.T, p *dialPool, s *serverProcess) {
 	for end := time.Now().Add(limit); len(p.admitted) < before+10; {
 		p.dial(dialers, never)
 		if time.Now().After(end) {
-			t.Fatal("nobody is admitted again")
+			t.Fatal("no connection is admitted again")
 		}
 	}
 	p.echo()

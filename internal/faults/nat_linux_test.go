@@ -55,7 +55,7 @@ func TestNATForgets(t *testing.T) {
 	figure(t, 7, "NAT forgets after %s, beats every %s: %d of %d alive after %s, %d beats answered, longest pause between two %s",
 		mapping, fast, alive, conns, time.Since(start).Round(100*time.Millisecond), beats, longest.Round(time.Millisecond))
 	if alive != conns && longest >= mapping {
-		t.Skipf("nothing can be told of the fast ones here: this machine kept them from beating for %s", longest)
+		t.Skipf("too slow a machine to judge the fast ones: they did not beat for %s", longest)
 	}
 	if alive != conns || m.value("heartwheel_connections") != float64(conns) {
 		t.Errorf("%d of %d fast ones live, the server holds %v", alive, conns, m.value("heartwheel_connections"))

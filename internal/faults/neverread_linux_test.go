@@ -18,7 +18,7 @@ func startSender(t *testing.T, args ...string) *serverProcess {
 	return startCommand(t, exec.Command(program(t, "sender"), args...))
 }
 
-// outboxLimit is what a server keeps for one peer at most, unless told otherwise.
+// outboxLimit is what a server keeps for one peer at most, by default.
 const outboxLimit = 256 << 10
 
 // TestReadersThatNeverRead is case 8: a server pushes to many peers, and none
@@ -150,7 +150,7 @@ func (c *neverRead) read(t *testing.T, seen *latencies) {
 			}
 			n++
 		case <-time.After(50 * time.Millisecond):
-			c.live(t) // as it is done while they do not read
+			c.live(t) // as while they do not read
 		}
 	}
 	c.others.stop(seen)

@@ -15,8 +15,8 @@ import (
 // wheelModule is the timing wheel under package wheel.
 const wheelModule = "github.com/RussellLuo/timingwheel"
 
-// A change is text that a source file of somebody else has once, and what
-// stands there instead in a build that can be made to fail.
+// A change is text that a source file has once, and what replaces it in a build
+// that can be made to fail.
 type change struct{ file, old, new string }
 
 // toolchainChanges are relative to the toolchain's src. They let the wall clock

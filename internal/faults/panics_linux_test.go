@@ -24,7 +24,7 @@ var panics = []struct {
 }
 
 // TestHandlerPanics has every callback panic, many times: each costs the one
-// connection it belongs to, is counted, and nobody else notices.
+// connection it belongs to, is counted, and affects no other.
 func TestHandlerPanics(t *testing.T) {
 	t.Parallel()
 	rounds := sized(5, 20, 1000)

@@ -37,7 +37,7 @@ func meterPauses() (since func() []delay) {
 	start := monotonic()
 	return func() []delay {
 		now := monotonic()
-		for i := range pauses.awake { // one that is away just now tells when it is back
+		for i := range pauses.awake { // a thread that is away reports when it is back
 			for pauses.awake[i].Load() < now {
 				time.Sleep(pausePeriod / 2)
 			}

@@ -70,9 +70,9 @@ func TestKilledAndRestarted(t *testing.T) {
 		m.by("heartwheel_refused_total")["overloaded"], r.Goaways[codec.CodeOverloaded], r.Failed)
 }
 
-// holdPort returns an address whose port nobody else gets until the test ends: a
+// holdPort returns an address whose port no other socket gets until the test ends: a
 // socket that never listens is bound to it. Servers may listen beside that, as
-// all of them have SO_REUSEADDR, and who asks for any port is given another one.
+// all of them have SO_REUSEADDR, and a socket bound to port 0 gets another.
 func holdPort(t testing.TB) (addr string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

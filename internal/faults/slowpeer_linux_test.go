@@ -192,7 +192,7 @@ func (p *slowPeer) read() error {
 			}
 			if f.Op == codec.OpData {
 				if want := be.BigEndian.AppendUint32(make([]byte, slowPayload-4), next); !bytes.Equal(f.Payload, want) {
-					return errors.New("a frame is not the one that comes next")
+					return errors.New("a frame is out of order")
 				}
 				next++
 			}

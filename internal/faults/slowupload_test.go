@@ -38,7 +38,7 @@ func TestSlowUploads(t *testing.T) {
 	}
 	for range uploads {
 		if err := <-done; errors.Is(err, errLate) {
-			t.Skipf("nothing can be told here: %v", err)
+			t.Skipf("too slow a machine to judge: %v", err)
 		} else if err != nil {
 			t.Error(err)
 		}

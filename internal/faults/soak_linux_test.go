@@ -37,8 +37,8 @@ type soak struct {
 	quit    chan struct{}
 	wg      sync.WaitGroup
 
-	// Held for reading while something is done that is over soon. Who holds it
-	// for writing knows that nobody is there but the live peers: a lull.
+	// Held for reading while something is done that is over soon. Holding it
+	// for writing means that only the live peers are connected.
 	busy sync.RWMutex
 
 	mu       sync.Mutex
@@ -52,7 +52,7 @@ type soak struct {
 	unjudged int // requests to ops beside which the server was stopped
 }
 
-// A soaked is one of the two servers.
+// A soakServer is one of the two servers.
 type soakServer struct {
 	*chain
 	goodBinary bool // that is found at a hand-over
@@ -61,23 +61,22 @@ type soakServer struct {
 	freezes  int // begun and ended: odd while it is stopped
 	handOver int
 
-	most    resources    // of the lulls while it warmed up
-	samples []soakMemory // of the lulls after that
+	most    resources    // while it warmed up
+	samples []soakMemory // after that
 }
 
-// A reserve is what must not grow.
+// resources are what must not grow.
 type resources struct {
 	files      int
 	goroutines float64
 }
 
 // TestSoak is case 21: all faults at the same time, at moderate rates, for
-// long. Every few seconds comes a lull, in which only the live peers are left:
-// each server has then no more descriptors and goroutines than while it warmed
+// long. Every few seconds all stops but the live peers: each server then has no more descriptors and goroutines than while it warmed
 // up, in the first quarter of the time. Its memory in use is taken there after
 // forced collections.
 //
-// A slope is the median of those between any two lulls (Theil and Sen). It is too
+// A slope is the median of those between any two samples (Theil and Sen). It is too
 // steep if even the lower end of its 95 % interval is over 1 %/h of the memory in
 // use. The live heap is held to that in the long form. The memory in use itself
 // only where more than half an hour is measured: at first it settles, as stacks
@@ -86,7 +85,7 @@ type resources struct {
 func TestSoak(t *testing.T) {
 	parallelSmoke(t)
 	length, period := sized(3*time.Second, 30*time.Second, 10*time.Minute), sized[time.Duration](1, 4, 12)*time.Second
-	least := sized(1, 3, 3) // lulls that are compared with the warm-up, however slow the machine
+	least := sized(1, 3, 3) // samples compared with the warm-up, however slow the machine
 	if *soakFor > 0 {
 		length = *soakFor
 	}
@@ -114,7 +113,7 @@ func TestSoak(t *testing.T) {
 	if size != smoke {
 		memory, growth = judgeMemory(t, steady.samples)
 	}
-	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; in each lull at most %d files and %.0f goroutines; about %.0f %% of two processors",
+	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at most %d files and %.0f goroutines; about %.0f %% of two processors",
 		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
 		z.checks, memory, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
 	if growth > soakGrowth {
@@ -193,7 +192,7 @@ func (s *soakServer) replace(t *testing.T) {
 	s.awaitLine("the hand-over has failed", skip, func(l logLine) bool { return strings.Contains(l.msg, "failed") })
 }
 
-// lull waits until only the live peers are there, and compares.
+// quiesce waits until only the live peers are there, and compares.
 func (z *soak) quiesce(warm bool) {
 	z.t.Helper()
 	z.busy.Lock()
@@ -233,8 +232,8 @@ func (s *soakServer) liveHeap() (heap float64) {
 	return heap
 }
 
-// least is what it has when nobody asks it anything: a few looks, as requests
-// and their connections come between.
+// least is what an idle server has, the least of several samples, as requests and
+// their connections come between.
 func (s *soakServer) least() resources {
 	all := resources{math.MaxInt, math.Inf(1)}
 	for range 20 {

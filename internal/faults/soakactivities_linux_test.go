@@ -14,8 +14,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A doing is something that is done to a server again and again, every so
-// often. Each time it is over by itself.
+// An activity is done to a server again and again. It ends on its own each time.
 type activity struct {
 	name  string
 	every time.Duration
@@ -32,7 +31,7 @@ var soakActivities = []activity{
 	{"dials of a flapping address", 150 * time.Millisecond, func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.3") }},
 }
 
-// repeat does it until the end, but not in a lull.
+// repeat does it until the end, except while z quiesces.
 func (z *soak) repeat(s *soakServer, d activity) {
 	for {
 		select {
@@ -53,7 +52,7 @@ func (z *soak) repeat(s *soakServer, d activity) {
 	}
 }
 
-// doings says how often what was done.
+// activities lists how often each was done.
 func (z *soak) activities() string {
 	var all []string
 	for name, n := range z.done {
@@ -63,8 +62,7 @@ func (z *soak) activities() string {
 	return strings.Join(all, ", ")
 }
 
-// visitor is one of a thousand addresses, none of which comes often enough to
-// be refused.
+// visitor is one of a thousand addresses, each too rare to be refused.
 func visitor() string {
 	n := rand.IntN(1000)
 	return fmt.Sprintf("127.91.%d.%d", n/250, 1+n%250)
@@ -86,7 +84,7 @@ func comeAndGo(_ *soak, s *soakServer) error {
 }
 
 // goesOn reports whether an error may be that of a visitor to a server that is
-// being replaced: it is told to go in place of what it waits for. It is never
+// being replaced: it gets GOAWAY in place of what it waits for. It is never
 // refused.
 func (s *soakServer) goesOn(err error) bool {
 	return s.goodBinary && !errors.Is(err, syscall.ECONNREFUSED)
@@ -118,8 +116,8 @@ func fallSilent(_ *soak, s *soakServer) error {
 	}
 }
 
-// dontRead asks for so many bytes of echoes, beats and reads nothing. It has
-// to be closed.
+// dontRead asks for size bytes of echoes, beats and reads nothing. It has to be
+// closed.
 func dontRead(s *soakServer, size int) error {
 	p := &slowPeer{segment: 1400}
 	if err := dialSlowFrom(s.t, visitor(), s.addr, p); err != nil {
@@ -142,7 +140,7 @@ func dontRead(s *soakServer, size int) error {
 	return nil
 }
 
-// sendBad sends what is not the protocol and wants to be told so.
+// sendBad sends what is not the protocol and wants CLOSE with its code.
 func sendBad(_ *soak, s *soakServer) error {
 	kind := badKinds[rand.IntN(len(badKinds))]
 	if kind.code == 0 || kind.after > soakTimeout {
@@ -167,8 +165,8 @@ func sendBad(_ *soak, s *soakServer) error {
 	return nil
 }
 
-// knock connects from an address that does so too often: it is served, told
-// that it is refused, or reset.
+// dialRefused connects from an address that does so too often: it is served,
+// refused with GOAWAY, or reset.
 func dialRefused(s *soakServer, source string) error {
 	c, err := dialFromErr(s.t, source, s.addr)
 	if err != nil {
@@ -211,20 +209,20 @@ func (p *livePeer) run() {
 			}
 			return
 		}
-		told, err := p.live(c, first)
+		draining, err := p.live(c, first)
 		c.reset()
 		if err == nil {
 			return
 		}
-		p.closed(told, err)
+		p.closed(draining, err)
 	}
 }
 
 // closed notes the end of a connection, as it may be or as it may not.
-func (p *livePeer) closed(told bool, err error) {
+func (p *livePeer) closed(draining bool, err error) {
 	count := &p.z.killed
 	switch {
-	case told && p.s.goodBinary:
+	case draining && p.s.goodBinary:
 		count = &p.z.reached
 	case p.late >= soakTimeout-soakBeat:
 		count = &p.z.excused
@@ -237,43 +235,43 @@ func (p *livePeer) closed(told bool, err error) {
 }
 
 // live beats until the end of the soak, when the error is nil, or of the
-// connection. It reports whether it was told to go for a drain.
-func (p *livePeer) live(c *conn, first bool) (told bool, err error) {
+// connection. draining reports whether GOAWAY for a drain came.
+func (p *livePeer) live(c *conn, first bool) (draining bool, err error) {
 	p.late = 0
 	for due := time.Now(); ; due = later(due, time.Now()) {
 		time.Sleep(time.Until(due))
 		p.late = max(p.late, time.Since(due)) // by this process's fault
 		select {
 		case <-p.z.quit:
-			return told, nil
+			return draining, nil
 		default:
 		}
 		// From here on, not from the answer: that may be read late.
 		due = time.Now().Add(soakBeat)
 		if err := c.sendErr(append(codec.AppendData(nil, []byte("live")), beat...)); err != nil {
-			return told, err
+			return draining, err
 		}
 		for answered := false; !answered; {
 			f, err := c.frameErr()
 			if err != nil {
-				return told, err
+				return draining, err
 			}
 			switch f.Op {
 			case codec.OpBeat:
 				answered = true
 			case codec.OpGoaway:
 				g, err := codec.ParseGoaway(f.Payload)
-				if told = err == nil && g.Code == codec.CodeDraining; !told {
+				if draining = err == nil && g.Code == codec.CodeDraining; !draining {
 					return false, fmt.Errorf("goaway %+v %v", g, err)
 				}
 			case codec.OpClose:
-				return told, fmt.Errorf("close %q", f.Payload)
+				return draining, fmt.Errorf("close %q", f.Payload)
 			case codec.OpData:
 				if string(f.Payload) != "live" {
-					return told, fmt.Errorf("got %q, which it had not sent", f.Payload)
+					return draining, fmt.Errorf("got %q, which it had not sent", f.Payload)
 				}
 			default:
-				return told, fmt.Errorf("got %s %q", f.Op, f.Payload)
+				return draining, fmt.Errorf("got %s %q", f.Op, f.Payload)
 			}
 		}
 		if first {

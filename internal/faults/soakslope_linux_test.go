@@ -82,7 +82,7 @@ func TestSlope(t *testing.T) {
 		noise := 4096 * float64(i*7919%13-6)
 		samples = append(samples, soakMemory{at: time.Duration(i) * time.Minute, rss: 20e6 + float64(i)*20e6*0.03/60 + noise})
 	}
-	samples[20].rss *= 2 // one that is far off
+	samples[20].rss *= 2 // an outlier
 	if s := slopeOf(samples, rssOf); s.low < 0.025 || s.low > s.median || s.high > 0.035 || math.Abs(s.median-0.03) > 0.002 {
 		t.Errorf("3 %%/h is taken for %+v", s)
 	}

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stormers is how many clients dial at the same time.
+// stormClients is how many clients dial at the same time.
 const stormClients = 64
 
 // storms are ways of connecting that leave nothing behind, as often as it goes.
@@ -96,8 +96,8 @@ func TestStorms(t *testing.T) {
 	}
 }
 
-// blow dials at full rate for so long and does with each connection what the
-// storm does. It returns how many there were.
+// runStorm dials at full rate for the time each, does to each connection what the
+// storm does, and returns how many there were.
 func runStorm(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), each)
@@ -130,9 +130,9 @@ func runStorm(t *testing.T, addr string, each time.Duration, do func(*net.TCPCon
 
 // backlogLosses returns what tells how many connections at most the kernel took
 // since and dropped before the server could see them: a client that is in may find
-// the backlog full, and if it leaves before that changes nobody knows of it. As long
-// as any that were there since wait in the backlog or are open it says none, as
-// others may come to light.
+// the backlog full, and if it leaves before that changes it stays unknown. As long as
+// connections made since wait in the backlog or are open the result is 0, as others
+// may still appear.
 func backlogLosses(t testing.TB, s *serverProcess) (lost func() float64) {
 	t.Helper()
 	overflows := func() float64 {

@@ -23,7 +23,7 @@ func TestWheelFails(t *testing.T) {
 	for i, r := range runs {
 		t.Run(kinds[i], func(t *testing.T) {
 			got := r.judge(t, 0)
-			// One that has no processor for so long is replaced as well.
+			// A wheel without a processor for that long is replaced as well.
 			most := 1.0
 			for _, b := range r.w.all {
 				if b.longest+b.stolen >= lateTicks*tick {

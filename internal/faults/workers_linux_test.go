@@ -17,7 +17,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A fleetOfWorkers is a supervisor with workers. Its binary can be replaced.
+// A workerSet is a supervisor with workers. Its binary can be replaced.
 type workerSet struct{ *chain }
 
 func startWorkers(t *testing.T, n int, args ...string) *workerSet {
@@ -198,8 +198,8 @@ func TestWorkersShare(t *testing.T) {
 }
 
 // TestWorkerKilled kills one worker: only its clients lose their connection,
-// who waits in its backlog meanwhile is served by the next, and the limit that
-// all share does not count the dead.
+// connections that wait in its backlog are served by the next, and the shared limit
+// does not count the dead.
 func TestWorkerKilled(t *testing.T) {
 	parallelSmoke(t)
 	const n, room = 4, 80
@@ -263,8 +263,8 @@ func TestWorkerKilled(t *testing.T) {
 }
 
 // TestWorkersReplaced replaces all workers while clients come at a fixed rate:
-// none is refused or reset, those that stay are told to go, and no count is
-// lost with the workers.
+// none is refused or reset, those that stay get GOAWAY, and no count is lost with
+// the workers.
 func TestWorkersReplaced(t *testing.T) {
 	parallelSmoke(t)
 	const drain = 2 * time.Second
@@ -347,7 +347,7 @@ func TestReplacementStops(t *testing.T) {
 	}
 }
 
-// TestWorkersDrain: SIGTERM drains all workers at once, whoever else gets it,
+// TestWorkersDrain: SIGTERM drains all workers at once, even if they get it too,
 // and a second signal ends everything.
 func TestWorkersDrain(t *testing.T) {
 	parallelSmoke(t)

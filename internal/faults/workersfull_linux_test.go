@@ -12,8 +12,8 @@ import (
 
 // TestWorkersFull holds many clients that come back whenever they are cut off,
 // kills one worker, and then replaces all of them: only the clients of the one
-// that was killed lose their connection without being told, nobody's connect is
-// ever refused, and in the end all are back.
+// that was killed lose their connection without GOAWAY, no connect is refused, and
+// in the end all are back.
 func TestWorkersFull(t *testing.T) {
 	parallelSmoke(t)
 	n, conns, processes := sized(3, 3, 12), sized(200, 600, 100_000), sized(1, 2, 8)
@@ -57,23 +57,23 @@ func TestWorkersFull(t *testing.T) {
 	for _, h := range herds {
 		h.report(&r)
 	}
-	told := r.Goaways[codec.CodeDraining]
-	t.Logf("%d workers replaced in %s with --drain %s: %d times a client was told to go, %d connects, %d failed", n, done.took, drain, told, r.Dials, r.Failed)
+	goaways := r.Goaways[codec.CodeDraining]
+	t.Logf("%d workers replaced in %s with --drain %s: %d GOAWAYs, %d connects, %d failed", n, done.took, drain, goaways, r.Dials, r.Failed)
 	if r.Failed > 0 {
 		t.Errorf("%d connects failed", r.Failed)
 	}
 	if r.In != conns {
 		t.Errorf("%d clients are connected in the end, of %d", r.In, conns)
 	}
-	if told < conns || len(r.Goaways) != 1 {
-		t.Errorf("the clients were told %v", r.Goaways)
+	if goaways < conns || len(r.Goaways) != 1 {
+		t.Errorf("the clients got %v", r.Goaways)
 	}
-	if got, want := len(r.EndedAt), told+silently; got != want {
-		t.Errorf("%d connections ended; %d were told to, and the worker that was killed had %d", got, told, silently)
+	if got, want := len(r.EndedAt), goaways+silently; got != want {
+		t.Errorf("%d connections ended; %d after GOAWAY, and the worker that was killed had %d", got, goaways, silently)
 	}
 }
 
-// probeWorkers measures beats of so many connections while f runs. It returns
+// probeWorkers measures beats of n connections while during runs. It returns
 // those of the connections that lasted, and how many did not.
 func (f *workerSet) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
 	f.t.Helper()

@@ -95,7 +95,7 @@ func translate(c *nftables.Conn, outside string) {
 }
 
 // Pull pulls the cable out: nothing that is sent arrives any more at the client
-// nor at the server, and nobody is told, as with a cable behind the next
+// nor at the server, and no error is reported, as with a cable behind the next
 // switch. It returns when it is out.
 func (l *Lab) Pull() {
 	l.t.Helper()

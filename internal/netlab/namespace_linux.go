@@ -28,7 +28,7 @@ type Namespace struct {
 const device = "cable"
 
 // Do runs f inside n, on its own goroutine, so that f may end the test. What f
-// makes stays inside for ever, whoever uses it later: sockets that it opens and
+// makes stays inside for good: sockets that it opens and
 // processes that it starts, such as by exec.Cmd.Start. Goroutines that it
 // starts are outside. After the test's end there is no inside.
 func (n *Namespace) Do(f func()) {

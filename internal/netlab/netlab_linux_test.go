@@ -158,7 +158,7 @@ func (p *pair) wantAlive(mapping time.Duration) {
 	switch idle := time.Since(p.last); {
 	case err == nil:
 	case sent.Sub(p.last) >= mapping:
-		p.t.Skipf("nothing can be told here: this machine took %s for a wait of less than %s", sent.Sub(p.last), mapping)
+		p.t.Skipf("too slow a machine to judge: it took %s for a wait of less than %s", sent.Sub(p.last), mapping)
 	default:
 		p.t.Errorf("dead after at most %s without a packet: %v", idle, err)
 	}

@@ -1,10 +1,9 @@
-// Torrent is a server whose handler sends without being asked each time, from
-// goroutines of its own. It echoes, and understands three words in DATA:
+// Sender is a server whose handler sends on its own, from goroutines. It echoes, and understands three words in DATA:
 //
 //	push N MS  N frames of 16 KiB to this connection, one every MS milliseconds,
 //	           or with 0 as fast as its loop takes them
 //	flood N 0  N numbered frames to this connection from each of two goroutines
-//	spin 0 MS  for so long, two goroutines keep this connection's loop busy with
+//	spin 0 MS  for MS milliseconds, two goroutines keep this connection's loop busy with
 //	           one short task each at a time; answered by DATA "spun" at the end
 //	ack P 0    the client has read another block of the flood of goroutine P
 //

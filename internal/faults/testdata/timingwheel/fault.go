@@ -68,7 +68,7 @@ func tell() {
 func (tw *TimingWheel) started() { theFault.first.CompareAndSwap(nil, tw) }
 
 // flushes is called by the wheel's goroutine before it fires a bucket. What
-// blocks here does so for ever.
+// blocks here never goes on.
 func (tw *TimingWheel) flushes() {
 	if theFault.kind != "panic" && theFault.step == 0 && tw.faulty() {
 		select {}
