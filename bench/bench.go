@@ -227,7 +227,8 @@ func (b *bench) microRound(ctx context.Context, binary string, text *bytes.Buffe
 	ctx, cancel := context.WithTimeoutCause(ctx, microTime, fmt.Errorf("a round did not end within %s", microTime))
 	defer cancel()
 	p, err := start(ctx, b.opts.serverCPUs, nil, func(line string) { text.WriteString(line + "\n") }, binary,
-		"-test.run", "^$", "-test.bench", ".", "-test.benchmem", "-test.benchtime", b.opts.micro, "-test.cpu", fmt.Sprint(b.opts.procs))
+		"-test.run", "^$", "-test.bench", ".", "-test.benchmem", "-test.benchtime", b.opts.micro,
+		"-test.cpu", fmt.Sprint(b.opts.procs))
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,8 @@ func (f *foreign) judge(figures map[string]float64) error {
 	if max(server, load) <= foreignBound || f.b.opts.loose {
 		return nil
 	}
-	return fmt.Errorf("%w: %.0f %% of the servers', %.0f %% of the load's; the bound is %.0f %%", errForeign, server*100, load*100, foreignBound*100)
+	return fmt.Errorf("%w: %.0f %% of the servers', %.0f %% of the load's; the bound is %.0f %%", errForeign,
+		server*100, load*100, foreignBound*100)
 }
 
 // idleTime is how long the processors have been idle, all together, from

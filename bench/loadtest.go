@@ -98,10 +98,12 @@ func (l *loaded) cores() float64 { return l.serverCPU.Seconds() / l.window.Secon
 func (b *bench) load(ctx context.Context, srv *server, timeout time.Duration, dir string, l load) (*loaded, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.most, fmt.Errorf("the load test did not end within %s", l.most))
 	defer cancel()
-	args := append([]string{"loadtest", "tcp://" + srv.addr, "--timeout", timeout.String(), "-d", l.for_.String(), "--out", dir,
+	args := append([]string{"loadtest", "tcp://" + srv.addr, "--timeout", timeout.String(), "-d",
+		l.for_.String(), "--out", dir,
 		"--seed", fmt.Sprint(b.opts.seed), "--max-lag", b.maxLag(l).String()}, l.args...)
 	w := &window{srv: srv, end: l.end, endAfter: max(2, int(l.for_/time.Second)-1)}
-	p, err := start(ctx, b.opts.loadCPUs, []string{fmt.Sprintf("GOMAXPROCS=%d", len(b.opts.loadCPUs)+1)}, w.line, b.heartwheel, args...)
+	p, err := start(ctx, b.opts.loadCPUs, []string{fmt.Sprintf("GOMAXPROCS=%d", len(b.opts.loadCPUs)+1)},
+		w.line, b.heartwheel, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,8 @@ func readLoad(dir string) (*loaded, error) {
 		}
 		l.seconds = append(l.seconds, s)
 	}
-	for _, name := range []string{"timeseries.ndjson", "events.ndjson", "report.html", "response.hgrm", "service.hgrm", "detection.hgrm"} {
+	for _, name := range []string{"timeseries.ndjson", "events.ndjson", "report.html", "response.hgrm",
+		"service.hgrm", "detection.hgrm"} {
 		_ = os.Remove(filepath.Join(dir, name))
 	}
 	return l, lines.Err()

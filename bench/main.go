@@ -80,7 +80,8 @@ func parseOptions(args []string) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var only, peers, serverCPUs, loadCPUs string
-	fs.BoolVar(&o.quick, "quick", false, "some two minutes: one round, small loads, three contenders; to see that it works, not to publish")
+	fs.BoolVar(&o.quick, "quick", false, "some two minutes: one round, small loads, three contenders; to see "+
+		"that it works, not to publish")
 	fs.StringVar(&only, "only", "", "workloads such as `W2,W5`; empty: all")
 	fs.StringVar(&peers, "peers", "", "contenders such as `gnet,heartwheel`; empty: all, with -quick three")
 	fs.IntVar(&o.rounds, "runs", 0, "`rounds`: each contender runs once in each; 0: 5, with -quick 1")

@@ -59,11 +59,13 @@ func cells(quick bool) []*cell {
 			list = append(list, echo(inflight, size, conns, time.Second))
 		}
 	}
-	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout), expiry(10_000, shortTimeout))
+	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout),
+		expiry(10_000, shortTimeout))
 }
 
 func newCell(workload, id, title string, takes, timeout time.Duration) *cell {
-	return &cell{Cell: report.Cell{ID: id, Workload: workload, Title: title}, takes: takes, serving: serving{timeout: timeout}}
+	return &cell{Cell: report.Cell{ID: id, Workload: workload, Title: title}, takes: takes,
+		serving: serving{timeout: timeout}}
 }
 
 func bytesTitle(n int) string {

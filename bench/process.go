@@ -40,7 +40,9 @@ type lineFunc func(line string)
 
 // start starts a command on the processors. Lines of its standard output and
 // standard error go to onLine, which may be nil.
-func start(ctx context.Context, cpus []int, env []string, onLine lineFunc, name string, args ...string) (*process, error) {
+func start(
+	ctx context.Context, cpus []int, env []string, onLine lineFunc, name string, args ...string,
+) (*process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}

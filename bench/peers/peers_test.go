@@ -255,7 +255,8 @@ func TestCannotListen(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, b.binary(), "-addr", taken.Addr().String()).CombinedOutput()
-		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("in use")) {
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
+			!bytes.Contains(out, []byte("in use")) {
 			t.Errorf("%v: %s", err, out)
 		}
 	})

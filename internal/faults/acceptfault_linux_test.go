@@ -24,7 +24,8 @@ func TestAcceptFails(t *testing.T) {
 	for _, f := range []struct {
 		name  string
 		errno syscall.Errno
-	}{{"ENFILE", syscall.ENFILE}, {"EMFILE", syscall.EMFILE}, {"ENOBUFS", syscall.ENOBUFS}, {"ENOMEM", syscall.ENOMEM}} {
+	}{{"ENFILE", syscall.ENFILE}, {"EMFILE", syscall.EMFILE}, {"ENOBUFS", syscall.ENOBUFS},
+		{"ENOMEM", syscall.ENOMEM}} {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			acceptFails(t, server, f.errno)

@@ -91,7 +91,8 @@ func (a *arrivals) add(b arrivals) {
 }
 
 func (a *arrivals) String() string {
-	return fmt.Sprintf("p50 %s, p99 %s", quantile(a.took, 0.5).Round(10*time.Microsecond), quantile(a.took, 0.99).Round(10*time.Microsecond))
+	return fmt.Sprintf("p50 %s, p99 %s", quantile(a.took, 0.5).Round(10*time.Microsecond),
+		quantile(a.took, 0.99).Round(10*time.Microsecond))
 }
 
 // A floodTest is a server that is flooded, and what is measured meanwhile.
@@ -158,7 +159,8 @@ func TestAddressFlood(t *testing.T) {
 	const rate, burst = 50, 100
 	f := &floodTest{t: t, rate: floodRate, during: sized(500*time.Millisecond, time.Second, 3*time.Second)}
 	rounds, enough := sized(0, 8, 20), sized(0, 1, 5)
-	f.s = startServer(t, binary(t), "--address-rate", fmt.Sprint(rate), "--address-burst", fmt.Sprint(burst), "--flap-limit", "1m")
+	f.s = startServer(t, binary(t), "--address-rate", fmt.Sprint(rate), "--address-burst",
+		fmt.Sprint(burst), "--flap-limit", "1m")
 	f.lost = backlogLosses(t, f.s)
 	f.sinkAddr, f.flood = startFlood(t, sinkWord).line(), startFlood(t, floodWord)
 
@@ -180,13 +182,16 @@ func TestAddressFlood(t *testing.T) {
 		ran++
 	}
 	if good < enough {
-		t.Errorf("in %d of %d rounds the others were served in time; the last one: connect and echo %s", good, ran, last)
+		t.Errorf("in %d of %d rounds the others were served in time; the last one: connect "+
+			"and echo %s", good, ran, last)
 	}
 	admitted, allowed := f.settle(began, rate, burst)
 	perSecond := func(r floodReport) float64 { return float64(r.Dials) / r.Took.Seconds() }
-	figure(t, 19, "%.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d others a second: %s quiet; "+
+	figure(t, 19, "%.0f dials/s from one address, %v of %d let in (at most %.0f); connect and echo of %d "+
+		"others a second: %s quiet; "+
 		"%s beside a flood of %.0f/s against another process; %s under the flood; in the last of %d rounds %s",
-		perSecond(f.toServer), admitted, f.toServer.Dials, allowed, othersRate, &f.quiet, &f.beside, perSecond(f.toSink), &f.under, ran, last)
+		perSecond(f.toServer), admitted, f.toServer.Dials, allowed, othersRate, &f.quiet, &f.beside,
+		perSecond(f.toSink), &f.under, ran, last)
 }
 
 // settle waits until the server has dealt with all, and sees that it let in
@@ -233,7 +238,8 @@ func TestAddressTableIsBounded(t *testing.T) {
 	s := startServer(t, binary(t), "--flap-limit", "1000")
 	flood := startFlood(t, floodWord)
 	const sources = 3 * maxAbsent / 2
-	report := flood.start(floodOrder{Target: s.addr, Source: [4]byte{127, 2, 0, 0}, Sources: sources, Rate: 20_000, For: 20 * time.Second})
+	report := flood.start(floodOrder{Target: s.addr, Source: [4]byte{127, 2, 0, 0}, Sources: sources,
+		Rate: 20_000, For: 20 * time.Second})
 	most, before := 0.0, resident(t, s.pid())
 	done := make(chan floodReport)
 	go func() { done <- report() }()
@@ -251,7 +257,8 @@ func TestAddressTableIsBounded(t *testing.T) {
 		}
 	}
 	m := s.await("all have gone", func(m metrics) bool {
-		return m.value("heartwheel_connections") == 0 && m.value("heartwheel_accepted_total")+m.sum("heartwheel_refused_total") >= float64(r.Dials)
+		seen := m.value("heartwheel_accepted_total") + m.sum("heartwheel_refused_total")
+		return m.value("heartwheel_connections") == 0 && seen >= float64(r.Dials)
 	})
 	s.check()
 	if n := m.value("heartwheel_addresses"); n > maxAbsent {
@@ -318,11 +325,13 @@ func TestFlappingAddress(t *testing.T) {
 		t.Errorf("neighbours: %v", err)
 	}
 	m := s.metrics()
-	if by := m.by("heartwheel_refused_total"); by["flapping"] != float64(refused) || len(by) != 1 || m.value("heartwheel_banned_addresses") != 0 || m.value("heartwheel_bans_total") != 1 {
+	if by := m.by("heartwheel_refused_total"); by["flapping"] != float64(refused) || len(by) != 1 ||
+		m.value("heartwheel_banned_addresses") != 0 || m.value("heartwheel_bans_total") != 1 {
 		t.Errorf("after %d refusals the server says\n%s", refused, m.ours())
 	}
 	s.check()
-	figure(t, 20, "banned at connection %d for %s with 3013 and after_ms %d; refused %d times, back after %s; 30 others unaffected; off by default: %d reconnects served",
+	figure(t, 20, "banned at connection %d for %s with 3013 and after_ms %d; refused %d times, back after %s; 30 "+
+		"others unaffected; off by default: %d reconnects served",
 		flaps+1, ban, b.after.Milliseconds(), refused, back.Round(10*time.Millisecond), 4*flaps)
 }
 
@@ -340,10 +349,10 @@ func reconnect(t *testing.T, addr, source string, n int, pause time.Duration) {
 // banned is an address under a ban. The end of its ban lies
 // between from and notified, and after later.
 type banned struct {
-	t            *testing.T
-	addr, source string
-	from, notified   time.Time // before it connected, and when GOAWAY had come
-	after, pause time.Duration
+	t              *testing.T
+	addr, source   string
+	from, notified time.Time // before it connected, and when GOAWAY had come
+	after, pause   time.Duration
 }
 
 // untilLetIn has it try again and again, and returns how often it was refused.

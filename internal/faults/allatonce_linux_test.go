@@ -60,13 +60,15 @@ func allAtOnce(t *testing.T) (late string) {
 	work := seconds(m.value(cpu) - before.value(cpu))
 	var ds []*detection
 	for _, f := range dying {
-		ds = append(ds, judge(t, f.finish(), delays, beatEvery, timeout, func(*detection) time.Duration { return work })...)
+		ds = append(ds, judge(t, f.finish(), delays, beatEvery, timeout,
+			func(*detection) time.Duration { return work })...)
 	}
 	for _, wrong := range trace.Wrong {
 		t.Error(wrong)
 	}
 	if len(ds) != silent || trace.Live != others {
-		t.Fatalf("%d of %d silent peers were closed, and %d of %d others lived to the end", len(ds), silent, trace.Live, others)
+		t.Fatalf("%d of %d silent peers were closed, and %d of %d others lived to the end",
+			len(ds), silent, trace.Live, others)
 	}
 	first, final := firstToLast(ds, func(d *detection) int64 { return d.LastBeat })
 	from, to := firstToLast(ds, func(d *detection) int64 { return d.Seen })
@@ -78,7 +80,8 @@ func allAtOnce(t *testing.T) (late string) {
 		return a.Took - a.Away - withoutProcessor(delays, a.Sent, a.Sent+int64(a.Took))
 	})
 	if n == 0 || servers > most {
-		late = fmt.Sprintf("99 of 100 of %d beats of others were answered within %s, less what was measured of this machine: %s; the bound is %s", n, slow, servers, most)
+		late = fmt.Sprintf("99 of 100 of %d beats of others were answered within %s, less what was measured of this "+
+			"machine: %s; the bound is %s", n, slow, servers, most)
 	}
 	held := time.Duration(0)
 	for _, b := range delays {
@@ -88,7 +91,8 @@ func allAtOnce(t *testing.T) (late string) {
 	}
 	lag := lag99(before, m)
 	if lag > most+held {
-		late += fmt.Sprintf(" 99 of 100 calls of a loop were answered within %s; the bound is %s, and a thread waited up to %s for a processor", lag, most, held)
+		late += fmt.Sprintf(" 99 of 100 calls of a loop were answered within %s; the bound is %s, and a thread waited "+
+			"up to %s for a processor", lag, most, held)
 	}
 	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != float64(silent) {
 		t.Errorf("the server closed %v, not just %d for idle_timeout", closed, silent)
@@ -96,15 +100,20 @@ func allAtOnce(t *testing.T) (late string) {
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
 	}
-	figure(t, 12, "%d peers beat a last time within %s and were closed within %s of each other, after the timeout by %s; 99 of 100 of %d beats of %d others answered within %s (%s before; %s of it the server's own); loop lag p99 at most %s",
+	figure(t, 12, "%d peers beat a last time within %s and were closed within %s of each other, after the timeout by "+
+		"%s; 99 of 100 of %d beats of %d others answered within %s (%s before; %s of it the server's "+
+		"own); loop lag p99 at most %s",
 		silent, round(final-first), round(to-from-int64(around)), spread(ds, lateBy), n, others,
-		slow.Round(100*time.Microsecond), usual.Round(100*time.Microsecond), max(servers, 0).Round(100*time.Microsecond), lag)
+		slow.Round(100*time.Microsecond), usual.Round(100*time.Microsecond),
+		max(servers, 0).Round(100*time.Microsecond), lag)
 	return late
 }
 
 // startDying starts the peers in processes of their own: those that beat a last
 // time at the moment that it returns (monotonic), and those that go on.
-func startDying(t *testing.T, s *serverProcess, beatEvery, timeout time.Duration, silent, others int) (dying []*fleetProcess, living *fleetProcess, last int64) {
+func startDying(
+	t *testing.T, s *serverProcess, beatEvery, timeout time.Duration, silent, others int,
+) (dying []*fleetProcess, living *fleetProcess, last int64) {
 	t.Helper()
 	const (
 		fleets    = 2
@@ -116,10 +125,12 @@ func startDying(t *testing.T, s *serverProcess, beatEvery, timeout time.Duration
 	t.Logf("seed %d", seed)
 	for i := range fleets {
 		stops := slices.Repeat([]time.Duration{after}, silent/fleets)
-		dying = append(dying, startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: len(stops), Beat: beatEvery, Stops: stops,
+		dying = append(dying, startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: len(stops),
+			Beat: beatEvery, Stops: stops,
 			AtOnce: true, Epoch: epoch, GiveUp: timeout + 30*time.Second, Seed: seed + uint64(i)}))
 	}
-	living = startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: others, Beat: otherBeat, Epoch: epoch, Seed: seed + fleets, Trace: true})
+	living = startFleetProcess(t, fleetSpec{Addr: s.addr, Conns: others, Beat: otherBeat, Epoch: epoch,
+		Seed: seed + fleets, Trace: true})
 	for _, f := range append(dying, living) {
 		f.wait("connected", limit)
 	}

@@ -24,11 +24,13 @@ var badKinds = []struct {
 	after time.Duration
 	ends  string
 }{
-	{"byte at a time", append(append(hello(`{"device":"slow"}`), beat...), codec.AppendData(nil, []byte("data"))...), 0, 0, "peer_closed"},
+	{"byte at a time", append(append(hello(`{"device":"slow"}`), beat...),
+		codec.AppendData(nil, []byte("data"))...), 0, 0, "peer_closed"},
 	{"partial frame", raw("00 00 00 05 03 61"), codec.CodeIncomplete, incomplete, "incomplete"},
 	{"garbage", slices.Repeat(raw("99 c3 28 ff"), 500), codec.CodeProtocolError, 0, "protocol_error"},
 	{"oversize", raw("00 01 00 01 03 61 61 61"), codec.CodeFrameTooLarge, 0, "frame_too_large"},
-	{"TLS", append(raw("16 03 01 02 00 01 00 01 fc 03 03"), make([]byte, 506)...), codec.CodeProtocolError, 0, "protocol_error"},
+	{"TLS", append(raw("16 03 01 02 00 01 00 01 fc 03 03"), make([]byte, 506)...),
+		codec.CodeProtocolError, 0, "protocol_error"},
 	{"HTTP", []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), codec.CodeProtocolError, 0, "protocol_error"},
 }
 
@@ -88,13 +90,15 @@ func TestBadCrowd(t *testing.T) {
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
 	}
-	figure(t, 10, "%d connections of bad input, %d of each kind, closed for %v; late at most: %s (this process up to %s); %d neighbours unaffected",
+	figure(t, 10, "%d connections of bad input, %d of each kind, closed for %v; late at most: %s (this process up to "+
+		"%s); %d neighbours unaffected",
 		len(peers), each, got, strings.Join(slowest, ", "), late.Round(100*time.Microsecond), len(good.conns))
 }
 
 // judgeBad holds each of them against the promise. It returns how many have to
 // be counted for each reason, and how late the latest of each kind was.
-func judgeBad(t *testing.T, peers []*badPeer, delays []delay, late time.Duration) (want map[string]float64, slowest []string) {
+func judgeBad(t *testing.T, peers []*badPeer, delays []delay,
+	late time.Duration) (want map[string]float64, slowest []string) {
 	t.Helper()
 	took := make([][]time.Duration, len(badKinds))
 	want = map[string]float64{}
@@ -120,7 +124,8 @@ func judgeBad(t *testing.T, peers []*badPeer, delays []delay, late time.Duration
 		if lateBy < 0 {
 			wrong("%s: closed %s before %s were over", kind.name, -lateBy, kind.after)
 		}
-		bound := lateTicks*tick + late + heldUp(delays, p.sent+int64(kind.after), p.seen) + credited(delays, p.sent, p.seen)
+		bound := lateTicks*tick + late + heldUp(delays, p.sent+int64(kind.after), p.seen) +
+			credited(delays, p.sent, p.seen)
 		if lateBy > bound {
 			wrong("%s: closed %s late; the bound is %s", kind.name, lateBy, bound)
 		}
@@ -130,7 +135,8 @@ func judgeBad(t *testing.T, peers []*badPeer, delays []delay, late time.Duration
 	}
 	for kind, all := range took {
 		if len(all) > 0 {
-			slowest = append(slowest, fmt.Sprintf("%s %s", badKinds[kind].name, slices.Max(all).Round(100*time.Microsecond)))
+			slowest = append(slowest, fmt.Sprintf("%s %s", badKinds[kind].name,
+				slices.Max(all).Round(100*time.Microsecond)))
 		}
 	}
 	return want, slowest

@@ -57,7 +57,8 @@ func startBeatClients(t testing.TB, ns *netlab.Namespace, addr string, n int, ev
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &beatClient{conn: nc.(*net.TCPConn), port: nc.LocalAddr().(*net.TCPAddr).Port, every: every, in: bufio.NewReaderSize(nc, 16<<10)}
+		b := &beatClient{conn: nc.(*net.TCPConn), port: nc.LocalAddr().(*net.TCPAddr).Port, every: every,
+			in: bufio.NewReaderSize(nc, 16<<10)}
 		bs.all = append(bs.all, b)
 		if err := b.conn.SetKeepAlive(false); err != nil { // beats alone are to keep it
 			t.Fatal(err)

@@ -30,7 +30,8 @@ func TestCablePulled(t *testing.T) {
 	beatEvery := timeout * 2 / 5
 	lab := netlab.Cable(t)
 	idle := startServerIn(t, lab.Server, exec.Command(binary(t), "serve", "--listen", listenOn(lab.Server),
-		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s"))
+		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", beatEvery.String(), "--timeout",
+		timeout.String(), "--drain", "1s"))
 	pushing := startServerIn(t, lab.Server, exec.Command(program(t, "pusher"), "-listen", listenOn(lab.Server),
 		"-timeout", timeout.String(), "-outbox", "16777216")) // more than T fills
 	watched := []*pulledServer{
@@ -97,9 +98,11 @@ type pulledServer struct {
 	delays  *watcher
 }
 
-func pullLater(t *testing.T, lab *netlab.Lab, name string, s *serverProcess, conns int, every time.Duration) *pulledServer {
+func pullLater(t *testing.T, lab *netlab.Lab, name string, s *serverProcess, conns int,
+	every time.Duration) *pulledServer {
 	t.Helper()
-	p := &pulledServer{name: name, s: s, delays: watch(t, s), clients: startBeatClients(t, lab.Client, s.addr, conns, every)}
+	p := &pulledServer{name: name, s: s, delays: watch(t, s),
+		clients: startBeatClients(t, lab.Client, s.addr, conns, every)}
 	p.sockets = watchSockets(t, s)
 	return p
 }
@@ -115,13 +118,15 @@ func (p *pulledServer) judge(t *testing.T, timeout time.Duration) {
 	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != n {
 		t.Errorf("%s: the server has closed %v, not just %v for idle_timeout", p.name, closed, n)
 	}
-	for _, none := range []string{"heartwheel_connections", "heartwheel_outbox_bytes", "heartwheel_handler_panics_total"} {
+	for _, none := range []string{"heartwheel_connections", "heartwheel_outbox_bytes",
+		"heartwheel_handler_panics_total"} {
 		if v := m.value(none); v != 0 {
 			t.Errorf("%s: %s is %v", p.name, none, v)
 		}
 	}
 	p.s.check()
-	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.delays.stop(), p.clients.all[0].every, timeout, nil)
+	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.delays.stop(),
+		p.clients.all[0].every, timeout, nil)
 	checkLateness(t, m, ds)
 	figure(t, 6, "cable pulled, %s, T %s: %d of %d closed, %s after T (bound %s)",
 		p.name, timeout, len(ds), len(p.clients.all), spread(ds, lateBy), spread(ds, bound))
@@ -154,9 +159,11 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 	}
 	waiting := m.value("heartwheel_outbox_bytes")
 	if retransmitting != conns || !(waiting > 0) {
-		t.Errorf("%d of %d connections retransmit and %v bytes wait in the outbox: this is no server that pushes", retransmitting, conns, waiting)
+		t.Errorf("%d of %d connections retransmit and %v bytes wait in the outbox: this is no server that pushes",
+			retransmitting, conns, waiting)
 	}
-	figure(t, 6, "before that: all %d pushed connections at their retransmission %d or more, %d KiB in the sockets, %.0f KiB in the outboxes",
+	figure(t, 6, "before that: all %d pushed connections at their retransmission %d or more, %d KiB in the "+
+		"sockets, %.0f KiB in the outboxes",
 		retransmitting, least, queued>>10, waiting/1024)
 }
 
@@ -165,7 +172,8 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 func wantCloseEvents(t *testing.T, p *pulledServer) {
 	t.Helper()
 	var lines []logLine // what was written may not have been read here yet
-	for end := time.Now().Add(limit); len(lines) < len(p.clients.all) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(limit); len(lines) < len(p.clients.all) &&
+		time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		lines = slices.DeleteFunc(p.s.logLines(), func(l logLine) bool { return l.msg != "close event" })
 	}
 	events := map[string]int64{}

@@ -70,7 +70,8 @@ func showStep(t *testing.T, program string) {
 	}
 	// A second is room for the real clock, which may be adjusted meanwhile.
 	if step := got.Wall - got.Mono; step < 59*time.Second || step > 61*time.Second {
-		t.Fatalf("the overlay does not work: %s passed by the wall clock and %s by the monotonic one, which is not 60 s apart", got.Wall, got.Mono)
+		t.Fatalf("the overlay does not work: %s passed by the wall clock and %s by the monotonic one, which is not 60 "+
+			"s apart", got.Wall, got.Mono)
 	}
 	if got.Mono > 50*time.Second {
 		t.Fatalf("the monotonic clock says that %s have passed: it has stepped too", got.Mono)
@@ -90,6 +91,7 @@ func checkStepped(t *testing.T, s *serverProcess, seconds int) {
 	ahead := func(line logLine) time.Duration { return line.time.Sub(line.read) }
 	first, last := ahead(log[0]), ahead(log[len(log)-1])
 	if moved := last - first; moved.Abs() < step.Abs()/2 || moved.Abs() > step.Abs()*2 || (moved < 0) != (step < 0) {
-		t.Errorf("by its log the server's clock moved by %s, not %s; the last line is %s", moved, step, log[len(log)-1].text)
+		t.Errorf("by its log the server's clock moved by %s, not %s; the last line is %s",
+			moved, step, log[len(log)-1].text)
 	}
 }

@@ -99,7 +99,8 @@ func TestProcessorQuota(t *testing.T) {
 
 	group := newCgroup(t, "cpu")
 	group.set("cpu.cfs_period_us", period)
-	s := startCommand(t, command([]*cgroup{group}, binary(t), serverArgs("--beat", beatEvery.String(), "--timeout", timeout.String())...))
+	s := startCommand(t, command([]*cgroup{group}, binary(t),
+		serverArgs("--beat", beatEvery.String(), "--timeout", timeout.String())...))
 	spec := fleetSpec{Addr: s.addr, Conns: conns, Beat: beatEvery, GiveUp: timeout + 30*time.Second, Seed: seed}
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	for range silent {
@@ -135,8 +136,10 @@ func TestProcessorQuota(t *testing.T) {
 		kept += b.waited
 	}
 	cpu := m.value("process_cpu_seconds_total") - before.value("process_cpu_seconds_total")
-	figure(t, 15, "quota 25 %%: %.0f %% of a processor used in %s (%.1f × T), kept off it for %s; %d echoes of the flood",
-		100*cpu/took.Seconds(), took.Round(time.Millisecond), took.Seconds()/timeout.Seconds(), kept.Round(time.Millisecond), rounds)
+	figure(t, 15, "quota 25 %%: %.0f %% of a processor used in %s (%.1f × T), kept off it for "+
+		"%s; %d echoes of the flood",
+		100*cpu/took.Seconds(), took.Round(time.Millisecond), took.Seconds()/timeout.Seconds(),
+		kept.Round(time.Millisecond), rounds)
 	figure(t, 15, "%d live of %d, 0 wanted killed: %d; slowest answer %s, stalls %v of %.1f s, averted %v",
 		r.Live, conns-silent, conns-silent-r.Live, r.Slowest.Round(time.Millisecond), m.sum("heartwheel_stalls_total"),
 		m.sum("heartwheel_stalled_seconds_total"), m.by("heartwheel_expiry_averted_total"))

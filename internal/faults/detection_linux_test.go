@@ -31,7 +31,8 @@ func (d *detection) due() (first, last int64) {
 //
 // It skips the test if the client was so late with a beat that the server may
 // rightly have taken a live peer for dead.
-func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duration, extra func(*detection) time.Duration) []*detection {
+func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duration,
+	extra func(*detection) time.Duration) []*detection {
 	t.Helper()
 	if r.Latest >= timeout-beat {
 		t.Skipf("too slow a machine to judge: the client did not beat for %s", r.Latest)
@@ -68,7 +69,8 @@ func judge(t *testing.T, r *fleetReport, all []delay, beat, timeout time.Duratio
 			t.Errorf("a silent peer was closed %s before its timeout of %s was over", -d.lateBy, timeout)
 		}
 		if d.lateBy > d.bound {
-			t.Errorf("a silent peer was closed %s after its timeout was over; the bound is %s, %s of it from measurements",
+			t.Errorf("a silent peer was closed %s after its timeout was over; the bound is %s, "+
+				"%s of it from measurements",
 				d.lateBy, d.bound, d.widened)
 		}
 		ds = append(ds, d)

@@ -59,7 +59,8 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the connections ended so: %v", r.Ends)
 	}
 	least, most := r.shares(t, start, window, delays)
-	figure(t, 16, "%d GOAWAYs within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
+	figure(t, 16, "%d GOAWAYs within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended "+
+		"with %d after %s; the clients' timers were %s late at most",
 		conns, time.Duration(slices.Max(r.GoawayAt)-start).Round(time.Millisecond), drain, window,
 		100*least, 100*most, code, took.Round(time.Millisecond), r.Late.Round(100*time.Microsecond))
 }

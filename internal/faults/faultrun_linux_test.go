@@ -39,7 +39,8 @@ func startFaultRun(t *testing.T, binary string, env func(age time.Duration) stri
 	t.Helper()
 	beat, timeout, age := faultTimes()
 	r := &faultRun{seed: rand.Uint64(), live: sized(50, 200, 1800), silent: sized(20, 50, 200)}
-	cmd := exec.Command(binary, serverArgs("--beat", beat.String(), "--timeout", timeout.String(), "--drain", sized("100ms", "1s", "1s"))...)
+	cmd := exec.Command(binary, serverArgs("--beat", beat.String(), "--timeout", timeout.String(), "--drain",
+		sized("100ms", "1s", "1s"))...)
 	cmd.Env = []string{env(age)}
 	start := monotonic()
 	r.s = startCommand(t, cmd)
@@ -47,7 +48,8 @@ func startFaultRun(t *testing.T, binary string, env func(age time.Duration) stri
 	r.to = monotonic() + int64(age)
 
 	rnd := rand.New(rand.NewPCG(r.seed, 2))
-	spec := fleetSpec{Addr: r.s.addr, Conns: r.live + r.silent, Beat: beat, Epoch: start, GiveUp: timeout + 30*time.Second, Seed: r.seed}
+	spec := fleetSpec{Addr: r.s.addr, Conns: r.live + r.silent, Beat: beat, Epoch: start, GiveUp: timeout +
+		30*time.Second, Seed: r.seed}
 	for i := range r.silent {
 		stop := beat + time.Duration(rnd.Int64N(int64(age+2*beat)))
 		if i%2 == 0 { // the timeout runs out within 1.5 beats of it
@@ -117,6 +119,7 @@ func (r *faultRun) judge(t *testing.T, allowance time.Duration) string {
 	}
 	t.Logf("bound: %s (%s and what was measured; %d were due around the fault, %d of them took more than that)",
 		spread(ds, bound), lateTicks*tick, around, needed)
-	return fmt.Sprintf("%d of %d live peers closed; %d dead ones closed after the timeout by %s; wheel rebuilds %v, stalls %v",
+	return fmt.Sprintf("%d of %d live peers closed; %d dead ones closed after the timeout by %s; "+
+		"wheel rebuilds %v, stalls %v",
 		r.live-report.Live, r.live, len(ds), spread(ds, lateBy), r.rebuilds, m.sum("heartwheel_stalls_total"))
 }

@@ -10,7 +10,8 @@ import (
 
 // With -figures the lines of figure are also appended to a file, from which
 // docs/reliability.md is written.
-var figures = flag.String("figures", "", "append what each case measures to this file (absolute path), one line of JSON each")
+var figures = flag.String("figures", "", "append what each case measures to this file (absolute "+
+	"path), one line of JSON each")
 
 // A figureLine is one line of that file.
 type figureLine struct {

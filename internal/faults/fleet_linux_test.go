@@ -283,7 +283,8 @@ func (f *fleet) answers(m *member, now int64, b []byte) {
 	}
 	f.report.Answers += len(b) / len(beat)
 	for n := (m.owed + len(beat) - 1) / len(beat); len(m.sent) > n; m.sent = m.sent[1:] {
-		f.report.Trace = append(f.report.Trace, answer{m.sent[0], time.Duration(now - m.sent[0]), time.Duration(now - max(f.before, m.sent[0]))})
+		f.report.Trace = append(f.report.Trace, answer{m.sent[0], time.Duration(now - m.sent[0]),
+			time.Duration(now - max(f.before, m.sent[0]))})
 	}
 	if m.owed > 0 {
 		return

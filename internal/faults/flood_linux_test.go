@@ -68,14 +68,17 @@ func TestFlood(t *testing.T) {
 		if flooded <= most+max(spun, floodIdle) {
 			good++
 		}
-		last = fmt.Sprintf("p99 %s (of a busy loop %s, of an idle server %s; the bound without these is %s)", flooded, spun, floodIdle, most.Round(10*time.Microsecond))
+		last = fmt.Sprintf("p99 %s (of a busy loop %s, of an idle server %s; the bound without these is %s)", flooded,
+			spun, floodIdle, most.Round(10*time.Microsecond))
 	}
 	s.check()
 	if good < enough {
-		t.Errorf("in %d of %d rounds beats were answered within the bound and what an equally busy loop takes; the last one: %s", good, ran, last)
+		t.Errorf("in %d of %d rounds beats were answered within the bound and what an equally busy loop takes; the "+
+			"last one: %s", good, ran, last)
 	}
 	total := ran * floodProducers * each
-	figure(t, 13, "%d messages from %d goroutines in order, %.0f a second; %d of %d rounds good; beats of others meanwhile, in the last one: %s",
+	figure(t, 13, "%d messages from %d goroutines in order, %.0f a second; %d of %d rounds good; beats of others "+
+		"meanwhile, in the last one: %s",
 		total, floodProducers, float64(total)/took.Seconds(), good, ran, last)
 }
 

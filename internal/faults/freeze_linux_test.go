@@ -48,8 +48,9 @@ func TestFreeze(t *testing.T) {
 	// All at the same time, whatever -parallel says.
 	var all []*freeze
 	for _, n := range lengths {
-		z := &freeze{beat: sized[time.Duration](400, 600, 0) * time.Millisecond, timeout: sized[time.Duration](1000, 1500, 0) * time.Millisecond,
-			live: sized(60, 300, 0), dead: sized(30, 60, 0)}
+		z := &freeze{beat: sized[time.Duration](400, 600, 0) * time.Millisecond,
+			timeout: sized[time.Duration](1000, 1500, 0) * time.Millisecond,
+			live:    sized(60, 300, 0), dead: sized(30, 60, 0)}
 		z.length = z.timeout * time.Duration(n) / parts
 		z.start(t)
 		all = append(all, z)
@@ -65,8 +66,10 @@ func TestFreeze(t *testing.T) {
 func (z *freeze) start(t *testing.T) {
 	t.Helper()
 	z.seed, z.over = rand.Uint64(), make(chan struct{})
-	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(), "--drain", sized("100ms", "1s", "1s"))
-	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length + 30*time.Second, Seed: z.seed}
+	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(),
+		"--drain", sized("100ms", "1s", "1s"))
+	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length +
+		30*time.Second, Seed: z.seed}
 	rnd := rand.New(rand.NewPCG(z.seed, 2))
 	for range z.dead {
 		spec.Stops = append(spec.Stops, z.beat+time.Duration(rnd.Int64N(int64(z.timeout+z.length))))
@@ -124,8 +127,10 @@ func (z *freeze) judge(t *testing.T) {
 		t.Errorf("after SIGTERM it ended with %s", z.s.cmd.ProcessState)
 	}
 	t.Logf("bound: %s (%s and what was measured)", spread(ds, bound), lateTicks*tick)
-	figure(t, 3, "stopped for %s of T = %s: %d of %d live peers closed; %d dead ones closed after what was left of their timeout by %s; averted %v",
-		z.length, z.timeout, z.live-r.Live, z.live, len(ds), spread(ds, lateBy), m.by("heartwheel_expiry_averted_total"))
+	figure(t, 3, "stopped for %s of T = %s: %d of %d live peers closed; %d dead ones closed after what was left of "+
+		"their timeout by %s; averted %v",
+		z.length, z.timeout, z.live-r.Live, z.live, len(ds), spread(ds, lateBy),
+		m.by("heartwheel_expiry_averted_total"))
 }
 
 // detections holds each dead peer against the promise. The freeze does not count as
@@ -151,14 +156,16 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		d := &detection{silence: s, timeout: z.timeout}
 		first, last := d.due()
 		if s.Seen < first {
-			t.Errorf("a dead peer was closed %s before its timeout of %s was over", time.Duration(first-s.Seen), z.timeout)
+			t.Errorf("a dead peer was closed %s before its timeout of %s was over",
+				time.Duration(first-s.Seen), z.timeout)
 		}
 		due, credit := first, credited(z.delays, s.LastBeat, s.Before)
 		switch {
 		case s.LastBeat < z.to && s.Answered >= z.to:
 			inFreeze++
 			due = z.to + int64(z.timeout)
-		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick+credit+heldUp(z.delays, first, z.from)) >= z.from:
+		case s.Answered < z.to && s.Seen >= z.from &&
+			last+int64(lateTicks*tick+credit+heldUp(z.delays, first, z.from)) >= z.from:
 			before++
 			due += z.to - z.from
 			last += z.to - z.from
@@ -175,7 +182,8 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 			continue
 		}
 		if late++; late <= 10 {
-			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, %s of it from measurements",
+			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, "+
+				"%s of it from measurements",
 				d.lateBy, d.bound, d.widened)
 		}
 	}

@@ -113,7 +113,10 @@ func (c *chain) awaitDrained(pid int) logLine {
 // end of all and wants exit code 0 of each.
 func (c *chain) stopAll(t *testing.T) {
 	t.Helper()
-	if !slices.ContainsFunc(c.logLines(), func(l logLine) bool { return strings.Contains(l.text, `"signal":"terminated"`) }) {
+	if !slices.ContainsFunc(c.logLines(), func(l logLine) bool {
+		return strings.Contains(l.text,
+			`"signal":"terminated"`)
+	}) {
 		c.signal(t, c.current(), syscall.SIGTERM)
 	}
 	select {
@@ -181,7 +184,8 @@ func TestHandover(t *testing.T) {
 	for i, pid := range c.pids[:times] {
 		line := c.awaitDrained(pid)
 		if spent, err := time.ParseDuration(line.took); err != nil || spent > drain+tick+lag {
-			t.Errorf("the drain took %s, %v; it may take %s, and %s and what was measured: %s", spent, err, drain, tick, lag)
+			t.Errorf("the drain took %s, %v; it may take %s, and %s and what was measured: %s",
+				spent, err, drain, tick, lag)
 		}
 		if line.accepted != line.closed {
 			t.Errorf("a drained process accepted %d and closed %d", line.accepted, line.closed)
@@ -205,8 +209,10 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent GOAWAY before they spoke, slowest answer %s; %d hand-overs took %s; %d that stayed got GOAWAY",
-		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused, r.slowest.Round(100*time.Microsecond),
+	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent GOAWAY before they spoke, "+
+		"slowest answer %s; %d hand-overs took %s; %d that stayed got GOAWAY",
+		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused,
+		r.slowest.Round(100*time.Microsecond),
 		times, strings.Join(took, ", "), times*stay)
 }
 
@@ -272,7 +278,10 @@ func TestHandoverToNothingGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.signal(t, c.pid(), syscall.SIGHUP)
-	c.awaitLine("no such file", 0, func(l logLine) bool { return strings.Contains(l.text, "no such file or directory") })
+	c.awaitLine("no such file", 0, func(l logLine) bool {
+		return strings.Contains(l.text,
+			"no such file or directory")
+	})
 	if err := good.stop(); err != nil {
 		t.Errorf("a connection was affected: %v", err)
 	}
@@ -338,7 +347,8 @@ func TestSuccessorDies(t *testing.T) {
 	c.handOver(t)
 	c.signal(t, c.current(), syscall.SIGKILL)
 	line := c.awaitLine("the end of the successor", 0, func(l logLine) bool {
-		return l.successor == c.current() && strings.Contains(l.msg, "connections are refused until a server is started again")
+		return l.successor == c.current() && strings.Contains(l.msg,
+			"connections are refused until a server is started again")
 	})
 	if !strings.Contains(line.text, `"level":"ERROR"`) || !strings.Contains(line.text, "signal: killed") {
 		t.Errorf("the log says: %s", line.text)

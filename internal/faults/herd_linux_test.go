@@ -36,7 +36,8 @@ func startHerds(t testing.TB, s *serverProcess, processes, conns, in int, args .
 	path := program(t, "herd")
 	var herds []*herdProcess
 	for i := range processes {
-		cmd := exec.Command(path, append(args, "-addr", s.addr, "-conns", strconv.Itoa(conns/processes), "-source", strconv.Itoa(80+i))...)
+		cmd := exec.Command(path, append(args, "-addr", s.addr, "-conns", strconv.Itoa(conns/processes),
+			"-source", strconv.Itoa(80+i))...)
 		cmd.Env, cmd.Stderr = ordinaryEnv(), os.Stderr
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
@@ -55,7 +56,9 @@ func startHerds(t testing.TB, s *serverProcess, processes, conns, in int, args .
 		})
 		herds = append(herds, &herdProcess{t, stdin, json.NewDecoder(stdout)})
 	}
-	s.await(fmt.Sprintf("%d clients are connected", in), func(m metrics) bool { return m.value("heartwheel_connections") >= float64(in) })
+	s.await(fmt.Sprintf("%d clients are connected", in), func(m metrics) bool {
+		return m.value("heartwheel_connections") >= float64(in)
+	})
 	return herds
 }
 

@@ -33,7 +33,8 @@ func TestLastDescriptors(t *testing.T) {
 			return m.value("heartwheel_accept_errors_total") >= before+16
 		})
 		there.echo()
-		slowest = max(slowest, servedAgain(t, s, fmt.Sprintf("%d descriptors left: the last that waited was", free), func() {
+		slowest = max(slowest, servedAgain(t, s, fmt.Sprintf("%d descriptors left: the last that "+
+			"waited was", free), func() {
 			limitFiles(t, s.pid(), old)
 			for i, c := range pending {
 				if err := c.echoErr(); err != nil {
@@ -57,7 +58,8 @@ func TestLastDescriptors(t *testing.T) {
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM, while a connection waited, it ended with %s", s.cmd.ProcessState)
 	}
-	figure(t, 1, "0 to 3 descriptors left, 20 dials each: none reset, served at most %s after there was room", slowest.Round(100*time.Microsecond))
+	figure(t, 1, "0 to 3 descriptors left, 20 dials each: none reset, served at most %s after there was room",
+		slowest.Round(100*time.Microsecond))
 }
 
 // leave lowers a process's limit so that it may open free files more, and returns

@@ -23,7 +23,8 @@ func servedAgain(t *testing.T, s *serverProcess, who string, serve func()) (agai
 	serve()
 	again = time.Since(start)
 	if late, waited := lag(), held(); again > acceptAgain+late+waited {
-		t.Errorf("%s served %s after there was room; this process was up to %s late, the server %s", who, again, late, waited)
+		t.Errorf("%s served %s after there was room; this process was up to %s late, the server "+
+			"%s", who, again, late, waited)
 	}
 	return again
 }
@@ -154,7 +155,10 @@ func TestConnectionCap(t *testing.T) {
 	b := dialBurst(t, s, dials, room)
 	check := func(refused int) {
 		t.Helper()
-		m := s.await("the server is full", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) && m.settled() })
+		m := s.await("the server is full", func(m metrics) bool {
+			return m.value("heartwheel_connections") ==
+				float64(room) && m.settled()
+		})
 		if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(refused) {
 			t.Errorf("the server refused %v, not just %d as overloaded", got, refused)
 		}
@@ -163,8 +167,10 @@ func TestConnectionCap(t *testing.T) {
 	check(dials - room)
 	slowest := b.checkRejected(t)
 	b.echoAll(t)
-	figure(t, 2, "room for %d, %d dialled: %d admitted, %d refused with 3020 after at most %s (this process was up to %s late)",
-		room, dials, len(b.admitted), len(b.rejected), slowest.Round(100*time.Microsecond), b.lag.Round(100*time.Microsecond))
+	figure(t, 2, "room for %d, %d dialled: %d admitted, %d refused with 3020 after at most %s (this "+
+		"process was up to %s late)",
+		room, dials, len(b.admitted), len(b.rejected), slowest.Round(100*time.Microsecond),
+		b.lag.Round(100*time.Microsecond))
 
 	b.leave(1)
 	s.await("one has left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-1) })
@@ -184,7 +190,8 @@ func TestConnectionCap(t *testing.T) {
 func TestDescriptorsRunOut(t *testing.T) {
 	parallelSmoke(t)
 	const files, dials = 200, 1000
-	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)}, serverArgs("--timeout", "10m", "--drain", "1s")...)...)
+	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)},
+		serverArgs("--timeout", "10m", "--drain", "1s")...)...)
 	s := startCommand(t, cmd)
 	room := int(s.metrics().value("heartwheel_connections_max"))
 	if room < files/2 || room >= files {
@@ -198,7 +205,9 @@ func TestDescriptorsRunOut(t *testing.T) {
 	b.echoAll(t)
 	const leaving = 20
 	b.leave(leaving)
-	s.await("some have left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-leaving) })
+	s.await("some have left", func(m metrics) bool {
+		return m.value("heartwheel_connections") == float64(room-leaving)
+	})
 
 	// A client of ops that sends nothing is no connection of the server's, but
 	// takes a descriptor too. Metrics come over a connection that is there.
@@ -234,18 +243,23 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	again := servedAgain(t, s, "a waiting connection was", waiting.echo)
 	b.admitted = append(b.admitted, waiting)
-	figure(t, 1, "%d files, %d dialled: %d admitted, %d refused with 3020 after at most %s, none of them lost without a file left; a waiting one was served %s after there was room",
-		files, dials, room, len(b.rejected), b.checkRejected(t).Round(100*time.Microsecond), again.Round(100*time.Microsecond))
+	figure(t, 1, "%d files, %d dialled: %d admitted, %d refused with 3020 after at most %s, none of them lost without "+
+		"a file left; a waiting one was served %s after there was room",
+		files, dials, room, len(b.rejected), b.checkRejected(t).Round(100*time.Microsecond),
+		again.Round(100*time.Microsecond))
 	for len(b.admitted) < room {
 		c := dial(t, s.addr)
 		c.echo()
 		b.admitted = append(b.admitted, c)
 	}
-	s.await("the server is full again", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) })
+	s.await("the server is full again", func(m metrics) bool {
+		return m.value("heartwheel_connections") == float64(room)
+	})
 	dial(t, s.addr).wantGoaway(codec.CodeOverloaded)
 	b.echoAll(t)
 	s.check()
-	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] != s.metrics().sum("heartwheel_closed_total") {
+	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] !=
+		s.metrics().sum("heartwheel_closed_total") {
 		t.Errorf("the server closed %v, and only resets were sent", closed)
 	}
 	if code := s.stop(syscall.SIGTERM); code != 0 {

@@ -152,7 +152,8 @@ func TestMemoryLimit(t *testing.T) {
 	if len(p.admitted) != conns {
 		t.Fatalf("%d of %d were admitted without a limit: %v", len(p.admitted), conns, p.wrong)
 	}
-	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, %d kB in all of it the kernel's",
+	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, %d "+
+		"kB in all of it the kernel's",
 		conns, need>>10, empty>>10, (need-empty)/int64(conns), group.value("memory.kmem.usage_in_bytes", "")>>10)
 	p.leave(conns)
 	s.stop(syscall.SIGKILL)
@@ -162,7 +163,8 @@ func TestMemoryLimit(t *testing.T) {
 	p = newDialPool(t, s.addr)
 	start := time.Now()
 	full := dialUntilFull(p, s, conns)
-	figure(t, 15, "limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(p.admitted), p.refused, time.Since(start).Round(time.Millisecond))
+	figure(t, 15, "limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(p.admitted),
+		p.refused, time.Since(start).Round(time.Millisecond))
 	if !full {
 		t.Fatalf("the server never said that it is full; it says\n%s", s.metrics().ours())
 	}
@@ -183,15 +185,19 @@ func TestMemoryLimit(t *testing.T) {
 	if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["memory"] != float64(p.refused) || p.refused == 0 {
 		t.Errorf("the server refused %v, not just %d for memory", got, p.refused)
 	}
-	if got := m.value("heartwheel_connections"); got != float64(len(p.admitted)) || m.sum("heartwheel_closed_total") != 0 {
-		t.Errorf("%v connections are open and %v were closed, not %d and none", got, m.by("heartwheel_closed_total"), len(p.admitted))
+	if got := m.value("heartwheel_connections"); got != float64(len(p.admitted)) ||
+		m.sum("heartwheel_closed_total") != 0 {
+		t.Errorf("%v connections are open and %v were closed, not %d and none", got,
+			m.by("heartwheel_closed_total"), len(p.admitted))
 	}
 	if got := m.value("heartwheel_memory_limit_bytes"); got != float64(group.value("memory.limit_in_bytes", "")) {
 		t.Errorf("the server takes its limit for %v", got)
 	}
-	figure(t, 15, "after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file cache %d kB, oom_kill %d, limit hit %d times",
+	figure(t, 15, "after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file "+
+		"cache %d kB, oom_kill %d, limit hit %d times",
 		conns, len(p.admitted), p.refused, lost, used(group)>>10, 100*float64(used(group))/float64(limit),
-		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"), group.value("memory.failcnt", ""))
+		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"),
+		group.value("memory.failcnt", ""))
 
 	roomAgain(t, p, s)
 	if size == long {

@@ -22,7 +22,8 @@ func TestNATForgets(t *testing.T) {
 	slow, fast, timeout := mapping*8/5, mapping/4, mapping*4
 	lab := netlab.NAT(t, mapping)
 	s := startServerIn(t, lab.Server, exec.Command(binary(t), "serve", "--listen", listenOn(lab.Server),
-		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", slow.String(), "--timeout", timeout.String(), "--drain", "1s"))
+		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", slow.String(), "--timeout",
+		timeout.String(), "--drain", "1s"))
 	w := watch(t, s)
 	start := time.Now()
 	living := startBeatClients(t, lab.Client, s.addr, conns, fast)
@@ -52,8 +53,10 @@ func TestNATForgets(t *testing.T) {
 		b.mu.Unlock()
 	}
 	m := s.metrics()
-	figure(t, 7, "NAT forgets after %s, beats every %s: %d of %d alive after %s, %d beats answered, longest pause between two %s",
-		mapping, fast, alive, conns, time.Since(start).Round(100*time.Millisecond), beats, longest.Round(time.Millisecond))
+	figure(t, 7, "NAT forgets after %s, beats every %s: %d of %d alive after %s, %d beats answered, "+
+		"longest pause between two %s",
+		mapping, fast, alive, conns, time.Since(start).Round(100*time.Millisecond), beats,
+		longest.Round(time.Millisecond))
 	if alive != conns && longest >= mapping {
 		t.Skipf("too slow a machine to judge the fast ones: they did not beat for %s", longest)
 	}

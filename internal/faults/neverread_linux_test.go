@@ -55,10 +55,12 @@ func TestReadersThatNeverRead(t *testing.T) {
 	delays := w.stop()
 
 	c.s.check()
-	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64((ran+1)*c.readers) {
+	if closed := c.s.metrics().by("heartwheel_closed_total"); len(closed) != 1 ||
+		closed["slow_consumer"] != float64((ran+1)*c.readers) {
 		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, (ran+1)*c.readers)
 	}
-	if most := int64(c.readers)*(outboxLimit+4<<10) + 1<<20; c.heap > most { // 1 MiB: buffers of the loops and of /live, whatever the number of peers
+	// 1 MiB: buffers of the loops and of /live, whatever the number of peers
+	if most := int64(c.readers)*(outboxLimit+4<<10) + 1<<20; c.heap > most {
 		t.Errorf("the live heap grew by %d bytes for %d peers; the bound is %d", c.heap, c.readers, most)
 	}
 	lag := heldUp(delays, 0, monotonic()) // for all rounds together: only ever too much
@@ -69,8 +71,11 @@ func TestReadersThatNeverRead(t *testing.T) {
 	never, neverIdle := c.never.p99()
 	quiet, quietIdle := c.quiet.p99()
 	flat, flatIdle := c.flatOut.p99()
-	figure(t, 8, "%d peers that never read: closed within %s, live heap +%.1f MB, %.0f %% of the bound (%.1f MB with garbage); p99 of others %s, peers reading %s, no push %s, push flat out %s (of an idle server meanwhile: %s, %s, %s, %s)",
-		c.readers, c.slowest.Round(time.Millisecond), float64(c.heap)/1e6, 100*float64(c.heap)/float64(c.readers*(outboxLimit+4<<10)), float64(c.garbage)/1e6,
+	figure(t, 8, "%d peers that never read: closed within %s, live heap +%.1f MB, %.0f %% of the bound (%.1f MB with "+
+		"garbage); p99 of others %s, peers reading %s, no push %s, push flat out %s (of an idle server "+
+		"meanwhile: %s, %s, %s, %s)",
+		c.readers, c.slowest.Round(time.Millisecond), float64(c.heap)/1e6,
+		100*float64(c.heap)/float64(c.readers*(outboxLimit+4<<10)), float64(c.garbage)/1e6,
 		never, reading, quiet, flat, neverIdle, readingIdle, quietIdle, flatIdle)
 	t.Logf("%d of %d rounds were good; the last one: %s", good, ran, last)
 }
@@ -91,7 +96,8 @@ func (c *neverRead) round(t *testing.T) (ok bool, figures string) {
 	reading, readingIdle := reads.p99()
 	never, neverIdle := nevers.p99()
 	most := 2*reading + max(0, neverIdle-readingIdle)
-	return never <= most, fmt.Sprintf("others waited %s (p99) while peers did not read, and %s while they read; the bound is %s, as an idle server took %s and %s in the same moments",
+	return never <= most, fmt.Sprintf("others waited %s (p99) while peers did not read, and %s while they read; the "+
+		"bound is %s, as an idle server took %s and %s in the same moments",
 		never, reading, most, neverIdle, readingIdle)
 }
 

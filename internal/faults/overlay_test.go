@@ -34,7 +34,8 @@ var toolchainChanges = []change{
 var wheelChanges = []change{
 	{"timingwheel.go", "\t\t\t\tb := elem.(*bucket)\n", "\t\t\t\ttw.flushes()\n\t\t\t\tb := elem.(*bucket)\n"},
 	{"timingwheel.go", "\nfunc (tw *TimingWheel) Start() {\n", "\nfunc (tw *TimingWheel) Start() {\n\ttw.started()\n"},
-	{"utils.go", "\treturn t.UnixNano() / int64(time.Millisecond)\n", "\treturn t.UnixNano()/int64(time.Millisecond) + stepped()\n"},
+	{"utils.go", "\treturn t.UnixNano() / int64(time.Millisecond)\n",
+		"\treturn t.UnixNano()/int64(time.Millisecond) + stepped()\n"},
 	{"timingwheel.go", "f func()) *Timer {\n\tt := &Timer{\n", "f func()) *Timer {\n\ttw.takes()\n\tt := &Timer{\n"},
 }
 
@@ -52,7 +53,8 @@ var toolchainFlags = sync.OnceValues(func() ([]string, error) {
 	lines := strings.Split(env, "\n")
 	goroot, cache, version := lines[0], lines[1], lines[2]
 	if strings.HasPrefix(goroot, filepath.Clean(cache)+string(filepath.Separator)) {
-		return nil, fmt.Errorf("%w: it lies in the module cache (%s), where the go command allows no overlay; install %s itself",
+		return nil, fmt.Errorf("%w: it lies in the module cache (%s), where the go command allows no "+
+			"overlay; install %s itself",
 			errNoOverlay, goroot, version)
 	}
 	flags, err := overlay(filepath.Join(goroot, "src"))
@@ -136,7 +138,8 @@ func (c change) apply(from, to string) error {
 		return err
 	}
 	if n := strings.Count(string(source), c.old); n != 1 {
-		return fmt.Errorf("%s has the text %q %d times, not once: overlay_test.go needs what does this now", path, c.old, n)
+		return fmt.Errorf("%s has the text %q %d times, not once: overlay_test.go needs what "+
+			"does this now", path, c.old, n)
 	}
 	out := filepath.Join(to, c.file)
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
@@ -188,7 +191,8 @@ func TestOtherToolchains(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(src, "time"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(src, "time", "time.go"), []byte("package time\n\nfunc Now() Time { return now() }\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(src, "time", "time.go"),
+		[]byte("package time\n\nfunc Now() Time { return now() }\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	_, err := overlay(src)

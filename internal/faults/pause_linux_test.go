@@ -95,8 +95,9 @@ func beginPauses() {
 func aloneOn(thread, cpu int, priority uint32) error {
 	var own unix.CPUSet
 	own.Set(cpu)
-	return errors.Join(unix.SchedSetaffinity(thread, &own), unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr,
-		Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: priority}, 0))
+	return errors.Join(unix.SchedSetaffinity(thread, &own),
+		unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr,
+			Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: priority}, 0))
 }
 
 // longestPause returns the longest of them.

@@ -22,7 +22,8 @@ func TestKilledAndRestarted(t *testing.T) {
 	room, processes := sized(500, 2000, 15_000), sized(1, 1, 2)
 	spread := sized(time.Second, 5*time.Second, 5*time.Second) // before a client first comes back
 	herdSize := room + room/50
-	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s", "--max-connections", strconv.Itoa(room)}
+	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s",
+		"--max-connections", strconv.Itoa(room)}
 	first := startServer(t, binary(t), args...)
 	herds := startHerds(t, first, processes, herdSize, room, "-reconnect", "-spread", spread.String())
 
@@ -65,7 +66,8 @@ func TestKilledAndRestarted(t *testing.T) {
 	if r.In != room {
 		t.Errorf("%d clients say that they are served, not %d", r.In, room)
 	}
-	figure(t, 18, "listening %s after SIGKILL; %d of %d clients back within %s, never more than %v at a time, %v refused (3020: %d), %d dials failed while it was away",
+	figure(t, 18, "listening %s after SIGKILL; %d of %d clients back within %s, never more than %v at a time, %v "+
+		"refused (3020: %d), %d dials failed while it was away",
 		time.Duration(started-killed).Round(time.Millisecond), room, herdSize, took.Round(time.Millisecond), most,
 		m.by("heartwheel_refused_total")["overloaded"], r.Goaways[codec.CodeOverloaded], r.Failed)
 }

@@ -141,7 +141,8 @@ func (s *serverProcess) follow(stderr io.ReadCloser, ready chan struct{}) {
 		}
 		if json.Unmarshal(lines.Bytes(), &fields) == nil {
 			line.time, line.msg, line.addr, line.took = fields.Time, fields.Msg, fields.Addr, fields.Took
-			line.pid, line.successor, line.accepted, line.closed = fields.PID, fields.Successor, fields.Accepted, fields.Closed
+			line.pid, line.successor, line.accepted, line.closed = fields.PID, fields.Successor,
+				fields.Accepted, fields.Closed
 		}
 		s.mu.Lock()
 		s.log = append(s.log, line)

@@ -72,7 +72,8 @@ func TestSilentPeers(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"heartwheel_accepted_total": conns, "heartwheel_connections": conns - silent,
-		"heartwheel_handler_panics_total": 0, "heartwheel_outbox_bytes": 0, "heartwheel_expiry_error_seconds_count": silent,
+		"heartwheel_handler_panics_total": 0, "heartwheel_outbox_bytes": 0,
+		"heartwheel_expiry_error_seconds_count": silent,
 	} {
 		if got := m.value(name); got != float64(want) {
 			t.Errorf("%s is %v, not %d", name, got, want)
@@ -82,7 +83,8 @@ func TestSilentPeers(t *testing.T) {
 	// Every beat has been answered by now, so the server has counted it.
 	after := s.metrics()
 	for _, direction := range []string{"in", "out"} {
-		if got := after.value("heartwheel_frames_total", `direction="`+direction+`"`, `op="beat"`); got != float64(r.Beats) {
+		if got := after.value("heartwheel_frames_total", `direction="`+direction+`"`,
+			`op="beat"`); got != float64(r.Beats) {
 			t.Errorf("the server counts %v beats %s, the client %d", got, direction, r.Beats)
 		}
 	}
@@ -97,9 +99,11 @@ func TestSilentPeers(t *testing.T) {
 
 	cpu := m.value("process_cpu_seconds_total") - atFull.value("process_cpu_seconds_total")
 	const in = `direction="in"`
-	beats := m.value("heartwheel_frames_total", in, `op="beat"`) - atFull.value("heartwheel_frames_total", in, `op="beat"`)
+	beats := m.value("heartwheel_frames_total", in, `op="beat"`) -
+		atFull.value("heartwheel_frames_total", in, `op="beat"`)
 	t.Logf("%d connections within %s, %d of them fell silent; %d beats, slowest answer %s, client away at most %s",
-		conns, connecting.Round(time.Millisecond), silent, r.Beats, r.Slowest.Round(100*time.Microsecond), r.LongPass.Round(100*time.Microsecond))
+		conns, connecting.Round(time.Millisecond), silent, r.Beats, r.Slowest.Round(100*time.Microsecond),
+		r.LongPass.Round(100*time.Microsecond))
 	t.Logf("closed after the timeout by: %s", spread(ds, lateBy))
 	t.Logf("bound:                       %s (%s and what was measured)", spread(ds, bound), lateTicks*tick)
 	t.Logf("resident memory: %d B a connection when all were there (%d kB before), %d B for each of the %d left",
@@ -107,7 +111,8 @@ func TestSilentPeers(t *testing.T) {
 	t.Logf("server processor time: %.2f s in %s, %.1f %% of one; %.1f µs a beat",
 		cpu, took.Round(time.Millisecond), 100*cpu/took.Seconds(), 1e6*cpu/beats)
 	t.Logf("averted %v, stalls %v, wheel rebuilds %v; drained in %s", m.by("heartwheel_expiry_averted_total"),
-		m.sum("heartwheel_stalls_total"), m.value("heartwheel_wheel_rebuilds_total"), time.Since(drain).Round(time.Millisecond))
+		m.sum("heartwheel_stalls_total"), m.value("heartwheel_wheel_rebuilds_total"),
+		time.Since(drain).Round(time.Millisecond))
 }
 
 // checkLateness holds the server's own figures of how late it was against the
@@ -121,10 +126,12 @@ func checkLateness(t *testing.T, m metrics, ds []*detection) {
 	for _, bar := range m.buckets("heartwheel_expiry_error_seconds") {
 		if bar.count > 0 && bar.low >= lateTicks*tick {
 			if bar.low >= lateTicks*tick+widest {
-				t.Errorf("the server was more than %s late %v times by its own account; nothing measured says more than %s more",
+				t.Errorf("the server was more than %s late %v times by its own account; nothing "+
+					"measured says more than %s more",
 					bar.low, bar.count, widest)
 			} else {
-				t.Logf("the server was more than %s late %v times by its own account; up to %s were measured", bar.low, bar.count, widest)
+				t.Logf("the server was more than %s late %v times by its own account; up to %s were "+
+					"measured", bar.low, bar.count, widest)
 			}
 		}
 	}

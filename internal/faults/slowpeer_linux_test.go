@@ -27,14 +27,16 @@ func TestSlowReaders(t *testing.T) {
 	// end a slow reader either.
 	stall, timeout := sized[time.Duration](2, 2, 8)*time.Second, sized[time.Duration](2000, 2000, 7500)*time.Millisecond
 	watched := sized[time.Duration](6, 10, 60) * time.Second
-	s := startServer(t, binary(t), "--beat", "1s", "--timeout", timeout.String(), "--write-stall", stall.String(), "--outbox", "64MiB", "--drain", "1s")
+	s := startServer(t, binary(t), "--beat", "1s", "--timeout", timeout.String(), "--write-stall", stall.String(),
+		"--outbox", "64MiB", "--drain", "1s")
 	least := 4096 / stall.Seconds() // bytes a second
 	peers := []*slowPeer{
 		{name: "1 byte a second", segment: 88, chunk: 1, every: time.Second},
 		{name: "1 byte a second, large segments", segment: 1400, chunk: 1, every: time.Second},
 		{name: "a quarter of the least pace", segment: 88, chunk: int(least / 40), every: time.Second / 10},
 		{name: "4 times the least pace", segment: 536, chunk: int(least / 2.5), every: time.Second / 10, honest: true},
-		{name: "4 times the least pace, large segments", segment: 1400, chunk: int(least / 2.5), every: time.Second / 10, honest: true},
+		{name: "4 times the least pace, large segments", segment: 1400, chunk: int(least / 2.5),
+			every: time.Second / 10, honest: true},
 		{name: "30 kB/s, large segments", segment: 1400, chunk: 3000, every: time.Second / 10, honest: true},
 	}
 	w := watch(t, s)
@@ -59,7 +61,8 @@ func TestSlowReaders(t *testing.T) {
 	}
 	delays := w.stop()
 	s.check()
-	if closed := s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64(slow) {
+	if closed := s.metrics().by("heartwheel_closed_total"); len(closed) != 1 ||
+		closed["slow_consumer"] != float64(slow) {
 		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, slow)
 	}
 	for _, p := range peers {
@@ -67,7 +70,8 @@ func TestSlowReaders(t *testing.T) {
 			p.judge(t, stall, delays)
 		}
 	}
-	figure(t, 9, "%d readers below 4 KiB in %s closed within it and an eighth, 3 above it lived for %s and got all", slow, stall, watched)
+	figure(t, 9, "%d readers below 4 KiB in %s closed within it and an eighth, 3 above it lived for %s and "+
+		"got all", slow, stall, watched)
 }
 
 // A slowPeer asks for more echoes than its socket holds, reads them at a pace
@@ -102,12 +106,13 @@ func dialSlow(t testing.TB, addr string, p *slowPeer) {
 }
 
 func dialSlowFrom(t testing.TB, source, addr string, p *slowPeer) error {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: limit, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) {
-			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096),
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, p.segment))
-		}), err)
-	}}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: limit,
+		Control: func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) {
+				err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096),
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, p.segment))
+			}), err)
+		}}
 	nc, err := d.Dial("tcp", addr)
 	if err != nil {
 		return err

@@ -71,10 +71,10 @@ type resources struct {
 	goroutines float64
 }
 
-// TestSoak is case 21: all faults at the same time, at moderate rates, for
-// long. Every few seconds all stops but the live peers: each server then has no more descriptors and goroutines than while it warmed
-// up, in the first quarter of the time. Its memory in use is taken there after
-// forced collections.
+// TestSoak is case 21: all faults at the same time, at moderate rates, for long.
+// Every few seconds all stops but the live peers: each server then has no more
+// descriptors and goroutines than while it warmed up, in the first quarter of the
+// time. Its memory in use is taken there after forced collections.
 //
 // A slope is the median of those between any two samples (Theil and Sen). It is too
 // steep if even the lower end of its 95 % interval is over 1 %/h of the memory in
@@ -91,7 +91,8 @@ func TestSoak(t *testing.T) {
 	}
 	z := startSoak(t)
 	steady, replaced := z.servers[0], z.servers[1]
-	for warm := true; time.Since(z.started) < length || len(steady.samples) < least; warm = time.Since(z.started) < length/4 {
+	for warm := true; time.Since(z.started) < length || len(steady.samples) <
+		least; warm = time.Since(z.started) < length/4 {
 		z.faults(period)
 		z.quiesce(warm)
 	}
@@ -113,8 +114,11 @@ func TestSoak(t *testing.T) {
 	if size != smoke {
 		memory, growth = judgeMemory(t, steady.samples)
 	}
-	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at most %d files and %.0f goroutines; about %.0f %% of two processors",
-		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
+	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers "+
+		"%d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at "+
+		"most %d files and %.0f goroutines; about %.0f %% of two processors",
+		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver,
+		steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
 		z.checks, memory, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
 	if growth > soakGrowth {
 		t.Errorf("the memory in use has grown by %.1f %% from the first third to the last", 100*growth)
@@ -124,8 +128,10 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T) *soak {
 	z := &soak{t: t, quit: make(chan struct{}), done: map[string]int{}}
 	for _, good := range []bool{false, true} {
-		s := &soakServer{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(), "--timeout", soakTimeout.String(),
-			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst", "20", "--address-max", "100",
+		s := &soakServer{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(),
+			"--timeout", soakTimeout.String(),
+			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst",
+			"20", "--address-max", "100",
 			"--flap-limit", "30", "--ban-time", "3s")}
 		if !good {
 			s.installText(t, "#!/bin/sh\nexit 1\n")
@@ -211,7 +217,8 @@ func (z *soak) quiesce(warm bool) {
 			s.most = resources{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
 			continue
 		}
-		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files, s.most.goroutines), func(m metrics) bool {
+		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files,
+			s.most.goroutines), func(m metrics) bool {
 			opsClient.CloseIdleConnections()
 			return openFiles(z.t, s.current()) <= s.most.files && m.value("go_goroutines") <= s.most.goroutines
 		})
@@ -238,7 +245,8 @@ func (s *soakServer) least() resources {
 	all := resources{math.MaxInt, math.Inf(1)}
 	for range 20 {
 		opsClient.CloseIdleConnections()
-		all = resources{min(all.files, openFiles(s.t, s.current())), min(all.goroutines, s.metrics().value("go_goroutines"))}
+		all = resources{min(all.files, openFiles(s.t, s.current())),
+			min(all.goroutines, s.metrics().value("go_goroutines"))}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return all
@@ -275,7 +283,8 @@ func (z *soak) isWrong(format string, args ...any) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.wrongN++; z.wrongN <= 10 {
-		z.wrong = append(z.wrong, time.Since(z.started).Round(time.Millisecond).String()+": "+fmt.Sprintf(format, args...))
+		z.wrong = append(z.wrong, time.Since(z.started).Round(time.Millisecond).String()+": "+
+			""+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -285,7 +294,8 @@ func (s *soakServer) wantQuietLog(t *testing.T) {
 	t.Helper()
 	for _, line := range s.logLines() {
 		expected := !s.goodBinary && strings.Contains(line.msg, "hand-over failed")
-		if line.msg == "" || strings.Contains(line.text, "panic") || strings.Contains(line.text, `"level":"ERROR"`) && !expected {
+		if line.msg == "" || strings.Contains(line.text, "panic") ||
+			strings.Contains(line.text, `"level":"ERROR"`) && !expected {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}

@@ -27,8 +27,12 @@ var soakActivities = []activity{
 	{"readers that never read", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 4<<20) }},
 	{"readers that stall", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 200<<10) }},
 	{"bad inputs", 200 * time.Millisecond, sendBad},
-	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.2") }},
-	{"dials of a flapping address", 150 * time.Millisecond, func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.3") }},
+	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak,
+		s *soakServer) error {
+		return dialRefused(s, "127.0.0.2")
+	}},
+	{"dials of a flapping address", 150 * time.Millisecond,
+		func(_ *soak, s *soakServer) error { return dialRefused(s, "127.0.0.3") }},
 }
 
 // repeat does it until the end, except while z quiesces.

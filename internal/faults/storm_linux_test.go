@@ -63,7 +63,8 @@ func TestStorms(t *testing.T) {
 			live, allowed := before.value("heartwheel_connections"), 0.0
 			s.await("all have left", func(now metrics) bool {
 				m = now
-				missing := float64(dialed) - (now.value("heartwheel_accepted_total") - before.value("heartwheel_accepted_total") + done("heartwheel_refused_total"))
+				missing := float64(dialed) - (now.value("heartwheel_accepted_total") -
+					before.value("heartwheel_accepted_total") + done("heartwheel_refused_total"))
 				ok := now.value("heartwheel_connections") == live && now.settled() && missing >= 0 && missing <= allowed
 				allowed = lost() // of what the next look sees
 				return ok
@@ -82,9 +83,11 @@ func TestStorms(t *testing.T) {
 				return openFiles(t, s.pid()) <= files && now.value("go_goroutines") <= before.value("go_goroutines")
 			})
 			s.check()
-			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d descriptors before, %d after; %v goroutines before, at most that after",
+			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d "+
+				"descriptors before, %d after; %v goroutines before, at most that after",
 				storm.name, dialed, each, float64(dialed)/each.Seconds(),
-				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"), done("heartwheel_refused_total"),
+				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"),
+				done("heartwheel_refused_total"),
 				done("heartwheel_closed_total"), live, files, openFiles(t, s.pid()), before.value("go_goroutines"))
 		})
 	}

@@ -18,7 +18,10 @@ func TestWheelFails(t *testing.T) {
 	kinds := []string{"stall", "lockup", "panic"}
 	var runs []*faultRun
 	for _, kind := range kinds {
-		runs = append(runs, startFaultRun(t, server, func(age time.Duration) string { return "FAULTS_WHEEL=" + kind + "," + age.String() }))
+		runs = append(runs, startFaultRun(t, server, func(age time.Duration) string {
+			return "FAULTS_WHEEL=" +
+				kind + "," + age.String()
+		}))
 	}
 	for i, r := range runs {
 		t.Run(kinds[i], func(t *testing.T) {
@@ -37,7 +40,8 @@ func TestWheelFails(t *testing.T) {
 			// The watchdog too may have had to wait for a processor.
 			late := heldUp(r.w.all, r.from, r.to+int64(rebuildTime+tick))
 			if took > rebuildTime+late {
-				t.Errorf("the timing wheel was replaced %s after it had failed; the promise is %s, and %s come from measurements", took, rebuildTime, late)
+				t.Errorf("the timing wheel was replaced %s after it had failed; the promise is %s, and %s come from "+
+					"measurements", took, rebuildTime, late)
 			}
 			figure(t, 5, "%s: replaced after %s; %s", kinds[i], took.Round(time.Millisecond), got)
 		})

@@ -158,7 +158,8 @@ func TestWorkersShare(t *testing.T) {
 		}
 		return sum
 	}
-	for _, name := range []string{"heartwheel_connections", "heartwheel_accepted_total", "heartwheel_frames_total", "heartwheel_bytes_total"} {
+	for _, name := range []string{"heartwheel_connections", "heartwheel_accepted_total",
+		"heartwheel_frames_total", "heartwheel_bytes_total"} {
 		by := f.perWorker(name)
 		sum := total(by)
 		got := m.value(name)
@@ -194,7 +195,8 @@ func TestWorkersShare(t *testing.T) {
 	if code := f.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	t.Logf("%d workers ready after %s; %d connections, the fullest worker %v, the mean %.1f", n, start, conns, most, mean)
+	t.Logf("%d workers ready after %s; %d connections, the fullest worker %v, the mean %.1f",
+		n, start, conns, most, mean)
 }
 
 // TestWorkerKilled kills one worker: only its clients lose their connection,
@@ -226,7 +228,8 @@ func TestWorkerKilled(t *testing.T) {
 		waiting = append(waiting, dial(t, f.addr))
 	}
 	f.awaitLine("a start in vain", skip, func(l logLine) bool {
-		return strings.Contains(l.text, `"level":"ERROR"`) && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, victim.Worker)) &&
+		return strings.Contains(l.text, `"level":"ERROR"`) &&
+			strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, victim.Worker)) &&
 			strings.Contains(l.text, `"next_in":"400ms"`) && strings.Contains(l.text, `"stderr":"out of order"`)
 	})
 	f.install(t, binary(t))
@@ -242,7 +245,8 @@ func TestWorkerKilled(t *testing.T) {
 		lost = len(joined.Unwrap())
 	}
 	if lost != victim.Connections {
-		t.Errorf("%d clients lost their connection, of %d that the killed worker had: %v", lost, victim.Connections, err)
+		t.Errorf("%d clients lost their connection, of %d that the killed worker had: %v",
+			lost, victim.Connections, err)
 	}
 	m := f.metrics()
 	if got := m.value("heartwheel_worker_restarts_total"); got < 2 {
@@ -279,7 +283,10 @@ func TestWorkersReplaced(t *testing.T) {
 	f.signal(t, f.pid(), syscall.SIGHUP)
 	f.awaitLine("the replacement", skip, func(l logLine) bool { return l.msg == "replacing the workers" })
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	f.awaitLine("another SIGHUP", skip, func(l logLine) bool { return l.msg == "SIGHUP ignored: a rolling restart is under way" })
+	f.awaitLine("another SIGHUP", skip, func(l logLine) bool {
+		return l.msg ==
+			"SIGHUP ignored: a rolling restart is under way"
+	})
 	done := f.awaitLine("the end of it", skip, func(l logLine) bool { return l.msg == "workers replaced" })
 	for _, s := range held {
 		if err := s.wait(); err != nil {
@@ -315,7 +322,8 @@ func TestWorkersReplaced(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	t.Logf("%d workers replaced in %s with --drain %s under %d dials: %d refused, %d reset, slowest answer %s", n, done.took, drain, r.dials, r.refused, r.reset, r.slowest.Round(time.Millisecond))
+	t.Logf("%d workers replaced in %s with --drain %s under %d dials: %d refused, %d reset, slowest answer %s", n,
+		done.took, drain, r.dials, r.refused, r.reset, r.slowest.Round(time.Millisecond))
 }
 
 // TestReplacementStops: a new worker that does not get ready ends the
@@ -324,9 +332,13 @@ func TestReplacementStops(t *testing.T) {
 	parallelSmoke(t)
 	f := startWorkers(t, 4, "--drain", "200ms")
 	before := f.workers()
-	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit 3;; esac\nexec %s \"$@\"\n", binary(t)))
+	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit "+
+		"3;; esac\nexec %s \"$@\"\n", binary(t)))
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	line := f.awaitLine("the end", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "the rest of the workers go on unchanged") })
+	line := f.awaitLine("the end", 0, func(l logLine) bool {
+		return strings.HasPrefix(l.msg,
+			"the rest of the workers go on unchanged")
+	})
 	if !strings.Contains(line.text, `"replaced":2,"of":4`) {
 		t.Error(line.text)
 	}
@@ -401,7 +413,8 @@ func TestSupervisorKilled(t *testing.T) {
 	<-f.ended
 	for _, w := range workers {
 		f.awaitLine(fmt.Sprintf("worker %d", w.Worker), 0, func(l logLine) bool {
-			return strings.HasPrefix(l.msg, "the supervisor has ended: this worker drains") && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
+			return strings.HasPrefix(l.msg, "the supervisor has ended: this worker drains") &&
+				strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
 		})
 	}
 	// They accept no more; the port is free as soon as the last has noticed.

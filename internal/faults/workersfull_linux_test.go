@@ -22,7 +22,8 @@ func TestWorkersFull(t *testing.T) {
 	herds := startHerds(t, f.serverProcess, processes, conns, conns, "-reconnect", "-spread", drain.String())
 	before := f.workers()
 	fullest := slices.MaxFunc(before, func(a, b workerCheck) int { return a.Connections - b.Connections })
-	t.Logf("%d connections over %d workers, the fullest %d, %.3f of the mean", conns, n, fullest.Connections, float64(fullest.Connections)*float64(n)/float64(conns))
+	t.Logf("%d connections over %d workers, the fullest %d, %.3f of the mean", conns, n, fullest.Connections,
+		float64(fullest.Connections)*float64(n)/float64(conns))
 
 	quiet, lost := f.probeWorkers(64, func() { time.Sleep(2 * time.Second) })
 	if lost > 0 {
@@ -35,14 +36,22 @@ func TestWorkersFull(t *testing.T) {
 		now := f.workers()
 		victim = now[slices.IndexFunc(now, func(w workerCheck) bool { return w.PID == fullest.PID })]
 		f.signal(t, victim.PID, syscall.SIGKILL)
-		f.awaitLine("that it has ended", skip, func(l logLine) bool { return strings.HasPrefix(l.msg, "worker ended; connections wait") })
+		f.awaitLine("that it has ended", skip, func(l logLine) bool {
+			return strings.HasPrefix(l.msg,
+				"worker ended; connections wait")
+		})
 		f.awaitReady()
-		f.await("most clients are back", func(m metrics) bool { return m.value("heartwheel_connections") >= float64(conns) })
+		f.await("most clients are back", func(m metrics) bool {
+			return m.value("heartwheel_connections") >= float64(conns)
+		})
 	})
-	f.await("all clients are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) }) // the probes have left
+	// the probes have left
+	f.await("all clients are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) })
 	silently := victim.Connections - lost
-	t.Logf("a worker killed: %d clients cut off, all back after %s; beats of the others 99 %% within %s, most %s; before that %s and %s",
-		silently, time.Since(killed).Round(time.Millisecond), quantile(during, 0.99), quantile(during, 1), quantile(quiet, 0.99), quantile(quiet, 1))
+	t.Logf("a worker killed: %d clients cut off, all back after %s; beats of the others 99 %% within %s, "+
+		"most %s; before that %s and %s",
+		silently, time.Since(killed).Round(time.Millisecond), quantile(during, 0.99), quantile(during, 1),
+		quantile(quiet, 0.99), quantile(quiet, 1))
 
 	skip = len(f.logLines())
 	f.signal(t, f.pid(), syscall.SIGHUP)
@@ -58,7 +67,8 @@ func TestWorkersFull(t *testing.T) {
 		h.report(&r)
 	}
 	goaways := r.Goaways[codec.CodeDraining]
-	t.Logf("%d workers replaced in %s with --drain %s: %d GOAWAYs, %d connects, %d failed", n, done.took, drain, goaways, r.Dials, r.Failed)
+	t.Logf("%d workers replaced in %s with --drain %s: %d GOAWAYs, %d connects, %d failed", n, done.took,
+		drain, goaways, r.Dials, r.Failed)
 	if r.Failed > 0 {
 		t.Errorf("%d connects failed", r.Failed)
 	}

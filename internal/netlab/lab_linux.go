@@ -86,7 +86,8 @@ func translate(c *nftables.Conn, outside string) {
 			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 			&expr.Bitwise{
 				SourceRegister: 1, DestRegister: 1, Len: 4,
-				Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID), Xor: binaryutil.NativeEndian.PutUint32(0),
+				Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID),
+				Xor:  binaryutil.NativeEndian.PutUint32(0),
 			},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
 			&expr.Verdict{Kind: expr.VerdictDrop},

@@ -159,12 +159,14 @@ var refusals = []error{
 func skipOrFail(t testing.TB, what string, err error) {
 	t.Helper()
 	text := err.Error()
-	refused := strings.Contains(text, "not permitted") || strings.Contains(text, "not supported") || strings.Contains(text, "Unknown device type")
+	refused := strings.Contains(text, "not permitted") || strings.Contains(text, "not supported") ||
+		strings.Contains(text, "Unknown device type")
 	for _, r := range refusals {
 		refused = refused || errors.Is(err, r)
 	}
 	if refused {
-		t.Skipf("no private network here (it needs root, network namespaces, veth, nftables and the ip command): %s: %v", what, err)
+		t.Skipf("no private network here (it needs root, network namespaces, veth, nftables and the ip "+
+			"command): %s: %v", what, err)
 	}
 	t.Fatalf("private network: %s: %v", what, err)
 }

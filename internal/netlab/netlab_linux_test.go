@@ -144,7 +144,8 @@ func TestNATForgets(t *testing.T) {
 	short.wantAlive(mapping)
 	connect(t, l, ln).exchange()
 
-	if _, err := l.Server.Dial(t.Context(), "tcp4", netip.AddrPortFrom(l.Client.Addr, 1).String()); !errors.Is(err, syscall.ENETUNREACH) {
+	if _, err := l.Server.Dial(t.Context(), "tcp4", netip.AddrPortFrom(l.Client.Addr,
+		1).String()); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("the server dials the client: %v, not unreachable", err)
 	}
 }
