@@ -143,7 +143,8 @@ func (r *Results) provenance() string {
 		text += " A loose run, from which nothing was thrown away: not to be published."
 	}
 	if n, all := r.discarded(), len(r.Runs); n > 0 {
-		text += fmt.Sprintf(" %d of %s were thrown away because the generator was the limit or something else used the "+
+		text += fmt.Sprintf(" %d of %s were thrown away because the generator was the limit "+
+			"or something else used the "+
 			"processors.", n, plural(all, "run"))
 	}
 	return text

@@ -41,7 +41,8 @@ var Workloads = []Workload{
 			{Key: "cpu", Title: "processor time while held", Unit: "%"},
 		}},
 	{Key: "W2", Title: "Beats at a fixed rate",
-		Text: "Open loop: each connection sends an empty frame when it is due, whether or not the server keeps up, and " +
+		Text: "Open loop: each connection sends an empty frame when it is due, whether or not " +
+			"the server keeps up, and " +
 			"the server answers it. Processor time is all of the server's process; the latency counts " +
 			"from when the beat was due.",
 		Metrics: []Metric{
@@ -51,7 +52,8 @@ var Workloads = []Workload{
 			{Key: "p999", Title: "latency, 99.9 %", Unit: "us"},
 		}},
 	{Key: "W3", Title: "Echo throughput",
-		Text: "Closed loop: every connection keeps so many frames on their way. A generator of its own, one thread and " +
+		Text: "Closed loop: every connection keeps so many frames on their way. A generator " +
+			"of its own, one thread and " +
 			"raw epoll, answers each whole frame with the next.",
 		Metrics: []Metric{
 			{Key: "frames", Title: "frames a second", Unit: "/s", More: true, Headline: true},
@@ -69,7 +71,8 @@ var Workloads = []Workload{
 			{Key: "failed", Title: "failed connections"},
 		}},
 	{Key: "W5", Title: "A wave of dead peers",
-		Text: "A tenth of the connections fall silent within a second, a hundredth stop in the middle of a frame. The " +
+		Text: "A tenth of the connections fall silent within a second, a hundredth stop in " +
+			"the middle of a frame. The " +
 			"error is from when the idle timeout of a silent one had run out until the server closed it: 0 is " +
 			"exact, below 0 is too early.",
 		Metrics: []Metric{
@@ -87,7 +90,8 @@ var Workloads = []Workload{
 			{Key: "killed_share", Title: "of all connections", Unit: "%", Info: true},
 		}},
 	{Key: "W7", Title: "Mass expiry",
-		Text: "Nine tenths of the connections fall silent at once and run out within one beat interval; the others go " +
+		Text: "Nine tenths of the connections fall silent at once and run out within one " +
+			"beat interval; the others go " +
 			"on. The latency is that of the others in the worst second.",
 		Metrics: []Metric{
 			{Key: "off", Title: "largest detection error", Unit: "ms", Deadline: true, Headline: true},
@@ -120,7 +124,8 @@ const frame = "64 frames in one read cost 14.5 ns each in session, counters and 
 
 const memory = "a session with its deadline is 96 B, and gnet keeps a second address, of 64 B, for a connection that " +
 	"it has not accepted itself; what the first ones cost counts where there are few"
-const collect = "heartwheel collects when there is 25 % of garbage, the others at 100 %, to need less memory; once the " +
+const collect = "heartwheel collects when there is 25 % of garbage, the others at 100 %, to " +
+	"need less memory; once the " +
 	"clients are there hardly any comes up"
 const pulse = "an idle heartwheel takes 1.4 % of a core: a pulse each tick shows that no loop stands still; " +
 	"collections while they connect take 0.3 %"

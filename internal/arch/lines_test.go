@@ -22,10 +22,7 @@ const (
 var longLines = []string{
 	"internal/cli",
 	"internal/daemon",
-	"internal/faults",
-	"internal/faults/testdata/panics",
 	"internal/handover",
-	"internal/netlab",
 	"internal/settings",
 	"internal/supervisor",
 	"loadtest",

@@ -209,7 +209,8 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent GOAWAY before they spoke, "+
+	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent "+
+		"GOAWAY before they spoke, "+
 		"slowest answer %s; %d hand-overs took %s; %d that stayed got GOAWAY",
 		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused,
 		r.slowest.Round(100*time.Microsecond),

@@ -114,7 +114,8 @@ func TestSoak(t *testing.T) {
 	if size != smoke {
 		memory, growth = judgeMemory(t, steady.samples)
 	}
-	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers "+
+	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things "+
+		"wrong, and of 2 × %d live peers "+
 		"%d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at "+
 		"most %d files and %.0f goroutines; about %.0f %% of two processors",
 		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver,
