@@ -109,14 +109,14 @@ func (c *chain) awaitDrained(pid int) logLine {
 	})
 }
 
+// terminated reports whether a line says that SIGTERM has come.
+func terminated(l logLine) bool { return strings.Contains(l.text, `"signal":"terminated"`) }
+
 // stopAll ends the current process, unless it has had its signal, waits for the
 // end of all and wants exit code 0 of each.
 func (c *chain) stopAll(t *testing.T) {
 	t.Helper()
-	if !slices.ContainsFunc(c.logLines(), func(l logLine) bool {
-		return strings.Contains(l.text,
-			`"signal":"terminated"`)
-	}) {
+	if !slices.ContainsFunc(c.logLines(), terminated) {
 		c.signal(t, c.current(), syscall.SIGTERM)
 	}
 	select {
@@ -326,6 +326,7 @@ func TestSignalsInAHandover(t *testing.T) {
 	c.signal(t, c.current(), syscall.SIGHUP)
 	begun := c.awaitLine("handing over", skip, func(l logLine) bool { return l.msg == "handing over" })
 	c.signal(t, c.current(), syscall.SIGTERM)
+	c.awaitLine("the signal", skip, terminated)
 	for end := time.Now().Add(limit); syscall.Kill(begun.successor, 0) == nil; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the process that was not ready does not end")
