@@ -117,7 +117,7 @@ func TestInterrupted(t *testing.T) {
 func TestFloodProcess(t *testing.T) {
 	b := &bench{opts: &options{loadCPUs: []int{0}}}
 	srv := ownServer(t)
-	srv.addr = "127.0.0.1:1" // where nobody listens
+	srv.addr = "127.0.0.1:1" // where nothing listens
 	err := b.flood(t.Context(), &running{server: srv}, flood.Job{Conns: 1, Inflight: 1, Size: 1,
 		For: time.Millisecond}, &flood.Result{})
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {

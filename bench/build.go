@@ -24,7 +24,7 @@ import (
 const buildTime = 10 * time.Minute
 
 // buildAll builds heartwheel, without which there is nothing to do, and every
-// peer; one that cannot be built is left out.
+// peer. A peer that cannot be built is left out.
 func (b *bench) buildAll(ctx context.Context) error {
 	b.heartwheel = filepath.Join(b.build, report.Subject)
 	if err := b.goBuild(ctx, b.heartwheel, "..", "."); err != nil {

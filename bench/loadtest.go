@@ -18,7 +18,7 @@ import (
 )
 
 // errGenerator is wrapped by the errors that mean that the load, not the
-// server, was the limit: such a run is thrown away.
+// server, was the limit: such a run is discarded.
 var errGenerator = errors.New("the generator was the limit")
 
 // generatorBound, which is loadtest's own too, is the share of its processors from which on a generator may
@@ -76,7 +76,7 @@ type load struct {
 	for_ time.Duration // of its hold phase
 	most time.Duration // that the whole of it may take
 	// tolerant: the load's own lateness of up to 50 ms changes nothing of what is
-	// measured, which is memory, or who is alive.
+	// measured: memory, or which connections are alive.
 	tolerant bool
 	end      func() // called once, a second or two before the hold phase ends; nil: nothing
 }
@@ -86,14 +86,14 @@ type loaded struct {
 	loadSummary
 	seconds []loadSecond
 	// Processor time of the server in the window, which lies within the hold
-	// phase and is whole seconds or so long.
+	// phase and is whole seconds.
 	serverCPU, window time.Duration
 }
 
 // cores is the server's processor time in the window as a share of one core.
 func (l *loaded) cores() float64 { return l.serverCPU.Seconds() / l.window.Seconds() }
 
-// load runs heartwheel loadtest. What it writes goes to dir, of which summary.json
+// load runs heartwheel loadtest. It writes to dir, where summary.json
 // and its output stay.
 func (b *bench) load(ctx context.Context, srv *server, timeout time.Duration, dir string, l load) (*loaded, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.most, fmt.Errorf("the load test did not end within %s", l.most))
@@ -196,7 +196,7 @@ func (l *loaded) worst(from, to float64) (us float64) {
 type window struct {
 	srv      *server
 	end      func() // may be nil
-	endAfter int    // so many lines of hold come before end
+	endAfter int    // lines of hold before end
 
 	lines             int
 	first, prior      time.Time

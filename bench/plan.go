@@ -26,8 +26,8 @@ type running struct {
 	dir    string // for what the load writes
 }
 
-// Idle timeouts: the one of profile standard where nobody dies, short ones where
-// somebody does, so that a run does not last for minutes. heartwheel's beat is at
+// Idle timeouts: that of profile standard where no peer dies, short ones where
+// peers do, so that a run does not last for minutes. heartwheel's beat is at
 // least a second, and its timeout at least 1.5 beats.
 const (
 	longTimeout  = 37500 * time.Millisecond

@@ -35,7 +35,7 @@ type process struct {
 	last []string   // the last lines that it wrote
 }
 
-// A lineFunc is told every line that a process writes. It must not block.
+// A lineFunc gets every line that a process writes. It must not block.
 type lineFunc func(line string)
 
 // start starts a command on the processors. Lines of its standard output and

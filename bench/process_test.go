@@ -124,6 +124,6 @@ func TestForeign(t *testing.T) {
 	}
 	b.opts.loose = true
 	if err := f.judge(figures); err != nil {
-		t.Errorf("a loose run is thrown away: %s", err)
+		t.Errorf("a loose run is discarded: %s", err)
 	}
 }

@@ -90,11 +90,11 @@ func idle(conns int, hold time.Duration) *cell {
 
 // baseOf is the figures of the contender without connections, of a server of its
 // own that is asked once.
-func (b *bench) baseOf(ctx context.Context, who *contender) (figures, error) {
-	if f, ok := b.base[who]; ok {
+func (b *bench) baseOf(ctx context.Context, peer *contender) (figures, error) {
+	if f, ok := b.base[peer]; ok {
 		return f, nil
 	}
-	srv, err := serve(ctx, who, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs,
+	srv, err := serve(ctx, peer, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs,
 		loops: len(b.opts.serverCPUs)})
 	if err != nil {
 		return figures{}, err
@@ -102,7 +102,7 @@ func (b *bench) baseOf(ctx context.Context, who *contender) (figures, error) {
 	defer srv.stop()
 	f, err := srv.figures(ctx)
 	if err == nil {
-		b.base[who] = f
+		b.base[peer] = f
 	}
 	return f, err
 }
@@ -237,7 +237,7 @@ func (l *loaded) detection() (map[string]float64, error) {
 	if e := d.Faults[0].ErrorMS; e != nil {
 		f["error_p50"], f["error_max"], f["error_min"] = e.P50, e.Max, e.Min
 		f["off"] = max(e.Max, -e.Min)
-		if e.Min >= 0 { // who closes too early is not the better for being less late
+		if e.Min >= 0 { // closing too early is not better for being less late
 			f["error_p99"] = e.P99
 		}
 	}

@@ -53,8 +53,8 @@ type worker struct {
 	dialer *epoll.Dialer
 	conns  []*conn // by number, the ID of their events
 	frame  int     // bytes of a frame, length included
-	// stream is so many frames that readSize bytes of it can begin at any byte
-	// of a frame.
+	// stream is frames enough that readSize bytes of it can begin at any byte of
+	// a frame.
 	stream []byte
 	buf    []byte
 

@@ -174,9 +174,9 @@ func (w *worker) close() {
 	w.poller.Close()
 }
 
-// lookEvery is how many reads there are for one of which the bytes are looked at.
-// The others drop them unseen, as looking costs the generator more than all else
-// where frames are large. A frame that is too long or too short would shift all
+// lookEvery is how many reads there are for each whose bytes are compared. The
+// others drop them unseen, as comparing costs the generator more than all else where
+// frames are large. A frame that is too long or too short would shift all
 // that follow, and the next look would find it.
 const lookEvery = 16
 

@@ -121,7 +121,7 @@ func (t *Table) wins() (list []string) {
 	return list
 }
 
-// told says whether there were enough runs to tell who is better.
+// told says whether there were enough runs to tell which is better.
 func (t *Table) told() bool {
 	return slices.ContainsFunc(t.Rows, func(row Row) bool {
 		return row.Verdict == Better ||
@@ -140,10 +140,10 @@ func (r *Results) provenance() string {
 		text += " A quick run: too short to publish."
 	}
 	if e.Loose {
-		text += " A loose run, from which nothing was thrown away: not to be published."
+		text += " A loose run, from which nothing was discarded: not to be published."
 	}
 	if n, all := r.discarded(), len(r.Runs); n > 0 {
-		text += fmt.Sprintf(" %d of %s were thrown away because the generator was the limit "+
+		text += fmt.Sprintf(" %d of %s were discarded because the generator was the limit "+
 			"or something else used the "+
 			"processors.", n, plural(all, "run"))
 	}

@@ -8,10 +8,10 @@ type Metric struct {
 	More     bool   // more is better; else less is
 	Deadline bool   // only a contender with deadlines can have it
 	Headline bool   // goes into the table and the overview
-	Info     bool   // explains the others; nobody is better or worse by it
+	Info     bool   // explains the others; better or worse does not apply
 }
 
-// counted says that the metric counts faults, of which zero is right: then
+// counted says that the metric counts faults, where zero is right: then
 // there is no ratio, and the counts themselves are compared.
 func (m *Metric) counted() bool { return m.Unit == "" }
 
@@ -52,7 +52,7 @@ var Workloads = []Workload{
 			{Key: "p999", Title: "latency, 99.9 %", Unit: "us"},
 		}},
 	{Key: "W3", Title: "Echo throughput",
-		Text: "Closed loop: every connection keeps so many frames on their way. A generator " +
+		Text: "Closed loop: every connection keeps a number of frames on their way. A generator " +
 			"of its own, one thread and " +
 			"raw epoll, answers each whole frame with the next.",
 		Metrics: []Metric{

@@ -83,7 +83,7 @@ func (r *Results) page() *page {
 			"figures are not to be published.")
 	}
 	if r.Environment.Loose {
-		p.Warnings = append(p.Warnings, "A loose run: nothing was thrown away, however busy the machine was. Its "+
+		p.Warnings = append(p.Warnings, "A loose run: nothing was discarded, however busy the machine was. Its "+
 			"figures are not to be published.")
 	}
 	if r.Environment.Interrupted {
@@ -146,7 +146,7 @@ func (p *page) overview(tables []Table) {
 		}
 	}
 	p.Tiles = append(p.Tiles, tile{"runs", grouped(int64(len(p.Runs))),
-		fmt.Sprintf("%d thrown away, %d failed", p.discarded(), p.failed())})
+		fmt.Sprintf("%d discarded, %d failed", p.discarded(), p.failed())})
 }
 
 // counts is the median count of a row, which may be nil, with whose it is.
@@ -227,7 +227,7 @@ func (row *Row) runs() string {
 		text = "–"
 	}
 	if n := row.Discarded; n > 0 {
-		text += fmt.Sprintf(", %d thrown away", n)
+		text += fmt.Sprintf(", %d discarded", n)
 	}
 	if n := row.Failed; n > 0 {
 		text += fmt.Sprintf(", %d failed", n)

@@ -77,7 +77,7 @@ func TestVerdicts(t *testing.T) {
 		{"W2-1", "p99", "timers", Worse},
 		{"W2-1", "p99", "broken", ""},
 		{"W3-1", "frames", Floor, Better}, // more is better
-		{"W3-1", "frames", "flood", ""},   // thrown away
+		{"W3-1", "frames", "flood", ""},   // discarded
 		{"W5-1", "off", "timers", Worse},
 		{"W5-1", "off", Floor, ""}, // has no deadlines
 		{"W5-1", "undetected", Floor, Better},
@@ -137,7 +137,7 @@ func TestMarkdown(t *testing.T) {
 			"ms: heartwheel has one alarm",
 		"| Refresh | <wheel> | 0.01 (0.01–0.01) |",
 		"| Arm | heap | 0.50 (no interval) |",
-		"5 of 50 runs were thrown away",
+		"5 of 50 runs were discarded",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &b)
@@ -167,7 +167,7 @@ func TestPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"&lt;script&gt;", "A &amp; B", "the server &lt;ended&gt;", "Refresh/&lt;wheel&gt;", "✗ beats it",
-		"thrown away", "has no deadlines",
+		"discarded", "has no deadlines",
 		`<section id="W2">`, `<section id="W5">`, `<section id="W8">`, "5 of 5 failed",
 	} {
 		if !strings.Contains(html, want) {

@@ -168,7 +168,7 @@ func (row *Row) nothing() string {
 	case row.Failed > 0:
 		return "failed"
 	case row.Discarded > 0:
-		return "thrown away"
+		return "discarded"
 	}
 	return "nothing was measured"
 }
