@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"heartwheel/internal/config"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest/engine"
 )
@@ -33,8 +34,7 @@ func parseFault(text string) (Fault, error) {
 		kind, _, _ = strings.Cut(kind, "@")
 	}
 	if _, known := engine.FaultKindByName(kind); !known {
-		return f, fmt.Errorf("%q is not a fault; the nearest is %s, and there are %s",
-			kind, wording.Nearest(kind, faultNames()), wording.Choice(faultNames()))
+		return f, fmt.Errorf("%q is not a fault; %s", kind, wording.Suggestion(kind, faultNames(), nil))
 	}
 	f.Kind = kind
 	share, when, hasWhen := strings.Cut(rest, "@")
@@ -47,7 +47,7 @@ func parseFault(text string) (Fault, error) {
 	if err := parseShare(&f, share); err != nil {
 		return f, err
 	}
-	at, err := parseDuration(when)
+	at, err := config.ParseDuration(when)
 	if err != nil {
 		return f, fmt.Errorf("the time %q %w", when, err)
 	}
@@ -71,7 +71,7 @@ func parseFault(text string) (Fault, error) {
 
 func parseShare(f *Fault, share string) error {
 	if f.Kind == engine.StallServer {
-		d, err := parseDuration(share)
+		d, err := config.ParseDuration(share)
 		if err == nil && d <= 0 {
 			err = errors.New("is not a time to be stopped for; write one such as 5s")
 		}
@@ -89,7 +89,7 @@ func parseShare(f *Fault, share string) error {
 		f.Share = v / 100
 		return nil
 	}
-	n, err := parseCount(share)
+	n, err := config.ParseNumber(share)
 	if err != nil || n <= 0 {
 		return fmt.Errorf("the share %q is not one; "+
 			"write a part such as 10%%, or a number of connections such as 500", share)
@@ -102,7 +102,7 @@ func parseOption(f *Fault, option string) error {
 	name, value, _ := strings.Cut(option, "=")
 	switch name {
 	case "+over":
-		d, err := parseDuration(value)
+		d, err := config.ParseDuration(value)
 		if err == nil && d <= 0 {
 			err = errors.New("must be more than zero")
 		}

@@ -69,8 +69,11 @@ func parseGate(text string) (Gate, error) {
 	}
 	g.Metric = strings.TrimSpace(text[:at])
 	if !slices.Contains(metricNames(), g.Metric) {
-		return g, fmt.Errorf("%q is not a metric; the nearest is %s; there are %s",
-			g.Metric, wording.Nearest(g.Metric, metricNames()), metricHelp())
+		suggestion := "there are " + metricHelp()
+		if near := wording.Nearest(g.Metric, metricNames()); near != "" {
+			suggestion = "the nearest is " + near
+		}
+		return g, fmt.Errorf("%q is not a metric; %s", g.Metric, suggestion)
 	}
 	limit := strings.ReplaceAll(text[at+len(g.Op):], " ", "")
 	if limit == "" {

@@ -11,7 +11,6 @@ import (
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest/engine"
-	"heartwheel/loadtest/report"
 )
 
 // A Plan is a whole run. Build makes one from settings.
@@ -27,9 +26,6 @@ type Plan struct {
 	MaxLag time.Duration // bound of the p99 of the generator's lag
 	Out    string        // directory for the files; empty: none
 }
-
-// A Setting is one setting of a plan, as reports show it.
-type Setting = report.Setting
 
 // The words of Mode, Phase and Frame.
 const (
@@ -60,23 +56,37 @@ type PlanError struct{ Lines []string }
 
 func (e *PlanError) Error() string { return strings.Join(e.Lines, "\n") }
 
+// A problem is a wrong value of a plan.
+type problem struct {
+	key, value string
+	text       string // what is wrong, and what to write instead
+}
+
 // Validate reports everything that is wrong with p at once, as a *PlanError. It looks
 // at neither the machine nor the target.
 func (p *Plan) Validate() error {
 	var lines []string
-	wrong := func(key, format string, args ...any) {
-		lines = append(lines, key+" "+fmt.Sprintf(format, args...))
+	for _, problem := range p.validate() {
+		lines = append(lines, fmt.Sprintf("%s %q: %s", problem.key, problem.value, problem.text))
 	}
-	p.validateTarget(wrong)
-	p.validateLoad(wrong)
-	p.validateFaults(wrong)
 	if len(lines) > 0 {
 		return &PlanError{lines}
 	}
 	return nil
 }
 
-type wrongFunc func(key, format string, args ...any)
+func (p *Plan) validate() []problem {
+	var problems []problem
+	wrong := func(key string, value any, format string, args ...any) {
+		problems = append(problems, problem{key, fmt.Sprint(value), fmt.Sprintf(format, args...)})
+	}
+	p.validateTarget(wrong)
+	p.validateLoad(wrong)
+	p.validateFaults(wrong)
+	return problems
+}
+
+type wrongFunc func(key string, value any, format string, args ...any)
 
 func (p *Plan) validateTarget(wrong wrongFunc) {
 	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
@@ -84,25 +94,25 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 		u, err := url.Parse(p.Target)
 		switch {
 		case err != nil || u.Scheme == "" || u.Host == "":
-			wrong("target", "%q: is not an address; %s", p.Target, form)
+			wrong("target", p.Target, "is not an address; %s", form)
 		case u.Scheme != "tcp":
-			wrong("target", "%q: has the scheme %q, which this tool does not speak; %s", p.Target, u.Scheme, form)
+			wrong("target", p.Target, "has the scheme %q, which this tool does not speak; %s", u.Scheme, form)
 		case u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "":
-			wrong("target", "%q: has more than a host and a port; %s", p.Target, form)
+			wrong("target", p.Target, "has more than a host and a port; %s", form)
 		default:
 			host, port, err := net.SplitHostPort(u.Host)
 			if err != nil || port == "" || port == "0" || host == "" {
-				wrong("target", "%q: lacks a host or a port; %s", p.Target, form)
+				wrong("target", p.Target, "lacks a host or a port; %s", form)
 			}
 		}
 	}
 	if p.Target != "" && p.Serve != "" {
-		wrong("serve", "%q: is for a server that the run starts itself; leave out either serve or target", p.Serve)
+		wrong("serve", p.Serve, "is for a server that the run starts itself; leave out either serve or target")
 	}
 	if p.Ops != "" {
 		u, err := url.Parse(p.Ops)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			wrong("ops", "%q: is not a URL; write one such as http://127.0.0.1:9090", p.Ops)
+			wrong("ops", p.Ops, "is not a URL; write one such as http://127.0.0.1:9090")
 		}
 	}
 }
@@ -110,7 +120,7 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 func (p *Plan) validateLoad(wrong wrongFunc) {
 	positive := func(key string, n, most int) bool {
 		if n < 1 || n > most {
-			wrong(key, "%d: must lie between 1 and %s", n, wording.Grouped(most))
+			wrong(key, n, "must lie between 1 and %s", wording.Grouped(most))
 		}
 		return n >= 1 && n <= most
 	}
@@ -118,29 +128,29 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	sized = positive("processes", p.Processes, maxProcesses) && sized
 	sized = positive("loops", p.Loops, maxLoops) && sized
 	if sized && p.Connections < p.Processes*p.Loops {
-		wrong("connections", "%d: is less than one for each of %d event loops; "+
-			"write more connections or fewer processes",
-			p.Connections, p.Processes*p.Loops)
+		wrong("connections", p.Connections,
+			"is less than one for each of %d event loops; write more connections or fewer processes",
+			p.Processes*p.Loops)
 	}
 	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
-		wrong("duration", "%s: must be more than zero and at most 720h", p.Duration)
+		wrong("duration", p.Duration, "must be more than zero and at most 720h")
 	}
 	if p.ConnectTimeout < 100*time.Millisecond || p.ConnectTimeout > time.Hour {
-		wrong("connect-timeout", "%s: must lie between 100ms and 1h", p.ConnectTimeout)
+		wrong("connect-timeout", p.ConnectTimeout, "must lie between 100ms and 1h")
 	}
 	if r := p.ConnectRate; r.From < 0 || r.To <= 0 || r.From == 0 && r.To == 0 {
-		wrong("connect-rate", "%s: is impossible: nothing would ever be connected; "+
-			"write connects a second such as 5k", r)
+		wrong("connect-rate", r, "is impossible: nothing would ever be connected; write connects a second such as 5k")
 	} else if sized {
 		p.validateRate(wrong)
 	}
 	if p.Mode == modeBeat {
 		switch {
 		case p.Interval < time.Millisecond || p.Interval > 24*time.Hour:
-			wrong("interval", "%s: must lie between 1ms and 24h", p.Interval)
+			wrong("interval", p.Interval, "must lie between 1ms and 24h")
 		case sized && float64(p.Connections)/p.Interval.Seconds() > float64(maxFramesPerProcess*p.Processes):
-			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; "+
-				"write a longer interval or more processes", p.Interval,
+			wrong("interval", p.Interval,
+				"is impossible: %s beats a second for each process, and none can send more than %s; "+
+					"write a longer interval or more processes",
 				wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))),
 				wording.Grouped(maxFramesPerProcess))
 		}
@@ -148,55 +158,57 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
 		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload,
-				engine.MinPayload, codec.MaxFrameLimit-1)
+			wrong("payload", p.Payload, "must lie between %d bytes, which the time stamp takes, and %d",
+				engine.MinPayload,
+				codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
-		wrong("max-lag", "%s: must be more than zero", p.MaxLag)
+		wrong("max-lag", p.MaxLag, "must be more than zero")
 	}
 }
 
 func (p *Plan) validateRate(wrong wrongFunc) {
 	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
-		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; "+
-			"write a lower rate or more processes",
-			p.ConnectRate, wording.Plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
+		wrong("connect-rate", p.ConnectRate, "is impossible for %s: none can begin more than %s connects a second; "+
+			"write a lower rate or more processes", wording.Plural(p.Processes, "process"),
+			wording.Grouped(maxConnectsPerProcess))
 	}
 	if p.Mode == modeChurn {
 		return
 	}
 	if over := p.ConnectTime(); over > maxConnectPhase {
-		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, wording.Plural(p.Connections, "connection"), over.Round(time.Second),
+		wrong("connect-rate", p.ConnectRate,
+			"%s would take %s to connect, and at most %s are sensible; write a higher rate",
+			wording.Plural(p.Connections, "connection"), over.Round(time.Second),
 			wording.Duration(maxConnectPhase))
 	}
 }
 
 func (p *Plan) validateFaults(wrong wrongFunc) {
 	if p.Timeout < 0 || p.Timeout > 0 && p.Timeout < 10*time.Millisecond {
-		wrong("timeout", "%s: must be at least 10ms; leave it out to ask the server", p.Timeout)
+		wrong("timeout", p.Timeout, "must be at least 10ms; leave it out to ask the server")
 	}
 	if p.Bound <= 0 {
-		wrong("bound", "%s: must be more than zero", p.Bound)
+		wrong("bound", p.Bound, "must be more than zero")
 	}
 	if p.PartialTimeout <= 0 {
-		wrong("partial-timeout", "%s: must be more than zero", p.PartialTimeout)
+		wrong("partial-timeout", p.PartialTimeout, "must be more than zero")
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		switch {
 		case p.Mode == modeChurn && f.Kind != engine.StallServer:
-			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
+			wrong("fault", f.Text, "in mode churn no connection lives long enough; use mode beat or echo")
 		case f.At >= p.Duration:
-			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text,
+			wrong("fault", f.Text, "is after the end of the hold phase, which lasts %s; write a longer duration",
 				wording.Duration(p.Duration))
 		case f.Count > p.Connections:
-			wrong("fault", "%q: is more than all %s", f.Text, wording.Plural(p.Connections, "connection"))
+			wrong("fault", f.Text, "is more than all %s", wording.Plural(p.Connections, "connection"))
 		}
 	}
 	if p.HelloBeat < 0 {
-		wrong("hello-beat", "%s: must not be negative", p.HelloBeat)
+		wrong("hello-beat", p.HelloBeat, "must not be negative")
 	}
 }
 
@@ -221,7 +233,8 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 		if need := f.At + f.Latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
 			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, "+
 				"which lasts %s; write --duration %s or longer", f.Text, wording.Duration(need),
-				wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
+				wording.Duration(p.Duration),
+				wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
 	}
 	if len(lines) > 0 {

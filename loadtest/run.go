@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"heartwheel/internal/config"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest/engine"
@@ -167,7 +168,7 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 		return nil, &PlanError{[]string{fmt.Sprintf(
 			"connections %s: are more than the %s × %d ports of the source addresses allow; "+
 				"write --source with at least %d addresses of this machine",
-			formatCount(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
+			config.FormatNumber(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
 	}
 	return addrs, nil
 }

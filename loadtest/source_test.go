@@ -16,7 +16,7 @@ func TestSources(t *testing.T) {
 		{loop, 10_000_000, "127.0.0.0/22"}, {far, 100_000, ""}, {netip.MustParseAddr("::1"), 100_000, ""},
 	} {
 		got := defaultSources(c.target, c.n)
-		if text := joined(got, netip.Prefix.String); text != c.want {
+		if text := Table.ByKey("source").Text(&Plan{Sources: got}); text != c.want {
 			t.Errorf("%d to %s come from %q, want %q", c.n, c.target, text, c.want)
 		}
 	}

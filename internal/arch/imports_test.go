@@ -20,6 +20,8 @@ const (
 	gnet        = "github.com/panjf2000/gnet/"
 	timingwheel = "github.com/RussellLuo/timingwheel"
 	nftables    = "github.com/google/nftables"
+	yaml        = "go.yaml.in/yaml/"
+	cobra       = "github.com/spf13/"
 )
 
 // A packageRule says what a package may import beside the standard library.
@@ -44,14 +46,15 @@ var packageRules = map[string]packageRule{
 	"server":       {own: []string{"codec", "wheel", "internal/admission", "internal/ops"}, thirdParty: true},
 	"client":       {own: []string{"codec"}},
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/epoll", "internal/wording"},
-		thirdParty: true},
+	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/config", "internal/epoll",
+		"internal/wording"}, thirdParty: true},
 	"loadtest/engine": {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"},
 		thirdParty: true},
 	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/admission": {own: []string{"codec"}, thirdParty: true},
-	"internal/settings":  {own: []string{"internal/admission", "internal/wording", "server"}, thirdParty: true},
+	"internal/config":    {own: []string{"internal/wording"}, thirdParty: true},
+	"internal/settings":  {own: []string{"internal/admission", "internal/config", "internal/wording", "server"}},
 	"internal/handover": {
 		own: []string{
 			"internal/admission", "internal/settings", "internal/timerslack", "internal/wording", "server",
@@ -95,6 +98,8 @@ var moduleRules = map[string][]string{
 	gnet:        {"server/gnet.go"},
 	timingwheel: {"wheel"},
 	nftables:    {"internal/netlab"},
+	yaml:        {"internal/config"},
+	cobra:       {"internal/cli"},
 }
 
 // envReaders are the functions that read the environment.
@@ -271,6 +276,14 @@ func TestImportRulesFind(t *testing.T) {
 		{"main.go", `import ("heartwheel/internal/cli"; "os"); var _ = os.Environ()`, ""},
 		{"internal/daemon/x.go", `import "heartwheel/internal/supervisor"`, "internal/daemon does not import"},
 		{"internal/supervisor/x.go", `import "heartwheel/internal/daemon"`, "internal/supervisor does not import"},
+		{"internal/config/x.go", `import "heartwheel/internal/settings"`, "internal/config does not import"},
+		{"internal/config/x.go", `import "heartwheel/server"`, "internal/config does not import heartwheel/server"},
+		{"internal/config/x.go", `import ("heartwheel/internal/wording"; "go.yaml.in/yaml/v4")`, ""},
+		{"internal/config/x.go", `import "os"; var _ = os.Environ()`, "here is os.Environ"},
+		{"loadtest/x.go", `import "go.yaml.in/yaml/v4"`, "is imported only in internal/config"},
+		{"internal/config/x.go", `import "github.com/spf13/pflag"`, "is imported only in internal/cli"},
+		{"internal/settings/x.go", `import "heartwheel/loadtest"`,
+			"internal/settings does not import heartwheel/loadtest"},
 		{"internal/settings/x.go", `import "heartwheel/internal/handover"`, "internal/settings does not import"},
 		{"main.go", `import "heartwheel/server"`, ". does not import heartwheel/server"},
 		{"server/x.go", `import "os"; var _ = os.Getenv("X")`, "here is os.Getenv"},

@@ -23,7 +23,6 @@ var longLines = []string{
 	"internal/cli",
 	"internal/daemon",
 	"internal/handover",
-	"internal/settings",
 	"internal/supervisor",
 	"loadtest",
 	"server",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"heartwheel/internal/admission"
+	"heartwheel/internal/config"
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
@@ -110,42 +111,12 @@ func newLoadtestWorker() *cobra.Command {
 
 // loadtestFlags gives cmd a flag for every setting of a plan. The result
 // returns, once the flags are parsed, the layers of what was given.
-func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, error) {
-	fs := cmd.Flags()
-	fs.SortFlags = false
-	given := map[string]*planValue{}
-	for _, k := range loadtest.Keys {
-		if k.Name == "target" {
-			continue // the argument
-		}
-		help := k.Help
-		if len(k.Words) > 0 {
-			help += "; " + wording.Choice(k.Words)
-		}
-		if k.Default == "" {
-			help += " (default: " + k.Unset + ")"
-		}
-		v := &planValue{kind: k.Kind, def: k.Default}
-		f := fs.VarPF(v, k.Name, k.Short, help)
-		if k.Kind == "bool" {
-			f.NoOptDefVal = "true"
-		}
-		complete := cobra.NoFileCompletions
-		switch {
-		case len(k.Words) > 0:
-			complete = cobra.FixedCompletions(k.Words, cobra.ShellCompDirectiveNoFileComp)
-		case k.Kind == "path":
-			complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
-		}
-		if err := cmd.RegisterFlagCompletionFunc(k.Name, complete); err != nil {
-			panic(err) // two settings with one name
-		}
-		given[k.Name] = v
-	}
-	scenario := fs.StringP("scenario", "f", "", "YAML `file` with any of these flags, or one of "+wording.Choice(loadtest.ScenarioNames()))
-	cmd.SetFlagErrorFunc(nearestFlag)
-	return func(args []string) ([]loadtest.Layer, error) {
-		var layers []loadtest.Layer
+func loadtestFlags(cmd *cobra.Command) func(args []string) ([]config.Layer, error) {
+	flags := addSettings(cmd, loadtest.Table, "target")
+	scenario := cmd.Flags().StringP("scenario", "f", "",
+		"YAML `file` with any of these settings, or one of "+wording.Choice(loadtest.ScenarioNames()))
+	return func(args []string) ([]config.Layer, error) {
+		var layers []config.Layer
 		if *scenario != "" {
 			l, err := loadtest.ReadScenario(*scenario)
 			if err != nil {
@@ -153,29 +124,13 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, er
 			}
 			layers = append(layers, l)
 		}
-		flags := loadtest.Layer{From: "flag", Values: map[string][]string{}}
-		for name, v := range given {
-			if fs.Changed(name) {
-				flags.Values[name] = v.texts
-			}
-		}
+		layers = append(layers, flags())
 		if len(args) == 1 {
-			flags.Values["target"] = args
+			layers = append(layers, config.Argument("target", args[0]))
 		}
-		return append(layers, flags), nil
+		return layers, nil
 	}
 }
-
-// A planValue keeps what was written, so that everything that is wrong can be
-// reported at once later.
-type planValue struct {
-	kind, def string
-	texts     []string
-}
-
-func (v *planValue) Set(text string) error { v.texts = append(v.texts, text); return nil }
-func (v *planValue) String() string        { return v.def }
-func (v *planValue) Type() string          { return v.kind }
 
 // planError turns a *loadtest.PlanError into wrong usage.
 func planError(err error) error {
@@ -213,11 +168,11 @@ func serveProcesses(flags string, connections int) int {
 		if !given {
 			continue
 		}
-		if text == settings.ByKey("workers").MinusOne {
+		if text == settings.Table.ByKey("workers").MinusOne {
 			descriptors, _ := admission.RaiseDescriptorLimit()
 			return settings.WorkersFor(connections, descriptors)
 		}
-		if n, err := settings.ParseInt(text, settings.NumberKind); err == nil {
+		if n, err := config.ParseNumber(text); err == nil {
 			return max(n, 1)
 		}
 	}

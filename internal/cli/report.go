@@ -44,7 +44,6 @@ Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
 		Args: exactly(2, "two runs"),
 	}
 	asJSON := cmd.Flags().Bool("json", false, "write the comparison as JSON")
-	cmd.SetFlagErrorFunc(nearestFlag)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var runs [2]*report.Summary
 		for i, path := range args {

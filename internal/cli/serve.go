@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,6 @@ import (
 	"heartwheel/internal/handover"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/supervisor"
-	"heartwheel/internal/wording"
 )
 
 func newServe(environ []string) *cobra.Command {
@@ -46,7 +44,7 @@ m: 20k. "heartwheel config show" prints the result.`,
   HEARTWHEEL_DRAIN=2m heartwheel serve --config heartwheel.yaml`,
 		Args: noArgs,
 	}
-	flags := addFlags(cmd)
+	flags := addSettings(cmd, settings.Table)
 	resolve := func() (*settings.Resolved, error) { return settings.Resolve(settings.EnvLayer(environ), flags()) }
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r, err := resolve()
@@ -92,71 +90,6 @@ m: 20k. "heartwheel config show" prints the result.`,
 	}
 	return cmd
 }
-
-var yamlFiles = []string{"yaml", "yml"}
-
-// addFlags gives cmd a flag for every setting. The result returns, once the
-// flags are parsed, the layer of those that were given.
-func addFlags(cmd *cobra.Command) func() settings.Layer {
-	fs := cmd.Flags()
-	fs.SortFlags = false
-	for _, s := range settings.Table {
-		help := s.Help
-		if s.Kind == settings.WordKind {
-			help += "; " + wording.Choice(s.Words)
-		}
-		if s.Default == "" {
-			help += " (default: " + s.Unset + ")"
-		}
-		f := fs.VarPF(&flagValue{Setting: s}, s.Key, "", strings.ReplaceAll(help, "`", `"`))
-		if s.Kind == settings.BoolKind {
-			f.NoOptDefVal = "true"
-		}
-		complete := cobra.NoFileCompletions
-		switch s.Kind {
-		case settings.WordKind:
-			complete = cobra.FixedCompletions(s.Words, cobra.ShellCompDirectiveNoFileComp)
-		case settings.BoolKind:
-			complete = cobra.FixedCompletions([]string{"true", "false"}, cobra.ShellCompDirectiveNoFileComp)
-		case settings.PathKind:
-			complete = cobra.FixedCompletions(yamlFiles, cobra.ShellCompDirectiveFilterFileExt)
-		}
-		if err := cmd.RegisterFlagCompletionFunc(s.Key, complete); err != nil {
-			panic(err) // two settings with one key
-		}
-	}
-	return func() settings.Layer {
-		values := map[string]any{}
-		for _, s := range settings.Table {
-			if !fs.Changed(s.Key) {
-				continue
-			}
-			texts := fs.Lookup(s.Key).Value.(*flagValue).texts
-			if s.Kind == settings.ListKind {
-				values[s.Key] = texts
-			} else {
-				values[s.Key] = texts[len(texts)-1]
-			}
-		}
-		return settings.FlagLayer(values)
-	}
-}
-
-// A flagValue keeps what was written, so that everything that is wrong can be
-// reported at once later.
-type flagValue struct {
-	*settings.Setting
-	texts []string
-}
-
-func (v *flagValue) Set(text string) error { v.texts = append(v.texts, text); return nil }
-func (v *flagValue) String() string {
-	if v.Setting == nil { // the zero value that the help compares with
-		return ""
-	}
-	return v.Default
-}
-func (v *flagValue) Type() string { return string(v.Kind) }
 
 // newLogger returns a logger for the settings log-format and log-level.
 func newLogger(w io.Writer, format, level string) *slog.Logger {

@@ -20,18 +20,18 @@ func TestKeyOf(t *testing.T) {
 	config := reflect.ValueOf(&o.Config).Elem()
 	for i := range config.NumField() {
 		name := config.Type().Field(i).Name
-		s := ByKey(keyOf(name))
+		s := Table.ByKey(keyOf(name))
 		switch name {
 		case "Sockets", "Quota", "Logger": // these are no settings
 			if s != nil {
 				t.Errorf("Config.%s has the setting %s", name, s.Key)
 			}
 		case "Beats": // filled in from BeatSide
-			if s == nil || s.field(&o) != any(&o.BeatSide) {
+			if s == nil || s.Field(&o) != any(&o.BeatSide) {
 				t.Errorf("Config.%s has not the setting beats", name)
 			}
 		default:
-			if s == nil || s.field(&o) != config.Field(i).Addr().Interface() {
+			if s == nil || s.Field(&o) != config.Field(i).Addr().Interface() {
 				t.Errorf("Config.%s is %s, which does not lead to it", name, keyOf(name))
 			}
 		}
@@ -43,20 +43,20 @@ func TestKeyOf(t *testing.T) {
 func TestErrorsNameSettings(t *testing.T) {
 	field := regexp.MustCompile(`Config\b|\b[A-Z][a-z]+[A-Z]\w*|\b(Beat|Timeout|Outbox|Drain|Loops|Listen)\b`)
 	for _, test := range []struct {
-		values map[string]any
+		values map[string]string
 		want   []string
 	}{
-		{map[string]any{"beat": "2s", "timeout": "2s"},
+		{map[string]string{"beat": "2s", "timeout": "2s"},
 			[]string{"timeout \"2s\" (flag --timeout): must lie between 1.5 × beat = 3s", "or set beat to at most"}},
-		{map[string]any{"beat": "2s", "beat-min": "3s"}, []string{"beat-min \"3s\"", "and beat = 2s"}},
-		{map[string]any{"beat": "2s", "beat-max": "1s"}, []string{"beat-max \"1s\"", "between beat = 2s"}},
-		{map[string]any{"beat-floor": "1h"}, []string{"beat-floor \"1h0m0s\"", "and beat-min = 1s"}},
-		{map[string]any{"max-frame": "1000", "outbox": "2000"},
+		{map[string]string{"beat": "2s", "beat-min": "3s"}, []string{"beat-min \"3s\"", "and beat = 2s"}},
+		{map[string]string{"beat": "2s", "beat-max": "1s"}, []string{"beat-max \"1s\"", "between beat = 2s"}},
+		{map[string]string{"beat-floor": "1h"}, []string{"beat-floor \"1h0m0s\"", "and beat-min = 1s"}},
+		{map[string]string{"max-frame": "1000", "outbox": "2000"},
 			[]string{"outbox \"2000\"", "one frame of max-frame = 1000"}},
-		{map[string]any{"max-frame": "1"}, []string{"max-frame \"1\""}},
-		{map[string]any{"address-burst": "5"}, []string{"address-burst \"5\"", "without address-rate; set"}},
-		{map[string]any{"memory-limit": "1MiB"}, []string{"memory-limit \"1048576\""}},
-		{map[string]any{"listen": "nonsense", "ban": "nonsense", "ban-time": "1ms", "write-stall": "1ms",
+		{map[string]string{"max-frame": "1"}, []string{"max-frame \"1\""}},
+		{map[string]string{"address-burst": "5"}, []string{"address-burst \"5\"", "without address-rate; set"}},
+		{map[string]string{"memory-limit": "1MiB"}, []string{"memory-limit \"1048576\""}},
+		{map[string]string{"listen": "nonsense", "ban": "nonsense", "ban-time": "1ms", "write-stall": "1ms",
 			"drain": "2h", "spread": "2h", "loops": "1000"},
 			[]string{"listen \"nonsense\"", "ban \"nonsense\"", "ban-time \"1ms\"", "write-stall \"1ms\"",
 				"drain \"2h0m0s\"", "spread \"2h0m0s\"", "loops \"1000\""}},

@@ -35,7 +35,7 @@ func TestCannotStart(t *testing.T) {
 				}
 			}
 			resolve := func() (*settings.Resolved, error) {
-				return settings.Resolve(settings.FlagLayer(map[string]any{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
+				return settings.Resolve(settings.FlagLayer(map[string]string{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
 			}
 			r, err := resolve()
 			if err != nil {

@@ -53,7 +53,7 @@ type Verdict struct {
 type Setting struct {
 	Key   string `json:"key"`   // as in the flag and in a scenario
 	Value string `json:"value"` // as a user would write it; lists separated by a space
-	From  string `json:"from"`  // "default", "flag" or "scenario NAME"
+	From  string `json:"from"`  // "default", "flag", "argument" or "scenario NAME"
 }
 
 // Environment is the generator's machine and the target.
