@@ -11,13 +11,16 @@ import (
 
 // Merged says where the values that Merge set come from, and what is wrong.
 type Merged struct {
-	Problems []string // a line for everything that is wrong
+	Problems []string // a line for everything that is wrong, at most maxProblems and one more
 
 	origins    map[string]Origin // of the winning value, by key
 	lines      map[string][]text // of the winning value, by key
 	written    map[string]bool   // keys that the user wrote, in any layer
 	unreadable map[string]bool   // Setting.Related of values that could not be read
 }
+
+// maxProblems bounds the report about a file that is not one of settings.
+const maxProblems = 100
 
 // Merge fills the fields of v from the layers; of a setting, the last one wins.
 // A value that cannot be read is a problem even where a later layer overrules it.
@@ -87,6 +90,9 @@ func (t Table[T]) unknown(m *Merged, l *Layer, e *entry) {
 		}
 		return
 	}
+	if len(m.Problems) > maxProblems {
+		return // not listed; looking for the nearest name takes time
+	}
 	name := func(key string) string {
 		if l.name != nil {
 			return l.name(key)
@@ -95,7 +101,7 @@ func (t Table[T]) unknown(m *Merged, l *Layer, e *entry) {
 	}
 	word := strings.TrimPrefix(e.key, l.prefix)
 	word = word[strings.LastIndex(word, ".")+1:]
-	m.Problems = append(m.Problems, fmt.Sprintf("%s (%s): is not a setting; %s",
+	m.add(fmt.Sprintf("%s (%s): is not a setting; %s",
 		name(e.key), l.origin(e), wording.Suggestion(word, t.Keys(), name)))
 }
 
@@ -125,7 +131,16 @@ func (m *Merged) problem(key string, texts []text, from Origin, err error) {
 		}
 		what += fmt.Sprintf(" %q", strings.Join(values, ","))
 	}
-	m.Problems = append(m.Problems, fmt.Sprintf("%s (%s): %s", what, from, err))
+	m.add(fmt.Sprintf("%s (%s): %s", what, from, err))
+}
+
+func (m *Merged) add(line string) {
+	switch n := len(m.Problems); {
+	case n < maxProblems:
+		m.Problems = append(m.Problems, line)
+	case n == maxProblems:
+		m.Problems = append(m.Problems, "there are more errors, which are not listed")
+	}
 }
 
 // Written reports whether the user wrote a value for the setting.

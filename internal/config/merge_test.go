@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,6 +65,20 @@ func TestMergeProblems(t *testing.T) {
 	}
 	if !m.Unreadable("sizes") || m.Unreadable("") || c.Weight != 1<<10 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestProblemsAreBounded: a large file that is not one of settings is no flood.
+func TestProblemsAreBounded(t *testing.T) {
+	for _, text := range []string{strings.Repeat("a: 1\n", 20_000), "a:\n" + strings.Repeat("  b: 1\n", 20_000)} {
+		l, err := ParseYAML("file f", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := carTable.Merge(&car{}, l).Problems
+		if len(got) != maxProblems+1 || got[maxProblems] != "there are more errors, which are not listed" {
+			t.Errorf("%d lines, the last %q", len(got), got[len(got)-1])
+		}
 	}
 }
 
