@@ -185,7 +185,7 @@ func TestPlansThatNeedTheTimeout(t *testing.T) {
 func TestShippedScenarios(t *testing.T) {
 	timeouts := map[string]time.Duration{ // T of the server that the run starts
 		"dead-wave": 7500 * time.Millisecond, "herd": 7500 * time.Millisecond,
-		"million": 150 * time.Second, "three-hundred-thousand": 90 * time.Second,
+		"million": 150 * time.Second, "quick": 7500 * time.Millisecond, "three-hundred-thousand": 90 * time.Second,
 	}
 	if got, want := ScenarioNames(), slices.Sorted(maps.Keys(timeouts)); !slices.Equal(got, want) {
 		t.Errorf("there are %q, want %q", got, want)
@@ -240,7 +240,7 @@ func TestScenarioFiles(t *testing.T) {
 		}
 	}
 	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil ||
-		!strings.Contains(err.Error(), "or one of dead-wave, herd, million or three-hundred-thousand") {
+		!strings.Contains(err.Error(), "or one of dead-wave, herd, million, quick or three-hundred-thousand") {
 		t.Errorf("a missing file: %v", err)
 	}
 	big := filepath.Join(dir, "big")

@@ -29,7 +29,8 @@ func newLoadtest(environ []string) *cobra.Command {
 		Long: `Connects to a server of length-prefixed frames (4 bytes), sends heartbeats on
 every connection, makes some of them fail, and reports latencies, the dead peers
 that the server detected and how late, and the live ones that it killed. Without
-a target it starts "heartwheel serve" and tests that.
+a target it starts "heartwheel serve" and tests that; without any argument it
+runs the scenario quick.
 
 A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
@@ -38,8 +39,8 @@ relative to the start of that. It reports two latencies:
 late, the run is invalid and has neither.
 
 -f takes a scenario: a YAML file with a line "key: value" for any of these
-flags, or a built-in one: ` + strings.Join(loadtest.ScenarioNames(), ", ") + `.
-Flags override it.
+flags, or a built-in one:
+` + strings.Join(loadtest.ScenarioNames(), ", ") + `. Flags override it.
 
 Exits 0 if the run passed, 1 if it failed, 2 for a plan that cannot work, 3 if a
 gate of --slo was missed, 4 if the generator was too slow, 130 if it was
@@ -117,6 +118,9 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]config.Layer, erro
 		"YAML `file` with any of these settings, or one of "+wording.Choice(loadtest.ScenarioNames()))
 	return func(args []string) ([]config.Layer, error) {
 		var layers []config.Layer
+		if len(args) == 0 && cmd.Flags().NFlag() == 0 {
+			*scenario = "quick"
+		}
 		if *scenario != "" {
 			l, err := loadtest.ReadScenario(*scenario)
 			if err != nil {
