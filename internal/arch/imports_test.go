@@ -61,7 +61,8 @@ var packageRules = map[string]packageRule{
 		},
 		thirdParty: true,
 	},
-	"internal/ops": {thirdParty: true},
+	"internal/logging": {},
+	"internal/ops":     {thirdParty: true},
 	"internal/daemon": {
 		own: []string{
 			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/wording",

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -8,11 +9,13 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"heartwheel/internal/daemon"
 	"heartwheel/internal/handover"
+	"heartwheel/internal/logging"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/supervisor"
 )
@@ -59,16 +62,24 @@ m: 20k. "heartwheel config show" prints the result.`,
 			debug.SetGCPercent(daemon.GCPercent)
 		}
 		signal.Ignore(syscall.SIGPIPE) // a broken log must not end the connections
-		log := newLogger(cmd.ErrOrStderr(), r.LogFormat, r.LogLevel)
+		out := logging.NewWriter(cmd.ErrOrStderr(), 0)
+		defer out.Close(flushTimeout)
+		out.ReportDropped(func(n uint64) []byte {
+			var line bytes.Buffer
+			newLogger(&line, r.LogFormat, "error").Error("log lines were dropped: standard error was blocked or broken", "lines", n)
+			return line.Bytes()
+		})
+		log := newLogger(out, r.LogFormat, r.LogLevel)
 		if in.Control != nil { // signals are for the supervisor
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			return daemon.RunWorker(r, log, in)
 		}
-		program, err := handover.ThisProgram(os.Args, environ, os.Stderr)
+		program, err := handover.ThisProgram(os.Args, environ, os.Stderr, out)
 		if err != nil {
 			return &settings.Failure{Err: err}
 		}
-		manager := handover.ManagerOf(environ)
+		notifier := handover.NewNotifier(environ, log)
+		defer notifier.Close(flushTimeout)
 		signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 		defer signal.Stop(signals)
@@ -78,18 +89,22 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		if r.Workers == 0 {
 			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Manager: manager, Signals: signals, Hangups: hangups})
+				daemon.Process{Program: program, Notifier: notifier, Signals: signals, Hangups: hangups})
 		}
 		if in.FromParent() {
 			in.Close()
 			return &settings.Failure{Err: errors.New("a hand-over cannot add workers: restart the server")}
 		}
 		return supervisor.Run(r, log, supervisor.Options{
-			Program: program, Manager: manager, Signals: signals, Hangups: hangups, Resolve: resolve,
+			Program: program, Notifier: notifier, Signals: signals, Hangups: hangups, Resolve: resolve,
 		})
 	}
 	return cmd
 }
+
+// flushTimeout is how long a process that exits waits for its log and its service
+// manager.
+const flushTimeout = 500 * time.Millisecond
 
 // newLogger returns a logger for the settings log-format and log-level.
 func newLogger(w io.Writer, format, level string) *slog.Logger {

@@ -23,11 +23,11 @@ import (
 
 // Options is what a supervisor needs of the process that it runs in.
 type Options struct {
-	Program *handover.Program // what workers are started from
-	Manager handover.Manager
-	Signals <-chan os.Signal                   // SIGTERM, SIGINT
-	Hangups <-chan os.Signal                   // SIGHUP
-	Resolve func() (*settings.Resolved, error) // the settings as they are now
+	Program  *handover.Program // what workers are started from
+	Notifier *handover.Notifier
+	Signals  <-chan os.Signal                   // SIGTERM, SIGINT
+	Hangups  <-chan os.Signal                   // SIGHUP
+	Resolve  func() (*settings.Resolved, error) // the settings as they are now
 }
 
 // A supervisor accepts no clients itself: it keeps the listening sockets open
@@ -132,13 +132,13 @@ func (v *supervisor) run() error {
 		select {
 		case sig := <-v.Signals:
 			if v.stopping {
-				v.log.Error("second signal: exiting before the drain is complete", "signal", sig.String())
 				v.killAll()
+				v.log.Error("second signal: exiting before the drain is complete", "signal", sig.String())
 				return &settings.Failure{Err: errors.New("ended by a second signal"), Logged: true}
 			}
-			v.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
-			v.notify("STOPPING=1")
 			v.stop()
+			v.Notifier.Notify("STOPPING=1")
+			v.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
 		case <-v.Hangups:
 			v.rollingRestart()
 		case event := <-v.events:
@@ -151,12 +151,6 @@ func (v *supervisor) run() error {
 	}
 	v.log.Info("drained", "took", time.Since(v.stopFrom).Round(time.Millisecond).String())
 	return nil
-}
-
-func (v *supervisor) notify(states ...string) {
-	if err := v.Manager.Notify(states...); err != nil {
-		v.log.Warn("cannot notify the service manager", "states", states, "error", err)
-	}
 }
 
 // post has the goroutine of run call f. Safe for concurrent use.
@@ -188,7 +182,7 @@ func (v *supervisor) startOthers() {
 		addrs = append(addrs, s.Listener.Addr())
 	}
 	v.settings.LogListening(v.log, addrs, "workers", len(v.slots), "took", time.Since(v.started).Round(time.Millisecond).String())
-	v.notify("READY=1")
+	v.Notifier.Notify("READY=1")
 }
 
 // stop drains all workers at the same time, each at its own pace.

@@ -46,7 +46,7 @@ func TestCannotStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stderr.Close()
-			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr,
+			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr, Log: stderr,
 				Args: []string{"serve", "--workers", "4", "--listen", "tcp://127.0.0.1:0", "--ops", "off"}}
 			v, err := newSupervisor(r, slog.New(slog.DiscardHandler), Options{Program: program, Resolve: resolve})
 			if err != nil {
