@@ -58,6 +58,11 @@ m: 20k. "heartwheel config show" prints the result.`,
 		if err != nil {
 			return &settings.Failure{Err: err}
 		}
+		if !in.FromParent() {
+			if in, err = handover.Activated(environ, r.WithDefaults().Listen, r.Ops); err != nil {
+				return &settings.Failure{Err: err}
+			}
+		}
 		if handover.Lookup(environ, "GOGC") == "" {
 			debug.SetGCPercent(daemon.GCPercent)
 		}
@@ -94,6 +99,11 @@ m: 20k. "heartwheel config show" prints the result.`,
 		if in.FromParent() {
 			in.Close()
 			return &settings.Failure{Err: errors.New("a hand-over cannot add workers: restart the server")}
+		}
+		if len(in.Addresses()) > 0 {
+			in.Close()
+			return &settings.Failure{Err: errors.New("workers need a listening socket each and cannot share those of " +
+				"LISTEN_FDS: leave out --workers, or the socket unit")}
 		}
 		return supervisor.Run(r, log, supervisor.Options{
 			Program: program, Notifier: notifier, Signals: signals, Hangups: hangups, Resolve: resolve,
