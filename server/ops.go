@@ -22,11 +22,12 @@ import (
 //	/debug/check   Check as JSON; 500 if an invariant is broken
 //	/debug/pprof/  profiles
 //
-// Only clients on this machine may read /debug/, whatever address the handler is
+// /metrics has what more collects as well. Only clients on this machine may read /debug/, whatever address the handler is
 // served on. The method and the handler are safe for concurrent use, and serve
 // after Close too.
-func (s *Server) OpsHandler() http.Handler {
+func (s *Server) OpsHandler(more ...prometheus.Collector) http.Handler {
 	reg := prometheus.NewRegistry()
+	reg.MustRegister(more...)
 	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(gcCost)),
 		ops.ProcessMetrics())
 

@@ -61,13 +61,14 @@ var packageRules = map[string]packageRule{
 		},
 		thirdParty: true,
 	},
-	"internal/logging": {},
+	"internal/logging": {thirdParty: true},
 	"internal/ops":     {thirdParty: true},
 	"internal/daemon": {
 		own: []string{
 			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/wording",
 			"server",
 		},
+		thirdParty: true,
 	},
 	"internal/supervisor": {
 		own: []string{

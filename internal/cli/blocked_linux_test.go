@@ -142,6 +142,9 @@ func TestBlockedLog(t *testing.T) {
 	if got := b.get(t, "/healthz"); got != "ok\n" {
 		t.Errorf("/healthz answers %q", got)
 	}
+	if got := b.get(t, "/metrics"); !strings.Contains(got, "\nheartwheel_log_dropped_total 0\n") {
+		t.Error("/metrics does not have heartwheel_log_dropped_total")
+	}
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

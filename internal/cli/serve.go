@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"heartwheel/internal/daemon"
@@ -77,7 +78,7 @@ m: 20k. "heartwheel config show" prints the result.`,
 		log := newLogger(out, r.LogFormat, r.LogLevel)
 		if in.Control != nil { // signals are for the supervisor
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			return daemon.RunWorker(r, log, in)
+			return daemon.RunWorker(r, log, in, out.Collector())
 		}
 		program, err := handover.ThisProgram(os.Args, environ, os.Stderr, out)
 		if err != nil {
@@ -94,7 +95,8 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		if r.Workers == 0 {
 			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Notifier: notifier, Signals: signals, Hangups: hangups})
+				daemon.Process{Program: program, Notifier: notifier, Signals: signals, Hangups: hangups,
+					Metrics: []prometheus.Collector{out.Collector()}})
 		}
 		if in.FromParent() {
 			in.Close()
@@ -107,6 +109,7 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		return supervisor.Run(r, log, supervisor.Options{
 			Program: program, Notifier: notifier, Signals: signals, Hangups: hangups, Resolve: resolve,
+			Metrics: []prometheus.Collector{out.Collector()},
 		})
 	}
 	return cmd

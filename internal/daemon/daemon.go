@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
@@ -31,6 +33,7 @@ type Process struct {
 	Notifier *handover.Notifier
 	Signals  <-chan os.Signal // SIGTERM, SIGINT
 	Hangups  <-chan os.Signal // SIGHUP
+	Metrics  []prometheus.Collector
 }
 
 // Run serves with the settings r until the server ends by itself, which is a
@@ -59,7 +62,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 }
 
 // RunWorker is Run for a worker of a supervisor.
-func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance) error {
+func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, metrics ...prometheus.Collector) error {
 	c := in.Control
 	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors != 0 { // else server.New reports it
@@ -79,7 +82,7 @@ func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance)
 		r.MemoryLimit /= c.Count
 	}
 	c.Start()
-	return Run(r, log.With("worker", c.Index), in, Process{})
+	return Run(r, log.With("worker", c.Index), in, Process{Metrics: metrics})
 }
 
 // withPID is for the time when two processes write to one log.
@@ -173,7 +176,7 @@ func (d *daemon) openOps() (err error) {
 
 // announce tells everything that waits for it that connections are accepted.
 func (d *daemon) announce() {
-	d.ops.Serve(d.s.OpsHandler())
+	d.ops.Serve(d.s.OpsHandler(d.process.Metrics...))
 	if d.worker == nil { // the supervisor logs it when all workers are ready
 		d.r.LogListening(d.log, d.s.Addrs())
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // DefaultLimit is how many bytes of the log may wait to be written.
@@ -65,6 +67,14 @@ func (l *Writer) signal() {
 	case l.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Collector returns the metric heartwheel_log_dropped_total.
+func (l *Writer) Collector() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "heartwheel_log_dropped_total",
+		Help: "Log lines lost because standard error was blocked or broken.",
+	}, func() float64 { return float64(l.Dropped()) })
 }
 
 // Dropped returns how many lines were lost.

@@ -247,6 +247,7 @@ func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 	v.mu.Unlock()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(ops.ProcessMetrics())
+	reg.MustRegister(v.Metrics...)
 	for _, o := range []struct {
 		name, help string
 		value      int

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
@@ -27,6 +29,7 @@ type Options struct {
 	Notifier *handover.Notifier
 	Signals  <-chan os.Signal                   // SIGTERM, SIGINT
 	Hangups  <-chan os.Signal                   // SIGHUP
+	Metrics  []prometheus.Collector             // of this process
 	Resolve  func() (*settings.Resolved, error) // the settings as they are now
 }
 
