@@ -88,14 +88,17 @@ m: 20k. "heartwheel config show" prints the result.`,
 		defer notifier.Close(flushTimeout)
 		signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(signals)
+		defer func() {
+			signal.Stop(signals)
+			close(signals)
+		}()
 		if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it, to survive the end of a terminal
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
 		}
 		if r.Workers == 0 {
 			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Notifier: notifier, Signals: signals, Hangups: hangups,
+				daemon.Process{Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Hangups: hangups,
 					Metrics: []prometheus.Collector{out.Collector()}})
 		}
 		if in.FromParent() {
@@ -108,7 +111,7 @@ m: 20k. "heartwheel config show" prints the result.`,
 				"LISTEN_FDS: leave out --workers, or the socket unit")}
 		}
 		return supervisor.Run(r, log, supervisor.Options{
-			Program: program, Notifier: notifier, Signals: signals, Hangups: hangups, Resolve: resolve,
+			Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Hangups: hangups, Resolve: resolve,
 			Metrics: []prometheus.Collector{out.Collector()},
 		})
 	}
