@@ -48,9 +48,9 @@ func TestFreeze(t *testing.T) {
 	// All at the same time, whatever -parallel says.
 	var all []*freeze
 	for _, n := range lengths {
-		z := &freeze{beat: sized[time.Duration](400, 600, 0) * time.Millisecond,
+		z := &freeze{beat: sized[time.Duration](200, 600, 0) * time.Millisecond,
 			timeout: sized[time.Duration](1000, 1500, 0) * time.Millisecond,
-			live:    sized(60, 300, 0), dead: sized(30, 60, 0)}
+			live:    sized(60, 300, 0), dead: sized(60, 60, 0)}
 		z.length = z.timeout * time.Duration(n) / parts
 		z.start(t)
 		all = append(all, z)
@@ -191,7 +191,10 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		t.Errorf("and %d times more", late-10)
 	}
 	t.Logf("%d dead peers had beaten last before the freeze and were not closed yet, %d in it", before, inFreeze)
-	if before == 0 || inFreeze == 0 {
+	if late := time.Duration(z.from-r.Connected) - z.beat -
+		z.timeout; (before == 0 || inFreeze == 0) && late > z.length/4 {
+		t.Skipf("too slow a machine to judge: the freeze of %s came %s late", z.length, late)
+	} else if before == 0 || inFreeze == 0 {
 		t.Error("the freeze did not come between the last beats of the dead peers")
 	}
 	return ds

@@ -61,7 +61,12 @@ func (c *chain) install(t *testing.T, from string) {
 
 func (c *chain) installText(t *testing.T, content string) {
 	t.Helper()
-	if err := os.WriteFile(c.path+".new", []byte(content), 0o700); err != nil {
+	// A process that another test starts would hold the file open for writing until
+	// it is executed, and nothing could start it meanwhile (ETXTBSY).
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(c.path+".new", []byte(content), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(c.path+".new", c.path); err != nil {
