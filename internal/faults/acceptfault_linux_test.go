@@ -85,7 +85,7 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	for _, c := range good.conns {
 		c.echo()
 	}
-	opsClient.CloseIdleConnections()
+	s.http.CloseIdleConnections()
 	s.check()
 	if n := s.metrics().sum("heartwheel_closed_total"); n != 0 {
 		t.Errorf("%v connections were closed", n)

@@ -172,7 +172,7 @@ func TestHandover(t *testing.T) {
 		c.install(t, binary(t))
 		took = append(took, c.handOver(t).String())
 		for range 20 { // the draining process would say 503
-			opsClient.CloseIdleConnections()
+			c.http.CloseIdleConnections()
 			if status, body, err := c.get("/readyz"); status != http.StatusOK {
 				t.Errorf("/readyz: %d %s %v", status, body, err)
 			}
@@ -295,6 +295,7 @@ func TestHandoverToNothingGood(t *testing.T) {
 	c.install(t, binary(t))
 	c.handOver(t)
 	dial(t, c.addr).echo()
+	<-c.ended // else it might reap its successor
 	c.stopAll(t)
 }
 

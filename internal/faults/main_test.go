@@ -95,7 +95,7 @@ func testMain(m *testing.M) int {
 	}
 	flag.Parse()
 	if n := flag.Lookup("test.parallel"); size != long && n.Value.String() == n.DefValue {
-		_ = n.Value.Set(sized("6", "4", "")) // cases that run beside others wait for most of their time
+		_ = n.Value.Set("4") // cases that run beside others wait for most of their time
 	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "heartwheel-faults-"); err != nil {

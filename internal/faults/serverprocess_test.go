@@ -83,7 +83,10 @@ func startServer(t testing.TB, binary string, args ...string) *serverProcess {
 // listens. The test's end kills it.
 func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
-	s := &serverProcess{t: t, cmd: cmd, http: opsClient, ended: make(chan struct{}), exited: make(chan struct{})}
+	transport := &http.Transport{} // of its own, as other tests close their idle connections
+	t.Cleanup(transport.CloseIdleConnections)
+	s := &serverProcess{t: t, cmd: cmd, http: &http.Client{Timeout: limit, Transport: transport},
+		ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Env = append(ordinaryEnv(), cmd.Env...)
 	stderr, w, err := os.Pipe() // not StderrPipe, which ends with the first process
 	if err != nil {
@@ -212,8 +215,6 @@ func (s *serverProcess) stop(sig syscall.Signal) int {
 	}
 	return s.cmd.ProcessState.ExitCode()
 }
-
-var opsClient = &http.Client{Timeout: limit}
 
 // get asks the ops address. The body is read whole.
 func (s *serverProcess) get(path string) (status int, body string, err error) {

@@ -220,7 +220,7 @@ func (z *soak) quiesce(warm bool) {
 		}
 		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files,
 			s.most.goroutines), func(m metrics) bool {
-			opsClient.CloseIdleConnections()
+			s.http.CloseIdleConnections()
 			return openFiles(z.t, s.current()) <= s.most.files && m.value("go_goroutines") <= s.most.goroutines
 		})
 		s.samples = append(s.samples, soakMemory{time.Since(z.started), float64(resident(z.t, s.current())), heap})
@@ -245,7 +245,7 @@ func (s *soakServer) liveHeap() (heap float64) {
 func (s *soakServer) least() resources {
 	all := resources{math.MaxInt, math.Inf(1)}
 	for range 20 {
-		opsClient.CloseIdleConnections()
+		s.http.CloseIdleConnections()
 		all = resources{min(all.files, openFiles(s.t, s.current())),
 			min(all.goroutines, s.metrics().value("go_goroutines"))}
 		time.Sleep(20 * time.Millisecond)
