@@ -122,7 +122,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	code := s.stop(syscall.SIGTERM)
+	code := s.stop(syscall.SIGINT) // a SIGTERM within a second would be the same one
 	took := time.Since(start)
 	if code == 0 {
 		t.Error("it ended with 0")

@@ -392,7 +392,7 @@ func TestWorkersDrain(t *testing.T) {
 	f.signal(t, f.pid(), syscall.SIGTERM)
 	f.awaitLine("the drain", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "draining;") })
 	f.await503("draining")
-	if code := f.stop(syscall.SIGTERM); code != 1 {
+	if code := f.stop(syscall.SIGINT); code != 1 {
 		t.Errorf("after a second signal it ended with %d", code)
 	}
 	awaitGone(t, workers)
