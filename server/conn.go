@@ -76,7 +76,8 @@ type Conn struct {
 type ext struct {
 	out     outbox
 	value   any
-	closeAt int64 // loop clock by which a flushing connection is cut off
+	closeAt int64  // loop clock by which a flushing connection is cut off
+	partial []byte // the beginning of a frame whose rest has not arrived
 }
 
 // timerConn returns the Conn whose timer t is.
@@ -92,6 +93,13 @@ func (c *Conn) more() *ext {
 		c.ext = new(ext)
 	}
 	return c.ext
+}
+
+// dropExt gives ext back if nothing of it is in use.
+func (c *Conn) dropExt() {
+	if x := c.ext; x.out.len() == 0 && !x.out.watched && x.value == nil && x.closeAt == 0 && x.partial == nil {
+		c.ext = nil
+	}
 }
 
 func (c *Conn) pending() int {

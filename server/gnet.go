@@ -21,8 +21,6 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
-
-	"heartwheel/codec"
 )
 
 // readSize is how much of a socket is read at a time. With gnet's 64 KiB large
@@ -180,44 +178,9 @@ func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
 		return gnet.None
 	}
 	e.current = conn
-	e.traffic(conn, c)
+	b, _ := c.Next(-1) // all of it: gnet's own buffer is neither bounded nor counted
+	e.loop.received(conn, b)
 	return e.action()
-}
-
-// traffic gives the session what has arrived. What gnet keeps of an incomplete
-// frame it would copy together with all that came after it. So of that only the
-// header is looked at, then the frame once it is complete, and what comes after
-// it where it lies.
-func (e *engine) traffic(conn *Conn, c gnet.Conn) {
-	var b []byte
-	var err error
-	var rest func() []byte
-	shown := 0
-	if conn.partialAt == 0 {
-		b, err = c.Peek(-1)
-	} else {
-		have := c.InboundBuffered()
-		b, err = c.Peek(min(have, codec.HeaderSize+1))
-		if size, bad := codec.FrameSize(b, e.loop.cfg.MaxFrame); err == nil && bad == nil && size != 0 && size <= have {
-			b, err = c.Peek(size)
-			rest = func() []byte {
-				_, _ = c.Discard(shown)
-				b, _ := c.Peek(-1)
-				shown = len(b)
-				return b
-			}
-		}
-	}
-	if err != nil {
-		return
-	}
-	shown = len(b)
-	switch used := e.loop.received(conn, b, rest); {
-	case used == shown:
-		_, _ = c.Discard(-1) // all: a closing connection wants no more
-	case used > 0:
-		_, _ = c.Discard(used)
-	}
 }
 
 // action closes the connection whose callback has ended, if that was asked for.

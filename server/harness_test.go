@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"net"
@@ -38,8 +39,6 @@ type fakeSock struct {
 	closedAt time.Time
 	timeouts []time.Duration // what setTimeout was told
 	onWrite  func(b []byte)  // sees what the socket takes; may be nil
-
-	inbound []byte // read from the socket, not used up by the session
 
 	mu     sync.Mutex
 	inbox  []byte // guarded by mu: has arrived, not read
@@ -380,35 +379,15 @@ func (r *rig) read(c *Conn) {
 	}
 }
 
-// input is what the engine does when a socket was read: it keeps what the
-// session does not use up. Behind something that was kept, it shows only the
-// header of an incomplete frame, and a complete one by itself. Loop only.
+// input gives c what was read from its socket, as the engine does. Nothing may
+// look at b later. Loop only.
 func (r *rig) input(c *Conn, b []byte) {
-	s := r.sock(c)
-	if s.closes > 0 {
+	if r.sock(c).closes > 0 {
 		return
 	}
-	s.inbound = append(s.inbound, b...)
-	show := s.inbound
-	var rest func() []byte
-	if c.partialAt != 0 {
-		show = s.inbound[:min(len(s.inbound), codec.HeaderSize+1)]
-		if size, err := codec.FrameSize(show, r.cfg.MaxFrame); err == nil && size != 0 && size <= len(s.inbound) {
-			show = s.inbound[:size]
-			rest = func() []byte {
-				clear(show) // nobody may look at it again
-				s.inbound = s.inbound[size:]
-				show = s.inbound
-				return show
-			}
-		}
-	}
-	used := r.loop.received(c, show, rest)
-	if used == len(show) {
-		used = len(s.inbound)
-	}
-	clear(s.inbound[:used])
-	s.inbound = s.inbound[used:]
+	b = bytes.Clone(b)
+	r.loop.received(c, b)
+	clear(b)
 }
 
 // writable gives the socket of c room for n bytes more (negative: for any
@@ -587,7 +566,7 @@ func TestHarness(t *testing.T) {
 	})
 	r := newBareRig(t, Config{}, nil)
 	c := r.open()
-	r.loop.received(c, beat, nil)
+	r.loop.received(c, beat)
 	r.loop.run()
 	if got := r.frames(c); len(got) != 1 {
 		t.Fatalf("answers %v", got)

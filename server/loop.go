@@ -174,14 +174,11 @@ func (l *loop) open(c *Conn) {
 	l.h.Open(c)
 }
 
-// received takes what has arrived for c and returns how much of it is used up.
-// With rest, b is one frame, and rest takes note that it is used up and returns
-// what comes after it, of which that is then told. Neither is kept.
-func (l *loop) received(c *Conn, b []byte, rest func() []byte) int {
+// received takes all that has arrived for c. b is valid until it returns.
+func (l *loop) received(c *Conn, b []byte) {
 	l.clock()
-	n := l.input(c, b, rest)
+	l.input(c, b)
 	l.settle()
-	return n
 }
 
 // lost takes the news that the socket of c is gone.
@@ -231,6 +228,7 @@ func (l *loop) finish(c *Conn) {
 			l.io.unwatch(c)
 		}
 		c.ext.out = outbox{}
+		l.dropPartial(c)
 	}
 	l.stats.closed[c.reason]++
 	if c.has(flagOpened) {

@@ -16,34 +16,80 @@ const incompleteLimit = 10 * time.Second
 // strikesAllowed is how many beats in a row may come too early.
 const strikesAllowed = 3
 
-// input decodes and answers what is in b, and then in what rest returns if that
-// is not nil, and returns how much of the last of them is used up. A panic in
-// the handler dooms the connection and nothing else.
-func (l *loop) input(c *Conn, b []byte, rest func() []byte) (used int) {
+// input acts on the frames in what has arrived. They are decoded where they lie;
+// what is left of b is kept for the next call. A panic in the handler dooms the
+// connection and nothing else.
+func (l *loop) input(c *Conn, b []byte) {
 	if c.state != stateOpen {
-		return len(b) // on its way out: nothing that arrives matters any more
+		return // closing: nothing that arrives matters any more
 	}
 	defer l.enter(c).leave()
-	used = l.frames(c, b)
-	heard := used > 0
-	if rest != nil && heard && c.state == stateOpen {
-		l.begin() // keeps what would go back from b
-		b = rest()
-		used = l.frames(c, b)
+	heard := false
+	if c.ext != nil && len(c.ext.partial) > 0 {
+		b, heard = l.complete(c, b)
 	}
-	switch {
-	case c.state != stateOpen:
-		return len(b)
-	case heard:
-		l.heard(c, used < len(b))
-	default:
+	if len(b) > 0 && c.state == stateOpen {
+		used, _ := l.frames(c, b)
+		heard = heard || used > 0
+		b = b[used:]
+	}
+	if c.state != stateOpen {
+		l.dropPartial(c)
+		return
+	}
+	if len(b) > 0 {
+		l.keepPartial(c, b)
+	}
+	if heard {
+		l.heard(c)
+	} else {
 		l.heardPart(c)
 	}
-	return used
+}
+
+// complete adds as much of b to the partial frame as completes it, acts on that,
+// and returns what of b comes after it.
+func (l *loop) complete(c *Conn, b []byte) (after []byte, heard bool) {
+	x := c.ext
+	for {
+		used, need := l.frames(c, x.partial)
+		switch {
+		case c.state != stateOpen:
+			return nil, false
+		case used > 0:
+			l.begin() // copies the frames that go back as they came
+			l.dropPartial(c)
+			return b, true
+		case len(b) == 0:
+			return nil, false
+		}
+		n := min(max(need-len(x.partial), 1), len(b))
+		l.keepPartial(c, b[:n])
+		b = b[n:]
+	}
+}
+
+// keepPartial keeps b, the next bytes of a frame that is incomplete. They take
+// memory as they arrive, whatever length the header promises.
+func (l *loop) keepPartial(c *Conn, b []byte) {
+	x := c.more()
+	had := cap(x.partial)
+	x.partial = append(x.partial, b...)
+	l.stats.inputBytes += int64(cap(x.partial) - had)
+}
+
+// dropPartial gives the memory of a partial frame back.
+func (l *loop) dropPartial(c *Conn) {
+	if c.ext != nil && c.ext.partial != nil {
+		l.stats.inputBytes -= int64(cap(c.ext.partial))
+		c.ext.partial = nil
+	}
 }
 
 // frames decodes and answers the whole frames in b and returns where they end.
-func (l *loop) frames(c *Conn, b []byte) (used int) {
+// need is how many bytes the frame that begins there must have before more can
+// be done with it.
+func (l *loop) frames(c *Conn, b []byte) (used, need int) {
 	for used < len(b) && c.state == stateOpen {
 		f, n, err := codec.Decode(b[used:], l.cfg.MaxFrame)
 		if err != nil {
@@ -51,7 +97,8 @@ func (l *loop) frames(c *Conn, b []byte) (used int) {
 			break
 		}
 		if n == 0 {
-			break
+			need, _ = codec.FrameSize(b[used:], l.cfg.MaxFrame)
+			return used, max(need, codec.HeaderSize)
 		}
 		l.reading = b[used : used+n]
 		used += n
@@ -59,20 +106,23 @@ func (l *loop) frames(c *Conn, b []byte) (used int) {
 		l.stats.received(f.Op, n)
 		l.frame(c, f)
 	}
-	return used
+	return used, 0
 }
 
-// heard takes note of at least one complete frame, and whether part of
-// another follows.
-func (l *loop) heard(c *Conn, part bool) {
-	if c.polls == 0 && c.partialAt == 0 && !part && !c.has(flagAverted) && c.ext == nil {
+// heard takes note of at least one complete frame. Part of another may follow.
+func (l *loop) heard(c *Conn) {
+	if c.polls == 0 && c.partialAt == 0 && !c.has(flagAverted) && c.ext == nil {
 		return // a beat, as nearly always: its deadline was moved by Touch
 	}
 	c.polls = 0
 	c.flags &^= flagAverted
 	c.partialAt = 0
-	if part {
-		c.partialAt = l.nowMS()
+	if c.ext != nil {
+		if len(c.ext.partial) > 0 {
+			c.partialAt = l.nowMS()
+		} else {
+			c.dropExt()
+		}
 	}
 	l.recheck(c)
 }

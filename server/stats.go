@@ -24,6 +24,7 @@ type counters struct {
 	bytesIn     uint64 // of complete frames
 	bytesOut    uint64 // of frames handed over for sending
 	outboxBytes int64
+	inputBytes  int64     // memory of incomplete messages
 	lateness    histogram // of idle expiries, after T
 	lag         histogram // from asking the loop to run until it did
 	stalls      uint64    // filled in by the copy
@@ -105,16 +106,22 @@ func (l *loop) check() error {
 	if n := uint64(l.wheel.Len()); n != live {
 		return fmt.Errorf("%d deadlines are armed, but opened − closed = %d", n, live)
 	}
-	var waiting int64
+	var waiting, partial int64
 	for t := range l.wheel.All {
 		c := timerConn(t)
 		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
 			return fmt.Errorf("connection %s is armed in state %d", c.ID(), c.state)
 		}
 		waiting += int64(c.pending())
+		if c.ext != nil {
+			partial += int64(cap(c.ext.partial))
+		}
 	}
 	if waiting != l.stats.outboxBytes {
 		return fmt.Errorf("outboxes hold %d bytes, but %d are counted", waiting, l.stats.outboxBytes)
+	}
+	if partial != l.stats.inputBytes {
+		return fmt.Errorf("incomplete messages take %d bytes, but %d are counted", partial, l.stats.inputBytes)
 	}
 	return nil
 }
