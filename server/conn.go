@@ -37,10 +37,10 @@ const (
 type connFlags uint8
 
 const (
-	flagBegan       connFlags = 1 << iota // the first frame has come
-	flagOpened                            // Handler.Open was called
+	flagBegan       connFlags = 1 << iota // native: the first frame has come
+	flagOpened                            // native: Handler.Open was called
 	flagServerBeats                       // this side beats
-	flagAwaitHello                        // HELLO is required and has not come
+	flagHandshake                         // no message counts before the handshake is over
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
 )
@@ -59,26 +59,28 @@ type Conn struct {
 	ext  *ext    // what few connections need; nil for the others
 	id   uint64  // loop index and a number that the loop never gives twice
 
-	// Loop clock in ms. partialAt: when the incomplete frame began, or for a
-	// required HELLO when the connection opened; 0: nothing is incomplete.
-	partialAt, lastBeat uint32
-	beat, timeout       uint32 // ms, as negotiated
+	partialAt     uint32 // loop clock in ms: when the incomplete message, or the handshake, began; 0: none is
+	beat, timeout uint32 // ms
 
-	polls   uint16 // server beats since the last complete frame
-	state   connState
-	flags   connFlags
-	strikes uint8 // beats in a row that came too early
-	reason  Reason
-	taken   bool // set once, when the loop takes the socket
+	polls  uint16 // server beats since the last whole message
+	state  connState
+	flags  connFlags
+	reason Reason
+	edge   uint8 // index in loop.edges
+	taken  bool  // set once, when the loop takes the socket
 }
 
 // ext is the part of a session that most sessions never have.
 type ext struct {
 	out     outbox
-	value   any
+	value   any    // the handler's
+	state   any    // the protocol's
 	closeAt int64  // loop clock by which a flushing connection is cut off
-	partial []byte // the beginning of a frame whose rest has not arrived
+	partial []byte // the beginning of a message that has not arrived whole
 }
+
+// idle reports whether nothing waits to be sent or completed.
+func (x *ext) idle() bool { return x.out.len() == 0 && len(x.partial) == 0 }
 
 // timerConn returns the Conn whose timer t is.
 func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
@@ -88,7 +90,7 @@ var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
-func (c *Conn) more() *ext {
+func (c *Conn) ensureExt() *ext {
 	if c.ext == nil {
 		c.ext = new(ext)
 	}
@@ -97,7 +99,7 @@ func (c *Conn) more() *ext {
 
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
-	if x := c.ext; x.out.len() == 0 && !x.out.watched && x.value == nil && x.closeAt == 0 && x.partial == nil {
+	if x := c.ext; x.idle() && !x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 {
 		c.ext = nil
 	}
 }
@@ -136,7 +138,7 @@ func (c *Conn) Value() any {
 }
 
 // SetValue stores something of the handler's with the connection. Loop only.
-func (c *Conn) SetValue(v any) { c.more().value = v }
+func (c *Conn) SetValue(v any) { c.ensureExt().value = v }
 
 // Send sends one frame. payload is copied. What the socket does not take waits
 // in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
@@ -146,7 +148,7 @@ func (c *Conn) Send(op codec.Op, payload []byte) error {
 	if c.state != stateOpen {
 		return ErrClosed
 	}
-	return c.loop.send(c, op, payload)
+	return native{c.loop}.send(c, op, payload)
 }
 
 // Write sends frames made by the codec package: one or more, whole. They are
@@ -155,14 +157,14 @@ func (c *Conn) Write(frames []byte) error {
 	if c.state != stateOpen {
 		return ErrClosed
 	}
-	return c.loop.write(c, frames)
+	return native{c.loop}.write(c, frames)
 }
 
 // Close sends CLOSE with the code and the reason, after everything that was
 // sent before, and closes the connection. It waits for a slow peer no longer
 // than 2 s. Later calls do nothing. Loop only.
 func (c *Conn) Close(code codec.Code, reason string) {
-	c.loop.beginClose(c, Application, code, reason)
+	c.loop.close(c, Application, code, reason)
 }
 
 // Post runs f on the connection's loop, soon and in the order of the calls,

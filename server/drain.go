@@ -64,7 +64,7 @@ func (l *loop) pace() (more bool) {
 	shut := min(d.told, d.dueBy(passed-d.hold))
 	for n := 0; n < closesPerRun && d.shut < shut; n++ {
 		if c := d.conns[d.shut]; c.state == stateOpen {
-			l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
+			l.close(c, Draining, codec.CodeDraining, "server is going away")
 		}
 		d.conns[d.shut] = nil
 		d.shut++
@@ -90,15 +90,14 @@ func (l *loop) goAway(c *Conn) {
 		return
 	}
 	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)
-	g := codec.Goaway{Code: codec.CodeDraining, Reason: "server is going away", AfterMS: time.Duration(after).Milliseconds()}
-	l.tell(c, func(b []byte) []byte { return codec.AppendGoaway(b, g) })
+	l.notify(c, Notice{Reason: Draining, Code: codec.CodeDraining, Text: "server is going away", After: time.Duration(after)})
 	l.stats.goaways++
 }
 
 // stop closes everything that is still open, without waiting for anybody.
 func (l *loop) stop() {
 	for _, c := range l.conns() {
-		l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
+		l.close(c, Draining, codec.CodeDraining, "server is going away")
 		l.doom(c, Draining, false)
 	}
 }

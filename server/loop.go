@@ -40,6 +40,7 @@ type loop struct {
 	cfg    *Config
 	h      Handler
 	hello  HelloHandler // nil if h is none
+	edges  []edge       // what connections speak, by Conn.edge; the first is plain native
 	io     sockets
 	wheel  *wheel.Loop
 	mono   func() int64
@@ -69,6 +70,7 @@ type loop struct {
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
 	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, onGone: onGone}
 	l.hello, _ = h.(HelloHandler)
+	l.edges = []edge{{protocol: native{l}}}
 	l.mail.now = w.Now
 	l.wheel = w.NewLoop(l.mail.wake)
 	return l
@@ -143,7 +145,7 @@ func (l *loop) leave() {
 func (l *loop) panicked(c *Conn, p any) {
 	l.stats.panics++
 	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	l.beginClose(c, Internal, codec.CodeInternalError, "internal error")
+	l.close(c, Internal, codec.CodeInternalError, "internal error")
 }
 
 // opened takes a connection whose socket has reached the loop.
@@ -151,27 +153,18 @@ func (l *loop) opened(c *Conn, sock netConn) {
 	l.clock()
 	l.seq++
 	c.sock, c.id, c.state = sock, uint64(l.index)<<40|l.seq, stateOpen
-	if l.cfg.Beats == ServerBeats {
-		c.flags |= flagServerBeats
-	}
 	l.stats.opened++
-	l.setBeat(c, 0)
-	if l.cfg.RequireHello {
-		c.flags |= flagAwaitHello
-		c.partialAt = l.nowMS()
-	}
+	beat, timeout := l.cfg.decide(0)
+	l.setBeat(c, beat, timeout)
 	l.wheel.Arm(&c.timer, l.now, l.untilCheck(c))
-	if !l.cfg.RequireHello {
-		l.open(c)
-	}
+	l.start(c)
 	l.settle()
 }
 
-// open calls the handler's Open.
-func (l *loop) open(c *Conn) {
+// start calls the protocol's Start.
+func (l *loop) start(c *Conn) {
 	defer l.enter(c).leave()
-	c.flags |= flagOpened
-	l.h.Open(c)
+	l.protocol(c).Start(Session{c})
 }
 
 // received takes all that has arrived for c. b is valid until it returns.
@@ -231,9 +224,7 @@ func (l *loop) finish(c *Conn) {
 		l.dropPartial(c)
 	}
 	l.stats.closed[c.reason]++
-	if c.has(flagOpened) {
-		l.closeEvent(c) // while the peer's address is still known
-	}
+	l.ended(c) // while the peer's address is still known
 	if l.addresses != nil {
 		l.addresses.leave(ipOf(c.sock.RemoteAddr())) // while it is known
 	}
@@ -243,11 +234,12 @@ func (l *loop) finish(c *Conn) {
 	l.onGone()
 }
 
-func (l *loop) closeEvent(c *Conn) {
+// ended calls the protocol's End.
+func (l *loop) ended(c *Conn) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.panicked(c, p)
 		}
 	}()
-	l.h.Close(c, c.reason)
+	l.protocol(c).End(Session{c}, c.reason)
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"sync"
 
@@ -81,19 +80,6 @@ func unsent(frames []byte, n int) int {
 		end += frameLen(frames[end:])
 	}
 	return end - n
-}
-
-// frameLen returns the length of the first of whole frames, header included.
-func frameLen(frames []byte) int {
-	return codec.HeaderSize + int(binary.BigEndian.Uint32(frames))
-}
-
-// frameOp returns the op of the first of whole frames.
-func frameOp(frames []byte) codec.Op {
-	if frameLen(frames) == codec.HeaderSize {
-		return codec.OpBeat
-	}
-	return codec.Op(frames[codec.HeaderSize])
 }
 
 // blockMost is the size of a queue's blocks, but for the first ones.

@@ -3,8 +3,6 @@ package server
 import (
 	"errors"
 	"time"
-
-	"heartwheel/codec"
 )
 
 // errWouldBlock: the socket takes nothing more for now.
@@ -13,52 +11,6 @@ var errWouldBlock = errors.New("server: socket is full")
 // closeGrace is how long a closing connection waits for a slow peer to take
 // what was sent to it.
 const closeGrace = 2 * time.Second
-
-// overtakes says whether a frame goes out before waiting data. CLOSE does not:
-// it comes after all that was sent before it.
-func overtakes(op codec.Op) bool {
-	switch op {
-	case codec.OpData, codec.OpReq, codec.OpRes, codec.OpPublish, codec.OpClose:
-		return false
-	}
-	return !op.Extension()
-}
-
-// send sends one frame. payload is copied.
-func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
-	if l.returns(c, op, payload) {
-		return l.outcome(c)
-	}
-	start := l.begin()
-	l.out = codec.AppendFrame(l.out, op, payload)
-	return l.sent(c, start)
-}
-
-// returns takes a frame that goes back to its sender as it came, behind nothing
-// but others of that kind: those are written from where they were read, which
-// saves the copy.
-func (l *loop) returns(c *Conn, op codec.Op, payload []byte) bool {
-	f, n := l.reading, len(l.back)
-	switch {
-	case c != l.cur || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
-		return false
-	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
-		return false // not the frame as it came
-	case len(l.out) > 0 || c.pending() > 0:
-		return false // others go out first
-	case n == 0:
-		l.back = f
-	case n+len(f) <= cap(l.back) && &l.back[:n+1][n] == &f[0]:
-		l.back = l.back[:n+len(f)]
-	default:
-		return false // one between them did not go back
-	}
-	l.stats.sent(op, len(f))
-	if len(l.back) >= flushLimit {
-		l.flush(c)
-	}
-	return true
-}
 
 // begin returns where the next frame starts in out. What goes back from where
 // it was read comes before it.
@@ -70,53 +22,17 @@ func (l *loop) begin() int {
 	return len(l.out)
 }
 
-// tell sends one frame of the session's own, which appendTo makes. If that
-// fails, c is doomed and has its reason.
-func (l *loop) tell(c *Conn, appendTo func([]byte) []byte) {
-	start := l.begin()
-	l.out = appendTo(l.out)
-	_ = l.sent(c, start)
-}
-
-// write sends whole frames, which are copied. It panics if they are not whole:
-// behind part of a frame nothing on the connection could be told apart.
-func (l *loop) write(c *Conn, frames []byte) error {
-	if !whole(frames) {
-		panic("server: Write of bytes that are not whole frames")
-	}
-	start := l.begin()
-	l.out = append(l.out, frames...)
-	return l.sent(c, start)
-}
-
-// whole reports whether b is frames and nothing else.
-func whole(b []byte) bool {
-	for len(b) > 0 {
-		n, err := codec.FrameSize(b, codec.MaxFrameLimit)
-		if err != nil || n == 0 || n > len(b) {
-			return false
-		}
-		b = b[n:]
-	}
-	return true
-}
-
-// sent takes the frames that were just appended to out for c. Those of the
+// sent takes the messages that were just appended to out for c. Those of the
 // current connection stay there until its callback ends, so that all answers
 // to one read leave in one write; others go out at once.
-func (l *loop) sent(c *Conn, start int) error {
-	frames := l.out[start:]
-	for rest := frames; len(rest) > 0; {
-		n := frameLen(rest)
-		l.stats.sent(frameOp(rest), n)
-		rest = rest[n:]
-	}
+func (l *loop) sent(c *Conn, start int, urgent bool) error {
+	l.stats.bytesOut += uint64(len(l.out) - start)
 	if c == l.cur && c.pending() == 0 {
 		if len(l.out) >= flushLimit {
 			l.flush(c)
 		}
 	} else {
-		l.push(c, frames)
+		l.push(c, l.out[start:])
 		l.out = l.out[:start]
 	}
 	return l.outcome(c)
@@ -182,7 +98,7 @@ func (l *loop) push(c *Conn, frames []byte) {
 // enqueue puts frames into the outbox; the first left bytes are the rest of a
 // frame that is half written.
 func (l *loop) enqueue(c *Conn, frames []byte, left int) {
-	o := &c.more().out
+	o := &c.ensureExt().out
 	first := o.len() == 0
 	limit := l.cfg.Outbox
 	for len(frames) > 0 {
@@ -276,25 +192,5 @@ func (l *loop) shed() {
 		if c.state != stateDoomed && c.pending() > 0 && c.ext.out.pace.tookNone(l.now, shedStall, l.io.unacked(c)) {
 			l.doom(c, SlowConsumer, true)
 		}
-	}
-}
-
-// beginClose sends CLOSE and ends the connection once everything has gone out.
-func (l *loop) beginClose(c *Conn, why Reason, code codec.Code, text string) {
-	l.endWith(c, why, func(b []byte) []byte { return codec.AppendClose(b, code, text) })
-}
-
-// endWith sends a last frame and ends the connection once it has gone out.
-func (l *loop) endWith(c *Conn, why Reason, last func([]byte) []byte) {
-	if c.state != stateOpen {
-		return
-	}
-	l.tell(c, last)
-	if c.state != stateOpen {
-		return
-	}
-	c.state, c.reason = stateFlushing, why
-	if c != l.cur {
-		l.settleFlush(c)
 	}
 }

@@ -51,10 +51,7 @@ func (s *counters) received(op codec.Op, n int) {
 	s.bytesIn += uint64(n)
 }
 
-func (s *counters) sent(op codec.Op, n int) {
-	s.framesOut[opLabel(op)]++
-	s.bytesOut += uint64(n)
-}
+func (s *counters) sent(op codec.Op) { s.framesOut[opLabel(op)]++ }
 
 func (s *counters) totalClosed() (n uint64) {
 	for _, c := range s.closed {

@@ -1,0 +1,6 @@
+package server
+
+// An edge is what the connections of a listener speak.
+type edge struct {
+	protocol Protocol
+}

@@ -1,0 +1,189 @@
+package server
+
+import (
+	"math"
+	"time"
+
+	"heartwheel/codec"
+	"heartwheel/wheel"
+)
+
+// incompleteLimit is how long part of a message, or a handshake, may be
+// outstanding (codec/SPEC.md, heartbeats).
+const incompleteLimit = 10 * time.Second
+
+// heard takes note of at least one whole message. Part of another may follow.
+func (l *loop) heard(c *Conn) {
+	c.timer.Touch(l.now)
+	if c.polls == 0 && c.partialAt == 0 && !c.has(flagAverted) && (c.ext == nil || c.ext.idle()) {
+		return // as nearly always: Touch has moved the deadline
+	}
+	c.polls = 0
+	c.flags &^= flagAverted
+	c.partialAt = 0
+	if c.ext != nil {
+		if len(c.ext.partial) > 0 {
+			c.partialAt = l.nowMS()
+		} else {
+			c.dropExt()
+		}
+	}
+	l.recheck(c)
+}
+
+// heardPart takes note of bytes that complete no message.
+func (l *loop) heardPart(c *Conn) {
+	if c.partialAt == 0 {
+		c.partialAt = l.nowMS()
+		l.recheck(c)
+	}
+	if c.has(flagAverted) && l.io.unread(c) == 0 {
+		l.look(c) // what was unread at the deadline has been read and was no frame
+	}
+}
+
+// setBeat sets the beat interval and the idle timeout of c.
+func (l *loop) setBeat(c *Conn, beat, timeout time.Duration) {
+	was := c.timeout
+	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
+	if c.timer.Armed() && c.timeout != was {
+		l.io.setTimeout(c, timeout)
+	}
+	l.recheck(c)
+}
+
+// decide returns the beat interval H and the idle timeout T for a client's
+// wish: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
+func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
+	beat = c.Beat
+	if wish > 0 {
+		beat = min(max(wish, c.BeatMin), c.BeatMax)
+	}
+	if c.Timeout == 0 {
+		return beat, beat * 5 / 2
+	}
+	return min(beat, c.Timeout*2/3), c.Timeout
+}
+
+// recheck moves the deadline of c to the next time that it needs a look.
+func (l *loop) recheck(c *Conn) {
+	if c.timer.Armed() {
+		l.wheel.SetTimeout(&c.timer, l.untilCheck(c))
+	}
+}
+
+const (
+	// checkStep is what polls and looks at slow peers are rounded up to, so that
+	// those of many peers go together; they need not be exact, as deaths are.
+	checkStep = 100 * time.Millisecond
+
+	// lookAgain is how long the loop has to read what has arrived.
+	lookAgain = 100 * time.Millisecond
+)
+
+// untilCheck returns how long after the last complete frame c needs a look.
+func (l *loop) untilCheck(c *Conn) time.Duration {
+	last := c.timer.Last()
+	if !c.timer.Armed() && last == 0 {
+		last = l.now
+	}
+	at := int64(math.MaxInt64)
+	if c.state == stateOpen { // else it has closeAt
+		if !c.has(flagHandshake) { // else partialAt holds its 10 s
+			at = last + int64(c.Timeout())
+		}
+		if c.has(flagServerBeats) && c.polls < math.MaxUint16 {
+			poll := last + int64(c.polls+1)*int64(c.Beat())
+			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
+		}
+		if c.partialAt != 0 {
+			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+		}
+	}
+	if c.ext != nil {
+		if c.ext.out.len() > 0 {
+			at = min(at, roundUp(c.ext.out.pace.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
+		}
+		if c.ext.closeAt != 0 {
+			at = min(at, c.ext.closeAt)
+		}
+	}
+	return time.Duration(at - last)
+}
+
+// roundUp returns the first multiple of step that is not before at.
+func roundUp(at int64, step time.Duration) int64 {
+	n := max(int64(step), 1)
+	return (at + n - 1) / n * n
+}
+
+// sinceMS returns the loop clock in ns of a stamp made by nowMS.
+func (l *loop) sinceMS(stamp uint32) int64 {
+	return l.now - int64(int32(uint32(l.now/1e6)-stamp))*1e6
+}
+
+// due looks at a connection whose deadline has come.
+func (l *loop) due(t *wheel.Timer) {
+	c := timerConn(t)
+	defer l.enter(c).leave()
+	l.look(c)
+}
+
+// look does what the time asks for, and arms the deadline of what stays.
+func (l *loop) look(c *Conn) {
+	t := &c.timer
+	switch silence := time.Duration(l.now - t.Last()); {
+	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
+		l.doom(c, c.reason, true)
+	case c.pending() > 0 && l.now >= c.ext.out.pace.lookAt && l.stuck(c):
+		l.doom(c, SlowConsumer, true)
+	case c.state != stateOpen: // it has closeAt
+	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
+		if !c.has(flagAverted) && l.avert(c) {
+			return
+		}
+		l.expirePartial(c)
+	case silence >= c.Timeout() && !c.has(flagHandshake):
+		if l.avert(c) {
+			return
+		}
+		l.stats.lateness.observe(int64(silence - c.Timeout()))
+		l.doom(c, IdleTimeout, true)
+	case c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
+		c.polls++
+		l.sendBeat(c)
+	}
+	if c.state == stateOpen || c.state == stateFlushing {
+		l.wheel.Arm(t, t.Last(), l.untilCheck(c))
+	}
+}
+
+// avert gives a connection whose deadline has passed a little more time if its
+// socket holds bytes: what has reached this machine counts, read or not.
+func (l *loop) avert(c *Conn) bool {
+	if l.io.unread(c) == 0 {
+		return false
+	}
+	c.flags |= flagAverted
+	l.stats.averted[avertedUnread]++
+	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+lookAgain)
+	return true
+}
+
+// stuck reports whether a peer is too slow. It tries to write before it says so,
+// as a socket that is far from empty tells of no room.
+func (l *loop) stuck(c *Conn) bool {
+	l.drainOutbox(c)
+	o := &c.ext.out
+	return c.state != stateDoomed && o.len() > 0 && o.pace.look(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+}
+
+// expirePartial closes a connection that left a message or its handshake
+// incomplete.
+func (l *loop) expirePartial(c *Conn) {
+	text := "frame not completed within 10 s"
+	if c.has(flagHandshake) {
+		text = "HELLO not received within 10 s"
+	}
+	l.close(c, Incomplete, codec.CodeIncomplete, text)
+}
