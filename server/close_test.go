@@ -379,7 +379,7 @@ func TestPanicEverywhere(t *testing.T) {
 				test.set(h, &victim)
 				r := newRig(t, Config{}, h)
 				other := r.open()
-				victim = r.loop.newConn()
+				victim = r.loop.newConn(0)
 				r.do(func() { r.opened(victim) })
 				test.act(r, victim)
 				r.wait(0)

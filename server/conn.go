@@ -77,16 +77,33 @@ type ext struct {
 	state   any    // the protocol's
 	closeAt int64  // loop clock by which a flushing connection is cut off
 	partial []byte // the beginning of a message that has not arrived whole
+	edge    *edgeState
+}
+
+// partialOf returns what a stage of the edge has left.
+func (x *ext) partialOf(s stage) *[]byte {
+	if s == stageMessage {
+		return &x.partial
+	}
+	return &x.edge.partial[s]
+}
+
+// incomplete reports whether part of a message is kept.
+func (x *ext) incomplete() bool {
+	return len(x.partial) > 0 || x.edge != nil && (len(x.edge.partial[stageWire]) > 0 || len(x.edge.partial[stagePlain]) > 0)
 }
 
 // idle reports whether nothing waits to be sent or completed.
-func (x *ext) idle() bool { return x.out.len() == 0 && len(x.partial) == 0 }
+func (x *ext) idle() bool { return x.out.len() == 0 && !x.incomplete() }
 
 // timerConn returns the Conn whose timer t is.
 func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
 
 // The conversion above needs the timer to be the first field.
 var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
+
+// receiving reports whether the connection takes messages.
+func (c *Conn) receiving() bool { return c.state == stateOpen }
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
@@ -99,7 +116,7 @@ func (c *Conn) ensureExt() *ext {
 
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
-	if x := c.ext; x.idle() && !x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 {
+	if x := c.ext; x.idle() && !x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
 		c.ext = nil
 	}
 }
@@ -140,7 +157,11 @@ func (c *Conn) Value() any {
 // SetValue stores something of the handler's with the connection. Loop only.
 func (c *Conn) SetValue(v any) { c.ensureExt().value = v }
 
-// Send sends one frame. payload is copied. What the socket does not take waits
+// isNative reports whether the connection speaks the native protocol, on whatever
+// edge.
+func (c *Conn) isNative() bool { return c.edge == 0 || c.loop.edges[c.edge].native }
+
+// Send sends one frame of the native protocol. payload is copied. What the socket does not take waits
 // in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
 // when the outbox is full the connection is closed as slow_consumer and
 // ErrSlowConsumer returned. Loop only.

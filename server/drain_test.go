@@ -233,7 +233,7 @@ func TestMassExpiry(t *testing.T) {
 		var all []*Conn
 		r.do(func() {
 			for range n {
-				c := r.loop.newConn()
+				c := r.loop.newConn(0)
 				r.opened(c)
 				all = append(all, c)
 			}

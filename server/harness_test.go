@@ -210,6 +210,7 @@ type rig struct {
 	wheel *wheel.Wheel
 	io    *fakeSockets
 	rec   *recorder // nil if the handler is another
+	edge  uint8     // of the connections that open makes
 	gone  int       // calls of onGone
 	onRun func()    // called after each run of the loop; may be nil. Loop only
 
@@ -323,7 +324,7 @@ func (r *rig) wait(d time.Duration) {
 
 // open opens a connection.
 func (r *rig) open() *Conn {
-	c := r.loop.newConn()
+	c := r.loop.newConn(r.edge)
 	r.do(func() { r.opened(c) })
 	return c
 }

@@ -32,6 +32,7 @@ const (
 type listener struct {
 	*net.TCPListener
 	address string // as in Config.Listen
+	edge    uint8  // what its connections speak: index in loop.edges
 	s       *Server
 	checked atomic.Bool            // socket options were read back once
 	local   atomic.Pointer[net.IP] // of the latest connection: see slim
@@ -116,7 +117,7 @@ func (s *Server) take(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	}
 	ln.slim(tc, ips)
 	l, e := s.leastLoaded()
-	c := l.newConn()
+	c := l.newConn(ln.edge)
 	l.assigned.Add(1)
 	if err := ln.enroll(e, tc, c); err != nil {
 		l.assigned.Add(-1)

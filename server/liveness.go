@@ -22,7 +22,7 @@ func (l *loop) heard(c *Conn) {
 	c.flags &^= flagAverted
 	c.partialAt = 0
 	if c.ext != nil {
-		if len(c.ext.partial) > 0 {
+		if c.ext.incomplete() {
 			c.partialAt = l.nowMS()
 		} else {
 			c.dropExt()

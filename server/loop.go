@@ -54,31 +54,33 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now     int64   // loop clock at the start of the current callback
-	cur     *Conn   // whose callback runs: its frames collect in out
-	reading []byte  // the frame of cur that is being acted on, where it was read
-	back    []byte  // frames of cur that go back as they came, where they were read; out is empty then
-	out     []byte  // answers of the current callback
-	doomed  []*Conn // to be finished at the end of the current callback
-	tasks   []task  // taken from the mailbox
-	next    int     // the first of them that has not run
-	seq     uint64
-	drain   drainState
-	stats   counters
+	now                     int64   // loop clock at the start of the current callback
+	cur                     *Conn   // whose callback runs: its frames collect in out
+	reading                 []byte  // the frame of cur that is being acted on, where it was read
+	back                    []byte  // frames of cur that go back as they came, where they were read; out is empty then
+	out                     []byte  // messages of the current callback
+	marks                   []mark  // where those in out end, if cur is not plain native
+	doomed                  []*Conn // to be finished at the end of the current callback
+	tasks                   []task  // taken from the mailbox
+	next                    int     // the first of them that has not run
+	seq                     uint64
+	plain, unframed, sealed []byte // scratch: see consume, mark and write
+	drain                   drainState
+	stats                   counters
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
 	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, onGone: onGone}
 	l.hello, _ = h.(HelloHandler)
-	l.edges = []edge{{protocol: native{l}}}
+	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
 	l.wheel = w.NewLoop(l.mail.wake)
 	return l
 }
 
-// newConn makes the session of an accepted socket. Safe for concurrent use.
-func (l *loop) newConn() *Conn {
-	return &Conn{loop: l}
+// newConn makes the session of a socket that a listener of that edge accepted. Safe for concurrent use.
+func (l *loop) newConn(edge uint8) *Conn {
+	return &Conn{loop: l, edge: edge}
 }
 
 // clock starts a callback: it reads the loop clock, which stands still while
@@ -153,6 +155,7 @@ func (l *loop) opened(c *Conn, sock netConn) {
 	l.clock()
 	l.seq++
 	c.sock, c.id, c.state = sock, uint64(l.index)<<40|l.seq, stateOpen
+	l.openEdge(c)
 	l.stats.opened++
 	beat, timeout := l.cfg.decide(0)
 	l.setBeat(c, beat, timeout)
@@ -221,7 +224,7 @@ func (l *loop) finish(c *Conn) {
 			l.io.unwatch(c)
 		}
 		c.ext.out = outbox{}
-		l.dropPartial(c)
+		l.dropPartials(c.ext)
 	}
 	l.stats.closed[c.reason]++
 	l.ended(c) // while the peer's address is still known

@@ -63,7 +63,7 @@ func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
 // Input decodes and acts on the whole frames in b.
 func (n native) Input(s Session, b []byte, _ bool) (used, need int, err error) {
 	l, c := n.loop, s.Conn
-	for used < len(b) && c.state == stateOpen {
+	for used < len(b) && c.receiving() {
 		f, size, err := codec.Decode(b[used:], l.cfg.MaxFrame)
 		if err != nil {
 			return used, 0, err
@@ -247,10 +247,13 @@ func (n native) send(c *Conn, op codec.Op, payload []byte) error {
 	if n.returns(c, op, payload) {
 		return n.outcome(c)
 	}
+	if !c.isNative() {
+		return errors.ErrUnsupported
+	}
 	start := n.begin()
 	n.out = codec.AppendFrame(n.out, op, payload)
 	n.stats.sent(op)
-	return n.sent(c, start, overtakes(op))
+	return n.sent(c, start, false)
 }
 
 // returns takes a frame that goes back to its sender as it came, behind nothing
@@ -259,7 +262,7 @@ func (n native) send(c *Conn, op codec.Op, payload []byte) error {
 func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 	f, size := n.reading, len(n.back)
 	switch {
-	case c != n.cur || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
+	case c != n.cur || c.edge != 0 || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
 		return false
 	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
 		return false // not the frame as it came
@@ -291,6 +294,9 @@ func (n native) tell(c *Conn, appendTo func([]byte) []byte) {
 // write sends whole frames, which are copied. It panics if they are not whole:
 // behind part of a frame the peer could tell nothing apart.
 func (n native) write(c *Conn, frames []byte) error {
+	if !c.isNative() {
+		return errors.ErrUnsupported
+	}
 	if !whole(frames) {
 		panic("server: Write of bytes that are not whole frames")
 	}

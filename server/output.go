@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"time"
 )
@@ -22,11 +23,15 @@ func (l *loop) begin() int {
 	return len(l.out)
 }
 
-// sent takes the messages that were just appended to out for c. Those of the
+// sent takes the messages that were just appended to out for c. An urgent one
+// overtakes waiting data; native frames tell that themselves. Those of the
 // current connection stay there until its callback ends, so that all answers
 // to one read leave in one write; others go out at once.
 func (l *loop) sent(c *Conn, start int, urgent bool) error {
 	l.stats.bytesOut += uint64(len(l.out) - start)
+	if c.edge != 0 {
+		return l.sentMarked(c, start, urgent)
+	}
 	if c == l.cur && c.pending() == 0 {
 		if len(l.out) >= flushLimit {
 			l.flush(c)
@@ -34,6 +39,21 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 	} else {
 		l.push(c, l.out[start:])
 		l.out = l.out[:start]
+	}
+	return l.outcome(c)
+}
+
+// sentMarked is sent for connections that are not plain native.
+func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
+	marked := len(l.marks)
+	l.mark(c, start, urgent)
+	if c == l.cur && c.pending() == 0 {
+		if len(l.out) >= flushLimit {
+			l.flush(c)
+		}
+	} else {
+		l.pushMarked(c, batch{l.out[start:], l.marks[marked:], start})
+		l.out, l.marks = l.out[:start], l.marks[:marked]
 	}
 	return l.outcome(c)
 }
@@ -56,7 +76,12 @@ func (l *loop) flush(c *Conn) {
 		l.back = nil
 	}
 	if len(l.out) > 0 {
-		l.push(c, l.out)
+		if c.edge == 0 {
+			l.push(c, l.out)
+		} else {
+			l.pushMarked(c, batch{b: l.out, marks: l.marks})
+			l.marks = l.marks[:0]
+		}
 		l.out = l.out[:0]
 	}
 	if c.state == stateFlushing {
@@ -75,44 +100,73 @@ func (l *loop) settleFlush(c *Conn) {
 	}
 }
 
-// push writes whole frames to the socket, or behind what waits already.
-func (l *loop) push(c *Conn, frames []byte) {
+// push writes messages to the socket, or behind what waits already.
+func (l *loop) push(c *Conn, b []byte) {
 	if c.state == stateDoomed || c.state == stateClosed {
 		return
 	}
-	if c.pending() > 0 {
-		l.enqueue(c, frames, 0)
-		return
+	n := 0
+	if c.pending() == 0 {
+		var err error
+		if n, err = l.io.write(c, b); err != nil && err != errWouldBlock {
+			l.doom(c, writeReason(err), true)
+			return
+		}
 	}
-	n, err := l.io.write(c, frames)
-	if err != nil && err != errWouldBlock {
-		l.doom(c, writeReason(err), true)
-		return
-	}
-	if n < len(frames) {
-		left := unsent(frames, n)
-		l.enqueue(c, frames[n:], left)
+	if n < len(b) {
+		l.pushRest(c, batch{b: b}, n, nil)
 	}
 }
 
-// enqueue puts frames into the outbox; the first left bytes are the rest of a
-// frame that is half written.
-func (l *loop) enqueue(c *Conn, frames []byte, left int) {
+// pushMarked is push for connections that are not plain native.
+func (l *loop) pushMarked(c *Conn, m batch) {
+	if c.state == stateDoomed || c.state == stateClosed || len(m.b) == 0 {
+		return
+	}
+	var n int
+	var sealed []byte
+	if c.pending() == 0 {
+		var err error
+		if n, sealed, err = l.write(c, m.b); err != nil && err != errWouldBlock {
+			l.doom(c, writeReason(err), true)
+			return
+		}
+	}
+	l.pushRest(c, m, n, sealed)
+}
+
+// pushRest puts into the outbox what remains when n bytes were written or sealed.
+func (l *loop) pushRest(c *Conn, m batch, n int, sealed []byte) {
+	left := m.written(n)
+	if len(m.b) > 0 || len(sealed) > 0 {
+		l.enqueue(c, m, left, sealed)
+	}
+}
+
+// enqueue puts messages into the outbox, behind what is sealed; the first left
+// bytes are what remains of a message that is half written.
+func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 	o := &c.ensureExt().out
 	first := o.len() == 0
-	limit := l.cfg.Outbox
-	for len(frames) > 0 {
-		n, control := left, false
+	if m.marks != nil && o.lengths == nil {
+		o.lengths = new(lengths)
+	}
+	if len(sealed) > 0 {
+		o.sealed = bytes.Clone(sealed)
+		l.stats.outboxBytes += int64(len(sealed))
+	}
+	for len(m.b) > 0 {
+		n, urgent := left, false
 		if left == 0 {
-			n = frameLen(frames)
-			control = overtakes(frameOp(frames))
+			n, urgent = m.first()
 		}
-		if !o.add(frames[:n], control, left, limit) {
+		if !o.add(m.b[:n], urgent, left, l.cfg.Outbox) {
 			l.doom(c, SlowConsumer, true)
 			return
 		}
 		l.stats.outboxBytes += int64(n)
-		frames, left = frames[n:], 0
+		m.pop(n)
+		left = 0
 	}
 	if first {
 		o.pace.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
@@ -148,13 +202,10 @@ func (l *loop) writable(c *Conn) {
 // whether something is left.
 func (l *loop) drainOutbox(c *Conn) bool {
 	o := &c.ext.out
-	for b := o.next(); b != nil; b = o.next() {
-		n, err := l.io.write(c, b)
-		if n > 0 {
-			o.wrote(n)
-			o.pace.written += int64(n)
-			l.stats.outboxBytes -= int64(n)
-		}
+	for o.len() > 0 {
+		before := o.len()
+		err := l.drainSome(c, o)
+		l.stats.outboxBytes += int64(o.len() - before)
 		if err == errWouldBlock {
 			return true
 		}
@@ -167,6 +218,30 @@ func (l *loop) drainOutbox(c *Conn) bool {
 		l.settleFlush(c)
 	}
 	return false
+}
+
+// drainSome writes what is sealed, or what comes next.
+func (l *loop) drainSome(c *Conn, o *outbox) error {
+	if len(o.sealed) > 0 {
+		n, err := l.io.write(c, o.sealed)
+		o.pace.written += int64(n)
+		if o.sealed = o.sealed[n:]; len(o.sealed) == 0 {
+			o.sealed = nil
+		}
+		return err
+	}
+	b := o.next()
+	if c.edge == 0 {
+		n, err := l.io.write(c, b)
+		o.wrote(n)
+		o.pace.written += int64(n)
+		return err
+	}
+	n, sealed, err := l.write(c, b[:min(len(b), sealSize)])
+	o.wrote(n)
+	o.pace.written += int64(n - len(sealed)) // near enough: sealing adds little
+	o.sealed = bytes.Clone(sealed)
+	return err
 }
 
 // When memory is nearly gone, a peer gives it back that has taken none of so

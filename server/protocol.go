@@ -57,7 +57,7 @@ type Notice struct {
 type Session struct{ *Conn }
 
 // Receiving reports whether the connection takes messages.
-func (s Session) Receiving() bool { return s.state == stateOpen }
+func (s Session) Receiving() bool { return s.receiving() }
 
 // SendMessage sends one message, which is copied. An urgent one overtakes
 // waiting data. If the outbox is full, the connection is closed as slow_consumer

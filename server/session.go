@@ -1,92 +1,131 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 
 	"heartwheel/codec"
 )
 
-// input gives the protocol what has arrived. It acts on messages where they lie;
-// what is left of b is kept for the next call. A panic costs the connection and
-// nothing else.
+// input acts on what has arrived for c, where it lies. What is left of b is kept
+// for the next call. A panic costs the connection and nothing else.
 func (l *loop) input(c *Conn, b []byte) {
 	if c.state != stateOpen {
 		return // closing: nothing that arrives matters any more
 	}
 	defer l.enter(c).leave()
-	heard := false
-	if c.ext != nil && len(c.ext.partial) > 0 {
-		b, heard = l.complete(c, b)
-	}
-	if len(b) > 0 && c.state == stateOpen {
-		used, _ := l.consume(c, b)
-		heard = heard || used > 0
-		b = b[used:]
-	}
-	if c.state != stateOpen {
-		l.dropPartial(c)
+	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
+		used, _, err := native{l}.Input(Session{c}, b, false)
+		if used == len(b) && c.state == stateOpen {
+			l.heard(c)
+		} else {
+			l.inputLeft(c, b[used:], used > 0, err)
+		}
 		return
 	}
-	if len(b) > 0 {
-		l.keepPartial(c, b)
+	heard := l.feed(c, c.firstStage(), b)
+	l.inputDone(c, heard)
+}
+
+// inputLeft does with what the native protocol has left of its input.
+func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
+	if err != nil {
+		l.refuse(c, err)
+	} else if c.state == stateOpen {
+		l.keepPartial(c, stageMessage, left)
 	}
-	if heard {
+	l.inputDone(c, heard)
+}
+
+// inputDone takes note of what has arrived. heard: a whole message.
+func (l *loop) inputDone(c *Conn, heard bool) {
+	switch {
+	case c.state != stateOpen:
+		if c.ext != nil {
+			l.dropPartials(c.ext)
+		}
+	case heard:
 		l.heard(c)
-	} else {
+	default:
 		l.heardPart(c)
 	}
 }
 
-// consume has the protocol act on the whole messages in b.
-func (l *loop) consume(c *Conn, b []byte) (used, need int) {
-	var err error
-	if c.edge == 0 { // not through the interface
-		used, need, err = native{l}.Input(Session{c}, b, false)
-	} else {
-		used, need, err = l.edges[c.edge].protocol.Input(Session{c}, b, false)
+// feed gives a stage what has arrived for it, and reports whether a whole message
+// was there. What the stage leaves begins what it gets the next time.
+func (l *loop) feed(c *Conn, s stage, b []byte) (heard bool) {
+	if c.ext != nil && len(*c.ext.partialOf(s)) > 0 {
+		b, heard = l.complete(c, s, b)
 	}
-	if err != nil {
-		l.refuse(c, err)
+	if len(b) > 0 && c.receiving() {
+		used, _, h := l.consume(c, s, b)
+		heard = heard || h
+		b = b[used:]
 	}
-	return used, need
+	if len(b) > 0 && c.state == stateOpen {
+		l.keepPartial(c, s, b)
+	}
+	return heard
 }
 
-// complete adds as much of b to the partial frame as completes it, acts on that,
-// and returns what of b comes after it.
-func (l *loop) complete(c *Conn, b []byte) (after []byte, heard bool) {
-	x := c.ext
-	for {
-		used, need := l.consume(c, x.partial)
-		switch {
-		case c.state != stateOpen:
-			return nil, false
-		case used > 0:
+// needUnknown is how many bytes are added to a partial message, at least, when
+// its length is not known.
+const needUnknown = 512
+
+// complete adds to a partial message as much of b as completes it, has the stage
+// act on it, and returns what of b comes after it.
+func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
+	p := c.ext.partialOf(s)
+	added := 0
+	for c.receiving() {
+		used, need, h := l.consume(c, s, *p)
+		heard = heard || h
+		if left := len(*p) - used; used > 0 && left <= added {
 			l.begin() // copies the frames that go back as they came
-			l.dropPartial(c)
-			return b, true
-		case len(b) == 0:
-			return nil, false
+			l.dropPartial(p)
+			return b[added-left:], heard // goes on where it lies
+		} else if used > 0 { // more was there, held back by a pause
+			l.begin()
+			rest := bytes.Clone((*p)[used:])
+			l.dropPartial(p)
+			l.keepPartial(c, s, rest)
+			added = 0
 		}
-		n := min(max(need-len(x.partial), 1), len(b))
-		l.keepPartial(c, b[:n])
-		b = b[n:]
+		if added == len(b) {
+			return nil, heard
+		}
+		missing := need - len(*p)
+		if missing <= 0 {
+			missing = max(len(*p), needUnknown)
+		}
+		n := min(missing, len(b)-added)
+		l.keepPartial(c, s, b[added:added+n])
+		added += n
 	}
+	return b[added:], heard
 }
 
-// keepPartial keeps b, the next bytes of a frame that is incomplete. They take
-// memory as they arrive, whatever length the header promises.
-func (l *loop) keepPartial(c *Conn, b []byte) {
-	x := c.ensureExt()
-	had := cap(x.partial)
-	x.partial = append(x.partial, b...)
-	l.stats.inputBytes += int64(cap(x.partial) - had)
+// keepPartial keeps b, the next bytes of a message that is incomplete. They take
+// memory as they arrive, whatever length a header promises.
+func (l *loop) keepPartial(c *Conn, s stage, b []byte) {
+	p := c.ensureExt().partialOf(s)
+	had := cap(*p)
+	*p = append(*p, b...)
+	l.stats.inputBytes += int64(cap(*p) - had)
 }
 
-// dropPartial gives the memory of a partial frame back.
-func (l *loop) dropPartial(c *Conn) {
-	if c.ext != nil && c.ext.partial != nil {
-		l.stats.inputBytes -= int64(cap(c.ext.partial))
-		c.ext.partial = nil
+// dropPartial gives the memory of a partial message back.
+func (l *loop) dropPartial(p *[]byte) {
+	l.stats.inputBytes -= int64(cap(*p))
+	*p = nil
+}
+
+// dropPartials does so for all stages.
+func (l *loop) dropPartials(x *ext) {
+	l.dropPartial(&x.partial)
+	if e := x.edge; e != nil {
+		l.dropPartial(&e.partial[stageWire])
+		l.dropPartial(&e.partial[stagePlain])
 	}
 }
 

@@ -112,6 +112,9 @@ func (l *loop) check() error {
 		waiting += int64(c.pending())
 		if c.ext != nil {
 			partial += int64(cap(c.ext.partial))
+			if e := c.ext.edge; e != nil {
+				partial += int64(cap(e.partial[stageWire]) + cap(e.partial[stagePlain]))
+			}
 		}
 	}
 	if waiting != l.stats.outboxBytes {
