@@ -173,3 +173,5 @@ func (*lightSockets) setTimeout(*Conn, time.Duration)      {}
 func (*lightSockets) close(*Conn, bool)                    {}
 func (*lightSockets) watch(*Conn) error                    { return nil }
 func (*lightSockets) unwatch(*Conn)                        {}
+func (*lightSockets) pause(*Conn)                          {}
+func (*lightSockets) resume(*Conn)                         {}

@@ -43,6 +43,8 @@ const (
 	flagHandshake                         // no message counts before the handshake is over
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
+	flagPaused                            // no message is acted on
+	flagUnread                            // and the socket is not read
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -88,13 +90,17 @@ func (x *ext) partialOf(s stage) *[]byte {
 	return &x.edge.partial[s]
 }
 
-// incomplete reports whether part of a message is kept.
-func (x *ext) incomplete() bool {
-	return len(x.partial) > 0 || x.edge != nil && (len(x.edge.partial[stageWire]) > 0 || len(x.edge.partial[stagePlain]) > 0)
+// held returns how many bytes are kept.
+func (x *ext) held() int {
+	n := len(x.partial)
+	if x.edge != nil {
+		n += len(x.edge.partial[stageWire]) + len(x.edge.partial[stagePlain])
+	}
+	return n
 }
 
 // idle reports whether nothing waits to be sent or completed.
-func (x *ext) idle() bool { return x.out.len() == 0 && !x.incomplete() }
+func (x *ext) idle() bool { return x.out.len() == 0 && x.held() == 0 }
 
 // timerConn returns the Conn whose timer t is.
 func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
@@ -103,7 +109,7 @@ func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
 var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
 
 // receiving reports whether the connection takes messages.
-func (c *Conn) receiving() bool { return c.state == stateOpen }
+func (c *Conn) receiving() bool { return c.state == stateOpen && c.flags&flagPaused == 0 }
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
@@ -186,6 +192,14 @@ func (c *Conn) Write(frames []byte) error {
 // than 2 s. Later calls do nothing. Loop only.
 func (c *Conn) Close(code codec.Code, reason string) {
 	c.loop.close(c, Application, code, reason)
+}
+
+// AnswerHello answers a HELLO for which Hello returned ErrHelloPending, as
+// Hello's own result would have. Only the first answer counts, and none after the
+// connection has closed. It fails as Post does, and may then be tried again. Safe
+// for concurrent use.
+func (c *Conn) AnswerHello(err error) error {
+	return c.Post(func(c *Conn) { native{c.loop}.answerHello(c, err) })
 }
 
 // Post runs f on the connection's loop, soon and in the order of the calls,

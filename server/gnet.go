@@ -48,6 +48,7 @@ type engine struct {
 	current *Conn          // whose OnTraffic runs
 	closing bool           // and which is to be closed when that returns
 	waiter  *writeWaiter
+	gate    readGate
 	blocked map[int]*Conn // connections that wait for their socket to have room, by descriptor
 	scratch []byte
 }
@@ -162,7 +163,7 @@ func (e *engine) stop() error {
 func (e *engine) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	conn, ok := c.Context().(*Conn)
 	if !ok {
-		e.control, e.events = c, c.EventLoop()
+		e.control, e.events, e.gate = c, c.EventLoop(), newReadGate(c.Fd())
 		return nil, gnet.None
 	}
 	e.current, conn.taken = conn, true
@@ -279,6 +280,9 @@ func (e *engine) unwatch(c *Conn) {
 	delete(e.blocked, fd)
 	e.waiter.remove(fd)
 }
+
+func (e *engine) pause(c *Conn)  { e.gate.pause(c.sock.Fd()) }
+func (e *engine) resume(c *Conn) { e.gate.resume(c.sock.Fd()) }
 
 // roomFor takes the descriptors that have room from the waiter to the loop.
 // Safe for concurrent use.

@@ -1,6 +1,10 @@
 package server
 
-import "heartwheel/codec"
+import (
+	"errors"
+
+	"heartwheel/codec"
+)
 
 // A Handler is the application behind the connections. All calls for one
 // connection come from its event loop, one after the other: they must not
@@ -23,10 +27,18 @@ type Handler interface {
 	Close(c *Conn, why Reason)
 }
 
+// ErrHelloPending is what Hello returns if Conn.AnswerHello will answer.
+var ErrHelloPending = errors.New("server: HELLO will be answered later")
+
 // A HelloHandler is a Handler that looks at HELLO, to check a token for
 // example. Hello is called before WELCOME is sent. A *codec.Error closes the
 // connection with its code and text, any other error with 3500. The strings in
 // h may be kept.
+//
+// A check that would block returns ErrHelloPending and goes on elsewhere: until
+// Conn.AnswerHello is called nothing of the connection is acted on. If that is
+// not within 10 s, counted as for a required HELLO or else from the HELLO on, the
+// connection is closed as internal_error.
 type HelloHandler interface {
 	Hello(c *Conn, h codec.Hello) error
 }

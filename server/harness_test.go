@@ -34,6 +34,7 @@ type fakeSock struct {
 	watchErr error  // what watch fails with
 	watched  bool
 	watches  int
+	paused   bool // it is not read
 	closes   int
 	aborted  bool
 	closedAt time.Time
@@ -137,6 +138,9 @@ func (f *fakeSockets) watch(c *Conn) error {
 }
 
 func (f *fakeSockets) unwatch(c *Conn) { f.of(c).watched = false }
+
+func (f *fakeSockets) pause(c *Conn)  { f.of(c).paused = true }
+func (f *fakeSockets) resume(c *Conn) { f.of(c).paused = false }
 
 // A recorder is a Handler that notes what it is called with. Loop only.
 type recorder struct {
@@ -368,7 +372,7 @@ func (r *rig) arrive(c *Conn, b []byte) {
 // read takes what has arrived for c out of its socket. Loop only.
 func (r *rig) read(c *Conn) {
 	s := r.sock(c)
-	if s.closes > 0 {
+	if s.closes > 0 || s.paused {
 		return
 	}
 	s.mu.Lock()

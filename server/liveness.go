@@ -20,12 +20,14 @@ func (l *loop) heard(c *Conn) {
 	}
 	c.polls = 0
 	c.flags &^= flagAverted
-	c.partialAt = 0
+	if !c.has(flagHandshake) {
+		c.partialAt = 0
+	}
 	if c.ext != nil {
-		if c.ext.incomplete() {
-			c.partialAt = l.nowMS()
-		} else {
+		if c.ext.held() == 0 {
 			c.dropExt()
+		} else if c.partialAt == 0 && !c.has(flagPaused) {
+			c.partialAt = l.nowMS()
 		}
 	}
 	l.recheck(c)
@@ -89,14 +91,15 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 	}
 	at := int64(math.MaxInt64)
 	if c.state == stateOpen { // else it has closeAt
-		if !c.has(flagHandshake) { // else partialAt holds its 10 s
+		reads := !c.has(flagPaused)
+		if reads && !c.has(flagHandshake) { // else partialAt holds its 10 s
 			at = last + int64(c.Timeout())
 		}
-		if c.has(flagServerBeats) && c.polls < math.MaxUint16 {
+		if reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 {
 			poll := last + int64(c.polls+1)*int64(c.Beat())
 			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
 		}
-		if c.partialAt != 0 {
+		if c.partialAt != 0 && (reads || c.has(flagHandshake)) {
 			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
 		}
 	}
@@ -132,24 +135,25 @@ func (l *loop) due(t *wheel.Timer) {
 // look does what the time asks for, and arms the deadline of what stays.
 func (l *loop) look(c *Conn) {
 	t := &c.timer
+	reads := !c.has(flagPaused)
 	switch silence := time.Duration(l.now - t.Last()); {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
 		l.doom(c, c.reason, true)
 	case c.pending() > 0 && l.now >= c.ext.out.pace.lookAt && l.stuck(c):
 		l.doom(c, SlowConsumer, true)
 	case c.state != stateOpen: // it has closeAt
-	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
-		if !c.has(flagAverted) && l.avert(c) {
+	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
+		if reads && !c.has(flagAverted) && l.avert(c) {
 			return
 		}
 		l.expirePartial(c)
-	case silence >= c.Timeout() && !c.has(flagHandshake):
+	case reads && silence >= c.Timeout() && !c.has(flagHandshake):
 		if l.avert(c) {
 			return
 		}
 		l.stats.lateness.observe(int64(silence - c.Timeout()))
 		l.doom(c, IdleTimeout, true)
-	case c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
+	case reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
 		c.polls++
 		l.sendBeat(c)
 	}
@@ -181,9 +185,12 @@ func (l *loop) stuck(c *Conn) bool {
 // expirePartial closes a connection that left a message or its handshake
 // incomplete.
 func (l *loop) expirePartial(c *Conn) {
-	text := "frame not completed within 10 s"
-	if c.has(flagHandshake) {
-		text = "HELLO not received within 10 s"
+	switch {
+	case !c.has(flagHandshake):
+		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
+	case !c.has(flagPaused):
+		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
+	default: // not the peer's fault: it may come back
+		l.close(c, Internal, codec.CodeInternalError, "HELLO not answered within 10 s")
 	}
-	l.close(c, Incomplete, codec.CodeIncomplete, text)
 }

@@ -21,9 +21,9 @@ const (
 // flushLimit is how many answers a loop collects before it writes them.
 const flushLimit = 64 << 10
 
-// sockets is what a loop needs of the world: the engine in production, a fake
-// in tests. All of it is loop only, and none of it calls back into the loop.
-type sockets interface {
+// socketOps is what a loop does to sockets: the engine in production, a fake in
+// tests. All of it is Loop only, and none of it calls back into the loop.
+type socketOps interface {
 	write(c *Conn, b []byte) (int, error) // what the socket takes now; errWouldBlock if it is full
 	unread(c *Conn) int                   // bytes that wait in the socket
 	unacked(c *Conn) int                  // bytes written that the peer's machine has not acknowledged; 0 where the system does not tell
@@ -31,6 +31,8 @@ type sockets interface {
 	close(c *Conn, abort bool)            // abort resets and drops what is unsent
 	watch(c *Conn) error                  // calls loop.writable once the socket has room, once
 	unwatch(c *Conn)
+	pause(c *Conn) // stops reading, where the system can
+	resume(c *Conn)
 }
 
 // A loop owns its connections: every field below the first group belongs to
@@ -41,7 +43,7 @@ type loop struct {
 	h      Handler
 	hello  HelloHandler // nil if h is none
 	edges  []edge       // what connections speak, by Conn.edge; the first is plain native
-	io     sockets
+	io     socketOps
 	wheel  *wheel.Loop
 	mono   func() int64
 	log    *slog.Logger

@@ -12,10 +12,22 @@ import (
 // Handler.
 type native struct{ *loop }
 
-// floorState is what the beat floor needs for a connection.
-type floorState struct {
-	arrival uint32 // monotonic ms: the theoretical arrival time of the next beat, 0 before the first
-	early   uint8  // beats in a row that came before it
+// nativeState is what few connections need: those with a beat floor or a HELLO
+// that is pending.
+type nativeState struct {
+	arrival   uint32 // monotonic ms: the theoretical arrival time of the next beat, 0 before the first
+	early     uint8  // beats in a row that came before it
+	helloBeat int64  // the beat interval that the pending HELLO asks for, in ms
+}
+
+// state returns the nativeState of c, which it makes if there is none.
+func (native) state(c *Conn) *nativeState {
+	s, _ := Session{c}.State().(*nativeState)
+	if s == nil {
+		s = new(nativeState)
+		Session{c}.SetState(s)
+	}
+	return s
 }
 
 // earlyMost is how many beats in a row may come too early.
@@ -145,12 +157,7 @@ func (n native) mayBeat(c *Conn) bool {
 	if n.cfg.BeatFloor == 0 {
 		return true
 	}
-	s := Session{c}
-	f, _ := s.State().(*floorState)
-	if f == nil {
-		f = new(floorState)
-		s.SetState(f)
-	}
+	f := n.state(c)
 	floor, now := uint32(n.cfg.BeatFloor.Milliseconds()), uint32(n.mono()/1e6)|1
 	if behind := now - f.arrival; f.arrival == 0 || behind >= floor {
 		slack := uint32(0)
@@ -168,7 +175,7 @@ func (n native) mayBeat(c *Conn) bool {
 	return false
 }
 
-// onHello answers HELLO with WELCOME.
+// onHello acts on HELLO.
 func (n native) onHello(c *Conn, body []byte) {
 	h, err := codec.ParseHello(body)
 	if err != nil {
@@ -190,21 +197,46 @@ func (n native) onHello(c *Conn, body []byte) {
 		return
 	}
 	if n.hello != nil {
-		if err := n.hello.Hello(c, h); err != nil {
-			code, text := codec.CodeBadToken, "HELLO refused"
-			var e *codec.Error
-			if errors.As(err, &e) {
-				code, text = e.Code, e.Text
-			}
-			n.close(c, BadToken, code, text)
-			return
-		}
-		if c.state != stateOpen {
+		err = n.hello.Hello(c, h)
+		if err == ErrHelloPending && c.state == stateOpen {
+			n.state(c).helloBeat = h.BeatMS
+			Session{c}.ExpectHandshake()
+			n.pause(c)
 			return
 		}
 	}
+	n.welcome(c, h.BeatMS, err)
+}
+
+// answerHello answers a HELLO that is pending.
+func (n native) answerHello(c *Conn, err error) {
+	if !c.has(flagHandshake) || !c.has(flagPaused) {
+		return // it is answered
+	}
+	beatMS := n.state(c).helloBeat
+	if n.cfg.BeatFloor == 0 {
+		Session{c}.SetState(nil)
+	}
+	n.welcome(c, beatMS, err)
+	n.resume(c)
+}
+
+// welcome answers HELLO with WELCOME, or closes the connection for err.
+func (n native) welcome(c *Conn, beatMS int64, err error) {
+	if c.state != stateOpen {
+		return
+	}
+	if err != nil {
+		code, text := codec.CodeBadToken, "HELLO refused"
+		var e *codec.Error
+		if errors.As(err, &e) {
+			code, text = e.Code, e.Text
+		}
+		n.close(c, BadToken, code, text)
+		return
+	}
 	Session{c}.Established()
-	n.negotiate(c, h.BeatMS)
+	n.negotiate(c, beatMS)
 	beats := ClientBeats
 	if c.has(flagServerBeats) {
 		beats = ServerBeats

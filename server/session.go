@@ -46,6 +46,8 @@ func (l *loop) inputDone(c *Conn, heard bool) {
 		}
 	case heard:
 		l.heard(c)
+	case c.has(flagPaused):
+		l.arrivedInPause(c)
 	default:
 		l.heardPart(c)
 	}
