@@ -27,11 +27,11 @@ type netConn interface {
 type connState uint8
 
 const (
-	stateNew      connState = iota // accepted, not on its loop yet
-	stateOpen                      // frames flow
-	stateFlushing                  // closing; the outbox goes out first, input is ignored
-	stateDoomed                    // finished at the end of the current callback
-	stateClosed                    // the close event has fired
+	stateNew        connState = iota // accepted, not on its loop yet
+	stateOpen                        // frames flow
+	stateFlushing                    // closing; the outbox goes out first, input is ignored
+	stateTerminated                  // finished at the end of the current callback
+	stateClosed                      // the close event has fired
 )
 
 type connFlags uint8
@@ -127,7 +127,7 @@ func (c *Conn) dropExt() {
 	}
 }
 
-func (c *Conn) pending() int {
+func (c *Conn) queued() int {
 	if c.ext == nil {
 		return 0
 	}

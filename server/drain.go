@@ -13,8 +13,8 @@ import (
 // who do not know GOAWAY are spread too. The rest is slack for the last ones;
 // what is left when it is over is closed at once.
 const (
-	drainPace = 0.9
-	drainHold = 0.06
+	drainWindow = 0.9
+	drainHold   = 0.06
 )
 
 // drainStep is how often the loops look whose turn it is.
@@ -35,7 +35,7 @@ func (l *loop) startDrain() {
 	d.conns = l.conns()
 	rand.Shuffle(len(d.conns), func(i, j int) { d.conns[i], d.conns[j] = d.conns[j], d.conns[i] })
 	d.from = l.mono()
-	d.window = int64(drainPace * float64(l.cfg.Drain))
+	d.window = int64(drainWindow * float64(l.cfg.Drain))
 	d.hold = int64(drainHold * float64(l.cfg.Drain))
 }
 
@@ -48,10 +48,10 @@ func (l *loop) conns() []*Conn {
 	return all
 }
 
-// pace tells and closes as many as the time that has passed asks for. It does
+// stepDrain tells and closes as many as the time that has passed asks for. It does
 // no more than closesPerRun of each at once, and reports whether it has to be
 // called again soon.
-func (l *loop) pace() (more bool) {
+func (l *loop) stepDrain() (more bool) {
 	d := &l.drain
 	if d.shut == len(d.conns) {
 		return false
@@ -98,6 +98,6 @@ func (l *loop) goAway(c *Conn) {
 func (l *loop) stop() {
 	for _, c := range l.conns() {
 		l.close(c, Draining, codec.CodeDraining, "server is going away")
-		l.doom(c, Draining, false)
+		l.terminate(c, Draining, false)
 	}
 }

@@ -514,7 +514,7 @@ func (r *rig) close() {
 	r.check()
 	r.do(func() {
 		r.loop.stop()
-		r.loop.settle()
+		r.loop.reap()
 	})
 	r.check()
 	r.do(r.verifyEnds)

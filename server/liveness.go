@@ -105,7 +105,7 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 	}
 	if c.ext != nil {
 		if c.ext.out.len() > 0 {
-			at = min(at, roundUp(c.ext.out.pace.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
+			at = min(at, roundUp(c.ext.out.progress.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
 		}
 		if c.ext.closeAt != 0 {
 			at = min(at, c.ext.closeAt)
@@ -128,7 +128,8 @@ func (l *loop) sinceMS(stamp uint32) int64 {
 // due looks at a connection whose deadline has come.
 func (l *loop) due(t *wheel.Timer) {
 	c := timerConn(t)
-	defer l.enter(c).leave()
+	l.cur = c
+	defer l.recoverAndFlush()
 	l.look(c)
 }
 
@@ -138,9 +139,9 @@ func (l *loop) look(c *Conn) {
 	reads := !c.has(flagPaused)
 	switch silence := time.Duration(l.now - t.Last()); {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
-		l.doom(c, c.reason, true)
-	case c.pending() > 0 && l.now >= c.ext.out.pace.lookAt && l.stuck(c):
-		l.doom(c, SlowConsumer, true)
+		l.terminate(c, c.reason, true)
+	case c.queued() > 0 && l.now >= c.ext.out.progress.lookAt && l.stalled(c):
+		l.terminate(c, SlowConsumer, true)
 	case c.state != stateOpen: // it has closeAt
 	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
 		if reads && !c.has(flagAverted) && l.avert(c) {
@@ -152,7 +153,7 @@ func (l *loop) look(c *Conn) {
 			return
 		}
 		l.stats.lateness.observe(int64(silence - c.Timeout()))
-		l.doom(c, IdleTimeout, true)
+		l.terminate(c, IdleTimeout, true)
 	case reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
 		c.polls++
 		l.sendBeat(c)
@@ -174,12 +175,12 @@ func (l *loop) avert(c *Conn) bool {
 	return true
 }
 
-// stuck reports whether a peer is too slow. It tries to write before it says so,
+// stalled reports whether a peer is too slow. It tries to write before it says so,
 // as a socket that is far from empty tells of no room.
-func (l *loop) stuck(c *Conn) bool {
+func (l *loop) stalled(c *Conn) bool {
 	l.drainOutbox(c)
 	o := &c.ext.out
-	return c.state != stateDoomed && o.len() > 0 && o.pace.look(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+	return c.state != stateTerminated && o.len() > 0 && o.progress.stalled(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 }
 
 // expirePartial closes a connection that left a message or its handshake

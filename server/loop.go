@@ -62,7 +62,7 @@ type loop struct {
 	back                    []byte  // frames of cur that go back as they came, where they were read; out is empty then
 	out                     []byte  // messages of the current callback
 	marks                   []mark  // where those in out end, if cur is not plain native
-	doomed                  []*Conn // to be finished at the end of the current callback
+	terminated              []*Conn // to be finished at the end of the current callback
 	tasks                   []task  // taken from the mailbox
 	next                    int     // the first of them that has not run
 	seq                     uint64
@@ -99,11 +99,11 @@ func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 // run does what the mailbox, the wheel and a drain ask for. The engine calls
 // it after each wake-up.
 func (l *loop) run() {
-	since := l.mail.answer() // first: who wakes us after we read the clock means a later time
+	since := l.mail.ack() // first: who wakes us after we read the clock means a later time
 	now := l.clock()
 	l.stats.lag.observe(l.mono() - since)
 	if l.next == len(l.tasks) {
-		l.tasks, l.next = l.mail.take(l.tasks), 0
+		l.tasks, l.next = l.mail.swap(l.tasks), 0
 	}
 	for n := 0; n < tasksPerRun && l.next < len(l.tasks); n++ {
 		t := l.tasks[l.next]
@@ -112,8 +112,8 @@ func (l *loop) run() {
 		l.do(t)
 	}
 	more := l.wheel.Advance(now, closesPerRun, l.due)
-	telling := l.pace()
-	l.settle()
+	telling := l.stepDrain()
+	l.reap()
 	l.mail.wakeIf(more || telling || l.next < len(l.tasks))
 }
 
@@ -125,19 +125,14 @@ func (l *loop) do(t task) {
 	if t.conn.state != stateOpen {
 		return
 	}
-	defer l.enter(t.conn).leave()
+	l.cur = t.conn
+	defer l.recoverAndFlush()
 	t.f(t.conn)
 }
 
-// enter makes c the connection whose frames collect in out.
-func (l *loop) enter(c *Conn) *loop {
-	l.cur = c
-	return l
-}
-
-// leave ends a callback of the current connection: a panic dooms it, and what
+// recoverAndFlush, deferred, ends a callback of the current connection: a panic closes it, and what
 // it sent goes out.
-func (l *loop) leave() {
+func (l *loop) recoverAndFlush() {
 	c := l.cur
 	if p := recover(); p != nil {
 		l.panicked(c, p)
@@ -163,12 +158,13 @@ func (l *loop) opened(c *Conn, sock netConn) {
 	l.setBeat(c, beat, timeout)
 	l.wheel.Arm(&c.timer, l.now, l.untilCheck(c))
 	l.start(c)
-	l.settle()
+	l.reap()
 }
 
 // start calls the protocol's Start.
 func (l *loop) start(c *Conn) {
-	defer l.enter(c).leave()
+	l.cur = c
+	defer l.recoverAndFlush()
 	l.protocol(c).Start(Session{c})
 }
 
@@ -176,7 +172,7 @@ func (l *loop) start(c *Conn) {
 func (l *loop) received(c *Conn, b []byte) {
 	l.clock()
 	l.input(c, b)
-	l.settle()
+	l.reap()
 }
 
 // lost takes the news that the socket of c is gone.
@@ -185,13 +181,13 @@ func (l *loop) lost(c *Conn, why Reason) {
 		return
 	}
 	l.clock()
-	l.doom(c, why, why != PeerClosed)
-	l.settle()
+	l.terminate(c, why, why != PeerClosed)
+	l.reap()
 }
 
-// doom ends c at the end of the current callback. The first reason stays.
-func (l *loop) doom(c *Conn, why Reason, abort bool) {
-	if c.state == stateDoomed || c.state == stateClosed {
+// terminate ends c at the end of the current callback. The first reason stays.
+func (l *loop) terminate(c *Conn, why Reason, abort bool) {
+	if c.state == stateTerminated || c.state == stateClosed {
 		return
 	}
 	if c.state != stateFlushing {
@@ -200,17 +196,17 @@ func (l *loop) doom(c *Conn, why Reason, abort bool) {
 	if abort {
 		c.flags |= flagAbort
 	}
-	c.state = stateDoomed
-	l.doomed = append(l.doomed, c)
+	c.state = stateTerminated
+	l.terminated = append(l.terminated, c)
 }
 
-// settle finishes the doomed.
-func (l *loop) settle() {
-	for i := 0; i < len(l.doomed); i++ { // a Close callback may doom others
-		l.finish(l.doomed[i])
-		l.doomed[i] = nil
+// reap finishes the terminated.
+func (l *loop) reap() {
+	for i := 0; i < len(l.terminated); i++ { // a Close callback may terminate others
+		l.finish(l.terminated[i])
+		l.terminated[i] = nil
 	}
-	l.doomed = l.doomed[:0]
+	l.terminated = l.terminated[:0]
 	if cap(l.out) > 4*flushLimit {
 		l.out = nil
 	}

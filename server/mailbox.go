@@ -71,17 +71,17 @@ func (m *mailbox) close() {
 	m.signal, m.tasks = nil, nil
 }
 
-// answer takes note that the loop runs, so that the next wake is a new one, and
+// ack takes note that the loop runs, so that the next wake is a new one, and
 // says when it was woken.
-func (m *mailbox) answer() (since int64) {
+func (m *mailbox) ack() (since int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.awake = false
 	return m.since
 }
 
-// take hands over the waiting tasks for spare's memory.
-func (m *mailbox) take(spare []task) []task {
+// swap hands over the waiting tasks for spare's memory.
+func (m *mailbox) swap(spare []task) []task {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	tasks := m.tasks

@@ -298,7 +298,7 @@ func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 		return false
 	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
 		return false // not the frame as it came
-	case len(n.out) > 0 || c.pending() > 0:
+	case len(n.out) > 0 || c.queued() > 0:
 		return false // others go out first
 	case size == 0:
 		n.back = f

@@ -19,7 +19,7 @@ type outbox struct {
 	half          *queue   // the queue whose first message is half written, or nil
 	left          int      // bytes of that message still to write
 	lengths       *lengths // of the whole messages in the queues; nil: native frames
-	pace          pace
+	progress      progress
 	watched       bool // waiting for the socket to become writable
 }
 

@@ -32,7 +32,7 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 	if c.edge != 0 {
 		return l.sentMarked(c, start, urgent)
 	}
-	if c == l.cur && c.pending() == 0 {
+	if c == l.cur && c.queued() == 0 {
 		if len(l.out) >= flushLimit {
 			l.flush(c)
 		}
@@ -47,7 +47,7 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
 	marked := len(l.marks)
 	l.mark(c, start, urgent)
-	if c == l.cur && c.pending() == 0 {
+	if c == l.cur && c.queued() == 0 {
 		if len(l.out) >= flushLimit {
 			l.flush(c)
 		}
@@ -61,7 +61,7 @@ func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
 // outcome is what a sender is told.
 func (l *loop) outcome(c *Conn) error {
 	switch {
-	case c.state != stateDoomed:
+	case c.state != stateTerminated:
 		return nil
 	case c.reason == SlowConsumer:
 		return ErrSlowConsumer
@@ -85,15 +85,15 @@ func (l *loop) flush(c *Conn) {
 		l.out = l.out[:0]
 	}
 	if c.state == stateFlushing {
-		l.settleFlush(c)
+		l.finishFlush(c)
 	}
 }
 
-// settleFlush ends a closing connection that has nothing left to send, and
+// finishFlush ends a closing connection that has nothing left to send, and
 // gives any other a limit.
-func (l *loop) settleFlush(c *Conn) {
-	if c.pending() == 0 {
-		l.doom(c, c.reason, false)
+func (l *loop) finishFlush(c *Conn) {
+	if c.queued() == 0 {
+		l.terminate(c, c.reason, false)
 	} else if c.ext.closeAt == 0 {
 		c.ext.closeAt = l.now + int64(closeGrace)
 		l.recheck(c)
@@ -102,14 +102,14 @@ func (l *loop) settleFlush(c *Conn) {
 
 // push writes messages to the socket, or behind what waits already.
 func (l *loop) push(c *Conn, b []byte) {
-	if c.state == stateDoomed || c.state == stateClosed {
+	if c.state == stateTerminated || c.state == stateClosed {
 		return
 	}
 	n := 0
-	if c.pending() == 0 {
+	if c.queued() == 0 {
 		var err error
 		if n, err = l.io.write(c, b); err != nil && err != errWouldBlock {
-			l.doom(c, writeReason(err), true)
+			l.terminate(c, writeReason(err), true)
 			return
 		}
 	}
@@ -120,15 +120,15 @@ func (l *loop) push(c *Conn, b []byte) {
 
 // pushMarked is push for connections that are not plain native.
 func (l *loop) pushMarked(c *Conn, m batch) {
-	if c.state == stateDoomed || c.state == stateClosed || len(m.b) == 0 {
+	if c.state == stateTerminated || c.state == stateClosed || len(m.b) == 0 {
 		return
 	}
 	var n int
 	var sealed []byte
-	if c.pending() == 0 {
+	if c.queued() == 0 {
 		var err error
 		if n, sealed, err = l.write(c, m.b); err != nil && err != errWouldBlock {
-			l.doom(c, writeReason(err), true)
+			l.terminate(c, writeReason(err), true)
 			return
 		}
 	}
@@ -161,7 +161,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 			n, urgent = m.first()
 		}
 		if !o.add(m.b[:n], urgent, left, l.cfg.Outbox) {
-			l.doom(c, SlowConsumer, true)
+			l.terminate(c, SlowConsumer, true)
 			return
 		}
 		l.stats.outboxBytes += int64(n)
@@ -169,7 +169,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		left = 0
 	}
 	if first {
-		o.pace.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+		o.progress.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 		l.await(c)
 		l.recheck(c)
 	}
@@ -179,7 +179,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 func (l *loop) await(c *Conn) {
 	if err := l.io.watch(c); err != nil {
 		l.log.Error("cannot wait for a socket to become writable; its connection is closed", "conn", c.ID(), "error", err)
-		l.doom(c, WriteError, true)
+		l.terminate(c, WriteError, true)
 		return
 	}
 	c.ext.out.watched = true
@@ -187,7 +187,7 @@ func (l *loop) await(c *Conn) {
 
 // writable takes the news that the socket of c has room.
 func (l *loop) writable(c *Conn) {
-	if c.state != stateOpen && c.state != stateFlushing || c.pending() == 0 {
+	if c.state != stateOpen && c.state != stateFlushing || c.queued() == 0 {
 		return
 	}
 	l.clock()
@@ -195,7 +195,7 @@ func (l *loop) writable(c *Conn) {
 	if l.drainOutbox(c) {
 		l.await(c)
 	}
-	l.settle()
+	l.reap()
 }
 
 // drainOutbox writes until the outbox is empty or the socket full, and reports
@@ -210,12 +210,12 @@ func (l *loop) drainOutbox(c *Conn) bool {
 			return true
 		}
 		if err != nil {
-			l.doom(c, writeReason(err), true)
+			l.terminate(c, writeReason(err), true)
 			return false
 		}
 	}
 	if c.state == stateFlushing {
-		l.settleFlush(c)
+		l.finishFlush(c)
 	}
 	return false
 }
@@ -224,7 +224,7 @@ func (l *loop) drainOutbox(c *Conn) bool {
 func (l *loop) drainSome(c *Conn, o *outbox) error {
 	if len(o.sealed) > 0 {
 		n, err := l.io.write(c, o.sealed)
-		o.pace.written += int64(n)
+		o.progress.written += int64(n)
 		if o.sealed = o.sealed[n:]; len(o.sealed) == 0 {
 			o.sealed = nil
 		}
@@ -234,12 +234,12 @@ func (l *loop) drainSome(c *Conn, o *outbox) error {
 	if c.edge == 0 {
 		n, err := l.io.write(c, b)
 		o.wrote(n)
-		o.pace.written += int64(n)
+		o.progress.written += int64(n)
 		return err
 	}
 	n, sealed, err := l.write(c, b[:min(len(b), sealSize)])
 	o.wrote(n)
-	o.pace.written += int64(n - len(sealed)) // near enough: sealing adds little
+	o.progress.written += int64(n - len(sealed)) // near enough: sealing adds little
 	o.sealed = bytes.Clone(sealed)
 	return err
 }
@@ -260,12 +260,12 @@ func (l *loop) shed() {
 	}
 	for t := range l.wheel.All {
 		c := timerConn(t)
-		if c.pending() < shedBytes {
+		if c.queued() < shedBytes {
 			continue
 		}
 		l.drainOutbox(c)
-		if c.state != stateDoomed && c.pending() > 0 && c.ext.out.pace.tookNone(l.now, shedStall, l.io.unacked(c)) {
-			l.doom(c, SlowConsumer, true)
+		if c.state != stateTerminated && c.queued() > 0 && c.ext.out.progress.tookNone(l.now, shedStall, l.io.unacked(c)) {
+			l.terminate(c, SlowConsumer, true)
 		}
 	}
 }

@@ -10,10 +10,10 @@ const (
 	stallLooks = 8
 )
 
-// A pace judges whether a peer takes what waits for it. What counts is what
+// A progress judges whether a peer takes what waits for it. What counts is what
 // its machine has acknowledged: a socket's buffer takes bytes in steps that
 // have little to do with the peer. Times are loop clock. Loop only.
-type pace struct {
+type progress struct {
 	written int64 // bytes that have left the outbox since it began to fill, and those in the socket before
 	goal    int64 // how many of them the peer must have by since + WriteStall
 	since   int64 // when the goal was set
@@ -22,22 +22,22 @@ type pace struct {
 
 // start begins to watch a peer. unacked is what its socket holds, waiting what
 // its outbox does.
-func (p *pace) start(now int64, stall time.Duration, unacked, waiting int) {
-	*p = pace{written: int64(unacked)}
-	p.reach(now, stall, unacked, waiting)
+func (p *progress) start(now int64, stall time.Duration, unacked, waiting int) {
+	*p = progress{written: int64(unacked)}
+	p.setGoal(now, stall, unacked, waiting)
 }
 
-// reach sets the next goal.
-func (p *pace) reach(now int64, stall time.Duration, unacked, waiting int) {
+// setGoal sets the next goal.
+func (p *progress) setGoal(now int64, stall time.Duration, unacked, waiting int) {
 	p.goal = p.written - int64(unacked) + int64(min(stallBytes, unacked+waiting))
 	p.since, p.lookAt = now, now+int64(stall)/stallLooks
 }
 
-// look reports whether the peer is stalled, and sets the next goal if it has
+// stalled reports whether the peer is, and sets the next goal if it has
 // reached this one.
-func (p *pace) look(now int64, stall time.Duration, unacked, waiting int) (stalled bool) {
+func (p *progress) stalled(now int64, stall time.Duration, unacked, waiting int) (stalled bool) {
 	if p.written-int64(unacked) >= p.goal {
-		p.reach(now, stall, unacked, waiting)
+		p.setGoal(now, stall, unacked, waiting)
 		return false
 	}
 	p.lookAt = min(now+int64(stall)/stallLooks, p.since+int64(stall))
@@ -45,6 +45,6 @@ func (p *pace) look(now int64, stall time.Duration, unacked, waiting int) (stall
 }
 
 // tookNone reports whether a peer has acknowledged nothing for at least so long.
-func (p *pace) tookNone(now int64, long time.Duration, unacked int) bool {
+func (p *progress) tookNone(now int64, long time.Duration, unacked int) bool {
 	return now >= p.since+int64(long) && p.written-int64(unacked) <= p.goal-stallBytes
 }

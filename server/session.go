@@ -13,7 +13,8 @@ func (l *loop) input(c *Conn, b []byte) {
 	if c.state != stateOpen {
 		return // closing: nothing that arrives matters any more
 	}
-	defer l.enter(c).leave()
+	l.cur = c
+	defer l.recoverAndFlush()
 	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
 		used, _, err := native{l}.Input(Session{c}, b, false)
 		if used == len(b) && c.state == stateOpen {
@@ -161,7 +162,7 @@ func (l *loop) end(c *Conn, n Notice) {
 	}
 	c.state, c.reason = stateFlushing, n.Reason
 	if c != l.cur {
-		l.settleFlush(c)
+		l.finishFlush(c)
 	}
 }
 

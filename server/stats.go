@@ -109,7 +109,7 @@ func (l *loop) check() error {
 		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
 			return fmt.Errorf("connection %s is armed in state %d", c.ID(), c.state)
 		}
-		waiting += int64(c.pending())
+		waiting += int64(c.queued())
 		if c.ext != nil {
 			partial += int64(cap(c.ext.partial))
 			if e := c.ext.edge; e != nil {

@@ -40,7 +40,7 @@ func TestLoopLeavesTheAddress(t *testing.T) {
 		}
 		r.do(func() { r.loop.lost(conns[0], PeerReset) })
 		r.do(func() { r.loop.lost(conns[0], PeerReset); conns[0].Close(3000, "") })
-		r.do(func() { conns[1].Close(3000, ""); r.loop.settle() })
+		r.do(func() { conns[1].Close(3000, ""); r.loop.reap() })
 		if n := a.figures().conns; n != 2 {
 			t.Errorf("%d connections are counted, want 2", n)
 		}

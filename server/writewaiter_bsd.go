@@ -33,7 +33,7 @@ func newWriteWaiter(ready func(fds []int)) (*writeWaiter, error) {
 				return
 			case <-tick.C:
 			}
-			if fds := w.take(); len(fds) > 0 {
+			if fds := w.drain(); len(fds) > 0 {
 				ready(fds)
 			}
 		}
@@ -41,7 +41,7 @@ func newWriteWaiter(ready func(fds []int)) (*writeWaiter, error) {
 	return w, nil
 }
 
-func (w *writeWaiter) take() (fds []int) {
+func (w *writeWaiter) drain() (fds []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for fd := range w.fds {
