@@ -58,8 +58,8 @@ type Conn struct {
 
 	loop *loop   // static after construction
 	sock netConn // set when the loop takes the socket
-	ext  *ext    // what few connections need; nil for the others
-	id   uint64  // loop index and a number that the loop never gives twice
+	ext  *ext    // nil for most connections
+	id   uint64  // loop index and a number that is unique in the loop
 
 	partialAt     uint32 // loop clock in ms: when the incomplete message, or the handshake, began; 0: none is
 	beat, timeout uint32 // ms
@@ -188,8 +188,7 @@ func (c *Conn) Write(frames []byte) error {
 }
 
 // Close sends CLOSE with the code and the reason, after everything that was
-// sent before, and closes the connection. It waits for a slow peer no longer
-// than 2 s. Later calls do nothing. Loop only.
+// sent before, and closes the connection. It waits at most 2 s for a slow peer. Later calls do nothing. Loop only.
 func (c *Conn) Close(code codec.Code, reason string) {
 	c.loop.close(c, Application, code, reason)
 }

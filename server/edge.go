@@ -155,6 +155,9 @@ func (l *loop) mark(c *Conn, start int, urgent bool) {
 		l.marks = append(l.marks, mark{end, urgent})
 		b = b[n:]
 	}
+	if cap(l.unframed) > 4*flushLimit {
+		l.unframed = nil
+	}
 }
 
 // A batch is messages on their way out, back to back.

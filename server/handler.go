@@ -16,8 +16,7 @@ type Handler interface {
 	Open(c *Conn)
 
 	// Frame is called for DATA, REQ, RES, SUBSCRIBE, UNSUBSCRIBE, PUBLISH and extension
-	// frames; everything else is the session's own business. f.Payload is
-	// valid until Frame returns, and not to be changed. A *codec.Error with a
+	// frames. f.Payload is valid until Frame returns and must not be changed. A *codec.Error with a
 	// code from 4000 to 4499 is sent to the peer as ERROR and the connection
 	// stays; any other error closes the connection as internal_error.
 	Frame(c *Conn, f codec.Frame) error

@@ -12,7 +12,7 @@ import (
 // outstanding (codec/SPEC.md, heartbeats).
 const incompleteLimit = 10 * time.Second
 
-// heard takes note of at least one whole message. Part of another may follow.
+// heard records at least one whole message. Part of another may follow it.
 func (l *loop) heard(c *Conn) {
 	c.timer.Touch(l.now)
 	if c.polls == 0 && c.partialAt == 0 && !c.has(flagAverted) && (c.ext == nil || c.ext.idle()) {
@@ -33,14 +33,14 @@ func (l *loop) heard(c *Conn) {
 	l.recheck(c)
 }
 
-// heardPart takes note of bytes that complete no message.
+// heardPart records bytes that complete no message.
 func (l *loop) heardPart(c *Conn) {
 	if c.partialAt == 0 {
 		c.partialAt = l.nowMS()
 		l.recheck(c)
 	}
 	if c.has(flagAverted) && l.io.unread(c) == 0 {
-		l.look(c) // what was unread at the deadline has been read and was no frame
+		l.look(c) // what was unread at the deadline has been read and was no message
 	}
 }
 
@@ -54,8 +54,8 @@ func (l *loop) setBeat(c *Conn, beat, timeout time.Duration) {
 	l.recheck(c)
 }
 
-// decide returns the beat interval H and the idle timeout T for a client's
-// wish: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
+// decide returns the beat interval H and the idle timeout T for the interval that
+// a client asks for, 0 for none: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
 func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
 	beat = c.Beat
 	if wish > 0 {
@@ -67,7 +67,7 @@ func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
 	return min(beat, c.Timeout*2/3), c.Timeout
 }
 
-// recheck moves the deadline of c to the next time that it needs a look.
+// recheck moves the deadline of c to the next time that look has to run.
 func (l *loop) recheck(c *Conn) {
 	if c.timer.Armed() {
 		l.wheel.SetTimeout(&c.timer, l.untilCheck(c))
@@ -75,15 +75,16 @@ func (l *loop) recheck(c *Conn) {
 }
 
 const (
-	// checkStep is what polls and looks at slow peers are rounded up to, so that
-	// those of many peers go together; they need not be exact, as deaths are.
+	// checkStep is what times of beats and stall checks are rounded up to, so that
+	// those of many peers share a wake-up. Only deaths must be exact.
 	checkStep = 100 * time.Millisecond
 
-	// lookAgain is how long the loop has to read what has arrived.
+	// lookAgain is how long the loop has to read what has arrived before a
+	// deadline.
 	lookAgain = 100 * time.Millisecond
 )
 
-// untilCheck returns how long after the last complete frame c needs a look.
+// untilCheck returns how long after its last whole message look has to run for c.
 func (l *loop) untilCheck(c *Conn) time.Duration {
 	last := c.timer.Last()
 	if !c.timer.Armed() && last == 0 {
@@ -125,7 +126,7 @@ func (l *loop) sinceMS(stamp uint32) int64 {
 	return l.now - int64(int32(uint32(l.now/1e6)-stamp))*1e6
 }
 
-// due looks at a connection whose deadline has come.
+// due is called for a connection whose deadline has come.
 func (l *loop) due(t *wheel.Timer) {
 	c := timerConn(t)
 	l.cur = c
@@ -133,7 +134,7 @@ func (l *loop) due(t *wheel.Timer) {
 	l.look(c)
 }
 
-// look does what the time asks for, and arms the deadline of what stays.
+// look does what is due, and arms the next deadline if c stays open.
 func (l *loop) look(c *Conn) {
 	t := &c.timer
 	reads := !c.has(flagPaused)
@@ -163,8 +164,9 @@ func (l *loop) look(c *Conn) {
 	}
 }
 
-// avert gives a connection whose deadline has passed a little more time if its
-// socket holds bytes: what has reached this machine counts, read or not.
+// avert gives a connection whose deadline has passed lookAgain more if its socket
+// holds bytes, of whatever kind: what has reached this machine counts, read or
+// not.
 func (l *loop) avert(c *Conn) bool {
 	if l.io.unread(c) == 0 {
 		return false
@@ -175,12 +177,13 @@ func (l *loop) avert(c *Conn) bool {
 	return true
 }
 
-// stalled reports whether a peer is too slow. It tries to write before it says so,
-// as a socket that is far from empty tells of no room.
+// stalled reports whether a peer is too slow. It tries to write first, as a socket
+// reports room only when it is nearly empty.
 func (l *loop) stalled(c *Conn) bool {
 	l.drainOutbox(c)
 	o := &c.ext.out
-	return c.state != stateTerminated && o.len() > 0 && o.progress.stalled(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+	return c.state != stateTerminated && o.len() > 0 &&
+		o.progress.stalled(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 }
 
 // expirePartial closes a connection that left a message or its handshake

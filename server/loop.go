@@ -11,27 +11,35 @@ import (
 	"heartwheel/wheel"
 )
 
-// How much one wake-up of a loop may do before sockets get their turn again. A
-// close costs some 15 µs, most of it in the kernel: half a millisecond for all.
+// Limits of one wake-up of a loop, after which sockets get their turn again. A
+// close costs about 15 µs, most of it in the kernel: half a millisecond for all.
 const (
 	tasksPerRun  = 256
 	closesPerRun = 32
 )
 
-// flushLimit is how many answers a loop collects before it writes them.
+// flushLimit is how many bytes of answers a loop collects before it writes them.
 const flushLimit = 64 << 10
 
 // socketOps is what a loop does to sockets: the engine in production, a fake in
 // tests. All of it is Loop only, and none of it calls back into the loop.
 type socketOps interface {
-	write(c *Conn, b []byte) (int, error) // what the socket takes now; errWouldBlock if it is full
-	unread(c *Conn) int                   // bytes that wait in the socket
-	unacked(c *Conn) int                  // bytes written that the peer's machine has not acknowledged; 0 where the system does not tell
-	setTimeout(c *Conn, t time.Duration)  // the kernel's own patience with the peer follows the idle timeout
-	close(c *Conn, abort bool)            // abort resets and drops what is unsent
-	watch(c *Conn) error                  // calls loop.writable once the socket has room, once
+	// write writes what the socket takes now; errWouldBlock: it is full.
+	write(c *Conn, b []byte) (int, error)
+	// unread returns the number of bytes that wait in the socket.
+	unread(c *Conn) int
+	// unacked returns the number of bytes written that the peer's kernel has not
+	// acknowledged; 0 where the system does not know.
+	unacked(c *Conn) int
+	// setTimeout sets the kernel's own timeouts to match the idle timeout.
+	setTimeout(c *Conn, t time.Duration)
+	// close closes the socket; abort resets and drops what is unsent.
+	close(c *Conn, abort bool)
+	// watch calls loop.writable once, when the socket has room.
+	watch(c *Conn) error
 	unwatch(c *Conn)
-	pause(c *Conn) // stops reading, where the system can
+	// pause stops reading, where the system can.
+	pause(c *Conn)
 	resume(c *Conn)
 }
 
@@ -49,26 +57,28 @@ type loop struct {
 	log    *slog.Logger
 	boot   string // names this run of the server in session ids
 	index  int
-	onGone func() // tells the server that a connection has gone
+	onGone func() // reports a closed connection to the server
 
 	addresses *addresses // safe for concurrent use; nil: connections are not counted by address
 
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now                     int64   // loop clock at the start of the current callback
-	cur                     *Conn   // whose callback runs: its frames collect in out
-	reading                 []byte  // the frame of cur that is being acted on, where it was read
-	back                    []byte  // frames of cur that go back as they came, where they were read; out is empty then
-	out                     []byte  // messages of the current callback
-	marks                   []mark  // where those in out end, if cur is not plain native
-	terminated              []*Conn // to be finished at the end of the current callback
-	tasks                   []task  // taken from the mailbox
-	next                    int     // the first of them that has not run
-	seq                     uint64
+	now        int64   // loop clock at the start of the current callback
+	cur        *Conn   // whose callback runs: its messages collect in out
+	reading    []byte  // the frame of cur that is being acted on, in the read buffer
+	back       []byte  // frames of cur that go back as they came, in the read buffer; out is empty then
+	out        []byte  // messages of the current callback
+	marks      []mark  // where those in out end, if cur is not plain native
+	terminated []*Conn // to be finished at the end of the current callback
+	tasks      []task  // taken from the mailbox
+	next       int     // the first of them that has not run
+	seq        uint64
+
 	plain, unframed, sealed []byte // scratch: see consume, mark and write
-	drain                   drainState
-	stats                   counters
+
+	drain drainState
+	stats counters
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
@@ -80,7 +90,8 @@ func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onG
 	return l
 }
 
-// newConn makes the session of a socket that a listener of that edge accepted. Safe for concurrent use.
+// newConn makes the session of a socket that a listener of that edge accepted.
+// Safe for concurrent use.
 func (l *loop) newConn(edge uint8) *Conn {
 	return &Conn{loop: l, edge: edge}
 }
@@ -96,10 +107,10 @@ func (l *loop) clock() int64 {
 // within 24 days.
 func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 
-// run does what the mailbox, the wheel and a drain ask for. The engine calls
-// it after each wake-up.
+// run serves the mailbox, the wheel and a drain. The engine calls it after each
+// wake-up.
 func (l *loop) run() {
-	since := l.mail.ack() // first: who wakes us after we read the clock means a later time
+	since := l.mail.ack() // first: a wake after the clock was read means a later time
 	now := l.clock()
 	l.stats.lag.observe(l.mono() - since)
 	if l.next == len(l.tasks) {
@@ -130,8 +141,8 @@ func (l *loop) do(t task) {
 	t.f(t.conn)
 }
 
-// recoverAndFlush, deferred, ends a callback of the current connection: a panic closes it, and what
-// it sent goes out.
+// recoverAndFlush, deferred, ends a callback of the current connection. A panic
+// closes the connection; what it sent goes out.
 func (l *loop) recoverAndFlush() {
 	c := l.cur
 	if p := recover(); p != nil {
@@ -143,11 +154,12 @@ func (l *loop) recoverAndFlush() {
 
 func (l *loop) panicked(c *Conn, p any) {
 	l.stats.panics++
-	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p),
+		"stack", string(debug.Stack()))
 	l.close(c, Internal, codec.CodeInternalError, "internal error")
 }
 
-// opened takes a connection whose socket has reached the loop.
+// opened starts a connection whose socket has reached the loop.
 func (l *loop) opened(c *Conn, sock netConn) {
 	l.clock()
 	l.seq++
@@ -175,7 +187,7 @@ func (l *loop) received(c *Conn, b []byte) {
 	l.reap()
 }
 
-// lost takes the news that the socket of c is gone.
+// lost ends a connection whose socket is gone.
 func (l *loop) lost(c *Conn, why Reason) {
 	if c.state == stateClosed || c.state == stateNew {
 		return
@@ -212,7 +224,7 @@ func (l *loop) reap() {
 	}
 }
 
-// finish ends a connection: the one place where a close event comes from.
+// finish ends a connection. It is the only source of close events.
 func (l *loop) finish(c *Conn) {
 	c.state = stateClosed
 	l.wheel.Cancel(&c.timer)

@@ -41,7 +41,7 @@ func (m *mailbox) post(t task) error {
 // wake asks the loop to run soon.
 func (m *mailbox) wake() { m.wakeIf(true) }
 
-// wakeIf asks the loop to run soon if it must or if tasks wait.
+// wakeIf asks the loop to run soon if must is set or tasks wait.
 func (m *mailbox) wakeIf(must bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,8 +71,8 @@ func (m *mailbox) close() {
 	m.signal, m.tasks = nil, nil
 }
 
-// ack takes note that the loop runs, so that the next wake is a new one, and
-// says when it was woken.
+// ack records that the loop runs, so that the next wake is a new one, and returns
+// when it was woken.
 func (m *mailbox) ack() (since int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,7 +80,7 @@ func (m *mailbox) ack() (since int64) {
 	return m.since
 }
 
-// swap hands over the waiting tasks for spare's memory.
+// swap returns the waiting tasks and keeps the memory of spare for the next ones.
 func (m *mailbox) swap(spare []task) []task {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -105,10 +105,10 @@ func (o *outbox) unsent(q *queue, n int) int {
 	return end - n
 }
 
-// blockMost is the size of a queue's blocks, but for the first ones.
+// blockMost is the size of a queue's blocks except the first ones.
 const blockMost = 32 << 10
 
-// blocks are those that are free.
+// blocks holds free blocks.
 var blocks = sync.Pool{New: func() any { return new([blockMost]byte) }}
 
 func newBlock(size int) []byte {
@@ -124,13 +124,13 @@ func freeBlock(b []byte) {
 	}
 }
 
-// A queue is bytes that come at one end and go at the other. It keeps them in
-// blocks, each about as large as all before it together, up to blockMost: when many
-// peers stop reading at a time, a buffer that is doubled and copied for each
-// holds up everybody else on the loop (docs/decisions/outbox.md).
+// A queue is a FIFO of bytes. It keeps them in blocks, each about as large as all
+// before it together, up to blockMost: when many peers stop reading at once,
+// doubling and copying a buffer for each holds up the other connections of the
+// loop (docs/decisions/outbox.md).
 type queue struct {
 	blocks [][]byte // none is empty
-	head   int      // what of the first has gone
+	head   int      // bytes of the first that have gone
 	size   int
 }
 

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// errWouldBlock: the socket takes nothing more for now.
+// errWouldBlock means that the socket is full.
 var errWouldBlock = errors.New("server: socket is full")
 
 // closeGrace is how long a closing connection waits for a slow peer to take
 // what was sent to it.
 const closeGrace = 2 * time.Second
 
-// begin returns where the next frame starts in out. What goes back from where
-// it was read comes before it.
+// begin returns where the next message starts in out. It first copies the frames
+// that were to go out from the read buffer.
 func (l *loop) begin() int {
 	if len(l.back) > 0 {
 		l.out = append(l.out, l.back...)
@@ -58,7 +58,7 @@ func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
 	return l.outcome(c)
 }
 
-// outcome is what a sender is told.
+// outcome returns the error for a sender to c.
 func (l *loop) outcome(c *Conn) error {
 	switch {
 	case c.state != stateTerminated:
@@ -89,8 +89,8 @@ func (l *loop) flush(c *Conn) {
 	}
 }
 
-// finishFlush ends a closing connection that has nothing left to send, and
-// gives any other a limit.
+// finishFlush ends a closing connection that has nothing left to send, and starts
+// the grace period of any other.
 func (l *loop) finishFlush(c *Conn) {
 	if c.queued() == 0 {
 		l.terminate(c, c.reason, false)
@@ -100,7 +100,7 @@ func (l *loop) finishFlush(c *Conn) {
 	}
 }
 
-// push writes messages to the socket, or behind what waits already.
+// push writes messages to the socket, or queues them behind others.
 func (l *loop) push(c *Conn, b []byte) {
 	if c.state == stateTerminated || c.state == stateClosed {
 		return
@@ -175,7 +175,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 	}
 }
 
-// await asks to be told when the socket of c has room.
+// await waits for room in the socket of c.
 func (l *loop) await(c *Conn) {
 	if err := l.io.watch(c); err != nil {
 		l.log.Error("cannot wait for a socket to become writable; its connection is closed", "conn", c.ID(), "error", err)
@@ -185,7 +185,7 @@ func (l *loop) await(c *Conn) {
 	c.ext.out.watched = true
 }
 
-// writable takes the news that the socket of c has room.
+// writable writes what waits, now that the socket of c has room.
 func (l *loop) writable(c *Conn) {
 	if c.state != stateOpen && c.state != stateFlushing || c.queued() == 0 {
 		return
@@ -244,16 +244,15 @@ func (l *loop) drainSome(c *Conn, o *outbox) error {
 	return err
 }
 
-// When memory is nearly gone, a peer gives it back that has taken none of so
-// many waiting bytes for so long. Who reads, however slowly, is left alone, and
-// so is who holds too little to matter.
+// When memory is nearly exhausted, a peer is closed that has at least shedBytes
+// waiting and has taken none of them for shedStall.
 const (
 	shedStall = 2 * time.Second
 	shedBytes = 16 << 10
 )
 
-// shed closes those peers. It visits every session, about 10 ms for each
-// 100,000, but only where enough is waiting.
+// shed closes those peers. It visits every session, about 10 ms for 100,000, but
+// only if enough is waiting.
 func (l *loop) shed() {
 	if l.stats.outboxBytes < shedBytes {
 		return

@@ -2,17 +2,19 @@ package server
 
 import "time"
 
-// What a peer has to take of the bytes that wait for it within WriteStall: so
-// much, or all of them if that is less. A peer is looked at so many times in
-// that while, so a stall is noticed by an eighth of it late.
 const (
+	// stallBytes is what a peer has to take of its waiting bytes within WriteStall;
+	// all of them if there are fewer.
 	stallBytes = 4 << 10
+
+	// stallLooks is how often that is checked within WriteStall, so a stall is
+	// detected at most an eighth of it late.
 	stallLooks = 8
 )
 
-// A progress judges whether a peer takes what waits for it. What counts is what
-// its machine has acknowledged: a socket's buffer takes bytes in steps that
-// have little to do with the peer. Times are loop clock. Loop only.
+// A progress measures whether a peer takes what waits for it. Only acknowledged
+// bytes count: a socket's buffer takes bytes in steps that have little to do with
+// the peer. Times are loop clock. Loop only.
 type progress struct {
 	written int64 // bytes that have left the outbox since it began to fill, and those in the socket before
 	goal    int64 // how many of them the peer must have by since + WriteStall
@@ -33,8 +35,8 @@ func (p *progress) setGoal(now int64, stall time.Duration, unacked, waiting int)
 	p.since, p.lookAt = now, now+int64(stall)/stallLooks
 }
 
-// stalled reports whether the peer is, and sets the next goal if it has
-// reached this one.
+// stalled reports whether the peer has missed the goal, and sets the next one if it
+// has reached it.
 func (p *progress) stalled(now int64, stall time.Duration, unacked, waiting int) (stalled bool) {
 	if p.written-int64(unacked) >= p.goal {
 		p.setGoal(now, stall, unacked, waiting)
@@ -44,7 +46,7 @@ func (p *progress) stalled(now int64, stall time.Duration, unacked, waiting int)
 	return now >= p.since+int64(stall)
 }
 
-// tookNone reports whether a peer has acknowledged nothing for at least so long.
+// tookNone reports whether a peer has acknowledged nothing for at least that long.
 func (p *progress) tookNone(now int64, long time.Duration, unacked int) bool {
 	return now >= p.since+int64(long) && p.written-int64(unacked) <= p.goal-stallBytes
 }

@@ -7,8 +7,8 @@ import (
 	"heartwheel/codec"
 )
 
-// input acts on what has arrived for c, where it lies. What is left of b is kept
-// for the next call. A panic costs the connection and nothing else.
+// input acts on what has arrived for c, without copying it. What is left of b is
+// kept for the next call. A panic costs only the connection.
 func (l *loop) input(c *Conn, b []byte) {
 	if c.state != stateOpen {
 		return // closing: nothing that arrives matters any more
@@ -28,7 +28,8 @@ func (l *loop) input(c *Conn, b []byte) {
 	l.inputDone(c, heard)
 }
 
-// inputLeft does with what the native protocol has left of its input.
+// inputLeft keeps what the native protocol has left of its input, or closes the
+// connection for it.
 func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
 	if err != nil {
 		l.refuse(c, err)
@@ -38,7 +39,7 @@ func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
 	l.inputDone(c, heard)
 }
 
-// inputDone takes note of what has arrived. heard: a whole message.
+// inputDone ends input. heard means that a whole message has arrived.
 func (l *loop) inputDone(c *Conn, heard bool) {
 	switch {
 	case c.state != stateOpen:
@@ -150,7 +151,7 @@ func (l *loop) close(c *Conn, why Reason, code codec.Code, text string) {
 	l.end(c, Notice{Reason: why, Code: code, Text: text})
 }
 
-// end is close with a whole notice.
+// end is close with a whole Notice.
 func (l *loop) end(c *Conn, n Notice) {
 	if c.state != stateOpen {
 		return

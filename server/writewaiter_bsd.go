@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A writeWaiter tells which of the sockets given to it can be written again.
+// A writeWaiter reports which of its sockets can be written again.
 //
 // What Linux has and this lacks: it does not ask the kernel, but lets each
 // full socket try again every 10 ms. Nothing is lost, but a peer that reads
