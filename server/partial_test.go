@@ -86,6 +86,28 @@ func TestWholeFramesAreNotCopied(t *testing.T) {
 	}
 }
 
+// A message that comes byte by byte is not copied again for each of them.
+func TestPartialBytes(t *testing.T) {
+	r := newBareRig(t, Config{}, Echo{})
+	c := r.open()
+	in := codec.AppendData(nil, make([]byte, 20_000))
+	grown := 0
+	last := int64(0)
+	for i := range in {
+		r.loop.received(c, in[i:i+1])
+		if n := r.stats().inputBytes; n != last {
+			grown, last = grown+1, n
+		}
+	}
+	if grown > 40 {
+		t.Errorf("a frame of %d bytes was copied %d times", len(in), grown)
+	}
+	r.check()
+	if n := len(r.frames(c)); n != 1 {
+		t.Errorf("%d answers", n)
+	}
+}
+
 // The engine keeps nothing of what it has read.
 func TestEngineKeepsNoInput(t *testing.T) {
 	conns := make(chan *Conn, 1)

@@ -114,13 +114,14 @@ func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
 func (l *loop) keepPartial(c *Conn, s stage, b []byte) {
 	p := c.ensureExt().partialOf(s)
 	had := cap(*p)
-	*p = append(*p, b...)
+	*p = append(growBuffer(*p, len(b)), b...)
 	l.stats.inputBytes += int64(cap(*p) - had)
 }
 
 // dropPartial gives the memory of a partial message back.
 func (l *loop) dropPartial(p *[]byte) {
 	l.stats.inputBytes -= int64(cap(*p))
+	freeBuffer(*p)
 	*p = nil
 }
 
