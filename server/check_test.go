@@ -38,16 +38,16 @@ func TestLoopCheck(t *testing.T) {
 			c.state = stateNew
 			return func() { c.state = stateOpen }
 		}},
-		{"armed but closed", "state 4", func(r *rig, c *Conn) func() {
+		{"armed but closed", "state 5", func(r *rig, c *Conn) func() {
 			c.state = stateClosed
 			return func() { c.state = stateOpen }
 		}},
-		{"no socket", "state 1", func(r *rig, c *Conn) func() {
+		{"no socket", "state 2", func(r *rig, c *Conn) func() {
 			s := c.sock
 			c.sock = nil
 			return func() { c.sock = s }
 		}},
-		{"of another loop", "state 1", func(r *rig, c *Conn) func() {
+		{"of another loop", "state 2", func(r *rig, c *Conn) func() {
 			l := c.loop
 			c.loop = &loop{boot: "other"}
 			return func() { c.loop = l }

@@ -28,7 +28,8 @@ type connState uint8
 
 const (
 	stateNew        connState = iota // accepted, not on its loop yet
-	stateOpen                        // frames flow
+	statePaused                      // open, but no message is acted on
+	stateOpen                        // messages flow
 	stateFlushing                    // closing; the outbox goes out first, input is ignored
 	stateTerminated                  // finished at the end of the current callback
 	stateClosed                      // the close event has fired
@@ -43,8 +44,7 @@ const (
 	flagHandshake                         // no message counts before the handshake is over
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
-	flagPaused                            // no message is acted on
-	flagUnread                            // and the socket is not read
+	flagUnread                            // paused, and the socket is not read
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -109,7 +109,10 @@ func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
 var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
 
 // receiving reports whether the connection takes messages.
-func (c *Conn) receiving() bool { return c.state == stateOpen && c.flags&flagPaused == 0 }
+func (c *Conn) receiving() bool { return c.state == stateOpen }
+
+// closing reports whether the connection takes nothing more to send.
+func (c *Conn) closing() bool { return c.state > stateOpen }
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
@@ -172,7 +175,7 @@ func (c *Conn) isNative() bool { return c.edge == 0 || c.loop.edges[c.edge].nati
 // when the outbox is full the connection is closed as slow_consumer and
 // ErrSlowConsumer returned. Loop only.
 func (c *Conn) Send(op codec.Op, payload []byte) error {
-	if c.state != stateOpen {
+	if c.closing() {
 		return ErrClosed
 	}
 	return native{c.loop}.send(c, op, payload)
@@ -181,7 +184,7 @@ func (c *Conn) Send(op codec.Op, payload []byte) error {
 // Write sends frames made by the codec package: one or more, whole. They are
 // copied. It panics if they are not whole. Loop only.
 func (c *Conn) Write(frames []byte) error {
-	if c.state != stateOpen {
+	if c.closing() {
 		return ErrClosed
 	}
 	return native{c.loop}.write(c, frames)

@@ -61,7 +61,7 @@ func (l *loop) stepDrain() (more bool) {
 	}
 	shut := min(d.told, d.dueBy(passed-d.hold))
 	for n := 0; n < closesPerRun && d.shut < shut; n++ {
-		if c := d.conns[d.shut]; c.state == stateOpen {
+		if c := d.conns[d.shut]; !c.closing() {
 			l.close(c, Draining, codec.CodeDraining, "server is going away")
 		}
 		d.conns[d.shut] = nil
@@ -84,7 +84,7 @@ func (d *drainState) dueBy(passed int64) int {
 
 // goAway sends a notice with a random time to reconnect within.
 func (l *loop) goAway(c *Conn) {
-	if c.state != stateOpen {
+	if c.closing() {
 		return
 	}
 	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)

@@ -140,7 +140,9 @@ func TestHelloPendingEnds(t *testing.T) {
 		{"peer gone", func(r *rig, c *Conn) { r.do(func() { r.loop.lost(c, PeerClosed) }) }, PeerClosed, false},
 		{"reset", func(r *rig, c *Conn) { r.do(func() { r.loop.lost(c, PeerReset) }) }, PeerReset, true},
 		{"drain", func(r *rig, c *Conn) { r.do(r.loop.startDrain); r.wait(2 * time.Second) }, Draining, false},
-		{"closed by the handler", func(r *rig, c *Conn) { posted(r.t.(*testing.T), r, c, func(c *Conn) { c.Close(codec.CodeKicked, "") }) }, Application, false},
+		{"closed by the handler", func(r *rig, c *Conn) {
+			posted(r.t.(*testing.T), r, c, func(c *Conn) { c.Close(codec.CodeKicked, "") })
+		}, Application, false},
 		{"slow", func(r *rig, c *Conn) {
 			fill(r, c)
 			r.do(func() { _ = c.Send(codec.OpData, []byte("x")) })

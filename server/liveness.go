@@ -26,7 +26,7 @@ func (l *loop) heard(c *Conn) {
 	if c.ext != nil {
 		if c.ext.held() == 0 {
 			c.dropExt()
-		} else if c.partialAt == 0 && !c.has(flagPaused) {
+		} else if c.partialAt == 0 && c.state != statePaused {
 			c.partialAt = l.nowMS()
 		}
 	}
@@ -91,8 +91,8 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		last = l.now
 	}
 	at := int64(math.MaxInt64)
-	if c.state == stateOpen { // else it has closeAt
-		reads := !c.has(flagPaused)
+	if !c.closing() { // else it has closeAt
+		reads := c.state != statePaused
 		if reads && !c.has(flagHandshake) { // else partialAt holds its 10 s
 			at = last + int64(c.Timeout())
 		}
@@ -137,13 +137,13 @@ func (l *loop) due(t *wheel.Timer) {
 // look does what is due, and arms the next deadline if c stays open.
 func (l *loop) look(c *Conn) {
 	t := &c.timer
-	reads := !c.has(flagPaused)
+	reads := c.state != statePaused
 	switch silence := time.Duration(l.now - t.Last()); {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
 		l.terminate(c, c.reason, true)
 	case c.queued() > 0 && l.now >= c.ext.out.progress.lookAt && l.stalled(c):
 		l.terminate(c, SlowConsumer, true)
-	case c.state != stateOpen: // it has closeAt
+	case c.closing(): // it has closeAt
 	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
 		if reads && !c.has(flagAverted) && l.avert(c) {
 			return
@@ -159,7 +159,7 @@ func (l *loop) look(c *Conn) {
 		c.polls++
 		l.sendBeat(c)
 	}
-	if c.state == stateOpen || c.state == stateFlushing {
+	if !c.closing() || c.state == stateFlushing {
 		l.wheel.Arm(t, t.Last(), l.untilCheck(c))
 	}
 }
@@ -192,7 +192,7 @@ func (l *loop) expirePartial(c *Conn) {
 	switch {
 	case !c.has(flagHandshake):
 		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
-	case !c.has(flagPaused):
+	case c.state != statePaused:
 		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
 	default: // not the peer's fault: it may come back
 		l.close(c, Internal, codec.CodeInternalError, "HELLO not answered within 10 s")

@@ -133,7 +133,7 @@ func (l *loop) do(t task) {
 		t.g()
 		return
 	}
-	if t.conn.state != stateOpen {
+	if t.conn.closing() {
 		return
 	}
 	l.cur = t.conn

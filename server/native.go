@@ -69,27 +69,37 @@ func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
 		return codec.AppendClose(dst, notice.Code, notice.Text)
 	}
 	n.stats.sent(codec.OpGoaway)
-	return codec.AppendGoaway(dst, codec.Goaway{Code: notice.Code, Reason: notice.Text, AfterMS: notice.After.Milliseconds()})
+	return codec.AppendGoaway(dst, codec.Goaway{
+		Code: notice.Code, Reason: notice.Text, AfterMS: notice.After.Milliseconds(),
+	})
 }
 
-// Input decodes and acts on the whole frames in b.
 func (n native) Input(s Session, b []byte, _ bool) (used, need int, err error) {
-	l, c := n.loop, s.Conn
+	used, err = n.frames(s.Conn, b)
+	if err == nil && used < len(b) && s.Receiving() {
+		need, _ = codec.FrameSize(b[used:], n.cfg.MaxFrame)
+		need = max(need, codec.HeaderSize)
+	}
+	return used, need, err
+}
+
+// frames acts on the whole frames in b and returns where they end. It decodes them
+// where they lie.
+func (l *loop) frames(c *Conn, b []byte) (used int, err error) {
 	for used < len(b) && c.receiving() {
 		f, size, err := codec.Decode(b[used:], l.cfg.MaxFrame)
 		if err != nil {
-			return used, 0, err
+			return used, err
 		}
 		if size == 0 {
-			need, _ = codec.FrameSize(b[used:], l.cfg.MaxFrame)
-			return used, max(need, codec.HeaderSize), nil
+			break
 		}
 		l.reading = b[used : used+size]
 		used += size
 		l.stats.received(f.Op, size)
-		n.frame(c, f)
+		native{l}.frame(c, f)
 	}
-	return used, 0, nil
+	return used, nil
 }
 
 // frame acts on one frame of an open connection.
@@ -135,7 +145,7 @@ func (n native) frame(c *Conn, f codec.Frame) {
 // handle gives a frame to the handler and acts on its error.
 func (n native) handle(c *Conn, f codec.Frame) {
 	err := n.h.Frame(c, f)
-	if err == nil || c.state != stateOpen {
+	if err == nil || c.closing() {
 		return
 	}
 	var e *codec.Error
@@ -198,7 +208,7 @@ func (n native) onHello(c *Conn, body []byte) {
 	}
 	if n.hello != nil {
 		err = n.hello.Hello(c, h)
-		if err == ErrHelloPending && c.state == stateOpen {
+		if err == ErrHelloPending && !c.closing() {
 			n.state(c).helloBeat = h.BeatMS
 			Session{c}.ExpectHandshake()
 			n.pause(c)
@@ -210,7 +220,7 @@ func (n native) onHello(c *Conn, body []byte) {
 
 // answerHello answers a HELLO that is pending.
 func (n native) answerHello(c *Conn, err error) {
-	if !c.has(flagHandshake) || !c.has(flagPaused) {
+	if !c.has(flagHandshake) || c.state != statePaused {
 		return // it is answered
 	}
 	beatMS := n.state(c).helloBeat
@@ -223,7 +233,7 @@ func (n native) answerHello(c *Conn, err error) {
 
 // welcome answers HELLO with WELCOME, or closes the connection for err.
 func (n native) welcome(c *Conn, beatMS int64, err error) {
-	if c.state != stateOpen {
+	if c.closing() {
 		return
 	}
 	if err != nil {
@@ -247,7 +257,7 @@ func (n native) welcome(c *Conn, beatMS int64, err error) {
 		Time: time.Now().UTC().Format(time.RFC3339),
 	}
 	n.tell(c, func(b []byte) []byte { return codec.AppendWelcome(b, w) })
-	if !c.has(flagOpened) && c.state == stateOpen {
+	if !c.has(flagOpened) && !c.closing() {
 		n.open(c)
 	}
 }
@@ -294,13 +304,16 @@ func (n native) send(c *Conn, op codec.Op, payload []byte) error {
 func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 	f, size := n.reading, len(n.back)
 	switch {
-	case c != n.cur || c.edge != 0 || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
+	case c != n.cur || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
 		return false
 	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
 		return false // not the frame as it came
 	case len(n.out) > 0 || c.queued() > 0:
 		return false // others go out first
 	case size == 0:
+		if c.edge != 0 {
+			return false // it has to be framed or sealed
+		}
 		n.back = f
 	case size+len(f) <= cap(n.back) && &n.back[:size+1][size] == &f[0]:
 		n.back = n.back[:size+len(f)]

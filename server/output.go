@@ -187,7 +187,7 @@ func (l *loop) await(c *Conn) {
 
 // writable writes what waits, now that the socket of c has room.
 func (l *loop) writable(c *Conn) {
-	if c.state != stateOpen && c.state != stateFlushing || c.queued() == 0 {
+	if c.closing() && c.state != stateFlushing || c.queued() == 0 {
 		return
 	}
 	l.clock()

@@ -122,7 +122,8 @@ func TestEngineKeepsNoInput(t *testing.T) {
 		}
 		eventually(t, "it was read", func() bool { return s.Stats().InputBytes != before })
 		left := make(chan int, 1)
-		if err := conn.Post(func(c *Conn) { left <- c.sock.(interface{ InboundBuffered() int }).InboundBuffered() }); err != nil {
+		err := conn.Post(func(c *Conn) { left <- c.sock.(interface{ InboundBuffered() int }).InboundBuffered() })
+		if err != nil {
 			t.Fatal(err)
 		}
 		if n := <-left; n != 0 {

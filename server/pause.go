@@ -14,8 +14,10 @@ const heldMost = readSize
 // Its socket is read once more, if it has something: so the end of a peer that
 // sends nothing is noticed at once.
 func (l *loop) pause(c *Conn) {
-	c.flags |= flagPaused
-	l.recheck(c)
+	if c.state == stateOpen {
+		c.state = statePaused
+		l.recheck(c)
+	}
 }
 
 // arrivedInPause stops the reading of a paused connection.
@@ -32,13 +34,14 @@ func (l *loop) arrivedInPause(c *Conn) {
 // resume acts on what has arrived meanwhile. The idle timeout starts anew.
 // Called in a callback of c.
 func (l *loop) resume(c *Conn) {
-	if c.state != stateOpen || !c.has(flagPaused) {
+	if c.state != statePaused {
 		return
 	}
 	if c.has(flagUnread) {
 		l.io.resume(c)
 	}
-	c.flags &^= flagPaused | flagUnread | flagAverted
+	c.state = stateOpen
+	c.flags &^= flagUnread | flagAverted
 	c.partialAt = 0
 	for s := stageMessage; c.ext != nil; s-- { // what is kept farther in came first
 		l.feed(c, s, nil)
@@ -46,7 +49,7 @@ func (l *loop) resume(c *Conn) {
 			break
 		}
 	}
-	if c.state != stateOpen {
+	if c.closing() {
 		l.inputDone(c, false)
 		return
 	}

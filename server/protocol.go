@@ -63,7 +63,7 @@ func (s Session) Receiving() bool { return s.receiving() }
 // waiting data. If the outbox is full, the connection is closed as slow_consumer
 // and ErrSlowConsumer returned.
 func (s Session) SendMessage(message []byte, urgent bool) error {
-	if s.state != stateOpen {
+	if s.closing() {
 		return ErrClosed
 	}
 	start := s.loop.begin()

@@ -10,13 +10,13 @@ import (
 // input acts on what has arrived for c, without copying it. What is left of b is
 // kept for the next call. A panic costs only the connection.
 func (l *loop) input(c *Conn, b []byte) {
-	if c.state != stateOpen {
+	if c.closing() {
 		return // closing: nothing that arrives matters any more
 	}
 	l.cur = c
 	defer l.recoverAndFlush()
 	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
-		used, _, err := native{l}.Input(Session{c}, b, false)
+		used, err := l.frames(c, b)
 		if used == len(b) && c.state == stateOpen {
 			l.heard(c)
 		} else {
@@ -33,7 +33,7 @@ func (l *loop) input(c *Conn, b []byte) {
 func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
 	if err != nil {
 		l.refuse(c, err)
-	} else if c.state == stateOpen {
+	} else if !c.closing() && len(left) > 0 {
 		l.keepPartial(c, stageMessage, left)
 	}
 	l.inputDone(c, heard)
@@ -42,13 +42,13 @@ func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
 // inputDone ends input. heard means that a whole message has arrived.
 func (l *loop) inputDone(c *Conn, heard bool) {
 	switch {
-	case c.state != stateOpen:
+	case c.closing():
 		if c.ext != nil {
 			l.dropPartials(c.ext)
 		}
 	case heard:
 		l.heard(c)
-	case c.has(flagPaused):
+	case c.state == statePaused:
 		l.arrivedInPause(c)
 	default:
 		l.heardPart(c)
@@ -66,7 +66,7 @@ func (l *loop) feed(c *Conn, s stage, b []byte) (heard bool) {
 		heard = heard || h
 		b = b[used:]
 	}
-	if len(b) > 0 && c.state == stateOpen {
+	if len(b) > 0 && !c.closing() {
 		l.keepPartial(c, s, b)
 	}
 	return heard
@@ -154,12 +154,12 @@ func (l *loop) close(c *Conn, why Reason, code codec.Code, text string) {
 
 // end is close with a whole Notice.
 func (l *loop) end(c *Conn, n Notice) {
-	if c.state != stateOpen {
+	if c.closing() {
 		return
 	}
 	n.Final = true
 	l.notify(c, n)
-	if c.state != stateOpen {
+	if c.closing() {
 		return
 	}
 	c.state, c.reason = stateFlushing, n.Reason
