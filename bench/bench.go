@@ -90,11 +90,11 @@ func (b *bench) wants(workload string) bool {
 	return len(b.opts.only) == 0 || slices.Contains(b.opts.only, workload)
 }
 
-// field is who is measured in the cell.
+// field returns the contenders of a cell.
 func (b *bench) field(c *cell) (field []*contender) {
-	for _, who := range b.contenders {
-		if who.Deadlines || !c.deaths {
-			field = append(field, who)
+	for _, peer := range b.contenders {
+		if peer.Deadlines || !c.deaths {
+			field = append(field, peer)
 		}
 	}
 	return field
@@ -117,16 +117,16 @@ func (b *bench) round(ctx context.Context, round int) {
 		order := b.field(c)
 		rng := rand.New(rand.NewPCG(b.opts.seed, uint64(round)<<32|uint64(i)))
 		rng.Shuffle(len(order), func(i, k int) { order[i], order[k] = order[k], order[i] })
-		for _, who := range order {
+		for _, peer := range order {
 			if ctx.Err() != nil {
 				return
 			}
-			r := b.one(ctx, c, who, round)
+			r := b.one(ctx, c, peer, round)
 			if ctx.Err() != nil { // cut short: no fault of the contender
 				return
 			}
 			b.results.Runs = append(b.results.Runs, r)
-			say("round %d  %-12s %-17s %s", round, c.ID, who.Name, outcome(&r))
+			say("round %d  %-12s %-17s %s", round, c.ID, peer.Name, outcome(&r))
 		}
 	}
 }
@@ -137,7 +137,7 @@ func outcome(r *report.Run) string {
 	case r.Failed != "":
 		return "FAILED: " + r.Failed
 	case r.Discarded != "":
-		return "thrown away: " + r.Discarded
+		return "discarded: " + r.Discarded
 	}
 	var parts []string
 	cell, _, _ := strings.Cut(r.Cell, "-")
@@ -150,14 +150,14 @@ func outcome(r *report.Run) string {
 }
 
 // one makes one run with a server of its own.
-func (b *bench) one(ctx context.Context, c *cell, who *contender, round int) report.Run {
+func (b *bench) one(ctx context.Context, c *cell, peer *contender, round int) report.Run {
 	begin := time.Now()
-	figures, err := b.measure(ctx, c, who, round)
+	figures, err := b.measure(ctx, c, peer, round)
 	r := judged(err)
-	r.Cell, r.Contender, r.Round = c.ID, who.Name, round
+	r.Cell, r.Contender, r.Round = c.ID, peer.Name, round
 	r.AtS, r.TookS = begin.Sub(b.started).Seconds(), time.Since(begin).Seconds()
 	if r.Failed == "" {
-		r.Figures = figures // even of one that was thrown away, to see why
+		r.Figures = figures // even if it is discarded, to see why
 	}
 	return r
 }
@@ -173,15 +173,15 @@ func judged(err error) (r report.Run) {
 	return r
 }
 
-func (b *bench) measure(ctx context.Context, c *cell, who *contender, round int) (map[string]float64, error) {
+func (b *bench) measure(ctx context.Context, c *cell, peer *contender, round int) (map[string]float64, error) {
 	s := c.serving
 	s.procs, s.loops = b.opts.procs, len(b.opts.serverCPUs)
-	srv, err := serve(ctx, who, b.opts.serverCPUs, s)
+	srv, err := serve(ctx, peer, b.opts.serverCPUs, s)
 	if err != nil {
 		return nil, err
 	}
 	defer srv.stop()
-	dir := filepath.Join(b.opts.out, "runs", c.ID, fmt.Sprintf("%s-%d", who.Name, round))
+	dir := filepath.Join(b.opts.out, "runs", c.ID, fmt.Sprintf("%s-%d", peer.Name, round))
 	if c.Workload != "W3" {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return nil, err
@@ -227,7 +227,8 @@ func (b *bench) microRound(ctx context.Context, binary string, text *bytes.Buffe
 	ctx, cancel := context.WithTimeoutCause(ctx, microTime, fmt.Errorf("a round did not end within %s", microTime))
 	defer cancel()
 	p, err := start(ctx, b.opts.serverCPUs, nil, func(line string) { text.WriteString(line + "\n") }, binary,
-		"-test.run", "^$", "-test.bench", ".", "-test.benchmem", "-test.benchtime", b.opts.micro, "-test.cpu", fmt.Sprint(b.opts.procs))
+		"-test.run", "^$", "-test.bench", ".", "-test.benchmem", "-test.benchtime", b.opts.micro,
+		"-test.cpu", fmt.Sprint(b.opts.procs))
 	if err != nil {
 		return err
 	}

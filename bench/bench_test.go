@@ -62,7 +62,8 @@ func TestRound(t *testing.T) {
 		return map[string]float64{"killed": 3}, nil
 	}
 	b := &bench{
-		opts: &options{serverCPUs: []int{0}, loadCPUs: []int{0}, procs: 1, rounds: 6, out: t.TempDir(), seed: 1, loose: true},
+		opts: &options{serverCPUs: []int{0}, loadCPUs: []int{0}, procs: 1, rounds: 6,
+			out: t.TempDir(), seed: 1, loose: true},
 		contenders: []*contender{script(t, "good", listens), script(t, "dies", listens), script(t, "swamped", listens),
 			script(t, "absent", "echo no such library >&2; exit 1\n")},
 		cells: []*cell{c},
@@ -83,8 +84,10 @@ func TestRound(t *testing.T) {
 		t.Errorf("%d runs", n)
 	}
 	for _, r := range b.results.Runs {
-		want := map[string]string{"good": "", "dies": "the server ended during the run", "swamped": "", "absent": "absent did not start: exit status 1: no such library"}[r.Contender]
-		if !strings.HasPrefix(r.Failed, want) || (r.Failed == "") != (want == "") || (r.Discarded != "") != (r.Contender == "swamped") {
+		want := map[string]string{"good": "", "dies": "the server ended during the run", "swamped": "",
+			"absent": "absent did not start: exit status 1: no such library"}[r.Contender]
+		if !strings.HasPrefix(r.Failed, want) || (r.Failed == "") != (want == "") ||
+			(r.Discarded != "") != (r.Contender == "swamped") {
 			t.Errorf("%+v", r)
 		}
 		if r.Contender == "good" && r.Figures["killed"] != 3 {
@@ -114,8 +117,9 @@ func TestInterrupted(t *testing.T) {
 func TestFloodProcess(t *testing.T) {
 	b := &bench{opts: &options{loadCPUs: []int{0}}}
 	srv := ownServer(t)
-	srv.addr = "127.0.0.1:1" // where nobody listens
-	err := b.flood(t.Context(), &running{server: srv}, flood.Job{Conns: 1, Inflight: 1, Size: 1, For: time.Millisecond}, &flood.Result{})
+	srv.addr = "127.0.0.1:1" // where nothing listens
+	err := b.flood(t.Context(), &running{server: srv}, flood.Job{Conns: 1, Inflight: 1, Size: 1,
+		For: time.Millisecond}, &flood.Result{})
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("%v", err)
 	}
@@ -130,7 +134,8 @@ func TestSmoke(t *testing.T) {
 		t.Skip("needs two processors")
 	}
 	out := t.TempDir()
-	o, err := parseOptions([]string{"-quick", "-loose", "-peers", "heartwheel,gnet", "-only", "W1,W2,W3,W6", "-out", out})
+	o, err := parseOptions([]string{"-quick", "-loose", "-peers", "heartwheel,gnet", "-only",
+		"W1,W2,W3,W6", "-out", out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +163,10 @@ func TestSmoke(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if killed := r.Tables(); !slices.ContainsFunc(killed, func(t report.Table) bool { return t.Cell.Workload == "W6" && t.Row(report.Subject).N == 1 }) {
+	if killed := r.Tables(); !slices.ContainsFunc(killed, func(t report.Table) bool {
+		return t.Cell.Workload == "W6" &&
+			t.Row(report.Subject).N == 1
+	}) {
 		t.Error("W6 has no figure")
 	}
 }

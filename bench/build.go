@@ -24,7 +24,7 @@ import (
 const buildTime = 10 * time.Minute
 
 // buildAll builds heartwheel, without which there is nothing to do, and every
-// peer; one that cannot be built is left out.
+// peer. A peer that cannot be built is left out.
 func (b *bench) buildAll(ctx context.Context) error {
 	b.heartwheel = filepath.Join(b.build, report.Subject)
 	if err := b.goBuild(ctx, b.heartwheel, "..", "."); err != nil {
@@ -83,7 +83,8 @@ func (b *bench) goTool(ctx context.Context, args ...string) error {
 // check asks a contender that needs more than Go whether it can run here, and
 // for its version.
 func (b *bench) check(ctx context.Context, c *contender) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, buildTime, fmt.Errorf("%s -check did not end within %s", c.Name, buildTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, buildTime,
+		fmt.Errorf("%s -check did not end within %s", c.Name, buildTime))
 	defer cancel()
 	p, err := start(ctx, b.opts.loadCPUs, nil, nil, c.bin, "-check")
 	if err != nil {
@@ -177,7 +178,8 @@ func pinSelf(cpus []int) error {
 	for _, t := range tasks {
 		tid, _ := strconv.Atoi(t.Name())
 		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("pin to processors %v: %w; this machine has %d: see -server-cpus and -load-cpus", cpus, err, allCPUs)
+			return fmt.Errorf("pin to processors %v: %w; this machine has %d: see -server-cpus and "+
+				"-load-cpus", cpus, err, allCPUs)
 		}
 	}
 	return nil

@@ -24,21 +24,27 @@ type contender struct {
 // below peers that keeps the contract of package peer, and a line here.
 func contenders() []*contender {
 	loops := func(name, title, module string, deadlines bool) *contender {
-		return &contender{Contender: report.Contender{Name: name, Title: title, Deadlines: deadlines, Loops: true}, pkg: "./peers/" + name, module: module}
+		return &contender{Contender: report.Contender{Name: name, Title: title, Deadlines: deadlines, Loops: true},
+			pkg: "./peers/" + name, module: module}
 	}
 	const gnet = "github.com/panjf2000/gnet/v2"
 	return []*contender{
-		{Contender: report.Contender{Name: report.Subject, Title: "heartwheel serve", Deadlines: true, Loops: true}, module: gnet},
+		{Contender: report.Contender{Name: report.Subject, Title: "heartwheel serve", Deadlines: true,
+			Loops: true}, module: gnet},
 		loops(report.Floor, "bare gnet echo", gnet, false),
-		loops("gnet-timingwheel", "gnet, timingwheel Stop + AfterFunc a frame", "github.com/RussellLuo/timingwheel", true),
+		loops("gnet-timingwheel", "gnet, timingwheel Stop + AfterFunc a frame",
+			"github.com/RussellLuo/timingwheel", true),
 		loops("gnet-timer", "gnet, time.Timer.Reset a frame", gnet, true),
-		{Contender: report.Contender{Name: "goroutine", Title: "standard library, a goroutine and SetReadDeadline", Deadlines: true}, pkg: "./peers/goroutine"},
-		{Contender: report.Contender{Name: "goroutine-512", Title: "the same with 512 B buffers", Deadlines: true}, pkg: "./peers/goroutine", args: []string{"-buffer", "512"}},
+		{Contender: report.Contender{Name: "goroutine", Title: "standard library, a goroutine and SetReadDeadline",
+			Deadlines: true}, pkg: "./peers/goroutine"},
+		{Contender: report.Contender{Name: "goroutine-512", Title: "the same with 512 B buffers", Deadlines: true},
+			pkg: "./peers/goroutine", args: []string{"-buffer", "512"}},
 		loops("nbio", "nbio, its deadlines", "github.com/lesismal/nbio", true),
 		loops("netpoll", "netpoll, its deadlines", "github.com/cloudwego/netpoll", true),
 		loops("evio", "evio, which has no deadlines", "github.com/tidwall/evio", false),
 		loops("epoll", "raw epoll in Go: the floor", "golang.org/x/sys", false),
-		{Contender: report.Contender{Name: "netty", Title: "Netty (Java, NIO), IdleStateHandler", Deadlines: true, Loops: true}, pkg: "./peers/netty", check: true, slow: true},
+		{Contender: report.Contender{Name: "netty", Title: "Netty (Java, NIO), IdleStateHandler", Deadlines: true,
+			Loops: true}, pkg: "./peers/netty", check: true, slow: true},
 	}
 }
 
@@ -56,8 +62,10 @@ func (c *contender) arguments(s serving) []string {
 		return append([]string{"-addr", "127.0.0.1:0", "-timeout", s.timeout.String(),
 			"-procs", fmt.Sprint(s.procs), "-loops", fmt.Sprint(s.loops)}, c.args...)
 	}
-	args := []string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format", "json", "--log-level", "info",
-		"--timeout", s.timeout.String(), "--beat", max(time.Second, s.timeout*2/5).String(), "--loops", fmt.Sprint(s.loops), "--drain", "100ms"}
+	args := []string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-format",
+		"json", "--log-level", "info",
+		"--timeout", s.timeout.String(), "--beat", max(time.Second, s.timeout*2/5).String(), "--loops",
+		fmt.Sprint(s.loops), "--drain", "100ms"}
 	if s.outbox != "" {
 		args = append(args, "--outbox", s.outbox)
 	}

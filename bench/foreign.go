@@ -15,7 +15,7 @@ import (
 )
 
 // errForeign is wrapped by the errors that mean that something else used the
-// processors: such a run is thrown away too.
+// processors: such a run is discarded too.
 var errForeign = errors.New("something else used the processors")
 
 // foreignBound is the share of the servers' or of the load's processors that
@@ -52,9 +52,9 @@ func (f *foreign) read() {
 		f.server, f.err = f.srv.cpu()
 	}
 	f.own = 0
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+	for _, whose := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
 		var use unix.Rusage
-		if unix.Getrusage(who, &use) == nil {
+		if unix.Getrusage(whose, &use) == nil {
 			f.own += time.Duration(use.Utime.Nano() + use.Stime.Nano())
 		}
 	}
@@ -88,7 +88,8 @@ func (f *foreign) judge(figures map[string]float64) error {
 	if max(server, load) <= foreignBound || f.b.opts.loose {
 		return nil
 	}
-	return fmt.Errorf("%w: %.0f %% of the servers', %.0f %% of the load's; the bound is %.0f %%", errForeign, server*100, load*100, foreignBound*100)
+	return fmt.Errorf("%w: %.0f %% of the servers', %.0f %% of the load's; the bound is %.0f %%", errForeign,
+		server*100, load*100, foreignBound*100)
 }
 
 // idleTime is how long the processors have been idle, all together, from

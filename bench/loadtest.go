@@ -18,14 +18,14 @@ import (
 )
 
 // errGenerator is wrapped by the errors that mean that the load, not the
-// server, was the limit: such a run is thrown away.
+// server, was the limit: such a run is discarded.
 var errGenerator = errors.New("the generator was the limit")
 
 // generatorBound, which is loadtest's own too, is the share of its processors from which on a generator may
 // have been the limit.
 const generatorBound = 0.95
 
-// A loadSummary is what is read of loadtest's summary.json; see loadtest.Summary
+// A loadSummary is what is read of loadtest's summary.json; see loadtest/report.Summary
 // for what the members are.
 type loadSummary struct {
 	Verdict     struct{ Word string }
@@ -76,7 +76,7 @@ type load struct {
 	for_ time.Duration // of its hold phase
 	most time.Duration // that the whole of it may take
 	// tolerant: the load's own lateness of up to 50 ms changes nothing of what is
-	// measured, which is memory, or who is alive.
+	// measured: memory, or which connections are alive.
 	tolerant bool
 	end      func() // called once, a second or two before the hold phase ends; nil: nothing
 }
@@ -86,22 +86,24 @@ type loaded struct {
 	loadSummary
 	seconds []loadSecond
 	// Processor time of the server in the window, which lies within the hold
-	// phase and is whole seconds or so long.
+	// phase and is whole seconds.
 	serverCPU, window time.Duration
 }
 
 // cores is the server's processor time in the window as a share of one core.
 func (l *loaded) cores() float64 { return l.serverCPU.Seconds() / l.window.Seconds() }
 
-// load runs heartwheel loadtest. What it writes goes to dir, of which summary.json
+// load runs heartwheel loadtest. It writes to dir, where summary.json
 // and its output stay.
 func (b *bench) load(ctx context.Context, srv *server, timeout time.Duration, dir string, l load) (*loaded, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.most, fmt.Errorf("the load test did not end within %s", l.most))
 	defer cancel()
-	args := append([]string{"loadtest", "tcp://" + srv.addr, "--timeout", timeout.String(), "-d", l.for_.String(), "--out", dir,
+	args := append([]string{"loadtest", "tcp://" + srv.addr, "--timeout", timeout.String(), "-d",
+		l.for_.String(), "--out", dir,
 		"--seed", fmt.Sprint(b.opts.seed), "--max-lag", b.maxLag(l).String()}, l.args...)
 	w := &window{srv: srv, end: l.end, endAfter: max(2, int(l.for_/time.Second)-1)}
-	p, err := start(ctx, b.opts.loadCPUs, []string{fmt.Sprintf("GOMAXPROCS=%d", len(b.opts.loadCPUs)+1)}, w.line, b.heartwheel, args...)
+	p, err := start(ctx, b.opts.loadCPUs, []string{fmt.Sprintf("GOMAXPROCS=%d", len(b.opts.loadCPUs)+1)},
+		w.line, b.heartwheel, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,8 @@ func readLoad(dir string) (*loaded, error) {
 		}
 		l.seconds = append(l.seconds, s)
 	}
-	for _, name := range []string{"timeseries.ndjson", "events.ndjson", "report.html", "response.hgrm", "service.hgrm", "detection.hgrm"} {
+	for _, name := range []string{"timeseries.ndjson", "events.ndjson", "report.html", "response.hgrm",
+		"service.hgrm", "detection.hgrm"} {
 		_ = os.Remove(filepath.Join(dir, name))
 	}
 	return l, lines.Err()
@@ -193,7 +196,7 @@ func (l *loaded) worst(from, to float64) (us float64) {
 type window struct {
 	srv      *server
 	end      func() // may be nil
-	endAfter int    // so many lines of hold come before end
+	endAfter int    // lines of hold before end
 
 	lines             int
 	first, prior      time.Time

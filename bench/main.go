@@ -33,7 +33,7 @@ type options struct {
 	loadCPUs   []int
 	procs      int // GOMAXPROCS of each server; 0: one more than serverCPUs
 	seed       uint64
-	loose      bool   // nothing is thrown away
+	loose      bool   // nothing is discarded
 	micro      string // -benchtime of W8
 	render     bool   // only write the page and the table anew from RUN.json
 }
@@ -80,7 +80,8 @@ func parseOptions(args []string) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var only, peers, serverCPUs, loadCPUs string
-	fs.BoolVar(&o.quick, "quick", false, "some two minutes: one round, small loads, three contenders; to see that it works, not to publish")
+	fs.BoolVar(&o.quick, "quick", false, "some two minutes: one round, small loads, three contenders; to see "+
+		"that it works, not to publish")
 	fs.StringVar(&only, "only", "", "workloads such as `W2,W5`; empty: all")
 	fs.StringVar(&peers, "peers", "", "contenders such as `gnet,heartwheel`; empty: all, with -quick three")
 	fs.IntVar(&o.rounds, "runs", 0, "`rounds`: each contender runs once in each; 0: 5, with -quick 1")
@@ -88,7 +89,7 @@ func parseOptions(args []string) (*options, error) {
 	fs.StringVar(&serverCPUs, "server-cpus", "0", "`processors` of the servers")
 	fs.StringVar(&loadCPUs, "load-cpus", "1", "`processors` of the load and the harness")
 	fs.IntVar(&o.procs, "procs", 0, "GOMAXPROCS of every server; 0: one more than its processors")
-	fs.Uint64Var(&o.seed, "seed", 1, "of the order of the runs, and of who dies")
+	fs.Uint64Var(&o.seed, "seed", 1, "of the order of the runs, and of the peers that die")
 	fs.BoolVar(&o.loose, "loose", false, "throw nothing away: to try the harness on a busy machine, not to publish")
 	fs.StringVar(&o.micro, "benchtime", "", "-benchtime of W8; empty: 1s, with -quick 1x")
 	fs.BoolVar(&o.render, "render", false, "measure nothing: write the page and the table anew from RUN.json")

@@ -24,9 +24,11 @@ func TestHear(t *testing.T) {
 		{"a peer", []string{"listening 127.0.0.1:4711"}, heard{addr: "127.0.0.1:4711"}, true},
 		{"heartwheel", []string{
 			`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"ops listening","addr":"127.0.0.1:9090"}`,
-			`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"listening","addr":"127.0.0.1:9000","profile":"standard"}`,
+			`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"listening","addr":"127.0.0.1:9000",` +
+				`"profile":"standard"}`,
 		}, heard{"127.0.0.1:9000", "127.0.0.1:9090"}, true},
-		{"noise before", []string{"SLF4J: no logger", "{not json", "listening 127.0.0.1:1"}, heard{addr: "127.0.0.1:1"}, true},
+		{"noise before", []string{"SLF4J: no logger", "{not json", "listening 127.0.0.1:1"},
+			heard{addr: "127.0.0.1:1"}, true},
 		{"an error", []string{"bind: address already in use"}, heard{}, false},
 	} {
 		var h heard
@@ -41,7 +43,8 @@ func TestHear(t *testing.T) {
 }
 
 func TestMetric(t *testing.T) {
-	const text = "# HELP go_memstats_heap_alloc_bytes x\ngo_memstats_heap_alloc_bytes_total 7\ngo_memstats_heap_alloc_bytes 2.5e+06\n"
+	const text = "# HELP go_memstats_heap_alloc_bytes x\ngo_memstats_heap_alloc_bytes_total " +
+		"7\ngo_memstats_heap_alloc_bytes 2.5e+06\n"
 	if v, err := metric(text, "go_memstats_heap_alloc_bytes"); err != nil || v != 2.5e6 {
 		t.Errorf("%v, %v", v, err)
 	}
@@ -55,7 +58,8 @@ func TestParseIdle(t *testing.T) {
 	for _, c := range []struct {
 		cpus []int
 		want time.Duration
-	}{{[]int{0}, 4100 * time.Millisecond}, {[]int{1}, 5200 * time.Millisecond}, {[]int{0, 1}, 9300 * time.Millisecond}} {
+	}{{[]int{0}, 4100 * time.Millisecond}, {[]int{1}, 5200 * time.Millisecond},
+		{[]int{0, 1}, 9300 * time.Millisecond}} {
 		if got, err := parseIdle(text, c.cpus); err != nil || got != c.want {
 			t.Errorf("%v: %s, %v, want %s", c.cpus, got, err, c.want)
 		}
@@ -115,9 +119,11 @@ func TestReadLoad(t *testing.T) {
 			"connections":{"asked":10,"established":10,"failed":0,"rate_real":4999.5,"time_us":{"p50":80,"p99":300}},
 			"frames":{"sent":90,"answered":90,"wrong":0,"per_second":7998.2},
 			"response":{"name":"response","us":{"count":5,"p50":70,"p99":250.5,"p999":900,"max":1000}},
-			"detection":{"injected":4,"detected":3,"undetected":1,"early":0,"late":1,"faults":[{"kind":"silent","start_s":3,"end_s":6,"error_ms":{"min":1,"p50":60,"p99":110,"max":120}}]},
+			"detection":{"injected":4,"detected":3,"undetected":1,"early":0,"late":1,
+				"faults":[{"kind":"silent","start_s":3,"end_s":6,"error_ms":{"min":1,"p50":60,"p99":110,"max":120}}]},
 			"false_kills":{"count":2},"unexplained_closes":{"count":1},"generator":{"limited":false,"why":[]},"errors":[]}`,
-		"timeseries.ndjson": "{\"t_s\":4,\"phase\":\"hold\",\"response_us\":{\"p99\":500}}\n{\"t_s\":5,\"phase\":\"hold\",\"response_us\":{\"p99\":700}}\n" +
+		"timeseries.ndjson": "{\"t_s\":4,\"phase\":\"hold\",\"response_us\":{\"p99\":500}}\n" +
+			"{\"t_s\":5,\"phase\":\"hold\",\"response_us\":{\"p99\":700}}\n" +
 			"{\"t_s\":9,\"phase\":\"hold\",\"response_us\":{\"p99\":9000}}\n{\"t_s\":5,\"response_us\":null}\n",
 		"report.html": "<p>",
 	} {
@@ -130,14 +136,16 @@ func TestReadLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.window, l.serverCPU = 2*time.Second, time.Second
-	if l.Frames.PerSecond != 7998.2 || l.Response.US.P99 != 250.5 || l.Connections.RateReal != 4999.5 || l.Connections.TimeUS.P99 != 300 || l.cores() != 0.5 {
+	if l.Frames.PerSecond != 7998.2 || l.Response.US.P99 != 250.5 || l.Connections.RateReal != 4999.5 ||
+		l.Connections.TimeUS.P99 != 300 || l.cores() != 0.5 {
 		t.Errorf("%+v", l)
 	}
 	if us := l.worst(3.5, 4.5); us != 700 {
 		t.Errorf("the worst second has %v µs", us)
 	}
 	f, err := l.detection()
-	want := map[string]float64{"undetected": 1, "early": 0, "late": 1, "injected": 4, "false_kills": 3, "error_p50": 60, "error_p99": 110, "off": 120, "error_max": 120, "error_min": 1}
+	want := map[string]float64{"undetected": 1, "early": 0, "late": 1, "injected": 4, "false_kills": 3, "error_p50": 60,
+		"error_p99": 110, "off": 120, "error_max": 120, "error_min": 1}
 	if err != nil || fmt.Sprint(f) != fmt.Sprint(want) {
 		t.Errorf("%v, %v, want %v", f, err, want)
 	}
@@ -161,8 +169,10 @@ func TestReadLoad(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	o, err := parseOptions([]string{"-quick", "-only", "W2,W5", "-peers", "gnet,heartwheel", "-runs", "3", "-server-cpus", "0,2-3", "-load-cpus", "1", "-out", "x"})
-	if err != nil || !slices.Equal(o.only, []string{"W2", "W5"}) || o.rounds != 3 || !slices.Equal(o.serverCPUs, []int{0, 2, 3}) || o.procs != 4 {
+	o, err := parseOptions([]string{"-quick", "-only", "W2,W5", "-peers", "gnet,heartwheel", "-runs", "3",
+		"-server-cpus", "0,2-3", "-load-cpus", "1", "-out", "x"})
+	if err != nil || !slices.Equal(o.only, []string{"W2", "W5"}) || o.rounds != 3 ||
+		!slices.Equal(o.serverCPUs, []int{0, 2, 3}) || o.procs != 4 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	o, err = parseOptions(nil)
@@ -189,7 +199,8 @@ func TestCells(t *testing.T) {
 	for _, quick := range []bool{true, false} {
 		seen, workloads := map[string]bool{}, map[string]bool{}
 		for _, c := range cells(quick) {
-			if seen[c.ID] || report.WorkloadByKey(c.Workload) == nil || !strings.HasPrefix(c.ID, c.Workload) || c.serving.timeout <= 0 || c.takes <= 0 {
+			if seen[c.ID] || report.WorkloadByKey(c.Workload) == nil || !strings.HasPrefix(c.ID, c.Workload) ||
+				c.serving.timeout <= 0 || c.takes <= 0 {
 				t.Errorf("%+v", c)
 			}
 			seen[c.ID], workloads[c.Workload] = true, true
@@ -221,10 +232,12 @@ func TestArguments(t *testing.T) {
 	all := contenders()
 	s := serving{timeout: 2 * time.Second, procs: 2, loops: 1, outbox: "2MiB"}
 	own := strings.Join(all[0].arguments(s), " ")
-	if all[0].Name != report.Subject || !strings.Contains(own, "--timeout 2s --beat 1s") || !strings.Contains(own, "--outbox 2MiB") {
+	if all[0].Name != report.Subject || !strings.Contains(own, "--timeout 2s --beat 1s") ||
+		!strings.Contains(own, "--outbox 2MiB") {
 		t.Errorf("%s", own)
 	}
-	if peer := strings.Join(all[1].arguments(s), " "); all[1].Name != report.Floor || peer != "-addr 127.0.0.1:0 -timeout 2s -procs 2 -loops 1" {
+	if peer := strings.Join(all[1].arguments(s), " "); all[1].Name != report.Floor ||
+		peer != "-addr 127.0.0.1:0 -timeout 2s -procs 2 -loops 1" {
 		t.Errorf("%s", peer)
 	}
 	for _, c := range all[1:] {

@@ -26,8 +26,8 @@ type running struct {
 	dir    string // for what the load writes
 }
 
-// Idle timeouts: the one of profile standard where nobody dies, short ones where
-// somebody does, so that a run does not last for minutes. heartwheel's beat is at
+// Idle timeouts: that of profile standard where no peer dies, short ones where
+// peers do, so that a run does not last for minutes. heartwheel's beat is at
 // least a second, and its timeout at least 1.5 beats.
 const (
 	longTimeout  = 37500 * time.Millisecond
@@ -59,11 +59,13 @@ func cells(quick bool) []*cell {
 			list = append(list, echo(inflight, size, conns, time.Second))
 		}
 	}
-	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout), expiry(10_000, shortTimeout))
+	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout),
+		expiry(10_000, shortTimeout))
 }
 
 func newCell(workload, id, title string, takes, timeout time.Duration) *cell {
-	return &cell{Cell: report.Cell{ID: id, Workload: workload, Title: title}, takes: takes, serving: serving{timeout: timeout}}
+	return &cell{Cell: report.Cell{ID: id, Workload: workload, Title: title}, takes: takes,
+		serving: serving{timeout: timeout}}
 }
 
 func bytesTitle(n int) string {

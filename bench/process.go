@@ -35,12 +35,14 @@ type process struct {
 	last []string   // the last lines that it wrote
 }
 
-// A lineFunc is told every line that a process writes. It must not block.
+// A lineFunc gets every line that a process writes. It must not block.
 type lineFunc func(line string)
 
 // start starts a command on the processors. Lines of its standard output and
 // standard error go to onLine, which may be nil.
-func start(ctx context.Context, cpus []int, env []string, onLine lineFunc, name string, args ...string) (*process, error) {
+func start(
+	ctx context.Context, cpus []int, env []string, onLine lineFunc, name string, args ...string,
+) (*process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}

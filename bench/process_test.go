@@ -35,7 +35,8 @@ func sh(t *testing.T, ctx context.Context, onLine lineFunc, script string) *proc
 
 func TestProcess(t *testing.T) {
 	var lines []string
-	p := sh(t, t.Context(), func(l string) { lines = append(lines, l) }, "echo $GREETING; echo oops >&2; grep Cpus_allowed_list /proc/self/status; exit 3")
+	p := sh(t, t.Context(), func(l string) { lines = append(lines, l) },
+		"echo $GREETING; echo oops >&2; grep Cpus_allowed_list /proc/self/status; exit 3")
 	var exit *exec.ExitError
 	if err := p.wait(t.Context()); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("%v", err)
@@ -87,7 +88,8 @@ func TestKill(t *testing.T) {
 // TestStop checks that even a process that has been stopped ends when asked to.
 func TestStop(t *testing.T) {
 	ready := make(chan struct{})
-	p := sh(t, t.Context(), func(string) { close(ready) }, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done")
+	p := sh(t, t.Context(), func(string) { close(ready) }, "trap 'exit 0' TERM; echo ready; "+
+		"while :; do sleep 0.01; done")
 	<-ready
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -101,7 +103,8 @@ func TestStop(t *testing.T) {
 func TestServe(t *testing.T) {
 	c := &contender{bin: "/bin/false", pkg: "x"}
 	c.Name = "false"
-	if _, err := serve(t.Context(), c, []int{0}, serving{}); err == nil || !strings.Contains(err.Error(), "false did not start") {
+	if _, err := serve(t.Context(), c, []int{0}, serving{}); err == nil ||
+		!strings.Contains(err.Error(), "false did not start") {
 		t.Errorf("%v", err)
 	}
 }
@@ -121,6 +124,6 @@ func TestForeign(t *testing.T) {
 	}
 	b.opts.loose = true
 	if err := f.judge(figures); err != nil {
-		t.Errorf("a loose run is thrown away: %s", err)
+		t.Errorf("a loose run is discarded: %s", err)
 	}
 }

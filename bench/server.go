@@ -78,7 +78,8 @@ func serve(ctx context.Context, c *contender, cpus []int, s serving) (*server, e
 			return
 		}
 		var f figures
-		if strings.HasPrefix(line, "{") && strings.Contains(line, `"heap_live"`) && json.Unmarshal([]byte(line), &f) == nil {
+		if strings.HasPrefix(line, "{") && strings.Contains(line, `"heap_live"`) &&
+			json.Unmarshal([]byte(line), &f) == nil {
 			select {
 			case srv.answers <- f:
 			default:
@@ -86,7 +87,8 @@ func serve(ctx context.Context, c *contender, cpus []int, s serving) (*server, e
 		}
 	}
 	var err error
-	srv.process, err = start(ctx, cpus, []string{"GOMAXPROCS=" + strconv.Itoa(s.procs)}, onLine, c.bin, c.arguments(s)...)
+	srv.process, err = start(ctx, cpus, []string{"GOMAXPROCS=" + strconv.Itoa(s.procs)},
+		onLine, c.bin, c.arguments(s)...)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +163,9 @@ func opsFigures(ctx context.Context, url string) (figures, error) {
 	f := figures{
 		HeapLive: read(after, "go_gc_heap_live_bytes"),
 		GCPause:  read(before, "go_gc_duration_seconds_sum"),
-		GCCPU:    read(before, "go_cpu_classes_gc_total_cpu_seconds_total") - read(before, "go_cpu_classes_gc_mark_idle_cpu_seconds_total"),
-		GCCount:  read(before, "go_gc_duration_seconds_count"),
+		GCCPU: read(before, "go_cpu_classes_gc_total_cpu_seconds_total") -
+			read(before, "go_cpu_classes_gc_mark_idle_cpu_seconds_total"),
+		GCCount: read(before, "go_gc_duration_seconds_count"),
 	}
 	return f, errors.Join(errs...)
 }

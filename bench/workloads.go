@@ -30,7 +30,8 @@ func idle(conns int, hold time.Duration) *cell {
 	// Each has beaten once by the time that the memory is looked at, a second or
 	// two before the end.
 	interval := (hold + connectTime(conns)) / 2
-	c := newCell("W1", fmt.Sprintf("W1-%d", conns), countTitle(conns)+" connections", hold+connectTime(conns)+2*time.Second, longTimeout)
+	c := newCell("W1", fmt.Sprintf("W1-%d", conns), countTitle(conns)+" connections",
+		hold+connectTime(conns)+2*time.Second, longTimeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		// Neither a load nor a question before: what they leave of the heap would
 		// hold connections for which no memory seems to be needed then.
@@ -55,7 +56,8 @@ func idle(conns int, hold time.Duration) *cell {
 				}
 			}()
 		}
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{tolerant: true, args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second, end: end})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{tolerant: true, args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second, end: end})
 		if err != nil {
 			return nil, err
 		}
@@ -68,12 +70,15 @@ func idle(conns int, hold time.Duration) *cell {
 			return nil, endErr
 		}
 		if got.Connections.Established < conns || got.FalseKills.Count+got.Unexplained.Count > 0 {
-			return nil, fmt.Errorf("%d of %d connections established, %d closed", got.Connections.Established, conns, got.FalseKills.Count+got.Unexplained.Count)
+			return nil, fmt.Errorf("%d of %d connections established, %d closed", got.Connections.Established, conns,
+				got.FalseKills.Count+got.Unexplained.Count)
 		}
 		f := map[string]float64{
-			"rss_per_conn": float64(rss.anon-before.anon) / float64(conns), "rss": float64(rss.all), "rss_before": float64(before.all),
+			"rss_per_conn": float64(rss.anon-before.anon) / float64(conns), "rss": float64(rss.all),
+			"rss_before":    float64(before.all),
 			"heap_per_conn": (after.HeapLive - base.HeapLive) / float64(conns),
-			"gc_pause":      after.GCPause * 1e3, "gc_count": after.GCCount, "gc_cpu": after.GCCPU * 1e3, "cpu": got.cores() * 100,
+			"gc_pause":      after.GCPause * 1e3, "gc_count": after.GCCount,
+			"gc_cpu": after.GCCPU * 1e3, "cpu": got.cores() * 100,
 		}
 		if after.GCCount > 0 {
 			f["gc_each"] = after.GCPause / after.GCCount * 1e6
@@ -85,18 +90,19 @@ func idle(conns int, hold time.Duration) *cell {
 
 // baseOf is the figures of the contender without connections, of a server of its
 // own that is asked once.
-func (b *bench) baseOf(ctx context.Context, who *contender) (figures, error) {
-	if f, ok := b.base[who]; ok {
+func (b *bench) baseOf(ctx context.Context, peer *contender) (figures, error) {
+	if f, ok := b.base[peer]; ok {
 		return f, nil
 	}
-	srv, err := serve(ctx, who, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs, loops: len(b.opts.serverCPUs)})
+	srv, err := serve(ctx, peer, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs,
+		loops: len(b.opts.serverCPUs)})
 	if err != nil {
 		return figures{}, err
 	}
 	defer srv.stop()
 	f, err := srv.figures(ctx)
 	if err == nil {
-		b.base[who] = f
+		b.base[peer] = f
 	}
 	return f, err
 }
@@ -104,13 +110,15 @@ func (b *bench) baseOf(ctx context.Context, who *contender) (figures, error) {
 // beats is W2: beats at a fixed rate.
 func beats(conns int, interval, hold time.Duration) *cell {
 	rate := int(float64(conns) / interval.Seconds())
-	c := newCell("W2", fmt.Sprintf("W2-%d", rate), fmt.Sprintf("%s connections, %s beats a second", countTitle(conns), countTitle(rate)),
+	c := newCell("W2", fmt.Sprintf("W2-%d", rate), fmt.Sprintf("%s connections, %s beats a second",
+		countTitle(conns), countTitle(rate)),
 		hold+connectTime(conns)+2*time.Second, longTimeout)
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		if err := b.warm(ctx, r); err != nil {
 			return nil, err
 		}
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +146,8 @@ func limited(load, server float64) bool { return load > generatorBound && server
 // echo is W3: frames in a closed loop.
 func echo(inflight, size, conns int, hold time.Duration) *cell {
 	c := newCell("W3", fmt.Sprintf("W3-%dx%d", inflight, size),
-		fmt.Sprintf("%d in flight, %s, %d connections", inflight, bytesTitle(size), conns), hold+time.Second, longTimeout)
+		fmt.Sprintf("%d in flight, %s, %d connections", inflight, bytesTitle(size), conns),
+		hold+time.Second, longTimeout)
 	if window := inflight * (size + 4); window > 200<<10 {
 		// heartwheel bounds what waits for a peer, 256 KiB by default, and here
 		// more than that may be on its way. The others have no bound.
@@ -149,7 +158,8 @@ func echo(inflight, size, conns int, hold time.Duration) *cell {
 			return nil, err
 		}
 		var got flood.Result
-		if err := b.flood(ctx, r, flood.Job{Conns: conns, Inflight: inflight, Size: size, Warm: hold / 4, For: hold}, &got); err != nil {
+		if err := b.flood(ctx, r, flood.Job{Conns: conns, Inflight: inflight, Size: size, Warm: hold / 4,
+			For: hold}, &got); err != nil {
 			return nil, err
 		}
 		frames := float64(got.Frames)
@@ -158,10 +168,12 @@ func echo(inflight, size, conns int, hold time.Duration) *cell {
 		}
 		f := map[string]float64{
 			"frames": frames / got.Seconds, "cpu_per_frame": got.ServerCPU / frames * 1e6,
-			"server_cpu": got.ServerCPU / got.Seconds / float64(len(b.opts.serverCPUs)) * 100, "load_cpu": got.OwnCPU / got.Seconds / float64(got.Threads) * 100,
+			"server_cpu": got.ServerCPU / got.Seconds / float64(len(b.opts.serverCPUs)) * 100,
+			"load_cpu":   got.OwnCPU / got.Seconds / float64(got.Threads) * 100,
 		}
 		if limited(f["load_cpu"]/100, f["server_cpu"]/100) && !b.opts.loose {
-			return f, fmt.Errorf("%w: it used %.0f %% of its processor, the server %.0f %% of its own; %.0f frames a second", errGenerator, f["load_cpu"], f["server_cpu"], f["frames"])
+			return f, fmt.Errorf("%w: it used %.0f %% of its processor, the server %.0f %% of its own; %.0f frames a "+
+				"second", errGenerator, f["load_cpu"], f["server_cpu"], f["frames"])
 		}
 		return f, nil
 	}
@@ -176,7 +188,8 @@ func connects(rate int, hold time.Duration) *cell {
 			return nil, err
 		}
 		args := []string{"--mode", "churn", "-c", "1000", "--connect-rate", fmt.Sprint(rate)}
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -195,11 +208,13 @@ func connects(rate int, hold time.Duration) *cell {
 // wave is W5: some die within a second.
 func wave(conns int, timeout time.Duration) *cell {
 	hold := 3*time.Second + timeout
-	c := newCell("W5", fmt.Sprintf("W5-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c := newCell("W5", fmt.Sprintf("W5-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout),
+		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -215,13 +230,14 @@ func (l *loaded) detection() (map[string]float64, error) {
 		return nil, errors.New("the load test says nothing about faults")
 	}
 	f := map[string]float64{
-		"undetected": float64(d.Undetected), "early": float64(d.Early), "late": float64(d.Late), "injected": float64(d.Injected),
+		"undetected": float64(d.Undetected), "early": float64(d.Early), "late": float64(d.Late),
+		"injected":    float64(d.Injected),
 		"false_kills": float64(l.FalseKills.Count + l.Unexplained.Count),
 	}
 	if e := d.Faults[0].ErrorMS; e != nil {
 		f["error_p50"], f["error_max"], f["error_min"] = e.P50, e.Max, e.Min
 		f["off"] = max(e.Max, -e.Min)
-		if e.Min >= 0 { // who closes too early is not the better for being less late
+		if e.Min >= 0 { // closing too early is not better for being less late
 			f["error_p99"] = e.P99
 		}
 	}
@@ -231,16 +247,19 @@ func (l *loaded) detection() (map[string]float64, error) {
 // stall is W6: the server is stopped for two timeouts.
 func stall(conns int, timeout time.Duration) *cell {
 	hold := 1500*time.Millisecond + 3*timeout
-	c := newCell("W6", fmt.Sprintf("W6-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c := newCell("W6", fmt.Sprintf("W6-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout),
+		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*timeout))
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{tolerant: true, args: args, for_: hold, most: 2*c.takes + 60*time.Second})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{tolerant: true, args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}
 		killed := float64(got.FalseKills.Count + got.Unexplained.Count)
-		return map[string]float64{"killed": killed, "killed_share": killed / float64(got.Connections.Established) * 100}, nil
+		share := killed / float64(got.Connections.Established) * 100
+		return map[string]float64{"killed": killed, "killed_share": share}, nil
 	}
 	return c
 }
@@ -248,11 +267,13 @@ func stall(conns int, timeout time.Duration) *cell {
 // expiry is W7: nine tenths die at once.
 func expiry(conns int, timeout time.Duration) *cell {
 	hold := 2500*time.Millisecond + timeout
-	c := newCell("W7", fmt.Sprintf("W7-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout), hold+connectTime(conns)+2*time.Second, timeout)
+	c := newCell("W7", fmt.Sprintf("W7-%d", conns), fmt.Sprintf("%s connections, T = %s", countTitle(conns), timeout),
+		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		args := append(common(conns, timeout/2), "--fault", "silent:90%@1s")
-		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
+			load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}

@@ -85,7 +85,8 @@ func TestWrongURL(t *testing.T) {
 
 // welcomeJSON is a WELCOME with one part replaced.
 func welcomeJSON(old, with string) []byte {
-	const good = `{"v":1,"session":"s","beat_ms":10000,"timeout_ms":25000,"beats":"client","max_frame":65536,"min_beat_ms":0,"spread_ms":0,"time":""}`
+	const good = `{"v":1,"session":"s","beat_ms":10000,"timeout_ms":25000,"beats":"client",` +
+		`"max_frame":65536,"min_beat_ms":0,"spread_ms":0,"time":""}`
 	if !strings.Contains(good, old) {
 		panic(old)
 	}

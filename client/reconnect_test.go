@@ -129,7 +129,8 @@ func TestLossInWords(t *testing.T) {
 		c := r.connect()
 		r.peer().hangUp()
 		synctest.Wait()
-		if got, want := r.last().what.String(), "the server closed the connection without giving a reason; connecting again in 2s"; got != want {
+		const want = "the server closed the connection without giving a reason; connecting again in 2s"
+		if got := r.last().what.String(); got != want {
 			t.Errorf("told %q, want %q", got, want)
 		}
 		c.Close()

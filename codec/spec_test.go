@@ -17,7 +17,8 @@ import (
 // with the error of that name. A ';' begins a comment.
 func TestSpecExamples(t *testing.T) {
 	refusals := map[string]*Error{
-		"tls": ErrTLS, "http": ErrHTTP, "foreign": ErrForeign, "too-large": ErrFrameTooLarge, "op": ErrOp, "ping": ErrPing,
+		"tls": ErrTLS, "http": ErrHTTP, "foreign": ErrForeign,
+		"too-large": ErrFrameTooLarge, "op": ErrOp, "ping": ErrPing,
 	}
 	shown := map[string]bool{}
 	for _, block := range regexp.MustCompile("(?ms)^```hex (.*?)\n(.*?)^```$").FindAllStringSubmatch(spec(t), -1) {

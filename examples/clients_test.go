@@ -107,9 +107,9 @@ func (p program) run(t *testing.T, addr string, changes ...string) *process {
 	if len(p.needs) > 0 {
 		if out, err := exec.Command(p.needs[0], p.needs[1:]...).CombinedOutput(); err != nil {
 			if *requireLanguages {
-				t.Fatalf("%q: %v\n%s", p.needs, err, out)
+				t.Fatalf("what %s needs is not installed: %q: %v\n%s", p.heading, p.needs, err, out)
 			}
-			t.Skipf("%q: %v", p.needs, err)
+			t.Skipf("what %s needs is not installed: %q: %v", p.heading, p.needs, err)
 		}
 	}
 	host, port, _ := strings.Cut(addr, ":")
@@ -132,7 +132,8 @@ func (p program) run(t *testing.T, addr string, changes ...string) *process {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
 		if args[0] == "go" { // in this module, as the program may import it
-			cmd = exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "beat"), filepath.Join(dir, p.file))
+			cmd = exec.Command("go", "build", "-ldflags=-s -w",
+				"-o", filepath.Join(dir, "beat"), filepath.Join(dir, p.file))
 		}
 		if i == len(p.commands)-1 {
 			return startCmd(t, cmd)
@@ -315,11 +316,11 @@ func TestClientsPageMistakes(t *testing.T) {
 	t.Run("ALL_IDLE", func(t *testing.T) {
 		t.Parallel()
 		lag := measureLag(t)
+		s := startServer(t, ownAddress())
 		fake := newFake(t)
 		p := byName["Java with Netty"]
 		p.inMS = "500"
 		p.run(t, fake.Addr().String(), "IdleStateHandler(0, 15000, 0,", "IdleStateHandler(0, 0, 15000,")
-		s := startServer(t, ownAddress())
 		r := fake.relay(s.addr)
 		r.next(false)
 		stop := r.push()

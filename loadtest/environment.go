@@ -5,13 +5,15 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"heartwheel/loadtest/report"
 )
 
-// environment is where the run takes place.
-func (r *run) environment() Environment {
+// environment describes the machine and the target of the run.
+func (r *run) environment() report.Environment {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	memory, _ := meminfo("MemTotal")
-	return Environment{
+	return report.Environment{
 		Version: r.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Kernel: strings.TrimSpace(string(kernel)), CPUs: runtime.NumCPU(), MemoryBytes: memory,
 		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: "tcp://" + r.target.String(), OwnServer: r.own != nil,

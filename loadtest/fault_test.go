@@ -5,20 +5,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heartwheel/loadtest/engine"
 )
 
 func TestParseFault(t *testing.T) {
 	for text, want := range map[string]Fault{
-		"silent:10%@30s":                  {Kind: "silent", Share: .1, At: 30 * time.Second},
-		"reset:500@1m":                    {Kind: "reset", Count: 500, At: time.Minute},
-		"freeze:1k@0s":                    {Kind: "freeze", Count: 1000},
-		"drip:0.5%@1s":                    {Kind: "drip", Share: .005, At: time.Second},
-		"herd:100%@10s":                   {Kind: "herd", Share: 1, At: 10 * time.Second},
-		"stall-server:5s@30s":             {Kind: "stall-server", For: 5 * time.Second, At: 30 * time.Second},
-		"partial:10%@30s,+over=2s":        {Kind: "partial", Share: .1, At: 30 * time.Second, Over: 2 * time.Second},
-		"silent:1@1s,+over=2s,+reconnect": {Kind: "silent", Count: 1, At: time.Second, Over: 2 * time.Second, Reconnect: true},
-		"herd:10%@1s,+over=500ms":         {Kind: "herd", Share: .1, At: time.Second, Over: 500 * time.Millisecond},
-		"oversize:100%@1m30s,+reconnect":  {Kind: "oversize", Share: 1, At: 90 * time.Second, Reconnect: true},
+		"silent:10%@30s":           {Kind: "silent", Share: .1, At: 30 * time.Second},
+		"reset:500@1m":             {Kind: "reset", Count: 500, At: time.Minute},
+		"freeze:1k@0s":             {Kind: "freeze", Count: 1000},
+		"drip:0.5%@1s":             {Kind: "drip", Share: .005, At: time.Second},
+		"herd:100%@10s":            {Kind: "herd", Share: 1, At: 10 * time.Second},
+		"stall-server:5s@30s":      {Kind: "stall-server", For: 5 * time.Second, At: 30 * time.Second},
+		"partial:10%@30s,+over=2s": {Kind: "partial", Share: .1, At: 30 * time.Second, Over: 2 * time.Second},
+		"silent:1@1s,+over=2s,+reconnect": {Kind: "silent", Count: 1, At: time.Second, Over: 2 * time.Second,
+			Reconnect: true},
+		"herd:10%@1s,+over=500ms":        {Kind: "herd", Share: .1, At: time.Second, Over: 500 * time.Millisecond},
+		"oversize:100%@1m30s,+reconnect": {Kind: "oversize", Share: 1, At: 90 * time.Second, Reconnect: true},
 	} {
 		want.Text = text
 		if got, err := parseFault(text); err != nil || !reflect.DeepEqual(got, want) {
@@ -61,7 +64,8 @@ func TestParseFault(t *testing.T) {
 }
 
 func FuzzFault(f *testing.F) {
-	for _, text := range []string{"silent:10%@30s", "stall-server:5s@30s", "herd:5@1m,+over=2s", "a:b@c,+d", ":@,", "silent:1e309%@1s"} {
+	for _, text := range []string{"silent:10%@30s", "stall-server:5s@30s", "herd:5@1m,+over=2s", "a:b@c,+d", ":@,",
+		"silent:1e309%@1s"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -69,36 +73,23 @@ func FuzzFault(f *testing.F) {
 		if err != nil {
 			return
 		}
-		k, ok := faultKindByName(got.Kind)
-		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) && k.name != stallServer {
+		k, ok := engine.FaultKindByName(got.Kind)
+		if !ok || got.At < 0 || got.Share < 0 || got.Share > 1 || got.Count < 0 || (got.Share > 0) == (got.Count > 0) &&
+			k.Name != engine.StallServer {
 			t.Errorf("%q is %+v", text, got)
 		}
 	})
 }
 
-// What is due when, for a server with T = 7.5 s and 10 s for part of a frame.
-func TestFaultsAreDue(t *testing.T) {
-	const s = int64(time.Second)
-	for kind, want := range map[string]int64{
-		"silent": 102*s + 7500*s/1000, "freeze": 102*s + 7500*s/1000, "partial": 102*s + 7500*s/1000, "drip": 102*s + 7500*s/1000,
-		"reset": 104 * s, "halfclose": 104 * s, "garbage": 104 * s, "oversize": 104 * s,
-	} {
-		k, ok := faultKindByName(kind)
-		if got := k.expect.after(104*s, 102*s, 7500*s/1000, 10*s); !ok || got != want {
-			t.Errorf("%s is due at %d, want %d", kind, got, want)
-		}
-	}
-	// A part of a frame is due earlier than T if T is long.
-	k, _ := faultKindByName("partial")
-	if got := k.expect.after(104*s, 102*s, 60*s, 10*s); got != 114*s {
-		t.Errorf("partial is due at %d, want %d", got, 114*s)
-	}
+// When a fault is over, for the same server and a bound of 200 ms.
+func TestLatestDetection(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"silent:1@1s": 7700 * time.Millisecond, "silent:1@1s,+over=1s": 8700 * time.Millisecond, "partial:1@1s": 7700 * time.Millisecond,
+		"silent:1@1s": 7700 * time.Millisecond, "silent:1@1s,+over=1s": 8700 * time.Millisecond,
+		"partial:1@1s": 7700 * time.Millisecond,
 		"garbage:1@1s": 200 * time.Millisecond, "stall-server:3s@1s": 3 * time.Second, "herd:1@1s": 0,
 	} {
 		f, err := parseFault(text)
-		if got := f.latest(7500*time.Millisecond, 10*time.Second, 200*time.Millisecond); err != nil || got != want {
+		if got := f.Latest(7500*time.Millisecond, 10*time.Second, 200*time.Millisecond); err != nil || got != want {
 			t.Errorf("%s is over after %s, want %s (%v)", text, got, want, err)
 		}
 	}

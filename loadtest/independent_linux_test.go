@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var independent = flag.Bool("independent", false, "compare the latency with that of another client; needs a machine with nothing else to do")
+var independent = flag.Bool("independent", false,
+	"compare the latency with that of another client; needs a machine with nothing else to do")
 
-// TestIndependentClient compares the service time with that of the simplest
-// client there can be: blocking sockets, one frame at a time. Both load the
-// same server in turns, at the same rate, and what counts is the median of the
-// ratios turn by turn: on a shared machine a single turn is off by a fifth.
+// TestIndependentClient compares the service time with that of the simplest possible
+// client: blocking sockets, one frame at a time. Both load the same server in turns, at
+// the same rate; the result is the median ratio of the turns, as a single turn on a
+// shared machine is off by a fifth.
 //
 //	go test ./loadtest -run IndependentClient -independent -v
 func TestIndependentClient(t *testing.T) {
@@ -33,7 +34,8 @@ func TestIndependentClient(t *testing.T) {
 	const turns, conns, rounds, interval = 21, 100, 25, 100 * time.Millisecond
 	var ours, theirs [2][]float64 // p50 and p90 of each turn, in µs
 	for range turns {
-		r := doRun(t, nil, "target", "tcp://"+own.addr, "connections", "100", "interval", interval.String(), "duration", "2500ms", "timeout", "10m")
+		r := doRun(t, nil, "target", "tcp://"+own.addr, "connections", "100", "interval", interval.String(), "duration",
+			"2500ms", "timeout", "10m")
 		ours[0], ours[1] = append(ours[0], r.Service.US.P50), append(ours[1], r.Service.US.P90)
 		us := blockingClient(t, target, conns, rounds, interval)
 		slices.Sort(us)
@@ -48,7 +50,8 @@ func TestIndependentClient(t *testing.T) {
 		slices.Sort(ours[i])
 		slices.Sort(theirs[i])
 		ratio := ratios[turns/2]
-		t.Logf("%s: %.1f µs, the other client %.1f µs (medians of %d turns); ratio, turn by turn: median %.2f, quartiles %.2f and %.2f",
+		t.Logf("%s: %.1f µs, the other client %.1f µs (medians of %d turns); "+
+			"ratio, turn by turn: median %.2f, quartiles %.2f and %.2f",
 			name, ours[i][turns/2], theirs[i][turns/2], turns, ratio, ratios[turns/4], ratios[turns*3/4])
 		if math.Abs(ratio-1) > 0.10 {
 			t.Errorf("%s differs by %.0f %%", name, 100*(ratio-1))
@@ -56,8 +59,8 @@ func TestIndependentClient(t *testing.T) {
 	}
 }
 
-// blockingClient sends so many rounds of beats, one at a time, each when it is
-// due, and returns how long the answers took, in µs.
+// blockingClient sends rounds of beats, one at a time, each when it is due, and returns
+// how long the answers took in µs.
 func blockingClient(t *testing.T, target netip.AddrPort, conns, rounds int, interval time.Duration) (us []float64) {
 	done := make(chan struct{})
 	go func() {
@@ -73,7 +76,8 @@ func blockingClient(t *testing.T, target netip.AddrPort, conns, rounds int, inte
 			}
 			defer unix.Close(fd)
 			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())}); err != nil {
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(),
+				Port: int(target.Port())}); err != nil {
 				t.Error(err)
 				return
 			}

@@ -17,22 +17,23 @@ import (
 
 	"go.uber.org/goleak"
 
+	"heartwheel/loadtest/engine"
 	"heartwheel/server"
 )
 
-// roleEnv makes the test binary something else: what the command would be.
+// roleEnv makes the test binary a subcommand of heartwheel.
 const roleEnv = "LOADTEST_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); role {
 	case "":
 		flag.Parse()
-		_ = flag.Set("test.parallel", "8")               // the runs are mostly asleep
+		_ = flag.Set("test.parallel", "16")              // the runs are mostly asleep
 		goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // the server's modules have some before main
 	case "serve":
 		serveForTests()
-	case WorkerCommand:
-		if err := Worker(os.Stdin, os.Stdout); err != nil {
+	case engine.WorkerCommand:
+		if err := engine.Worker(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -42,18 +43,18 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// command is what a run starts in tests: the test binary in the role of the
-// subcommand.
+// command starts the test binary as the subcommand.
 func command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), roleEnv+"="+args[0])
 	return cmd
 }
 
-// serveForTests is heartwheel serve with a beat of 400 ms and T = 1.5 s. It
-// ends by itself if it is told to.
+// serveForTests is heartwheel serve with a beat of 400 ms and T = 1.5 s. With
+// --die it ends by itself.
 func serveForTests() {
-	cfg := server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 400 * time.Millisecond, Timeout: 1500 * time.Millisecond,
+	cfg := server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 400 * time.Millisecond,
+		Timeout: 1500 * time.Millisecond,
 		BeatMin: 100 * time.Millisecond, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)}
 	if slices.Contains(os.Args, "--long") {
 		cfg.Beat, cfg.Timeout = time.Minute, 10*time.Minute

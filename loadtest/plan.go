@@ -10,62 +10,38 @@ import (
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
 )
 
-// A Plan is a whole run. Build makes one from what a user wrote; Validate
-// reports everything that is wrong with it at once.
+// A Plan is a whole run. Build makes one from settings.
 type Plan struct {
-	Target      string // tcp://HOST:PORT; empty: a server process of its own
-	Serve       string // flags for that server, separated by spaces; empty: those that fit Interval
-	Connections int
-	Processes   int           // of the generator, 1 or more
-	Loops       int           // event loops of each process, 1 or more
-	Duration    time.Duration // of the hold phase, which begins when every connection was tried
+	engine.Load
 
-	ConnectRate    Rate
-	ConnectTimeout time.Duration // for the connection, and for WELCOME with Hello
-	Sources        []netip.Prefix
-
-	Mode     string        // modeBeat, modeEcho or modeChurn
-	Interval time.Duration // beat: every connection beats so often
-	Phase    string        // beat: phaseUniform or phaseSync
-	Frame    string        // beat, churn: frameEmpty or framePing
-	Inflight int           // echo: frames on their way on each connection
-	Payload  int           // echo: bytes in a frame after the op
-
-	Hello       bool // every connection begins with HELLO
-	HelloBeat   time.Duration
-	HelloBeats  string // "client", "server" or empty: no wish
-	HelloDevice string // each connection's number is added
-	HelloToken  string
-
-	Timeout        time.Duration // T of the server; 0: what the server says
-	Bound          time.Duration // how late a dead peer may be noticed
-	PartialTimeout time.Duration // how long part of a frame may stay incomplete
-	Faults         []Fault
+	Target  string // tcp://HOST:PORT; empty: a server process of its own
+	Serve   string // flags for that server, separated by spaces; empty: those that fit Interval
+	Sources []netip.Prefix
 
 	Ops    string // URL of the server's metrics; empty: none
 	SLO    []Gate
-	MaxLag time.Duration // bound of the p99 of the generator's schedule lag
-	Seed   uint64        // of the choice of connections for faults
-	Out    string        // directory for the result; empty: none
+	MaxLag time.Duration // bound of the p99 of the generator's lag
+	Out    string        // directory for the files; empty: none
 }
 
 // The words of Mode, Phase and Frame.
 const (
-	modeBeat  = "beat"
-	modeEcho  = "echo"
-	modeChurn = "churn"
+	modeBeat  = engine.ModeBeat
+	modeEcho  = engine.ModeEcho
+	modeChurn = engine.ModeChurn
 
-	phaseUniform = "uniform"
-	phaseSync    = "sync"
+	phaseUniform = engine.PhaseUniform
+	phaseSync    = engine.PhaseSync
 
-	frameEmpty = "empty"
-	framePing  = "ping"
+	frameEmpty = engine.FrameEmpty
+	framePing  = engine.FramePing
 )
 
-// Limits of what one process of the generator is asked to do: far above what
-// was ever measured, so what is beyond them is a mistake.
+// Limits of one process of the generator. They are far above anything measured: a
+// plan beyond them is a mistake.
 const (
 	maxConnectsPerProcess = 200_000
 	maxFramesPerProcess   = 1_000_000
@@ -75,28 +51,42 @@ const (
 	maxConnectPhase       = time.Hour
 )
 
-// A PlanError is everything that is wrong with a plan, one line each.
+// A PlanError lists everything that is wrong with a plan, a line each.
 type PlanError struct{ Lines []string }
 
 func (e *PlanError) Error() string { return strings.Join(e.Lines, "\n") }
 
-// Validate reports everything that is wrong with p at once: a *PlanError, or
-// nil. It does not look at the machine or at the target.
+// A problem is a wrong value of a plan.
+type problem struct {
+	key, value string
+	text       string // what is wrong, and what to write instead
+}
+
+// Validate reports everything that is wrong with p at once, as a *PlanError. It looks
+// at neither the machine nor the target.
 func (p *Plan) Validate() error {
 	var lines []string
-	wrong := func(key, format string, args ...any) {
-		lines = append(lines, key+" "+fmt.Sprintf(format, args...))
+	for _, problem := range p.validate() {
+		lines = append(lines, fmt.Sprintf("%s %q: %s", problem.key, problem.value, problem.text))
 	}
-	p.validateTarget(wrong)
-	p.validateLoad(wrong)
-	p.validateFaults(wrong)
 	if len(lines) > 0 {
 		return &PlanError{lines}
 	}
 	return nil
 }
 
-type wrongFunc func(key, format string, args ...any)
+func (p *Plan) validate() []problem {
+	var problems []problem
+	wrong := func(key string, value any, format string, args ...any) {
+		problems = append(problems, problem{key, fmt.Sprint(value), fmt.Sprintf(format, args...)})
+	}
+	p.validateTarget(wrong)
+	p.validateLoad(wrong)
+	p.validateFaults(wrong)
+	return problems
+}
+
+type wrongFunc func(key string, value any, format string, args ...any)
 
 func (p *Plan) validateTarget(wrong wrongFunc) {
 	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
@@ -104,25 +94,25 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 		u, err := url.Parse(p.Target)
 		switch {
 		case err != nil || u.Scheme == "" || u.Host == "":
-			wrong("target", "%q: is not an address; %s", p.Target, form)
+			wrong("target", p.Target, "is not an address; %s", form)
 		case u.Scheme != "tcp":
-			wrong("target", "%q: has the scheme %q, which this tool does not speak; %s", p.Target, u.Scheme, form)
+			wrong("target", p.Target, "has the scheme %q, which this tool does not speak; %s", u.Scheme, form)
 		case u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "":
-			wrong("target", "%q: has more than a host and a port; %s", p.Target, form)
+			wrong("target", p.Target, "has more than a host and a port; %s", form)
 		default:
 			host, port, err := net.SplitHostPort(u.Host)
 			if err != nil || port == "" || port == "0" || host == "" {
-				wrong("target", "%q: lacks a host or a port; %s", p.Target, form)
+				wrong("target", p.Target, "lacks a host or a port; %s", form)
 			}
 		}
 	}
 	if p.Target != "" && p.Serve != "" {
-		wrong("serve", "%q: is for a server that the run starts itself; leave it out, or leave out the target", p.Serve)
+		wrong("serve", p.Serve, "is for a server that the run starts itself; leave out either serve or target")
 	}
 	if p.Ops != "" {
 		u, err := url.Parse(p.Ops)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			wrong("ops", "%q: is not a URL; write one such as http://127.0.0.1:9090", p.Ops)
+			wrong("ops", p.Ops, "is not a URL; write one such as http://127.0.0.1:9090")
 		}
 	}
 }
@@ -130,7 +120,7 @@ func (p *Plan) validateTarget(wrong wrongFunc) {
 func (p *Plan) validateLoad(wrong wrongFunc) {
 	positive := func(key string, n, most int) bool {
 		if n < 1 || n > most {
-			wrong(key, "%d: must lie between 1 and %s", n, wording.Grouped(most))
+			wrong(key, n, "must lie between 1 and %s", wording.Grouped(most))
 		}
 		return n >= 1 && n <= most
 	}
@@ -138,99 +128,113 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 	sized = positive("processes", p.Processes, maxProcesses) && sized
 	sized = positive("loops", p.Loops, maxLoops) && sized
 	if sized && p.Connections < p.Processes*p.Loops {
-		wrong("connections", "%d: is less than one for each of %d event loops; write more connections, or fewer processes", p.Connections, p.Processes*p.Loops)
+		wrong("connections", p.Connections,
+			"is less than one for each of %d event loops; write more connections or fewer processes",
+			p.Processes*p.Loops)
 	}
 	if p.Duration <= 0 || p.Duration > 30*24*time.Hour {
-		wrong("duration", "%s: must be more than zero and at most 720h", p.Duration)
+		wrong("duration", p.Duration, "must be more than zero and at most 720h")
 	}
 	if p.ConnectTimeout < 100*time.Millisecond || p.ConnectTimeout > time.Hour {
-		wrong("connect-timeout", "%s: must lie between 100ms and 1h", p.ConnectTimeout)
+		wrong("connect-timeout", p.ConnectTimeout, "must lie between 100ms and 1h")
 	}
 	if r := p.ConnectRate; r.From < 0 || r.To <= 0 || r.From == 0 && r.To == 0 {
-		wrong("connect-rate", "%s: is impossible: nothing would ever be connected; write connects a second such as 5k", r)
+		wrong("connect-rate", r, "is impossible: nothing would ever be connected; write connects a second such as 5k")
 	} else if sized {
 		p.validateRate(wrong)
 	}
 	if p.Mode == modeBeat {
 		switch {
 		case p.Interval < time.Millisecond || p.Interval > 24*time.Hour:
-			wrong("interval", "%s: must lie between 1ms and 24h", p.Interval)
+			wrong("interval", p.Interval, "must lie between 1ms and 24h")
 		case sized && float64(p.Connections)/p.Interval.Seconds() > float64(maxFramesPerProcess*p.Processes):
-			wrong("interval", "%s: is impossible: %s beats a second for each process, and none can send more than %s; write a longer interval or more processes",
-				p.Interval, wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))), wording.Grouped(maxFramesPerProcess))
+			wrong("interval", p.Interval,
+				"is impossible: %s beats a second for each process, and none can send more than %s; "+
+					"write a longer interval or more processes",
+				wording.Grouped(int64(float64(p.Connections)/p.Interval.Seconds()/float64(p.Processes))),
+				wording.Grouped(maxFramesPerProcess))
 		}
 	}
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
-		if p.Payload < stampSize || p.Payload > codec.MaxFrameLimit-1 {
-			wrong("payload", "%d: must lie between %d bytes, which the time stamp takes, and %d", p.Payload, stampSize, codec.MaxFrameLimit-1)
+		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
+			wrong("payload", p.Payload, "must lie between %d bytes, which the time stamp takes, and %d",
+				engine.MinPayload,
+				codec.MaxFrameLimit-1)
 		}
 	}
 	if p.MaxLag <= 0 {
-		wrong("max-lag", "%s: must be more than zero", p.MaxLag)
+		wrong("max-lag", p.MaxLag, "must be more than zero")
 	}
 }
 
 func (p *Plan) validateRate(wrong wrongFunc) {
 	if most := max(p.ConnectRate.From, p.ConnectRate.To); most > float64(maxConnectsPerProcess*p.Processes) {
-		wrong("connect-rate", "%s: is impossible for %s: none can begin more than %s connects a second; write a lower rate or more processes",
-			p.ConnectRate, plural(p.Processes, "process"), wording.Grouped(maxConnectsPerProcess))
+		wrong("connect-rate", p.ConnectRate, "is impossible for %s: none can begin more than %s connects a second; "+
+			"write a lower rate or more processes", wording.Plural(p.Processes, "process"),
+			wording.Grouped(maxConnectsPerProcess))
 	}
 	if p.Mode == modeChurn {
 		return
 	}
-	if over := rampOf(p.ConnectRate, p.Connections).over; over > maxConnectPhase {
-		wrong("connect-rate", "%s: %s would take %s to connect, and at most %s are sensible; write a higher rate",
-			p.ConnectRate, plural(p.Connections, "connection"), over.Round(time.Second), wording.Duration(maxConnectPhase))
+	if over := p.ConnectTime(); over > maxConnectPhase {
+		wrong("connect-rate", p.ConnectRate,
+			"%s would take %s to connect, and at most %s are sensible; write a higher rate",
+			wording.Plural(p.Connections, "connection"), over.Round(time.Second),
+			wording.Duration(maxConnectPhase))
 	}
 }
 
 func (p *Plan) validateFaults(wrong wrongFunc) {
 	if p.Timeout < 0 || p.Timeout > 0 && p.Timeout < 10*time.Millisecond {
-		wrong("timeout", "%s: must be at least 10ms; leave it out to ask the server", p.Timeout)
+		wrong("timeout", p.Timeout, "must be at least 10ms; leave it out to ask the server")
 	}
 	if p.Bound <= 0 {
-		wrong("bound", "%s: must be more than zero", p.Bound)
+		wrong("bound", p.Bound, "must be more than zero")
 	}
 	if p.PartialTimeout <= 0 {
-		wrong("partial-timeout", "%s: must be more than zero", p.PartialTimeout)
+		wrong("partial-timeout", p.PartialTimeout, "must be more than zero")
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		switch {
-		case p.Mode == modeChurn && f.Kind != stallServer:
-			wrong("fault", "%q: in mode churn no connection lives long enough; use mode beat or echo", f.Text)
+		case p.Mode == modeChurn && f.Kind != engine.StallServer:
+			wrong("fault", f.Text, "in mode churn no connection lives long enough; use mode beat or echo")
 		case f.At >= p.Duration:
-			wrong("fault", "%q: is after the end of the hold phase, which lasts %s; write a longer duration", f.Text, wording.Duration(p.Duration))
+			wrong("fault", f.Text, "is after the end of the hold phase, which lasts %s; write a longer duration",
+				wording.Duration(p.Duration))
 		case f.Count > p.Connections:
-			wrong("fault", "%q: is more than the %s that there are", f.Text, plural(p.Connections, "connection"))
+			wrong("fault", f.Text, "is more than all %s", wording.Plural(p.Connections, "connection"))
 		}
 	}
 	if p.HelloBeat < 0 {
-		wrong("hello-beat", "%s: must not be negative", p.HelloBeat)
+		wrong("hello-beat", p.HelloBeat, "must not be negative")
 	}
 }
 
-// ValidateTimeout reports what is wrong with p for a server with the idle
-// timeout t, as Validate does; 0 is unknown.
+// ValidateTimeout is Validate for a server with the idle timeout t; 0: unknown.
 func (p *Plan) ValidateTimeout(t time.Duration) error {
 	var lines []string
 	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && p.Interval*10 > t*9 {
-		lines = append(lines, fmt.Sprintf("interval %s: is too long: the server declares a peer dead after T = %s of silence; write %s or less",
+		lines = append(lines, fmt.Sprintf("interval %s: is too long: "+
+			"the server declares a peer dead after T = %s of silence; write %s or less",
 			p.Interval, wording.Duration(t), wording.Duration((t*2/3).Truncate(time.Millisecond))))
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		if f.At >= p.Duration {
-			continue // Validate has said so
+			continue // Validate reports it
 		}
-		if f.needsTimeout() && t == 0 {
-			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged, because the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
+		if f.NeedsTimeout() && t == 0 {
+			lines = append(lines, fmt.Sprintf("fault %q: cannot be judged: "+
+				"the server does not say its idle timeout T; write it, such as --timeout 30s", f.Text))
 			continue
 		}
-		if need := f.At + f.latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
-			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, which lasts %s; write --duration %s or longer",
-				f.Text, wording.Duration(need), wording.Duration(p.Duration), wording.Duration((need+time.Second-1).Truncate(time.Second))))
+		if need := f.At + f.Latest(t, p.PartialTimeout, p.Bound); need > p.Duration {
+			lines = append(lines, fmt.Sprintf("fault %q: is over only %s after the hold phase began, "+
+				"which lasts %s; write --duration %s or longer", f.Text, wording.Duration(need),
+				wording.Duration(p.Duration),
+				wording.Duration((need+time.Second-1).Truncate(time.Second))))
 		}
 	}
 	if len(lines) > 0 {
@@ -238,33 +242,3 @@ func (p *Plan) ValidateTimeout(t time.Duration) error {
 	}
 	return nil
 }
-
-// stalls says whether the plan stops the server's process for a time.
-func (p *Plan) stalls() bool {
-	for _, f := range p.Faults {
-		if f.Kind == stallServer {
-			return true
-		}
-	}
-	return false
-}
-
-// pacer is how connects are paced. In mode churn the ramp takes the whole hold
-// phase.
-func (p *Plan) connects() ramp {
-	if p.Mode == modeChurn {
-		return ramp{p.ConnectRate, p.Duration}
-	}
-	return rampOf(p.ConnectRate, p.Connections)
-}
-
-// beats is how beats are paced.
-func (p *Plan) beats() pacer {
-	if p.Phase == phaseSync {
-		return together{int64(p.Connections), p.Interval}
-	}
-	return uniform{int64(p.Connections), p.Interval}
-}
-
-// serverBeats says whether the server is the side that beats.
-func (p *Plan) serverBeats() bool { return p.HelloBeats == "server" }

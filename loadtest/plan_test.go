@@ -9,13 +9,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heartwheel/internal/config"
 )
 
-// flags is a layer as a command line gives it.
-func flags(pairs ...string) Layer {
-	l := Layer{From: "flag", Values: map[string][]string{}}
+// flags is a layer of flags.
+func flags(pairs ...string) config.Layer {
+	values := map[string][]string{}
 	for i := 0; i < len(pairs); i += 2 {
-		l.Values[pairs[i]] = append(l.Values[pairs[i]], pairs[i+1])
+		values[pairs[i]] = append(values[pairs[i]], pairs[i+1])
+	}
+	return Table.Flags(values)
+}
+
+// scenario is the layer of the scenario x.
+func scenario(t *testing.T, text string) config.Layer {
+	t.Helper()
+	l, err := config.ParseYAML("scenario x", []byte(text))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return l
 }
@@ -34,29 +46,29 @@ func TestDefaultsAreAPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Connections != 1000 || p.Interval != 3*time.Second || p.Bound != 200*time.Millisecond || p.MaxLag != 5*time.Millisecond {
+	if p.Connections != 1000 || p.Interval != 3*time.Second || p.Bound != 200*time.Millisecond ||
+		p.MaxLag != 5*time.Millisecond {
 		t.Errorf("%+v", p)
 	}
-	for i, k := range Keys {
+	for i, k := range Table {
 		s := settings[i]
-		if s.Key != k.Name || s.From != "default" || s.Value != k.Default {
-			t.Errorf("%+v, want %s with %q", s, k.Name, k.Default)
+		if s.Key != k.Key || s.From != "default" || s.Value != k.Default {
+			t.Errorf("%+v, want %s with %q", s, k.Key, k.Default)
 		}
 		if k.Default == "" && k.Unset == "" {
-			t.Errorf("%s does not say what holds without it", k.Name)
+			t.Errorf("%s does not say what holds without it", k.Key)
 		}
 	}
 }
 
 func TestLaterLayersWin(t *testing.T) {
-	scenario := Layer{From: "scenario x", Values: map[string][]string{
-		"connections": {"5k"}, "fault": {"silent:10%@1s", "reset:1@2s"}, "slo": {"false_kills==0"}, "interval": {"5s"},
-	}}
-	p, settings, err := Build(scenario, flags("connections", "7k", "fault", "herd:100%@3s", "hello-token", "secret"))
+	below := scenario(t, "connections: 5k\nfault: [silent:10%@1s, reset:1@2s]\nslo: false_kills==0\ninterval: 5s\n")
+	p, settings, err := Build(below, flags("connections", "7k", "fault", "herd:100%@3s", "hello-token", "secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Connections != 7000 || len(p.Faults) != 1 || p.Faults[0].Kind != "herd" || len(p.SLO) != 1 || p.Interval != 5*time.Second || !p.Hello {
+	if p.Connections != 7000 || len(p.Faults) != 1 || p.Faults[0].Kind != "herd" || len(p.SLO) != 1 ||
+		p.Interval != 5*time.Second || !p.Hello {
 		t.Errorf("%+v", p)
 	}
 	want := map[string][2]string{
@@ -74,33 +86,53 @@ func TestWrongPlans(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		pairs []string
-		want  []string // one for each line
+		want  []string // one for each line; F is the flag of the first word
 	}{
-		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast", "fault", "silnt:1@1s", "slo", "x<1",
+		{"not to be read", []string{"connections", "many", "interval", "3", "mode", "bea", "connect-rate", "fast",
+			"fault",
+			"silnt:1@1s", "slo", "x<1",
 			"source", "nowhere", "hello", "yes", "seed", "-1", "target", "a", "target", "b"}, []string{
-			`connect-rate "fast" (flag): is not a rate`, `connections "many" (flag): is not a whole number`, `fault "silnt:1@1s" (flag): "silnt" is not a fault`,
-			`hello "yes" (flag): must be true or false`, `interval "3" (flag): has no unit; write 3s`, `mode "bea" (flag): must be beat, echo or churn`,
-			`seed "-1" (flag): is not a whole number`, `slo "x<1" (flag): "x" is not a metric`, `source "nowhere" (flag): is not an address`, `target (flag): has 2 values`}},
-		{"unknown", []string{"conections", "5"}, []string{`conections (flag): is not a setting; the nearest is connections`}},
-		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout", "0s", "connect-rate", "0", "interval", "0s",
+			`connect-rate "fast" (F): is not a rate`, `connections "many" (F): is not a whole number`,
+			`fault "silnt:1@1s" (F): "silnt" is not a fault`,
+			`hello "yes" (F): must be true or false`, `interval "3" (F): has no unit; write 3s`,
+			`mode "bea" (F): must be beat, echo or churn`,
+			`seed "-1" (F): is not a whole number`, `slo "x<1" (F): "x" is not a metric`,
+			`source "nowhere" (F): is not an address`, `target "a,b" (F): has 2 values`}},
+		{"unknown", []string{"conections", "5"},
+			[]string{`--conections (flag --conections): is not a setting; the nearest is --connections`}},
+		{"all zero", []string{"connections", "0", "processes", "0", "loops", "0", "duration", "0s", "connect-timeout",
+			"0s",
+			"connect-rate", "0", "interval", "0s",
 			"max-lag", "0s", "bound", "0s", "partial-timeout", "0s"}, []string{
-			"connections 0: must lie between 1", "processes 0: must", "loops 0: must", "duration 0s: must", "connect-timeout 0s: must", "connect-rate 0: is impossible",
-			"interval 0s: must", "max-lag 0s: must", "bound 0s: must", "partial-timeout 0s: must"}},
-		{"negative", []string{"connections", "-5", "connect-rate", "-5:10", "timeout", "-1s", "hello-beat", "-1s"}, []string{
-			"connections -5: must", "connect-rate -5:10: is impossible", "timeout -1s: must", "hello-beat -1s: must"}},
+			`connections "0" (F): must lie between 1`, `processes "0" (F): must`, `loops "0" (F): must`,
+			`duration "0s" (F): must`,
+			`connect-timeout "0s" (F): must`, `connect-rate "0" (F): is impossible`,
+			`interval "0s" (F): must`, `max-lag "0s" (F): must`, `bound "0s" (F): must`,
+			`partial-timeout "0s" (F): must`}},
+		{"negative", []string{"connections", "-5", "connect-rate", "-5:10", "timeout", "-1s", "hello-beat", "-1s"},
+			[]string{
+				`connections "-5" (F): must`, `connect-rate "-5:10" (F): is impossible`, `timeout "-1s" (F): must`,
+				`hello-beat "-1s" (F): must`}},
 		{"impossible rates", []string{"connections", "1m", "connect-rate", "1m", "interval", "100ms"}, []string{
-			"connect-rate 1000k: is impossible for 1 process: none can begin more than 200,000", "interval 100ms: is impossible: 10,000,000 beats a second"}},
-		{"too slow", []string{"connections", "1m", "connect-rate", "10"}, []string{"connect-rate 10: 1,000,000 connections would take 27h46m40s to connect"}},
-		{"target", []string{"target", "127.0.0.1:9000"}, []string{`target "127.0.0.1:9000": is not an address; write tcp://HOST:PORT`}},
+			`connect-rate "1000k" (F): is impossible for 1 process: none can begin more than 200,000`,
+			`interval "100ms" (F): is impossible: 10,000,000 beats a second`}},
+		{"too slow", []string{"connections", "1m", "connect-rate", "10"},
+			[]string{`connect-rate "10" (F): 1,000,000 connections would take 27h46m40s to connect`}},
+		{"target", []string{"target", "127.0.0.1:9000"},
+			[]string{`target "127.0.0.1:9000" (F): is not an address; write tcp://HOST:PORT`}},
 		{"target scheme", []string{"target", "ws://127.0.0.1:9000"}, []string{`has the scheme "ws"`}},
 		{"target port", []string{"target", "tcp://127.0.0.1"}, []string{`lacks a host or a port`}},
 		{"target path", []string{"target", "tcp://127.0.0.1:1/x"}, []string{`more than a host and a port`}},
-		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"}, []string{`serve "--profile iot": is for a server that the run starts itself`}},
-		{"ops", []string{"ops", "ftp://x"}, []string{`ops "ftp://x": is not a URL`}},
-		{"echo", []string{"mode", "echo", "inflight", "0", "payload", "15"}, []string{"inflight 0: must", "payload 15: must lie between 16"}},
+		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"},
+			[]string{`serve "--profile iot" (F): is for a server that the run starts itself`}},
+		{"ops", []string{"ops", "ftp://x"}, []string{`ops "ftp://x" (F): is not a URL`}},
+		{"echo", []string{"mode", "echo", "inflight", "0", "payload", "15"},
+			[]string{`inflight "0" (F): must`, `payload "15" (F): must lie between 16`}},
 		{"churn with faults", []string{"mode", "churn", "fault", "silent:10%@1s"}, []string{"in mode churn"}},
-		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"}, []string{"is after the end of the hold phase", "is more than the 1,000 connections"}},
-		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"}, []string{"is less than one for each of 4 event loops"}},
+		{"late fault", []string{"duration", "10s", "fault", "silent:10%@10s", "fault", "reset:2k@1s"},
+			[]string{"is after the end of the hold phase", "is more than all 1,000 connections"}},
+		{"loops", []string{"connections", "3", "processes", "2", "loops", "2"},
+			[]string{"is less than one for each of 4 event loops"}},
 	} {
 		_, _, err := Build(flags(c.pairs...))
 		var plan *PlanError
@@ -112,6 +144,8 @@ func TestWrongPlans(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d:\n%s", c.name, len(plan.Lines), len(c.want), err)
 		}
 		for _, want := range c.want {
+			key, _, _ := strings.Cut(want, " ")
+			want = strings.Replace(want, "(F)", "(flag --"+key+")", 1)
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: nothing says %q:\n%s", c.name, want, err)
 			}
@@ -135,7 +169,8 @@ func TestPlansThatNeedTheTimeout(t *testing.T) {
 		{[]string{"fault", "drip:10%@1s"}, 0, "does not say its idle timeout"},
 		{[]string{"fault", "garbage:10%@1s", "fault", "herd:10%@1s"}, 0, ""},
 		{[]string{"fault", "silent:10%@20s"}, 7500 * time.Millisecond, ""},
-		{[]string{"fault", "silent:10%@25s"}, 7500 * time.Millisecond, "is over only 32.7s after the hold phase began, which lasts 30s; write --duration 33s"},
+		{[]string{"fault", "silent:10%@25s"}, 7500 * time.Millisecond,
+			"is over only 32.7s after the hold phase began, which lasts 30s; write --duration 33s"},
 		{[]string{"fault", "silent:10%@20s,+over=5s"}, 7500 * time.Millisecond, "is over only 32.7s"},
 		{[]string{"fault", "partial:10%@19s"}, time.Minute, ""}, // the limit for part of a frame is shorter
 		{[]string{"fault", "stall-server:10s@25s"}, 0, "is over only 35s"},
@@ -150,7 +185,7 @@ func TestPlansThatNeedTheTimeout(t *testing.T) {
 func TestShippedScenarios(t *testing.T) {
 	timeouts := map[string]time.Duration{ // T of the server that the run starts
 		"dead-wave": 7500 * time.Millisecond, "herd": 7500 * time.Millisecond,
-		"million": 150 * time.Second, "three-hundred-thousand": 90 * time.Second,
+		"million": 150 * time.Second, "quick": 7500 * time.Millisecond, "three-hundred-thousand": 90 * time.Second,
 	}
 	if got, want := ScenarioNames(), slices.Sorted(maps.Keys(timeouts)); !slices.Equal(got, want) {
 		t.Errorf("there are %q, want %q", got, want)
@@ -183,13 +218,13 @@ func TestScenarioFiles(t *testing.T) {
 		"connections: [1, [2]]":    "is a list of lists",
 		"connections:":             "has no value",
 		"fault: []":                "is an empty list",
-		"connections: {a: b}":      "is not a plain value",
+		"connections: {a: b}":      "holds further keys",
 		"just words":               "is not YAML",
 		"a: b: c":                  "is not YAML",
-		"conections: 5":            "conections (scenario F): is not a setting; the nearest is connections",
-		"connections: 5.5":         `connections "5.5" (scenario F): is not a whole number`,
+		"conections: 5":            "conections (scenario F:1): is not a setting; the nearest is connections",
+		"connections: 5.5":         `connections "5.5" (scenario F:1): is not a whole number`,
 		"connections: [1, 2]":      "has 2 values",
-		"interval: 5\nmode: chrun": `mode "chrun" (scenario F): must be`,
+		"interval: 5\nmode: chrun": `mode "chrun" (scenario F:2): must be`,
 	} {
 		path := filepath.Join(dir, "f.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
@@ -199,16 +234,17 @@ func TestScenarioFiles(t *testing.T) {
 		if err == nil {
 			_, _, err = Build(l)
 		}
-		want = strings.ReplaceAll(want, "F)", path+")")
+		want = strings.ReplaceAll(want, "F:", path+":")
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "or one of dead-wave, herd, million or three-hundred-thousand") {
+	if _, err := ReadScenario(filepath.Join(dir, "none")); err == nil ||
+		!strings.Contains(err.Error(), "or one of dead-wave, herd, million, quick or three-hundred-thousand") {
 		t.Errorf("a missing file: %v", err)
 	}
 	big := filepath.Join(dir, "big")
-	if err := os.WriteFile(big, make([]byte, maxScenario+1), 0o666); err != nil {
+	if err := os.WriteFile(big, make([]byte, 1<<20+1), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadScenario(big); err == nil || !strings.Contains(err.Error(), "is larger than") {

@@ -11,35 +11,36 @@ import (
 	"heartwheel/codec"
 )
 
-// probeTime is how long the target may take for each step of the probe.
+// probeTime bounds each step of the probe.
 const probeTime = 3 * time.Second
 
-// A probed is what one connection has learned of the target.
-type probed struct {
-	timeout time.Duration // T; 0: unknown
-	from    string        // who said T
+// A probeResult is what the probe has learned of the target.
+type probeResult struct {
+	timeout       time.Duration // T; 0: unknown
+	timeoutSource string        // "WELCOME", "--timeout" or "unknown"
 }
 
-// resolveTarget finds the address behind tcp://HOST:PORT.
+// resolveTarget resolves tcp://HOST:PORT.
 func resolveTarget(target string) (netip.AddrPort, error) {
 	hostPort := target[len("tcp://"):]
 	addr, err := net.ResolveTCPAddr("tcp", hostPort)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("cannot find the target %s: %w; write an address, or a name that this machine can look up", target, err)
+		return netip.AddrPort{}, fmt.Errorf("cannot find the target %s: %w; "+
+			"write an address, or a name that this machine can resolve", target, err)
 	}
 	a := addr.AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
 }
 
-// probe connects once, as the connections of the plan will, and learns T. The
-// error says why there is no sense in going on, and what to do.
-func probe(target netip.AddrPort, p *Plan) (probed, error) {
-	got := probed{timeout: p.Timeout, from: "--timeout"}
+// probe connects once, as the connections of the plan will, and learns T. The error
+// says why a run would be pointless, and what to do.
+func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
+	got := probeResult{timeout: p.Timeout, timeoutSource: "--timeout"}
 	first := codec.AppendBeat(nil)
 	if p.Hello {
-		first = appendHello(nil, p, 0)
+		first = p.AppendHello(nil, 0)
 	}
-	welcome, err := ask(target, first)
+	welcome, err := exchange(target, first)
 	if err != nil {
 		return got, err
 	}
@@ -47,21 +48,20 @@ func probe(target netip.AddrPort, p *Plan) (probed, error) {
 		return got, nil
 	}
 	if !p.Hello {
-		// Whatever is wrong with HELLO is no reason not to go on without it.
-		welcome, _ = ask(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
+		// A server that rejects this HELLO can still be tested without it.
+		welcome, _ = exchange(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
 	}
-	got.timeout, got.from = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
+	got.timeout, got.timeoutSource = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
 	if got.timeout == 0 {
-		got.from = "nobody"
+		got.timeoutSource = "unknown"
 	}
 	return got, nil
 }
 
-// ask sends one frame on a connection of its own and waits for the answer, a
-// WELCOME or any other. A target that does not answer is not an error: the run
-// will count that. It returns when the target has closed too, if it does: the
-// run may need the place that the connection had.
-func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
+// exchange sends one frame on a connection of its own and waits for an answer, WELCOME
+// or not. No answer is no error: the run will count that. It returns once the target
+// has closed the connection as well, as the run may need that slot.
+func exchange(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
 	c, err := net.DialTimeout("tcp", target.String(), probeTime)
 	if err != nil {
 		var op *net.OpError
@@ -84,7 +84,7 @@ func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error)
 	for err == nil {
 		f, n, decodeErr := codec.Decode(buf, codec.MaxFrameLimit)
 		if decodeErr != nil {
-			return welcome, nil // the run counts what is wrong
+			return welcome, nil // the run counts wrong answers
 		}
 		if n > 0 {
 			switch f.Op {
@@ -115,14 +115,15 @@ func ask(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error)
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	return welcome, fmt.Errorf("the target tcp://%s closes a connection at once, without an answer (%w): is it a server of frames with a length of 4 bytes?", target, err)
+	return welcome, fmt.Errorf("the target tcp://%s closes a connection at once, without an answer (%w): "+
+		"does it speak frames with a length of 4 bytes?", target, err)
 }
 
 func refusal(target netip.AddrPort, code codec.Code, reason string) error {
-	what := "look into its log"
+	what := "see its log"
 	switch code {
 	case codec.CodeOverloaded:
-		what = "it is at its connection limit: stop other clients, or give it a higher one"
+		what = "it is at its connection limit: stop other clients, or raise the limit"
 	case codec.CodeBadToken:
 		what = "give --hello-token"
 	case codec.CodeIncomplete:

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// isLocal says whether the address is one of this machine.
+// isLocal reports whether the address is one of this machine.
 func isLocal(a netip.Addr) bool {
 	if a.IsLoopback() {
 		return true
@@ -29,8 +29,8 @@ func isLocal(a netip.Addr) bool {
 	})
 }
 
-// listenerPIDs finds the processes of this machine that hold a listening socket
-// for the port. The processes of other users cannot be seen without privilege.
+// listenerPIDs finds the local processes with a listening socket on the port. Those of
+// other users are hidden without privilege.
 func listenerPIDs(port uint16) []int {
 	inodes := map[string]bool{}
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -79,13 +79,13 @@ func holdsSocket(dir string, inodes map[string]bool) bool {
 	})
 }
 
-// A procSample is the processor time and the resident size of processes.
+// A procSample is the processor time and resident size of processes.
 type procSample struct {
 	cpuSeconds float64
 	rss        int64
 }
 
-// readProcs adds up what the processes use. It is an error if one is gone.
+// readProcs adds up the processes. It is an error if one is gone.
 func readProcs(pids []int) (procSample, error) {
 	var s procSample
 	for _, pid := range pids {
@@ -103,7 +103,7 @@ func readProcs(pids []int) (procSample, error) {
 	return s, nil
 }
 
-// parseStat reads /proc/PID/stat. The name, second and in brackets, may hold
+// parseStat reads /proc/PID/stat. The name, second and in parentheses, may contain
 // anything.
 func parseStat(text []byte) (procSample, error) {
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
@@ -113,12 +113,12 @@ func parseStat(text []byte) (procSample, error) {
 	user, err1 := strconv.ParseFloat(fields[11], 64)
 	system, err2 := strconv.ParseFloat(fields[12], 64)
 	pages, err3 := strconv.ParseInt(fields[21], 10, 64)
-	const ticks = 100 // a second, whatever the kernel's own are
+	const ticks = 100 // USER_HZ, fixed in the kernel's ABI
 	return procSample{(user + system) / ticks, pages * int64(os.Getpagesize())}, errors.Join(err1, err2, err3)
 }
 
-// slabBytes is the memory in the kernel's slabs: exactly, from slabinfo, with
-// privilege; else from meminfo, which counts what is kept in reserve too.
+// slabBytes is the memory in the kernel's slabs: exact from slabinfo, which needs
+// privilege, else from meminfo, which includes reserves.
 func slabBytes() (bytes int64, exact bool, err error) {
 	if text, err := os.ReadFile("/proc/slabinfo"); err == nil {
 		return parseSlabinfo(string(text)), true, nil
@@ -127,12 +127,12 @@ func slabBytes() (bytes int64, exact bool, err error) {
 	return n, false, err
 }
 
-// parseSlabinfo adds up active objects × their size. Whoever lists a process's
-// descriptors, as a server's own metrics do, leaves a node of /proc for each in
-// the caches: the nodes, and the name and the label that each has, are left out.
+// parseSlabinfo adds up active objects × size. Listing the descriptors of a process, as
+// a server's metrics do, leaves a /proc inode in the caches for each: these inodes, and
+// the dentry and the label of each, are left out.
 func parseSlabinfo(text string) (total int64) {
 	var nodes int64
-	beside := int64(0) // bytes that go with each node
+	beside := int64(0) // bytes that go with each inode
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 4 {
@@ -155,7 +155,7 @@ func parseSlabinfo(text string) (total int64) {
 	return total - nodes*beside
 }
 
-// meminfo is one of the values of /proc/meminfo, in bytes.
+// meminfo is a value of /proc/meminfo in bytes.
 func meminfo(name string) (int64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

@@ -10,67 +10,73 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"heartwheel/internal/config"
+	"heartwheel/internal/epoll"
+	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
+	"heartwheel/loadtest/report"
 )
 
-// Options is what a run needs beside the plan. All of it is required, but for
-// Signals.
+// Options is what a run needs beside the plan. Only Signals is optional.
 type Options struct {
 	Plan     *Plan
-	Settings []Setting
-	Version  string // of heartwheel, for the report
+	Settings []report.Setting
+	Version  string // of heartwheel
 
-	// Command makes the command line of heartwheel with the arguments: for a
-	// server of its own and for more processes of the generator.
+	// Command makes a command line of heartwheel: for the run's own server and for
+	// worker processes of the generator.
 	Command func(args ...string) *exec.Cmd
 
-	Stdout   io.Writer // the report
-	Progress io.Writer // the live view, or one line a second
-	Terminal bool      // Progress is a terminal: the view is redrawn in place
+	Stdout   io.Writer // for the report
+	Progress io.Writer // for the live view, or one line a second
+	Terminal bool      // Progress is a terminal: redraw the view in place
 	Color    bool
 	Width    int // of the terminal, in characters
 
-	// Signals asks the run to end early; a second one ends it without a report.
-	// nil: never.
+	// Signals asks the run to end early; a second one ends it without figures. nil:
+	// never.
 	Signals <-chan os.Signal
 }
 
-// A run is a run under way. Its fields belong to the goroutine of Run.
+// A run is a run in progress. Its fields belong to the goroutine of Run.
 type run struct {
 	Options
-	plan    *Plan
-	target  netip.AddrPort
-	own     *ownServer // nil: the target was given
-	probed  probed
-	crew    *crew
-	sampler *sampler
-	view    *view
+	plan      *Plan
+	target    netip.AddrPort
+	own       *ownServer // nil: the target was given
+	probed    probeResult
+	generator *engine.Generator
+	sampler   *sampler
+	view      *view
 
 	started     time.Time
-	start       int64 // when the first connect is due, on the machine's monotonic clock
-	hold        int64 // when hold begins; 0: not yet known
+	start       int64 // when the first connect is due, on epoll.Monotonic
+	hold        int64 // when hold begins; 0: not known yet
 	interrupted bool
-	stopped     bool // the loops were told to stop
-	connected   int  // loops whose connections were all tried
-	ended       int  // loops that have had their last report
-	results     []*result
-	latest      []tallies // by loop
-	procCPU     []int64   // by process
-	lastCPU     int64
-	ticks       int // the last second of which there are ticks
-	second      second
-	samples     []Sample
-	events      []Event
+	stopped     bool // the loops were sent Stop
+	connected   int  // loops that tried all their connections
+	ended       int  // loops that sent their last message
+	results     []*engine.Result
+	latest      []engine.Tallies // by loop
+	procCPU     []int64          // by process
+	lastTallies engine.Tallies   // at the last sample
+	lastCPU     int64            // at the last sample
+	ticks       int              // the last second with ticks
+	second      secondStats
+	samples     []report.Sample
+	events      []report.Event
 	errors      []string
 }
 
-// A second is what the ticks since the last sample add up to.
-type second struct{ response, service, lag hist }
+// secondStats adds up the ticks since the last sample.
+type secondStats struct{ response, service, lag engine.Histogram }
 
-// Run does what the plan says, shows it, and reports. An error is of the time
-// before the first connection: a *PlanError for a plan that cannot be carried
-// out, any other for a target that cannot be tested. Afterwards everything is
-// in the Summary, with its verdict. Run waits for all that it has started.
-func Run(o Options) (*Summary, error) {
+// Run carries out the plan, shows it, and writes the report. An error means that no
+// connection was made: a *PlanError for a plan that cannot be carried out, any other
+// for a target that cannot be tested. All else is in the Summary. Run waits for
+// everything that it has started.
+func Run(o Options) (*report.Summary, error) {
 	r := &run{Options: o, plan: o.Plan}
 	if err := prepareOut(r.plan.Out); err != nil {
 		return nil, err
@@ -94,32 +100,32 @@ func Run(o Options) (*Summary, error) {
 		}
 	}
 	r.sampler = newSampler(r.target, ops, pid)
-	if r.plan.stalls() {
-		if err := stallable(r.sampler.pids); err != nil {
+	if r.plan.StallsServer() {
+		if err := checkStoppable(r.sampler.pids); err != nil {
 			return nil, err
 		}
 	}
-	if r.crew, err = r.hire(sources); err != nil {
+	if r.generator, err = r.startGenerator(sources); err != nil {
 		return nil, err
 	}
 	r.view = newView(r)
-	r.conduct()
-	out := r.outcome()
+	r.runPhases()
+	out := r.result()
 	r.view.end()
-	fmt.Fprint(o.Stdout, out.summary.text())
+	fmt.Fprint(o.Stdout, out.Summary.Text())
 	if r.plan.Out != "" {
-		files, err := out.write(r.plan.Out)
+		files, err := out.Write(r.plan.Out)
 		if err != nil {
-			out.summary.Errors = append(out.summary.Errors, err.Error())
-			out.summary.Verdict = decide(out.summary, r.plan.SLO, r.interrupted)
-			return out.summary, nil
+			out.Summary.Errors = append(out.Summary.Errors, err.Error())
+			out.Summary.Verdict = decide(out.Summary, r.plan.SLO, r.interrupted)
+			return out.Summary, nil
 		}
 		fmt.Fprintf(o.Stdout, "\nwritten to %s: %s\n", r.plan.Out, strings.Join(files, ", "))
 	}
-	return out.summary, nil
+	return out.Summary, nil
 }
 
-// prepareTarget starts a server if no target is given, and connects once.
+// prepareTarget starts a server if the plan names no target, and probes the target.
 func (r *run) prepareTarget() error {
 	target := r.plan.Target
 	if target == "" {
@@ -144,8 +150,8 @@ func (r *run) prepareTarget() error {
 	return err
 }
 
-// prepareSources lists the source addresses, and refuses a plan for which they
-// have too few ports.
+// prepareSources lists the source addresses. It is an error if they have too few
+// ports.
 func (r *run) prepareSources() ([]netip.Addr, error) {
 	prefixes := r.plan.Sources
 	if len(prefixes) == 0 {
@@ -153,30 +159,30 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 	}
 	for _, p := range prefixes {
 		if p.Addr().Unmap().Is4() != r.target.Addr().Is4() {
-			return nil, &PlanError{[]string{fmt.Sprintf("source %s: is of another address family than the target %s", p, r.target.Addr())}}
+			return nil, &PlanError{[]string{fmt.Sprintf("source %s: is of another address family than the target %s", p,
+				r.target.Addr())}}
 		}
 	}
 	addrs := sourceAddrs(prefixes, r.plan.Connections)
 	if n, ports := max(1, len(addrs)), portRange(); r.plan.Connections > n*ports {
 		return nil, &PlanError{[]string{fmt.Sprintf(
-			"connections %s: are more than the %s × %d ports of the source addresses allow; write --source with at least %d addresses of this machine",
-			formatCount(r.plan.Connections), plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
+			"connections %s: are more than the %s × %d ports of the source addresses allow; "+
+				"write --source with at least %d addresses of this machine",
+			config.FormatNumber(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
 	}
 	return addrs, nil
 }
 
-// hire starts the event loops.
-func (r *run) hire(sources []netip.Addr) (*crew, error) {
-	j := &job{Plan: *r.plan, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources, Timeout: r.probed.timeout}
-	r.latest, r.procCPU = make([]tallies, j.Of), make([]int64, r.plan.Processes)
-	if r.plan.Processes == 1 {
-		return localCrew(j)
-	}
-	return processCrew(j, func() *exec.Cmd { return r.Command(WorkerCommand) })
+// startGenerator starts the event loops.
+func (r *run) startGenerator(sources []netip.Addr) (*engine.Generator, error) {
+	j := &engine.Job{Load: r.plan.Load, Of: r.plan.Processes * r.plan.Loops, Target: r.target, Sources: sources,
+		Timeout: r.probed.timeout}
+	r.latest, r.procCPU = make([]engine.Tallies, j.Of), make([]int64, r.plan.Processes)
+	return engine.Start(j, func() *exec.Cmd { return r.Command(engine.WorkerCommand) })
 }
 
-// conduct runs the phases until every loop has had its last report.
-func (r *run) conduct() {
+// runPhases runs the phases until every loop has sent its last message.
+func (r *run) runPhases() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -185,24 +191,24 @@ func (r *run) conduct() {
 	wg.Go(func() { r.sampler.run(ctx) })
 
 	r.started = time.Now()
-	r.start = monotonic() + int64(r.plan.lead())
-	o := order{Start: r.start}
+	r.start = epoll.Monotonic() + int64(r.plan.Lead())
+	o := engine.Order{Start: r.start}
 	if r.plan.Mode == modeChurn {
 		r.beginHold(ctx, &wg, r.start)
 		o.Hold = r.hold
 	} else {
-		r.event(0, EventPhase, "connect")
+		r.event(0, report.EventPhase, "connect")
 	}
-	r.crew.order(o)
-	r.follow(ctx, &wg)
-	// The reports are in: what has ended has nobody left to wait for.
-	_ = r.crew.wait()
+	r.generator.Send(o)
+	r.handleMessages(ctx, &wg)
+	// After the last messages nothing is left to wait for long.
+	r.generator.Wait()
 }
 
-// follow takes the reports and gives the orders.
-func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
-	const collect = tickStagger + 100*time.Millisecond // for the ticks of all loops to come in
-	sample := time.NewTimer(time.Until(r.started) + r.plan.lead() + time.Second + collect)
+// handleMessages reads the messages of the loops and sends their orders.
+func (r *run) handleMessages(ctx context.Context, wg *sync.WaitGroup) {
+	const collect = engine.TickSpread + 100*time.Millisecond // until the ticks of all loops are in
+	sample := time.NewTimer(time.Until(r.started) + r.plan.Lead() + time.Second + collect)
 	defer sample.Stop()
 	var ownEnded <-chan struct{}
 	if r.own != nil {
@@ -214,25 +220,26 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 			r.sample(n)
 		}
 	}()
-	for r.ended < r.crew.loops {
+	for r.ended < r.generator.Loops() {
 		select {
-		case rep := <-r.crew.reports:
-			r.take(rep)
-			if r.connected+r.ended >= r.crew.loops && r.hold == 0 && !r.stopped {
+		case rep := <-r.generator.Messages():
+			r.handleMessage(rep)
+			if r.connected+r.ended >= r.generator.Loops() && r.hold == 0 && !r.stopped {
 				r.endConnect(ctx, wg)
 			}
 		case <-sample.C:
 			r.sample(n)
 			n++
-			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - monotonic()))
+			sample.Reset(time.Duration(r.start + int64(n)*int64(time.Second) + int64(collect) - epoll.Monotonic()))
 		case <-ownEnded:
 			ownEnded = nil
-			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err, r.own.log.last()))
+			r.errors = append(r.errors, fmt.Sprintf("the server ended during the run: %s: %s", r.own.err,
+				r.own.log.Last()))
 			r.stop()
 		case <-r.Signals:
 			if r.interrupted {
-				r.errors = append(r.errors, "a second signal: ended without waiting for the figures")
-				r.crew.kill()
+				r.errors = append(r.errors, "second signal: ended without waiting for the figures")
+				r.generator.Kill()
 				return
 			}
 			r.interrupted = true
@@ -244,66 +251,68 @@ func (r *run) follow(ctx context.Context, wg *sync.WaitGroup) {
 func (r *run) stop() {
 	if !r.stopped {
 		r.stopped = true
-		r.sampler.hold(false)
-		r.crew.order(order{Stop: true})
+		r.sampler.markHold(false)
+		r.generator.Send(engine.Order{Stop: true})
 	}
 }
 
-// endConnect begins the hold phase, unless nothing is connected.
+// endConnect begins the hold phase, unless no connection was established.
 func (r *run) endConnect(ctx context.Context, wg *sync.WaitGroup) {
 	t := r.total()
 	if r.plan.Mode != modeChurn && t.Established == 0 {
-		r.errors = append(r.errors, fmt.Sprintf("none of %s was established", plural(r.plan.Connections, "connection")))
+		r.errors = append(r.errors, fmt.Sprintf("none of %s was established",
+			wording.Plural(r.plan.Connections, "connection")))
 		r.stop()
 		return
 	}
-	r.beginHold(ctx, wg, monotonic()+int64(r.plan.lead()))
-	r.crew.order(order{Hold: r.hold})
+	r.beginHold(ctx, wg, epoll.Monotonic()+int64(r.plan.Lead()))
+	r.generator.Send(engine.Order{Hold: r.hold})
 }
 
-// beginHold sets when the hold phase begins, and what happens in it that is
-// not the loops' to do.
+// beginHold sets when the hold phase begins, and starts what the loops do not do in
+// it.
 func (r *run) beginHold(ctx context.Context, wg *sync.WaitGroup, at int64) {
 	r.hold = at
-	r.event(at, EventPhase, "hold")
+	r.event(at, report.EventPhase, "hold")
 	for i := range r.plan.Faults {
 		f := &r.plan.Faults[i]
-		k, _ := faultKindByName(f.Kind)
-		r.events = append(r.events, Event{T: since(r.start, at+int64(f.At)), Kind: EventFault, Fault: f.Text, Text: f.Kind + ": " + k.does})
-		if f.Kind == stallServer {
-			wg.Go(func() { stall(ctx, r.sampler.pids, at+int64(f.At), f.For) })
+		k, _ := engine.FaultKindByName(f.Kind)
+		r.events = append(r.events, report.Event{T: engine.Since(r.start, at+int64(f.At)), Kind: report.EventFault,
+			Fault: f.Text, Text: f.Kind + ": " + k.Does})
+		if f.Kind == engine.StallServer {
+			wg.Go(func() { stopProcesses(ctx, r.sampler.pids, at+int64(f.At), f.For) })
 		}
 	}
 	wg.Go(func() {
 		if sleepUntil(ctx, at) {
-			r.sampler.hold(true)
+			r.sampler.markHold(true)
 		}
 	})
-	// The end is looked at a moment before it comes, and does not come before
-	// that is done: all is still open then.
+	// The server is measured a moment before the phase ends, and the phase does not end
+	// before that is done: all connections are still open then.
 	early := min(r.plan.Duration/4, 200*time.Millisecond)
 	wg.Go(func() {
 		if sleepUntil(ctx, at+int64(r.plan.Duration-early)) {
-			r.sampler.hold(false)
-			r.crew.order(order{Looked: true})
+			r.sampler.markHold(false)
+			r.generator.Send(engine.Order{MayEnd: true})
 		}
 	})
 }
 
-// take handles one report.
-func (r *run) take(rep report) {
+// handleMessage handles one message.
+func (r *run) handleMessage(rep engine.Message) {
 	switch {
 	case rep.Tick != nil:
 		t := rep.Tick
 		r.ticks = max(r.ticks, t.N)
 		r.latest[rep.Loop] = t.Tallies
 		r.procCPU[rep.Loop/r.plan.Loops] = t.ProcCPU
-		r.second.response.merge(t.Response)
-		r.second.service.merge(t.Service)
-		r.second.lag.merge(t.Lag)
+		r.second.response.Merge(t.Response)
+		r.second.service.Merge(t.Service)
+		r.second.lag.Merge(t.Lag)
 		r.sampler.setOpen(r.total().Open)
 	case rep.Event != nil:
-		r.events = append(r.events, *rep.Event)
+		r.events = append(r.events, report.Event(*rep.Event))
 	case rep.Connected != nil:
 		r.latest[rep.Loop] = *rep.Connected
 		r.connected++
@@ -316,7 +325,7 @@ func (r *run) take(rep report) {
 	}
 	if rep.Error != "" {
 		r.errors = append(r.errors, rep.Error)
-		r.event(monotonic(), EventError, rep.Error)
+		r.event(epoll.Monotonic(), report.EventError, rep.Error)
 	}
 	if rep.Error != "" || rep.Lost {
 		r.latest[rep.Loop].Open, r.latest[rep.Loop].Connecting = 0, 0
@@ -324,10 +333,10 @@ func (r *run) take(rep report) {
 	}
 }
 
-func (r *run) total() tallies {
-	var t tallies
+func (r *run) total() engine.Tallies {
+	var t engine.Tallies
 	for i := range r.latest {
-		t.add(&r.latest[i])
+		t.Add(&r.latest[i])
 	}
 	return t
 }
@@ -336,34 +345,36 @@ func (r *run) total() tallies {
 func (r *run) event(at int64, kind, text string) {
 	t := 0.0
 	if at != 0 {
-		t = since(r.start, at)
+		t = engine.Since(r.start, at)
 	}
-	r.events = append(r.events, Event{T: t, Kind: kind, Text: text})
+	r.events = append(r.events, report.Event{T: t, Kind: kind, Text: text})
 }
 
-// sample makes the sample of second n, and shows it.
+// sample makes the sample of second n and shows it.
 func (r *run) sample(n int) {
 	t := r.total()
 	var cpu int64
 	for _, ns := range r.procCPU {
 		cpu += ns
 	}
-	s := Sample{
-		T: float64(n), Phase: r.phase(r.start + int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed + t.Refused,
-		ResponseUS: r.second.response.us(), ServiceUS: r.second.service.us(), LagUS: r.second.lag.us(),
-		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained, Wrong: t.Wrong,
-		CPUPercent: round3(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
-		tallies: t,
+	s := report.Sample{
+		T: float64(n), Phase: r.phase(r.start +
+			int64(n)*int64(time.Second) - 1), Connections: t.Open, Connecting: t.Connecting, Failed: t.Failed +
+			t.Refused,
+		ResponseUS: distribution(r.second.response), ServiceUS: distribution(r.second.service),
+		LagUS:    distribution(r.second.lag),
+		Injected: t.Injected, Detected: t.Detected, FalseKills: t.FalseKills, Unexplained: t.Unexplained,
+		Wrong:      t.Wrong,
+		CPUPercent: wording.Thousandths(float64(cpu-r.lastCPU) / 1e7), Server: r.sampler.sample(),
 	}
-	if len(r.samples) > 0 {
-		last := &r.samples[len(r.samples)-1].tallies
+	if last := &r.lastTallies; len(r.samples) > 0 {
 		s.Connects = float64(t.Attempts - last.Attempts)
 		s.Sent, s.Answered = float64(t.Sent-last.Sent), float64(t.Answered-last.Answered)
 	} else {
 		s.Connects, s.Sent, s.Answered, s.CPUPercent = float64(t.Attempts), float64(t.Sent), float64(t.Answered), 0
 	}
-	r.lastCPU = cpu
-	r.second = second{}
+	r.lastTallies, r.lastCPU = t, cpu
+	r.second = secondStats{}
 	r.samples = append(r.samples, s)
 	r.view.show(&s)
 }
@@ -379,9 +390,9 @@ func (r *run) phase(at int64) string {
 	return "close"
 }
 
-// outcome puts everything together.
-func (r *run) outcome() *outcome {
-	return summarize(&material{
+// result puts everything together.
+func (r *run) result() *report.Run {
+	return summarize(&measurements{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
 		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),
 		samples: r.samples, events: r.events, errors: r.errors,

@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// perSource is how many connections share a source address before the next
-// address is added by default: half of the smallest usual port range, for
-// looking for a free port gets slow in a range that is nearly full.
+// perSource is how many connections share a source address by default: half of the
+// smallest usual port range, as the kernel finds a free port slowly in a range that is
+// nearly full.
 const perSource = 14000
 
-// defaultSources spreads connections to a loopback address over 127.0.0.0/26,
-// or as much more of 127.0.0.0/8 as n connections need. For other targets the
-// kernel chooses.
+// defaultSources are 127.0.0.0/26, or as much more of 127.0.0.0/8 as n connections
+// need, for a target on loopback. For other targets the kernel chooses.
 func defaultSources(target netip.Addr, n int) []netip.Prefix {
 	if !target.Is4() || !target.IsLoopback() {
 		return nil
@@ -26,12 +25,11 @@ func defaultSources(target netip.Addr, n int) []netip.Prefix {
 	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), bits)}
 }
 
-// usable is the number of a prefix's addresses less the first and the last.
+// usable is the number of addresses of a prefix without the first and the last.
 func usable(size int) int { return max(1, size-2) }
 
-// sourceAddrs lists the addresses of the prefixes, at most limit of them. The
-// first and the last of a prefix are left out where they name the network and
-// everybody in it.
+// sourceAddrs lists the addresses of the prefixes, at most limit of them, without
+// network and broadcast addresses.
 func sourceAddrs(prefixes []netip.Prefix, limit int) []netip.Addr {
 	var list []netip.Addr
 	for _, p := range prefixes {
@@ -59,8 +57,8 @@ func parseSource(text string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// portRange is the number of local ports that the kernel hands out for one
-// source address and one destination.
+// portRange is the number of ephemeral ports for one source address and one
+// destination.
 func portRange() int {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	var low, high int

@@ -16,7 +16,7 @@ func TestSources(t *testing.T) {
 		{loop, 10_000_000, "127.0.0.0/22"}, {far, 100_000, ""}, {netip.MustParseAddr("::1"), 100_000, ""},
 	} {
 		got := defaultSources(c.target, c.n)
-		if text := joined(got, netip.Prefix.String); text != c.want {
+		if text := Table.ByKey("source").Text(&Plan{Sources: got}); text != c.want {
 			t.Errorf("%d to %s come from %q, want %q", c.n, c.target, text, c.want)
 		}
 	}
@@ -43,7 +43,8 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s: %v, want %d from %s to %s", c.text, got, c.n, c.first, c.last)
 		}
 	}
-	if got := sourceAddrs([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.8/30")}, 9); len(got) != 3 {
+	if got := sourceAddrs([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.8/30")},
+		9); len(got) != 3 {
 		t.Errorf("two ranges give %v", got)
 	}
 	if n := portRange(); n < 1 || n > 65536 {

@@ -3,66 +3,63 @@ package loadtest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"heartwheel/codec"
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/engine"
+	"heartwheel/loadtest/report"
 )
 
-// material is all that a run has gathered. Times are of one monotonic clock,
-// in ns.
-type material struct {
+// measurements are all that a run has gathered. Times are in ns of epoll.Monotonic.
+type measurements struct {
 	plan        *Plan
-	settings    []Setting
-	environment Environment
-	probed      probed
+	settings    []report.Setting
+	environment report.Environment
+	probed      probeResult
 	start, hold int64 // hold is 0 if it never began
 	interrupted bool
-	results     []*result // of each loop that had one, in any order
-	server      *Server
-	samples     []Sample
-	events      []Event
+	results     []*engine.Result // in any order
+	server      *report.Server
+	samples     []report.Sample
+	events      []report.Event
 	errors      []string
 }
 
-// An outcome is what is shown and written.
-type outcome struct {
-	summary                     *Summary
-	samples                     []Sample
-	events                      []Event
-	response, service, detected hist // for the .hgrm files; empty: not written
-}
-
-// cpuBound is the processor time of an event loop, in percent of a core, from
-// which on it has no time to be on time.
+// cpuBound is the processor time of an event loop, in percent of a core, at which the
+// generator counts as limited.
 const cpuBound = 95
 
-// summarize turns the material into the outcome. Pure: the same material gives
-// the same outcome.
-func summarize(m *material) *outcome {
-	total := mergeResults(m.results, len(m.plan.Faults))
-	s := &Summary{
-		Schema: Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
+// summarize is pure: the same measurements give the same run.
+func summarize(m *measurements) *report.Run {
+	total := engine.MergeResults(m.results, len(m.plan.Faults))
+	s := &report.Summary{
+		Schema: report.Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
 		Phases: m.phases(total), Connections: m.connections(total), Frames: m.frames(total),
-		FalseKills:  Closes{total.Tallies.FalseKills, firstFew(total.FalseKills)},
-		Unexplained: Closes{total.Tallies.Unexplained, firstFew(total.Unexplained)},
-		Generator:   m.generator(total), SLO: []SLOResult{}, Errors: append([]string{}, m.errors...),
+		FalseKills:  report.Closes{Count: total.Tallies.FalseKills, Examples: firstFew(total.FalseKills)},
+		Unexplained: report.Closes{Count: total.Tallies.Unexplained, Examples: firstFew(total.Unexplained)},
+		Generator:   m.generator(total), SLO: []report.SLOResult{}, Errors: append([]string{}, m.errors...),
 	}
-	out := &outcome{summary: s, samples: m.samples, events: m.events}
+	out := &report.Run{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
-		s.Response, s.Service = total.Response.latency(ResponseName), total.Service.latency(ServiceName)
-		out.response, out.service = total.Response, total.Service
+		s.Response, s.Service = latency(total.Response, report.ResponseName), latency(total.Service, report.ServiceName)
+		out.Response, out.Service = total.Response.HDR(), total.Service.HDR()
 	}
 	if len(m.plan.Faults) > 0 {
 		s.Detection = m.detection(total)
-		if n := len(s.Phases); n > 0 { // faults that a run that was interrupted did not come to
-			out.events = slices.DeleteFunc(out.events, func(e Event) bool { return e.Kind == EventFault && e.T > s.Phases[n-1].EndS })
+		if n := len(s.Phases); n > 0 { // faults that an interrupted run did not reach
+			out.Events = slices.DeleteFunc(out.Events, func(e report.Event) bool {
+				return e.Kind == report.EventFault &&
+					e.T > s.Phases[n-1].EndS
+			})
 		}
-		out.detected = detectionHist(total.Faults)
-		out.events = append(out.events, faultOver(s.Detection)...)
+		out.Detection = detectionHist(total.Faults).HDR()
+		out.Events = append(out.Events, faultOver(s.Detection)...)
 	}
-	slices.SortStableFunc(out.events, func(a, b Event) int { return cmp.Compare(a.T, b.T) })
+	slices.SortStableFunc(out.Events, func(a, b report.Event) int { return cmp.Compare(a.T, b.T) })
 	for i := range m.plan.SLO {
 		s.SLO = append(s.SLO, m.plan.SLO[i].evaluate(s))
 	}
@@ -70,93 +67,22 @@ func summarize(m *material) *outcome {
 	return out
 }
 
-// mergeResults adds up what the loops have measured.
-func mergeResults(results []*result, faults int) *result {
-	t := &result{Failures: map[string]*failure{}, Told: map[int]int{}, Faults: make([]faultTally, faults)}
-	for _, r := range results {
-		t.Tallies.add(&r.Tallies)
-		t.Response.merge(r.Response)
-		t.Service.merge(r.Service)
-		t.Lag.merge(r.Lag)
-		t.Connect.merge(r.Connect)
-		t.ConnectLag.merge(r.ConnectLag)
-		for text, f := range r.Failures {
-			have := t.Failures[text]
-			if have == nil {
-				have = &failure{}
-				t.Failures[text] = have
-			}
-			have.Count += f.Count
-			have.Example = firstText(have.Example, f.Example)
-		}
-		for code, n := range r.Told {
-			t.Told[code] += n
-		}
-		for i := range r.Faults {
-			t.Faults[i].merge(&r.Faults[i])
-		}
-		t.WrongExample = firstText(t.WrongExample, r.WrongExample)
-		t.FalseKills = append(t.FalseKills, r.FalseKills...)
-		t.Unexplained = append(t.Unexplained, r.Unexplained...)
-		t.Unanswered += r.Unanswered
-		t.OldestUnanswered = max(t.OldestUnanswered, r.OldestUnanswered)
-		t.AnsweredInHold += r.AnsweredInHold
-		t.FirstConnect = earliest(t.FirstConnect, r.FirstConnect)
-		t.LastConnect = max(t.LastConnect, r.LastConnect)
-		t.HoldEnd = max(t.HoldEnd, r.HoldEnd)
-		t.Closed = max(t.Closed, r.Closed)
+func firstFew(found []engine.CloseExample) []report.CloseExample {
+	list := []report.CloseExample{}
+	for _, e := range found {
+		list = append(list, report.CloseExample(e))
 	}
-	return t
-}
-
-// merge adds o to t.
-func (t *faultTally) merge(o *faultTally) {
-	t.Start, t.End = earliest(t.Start, o.Start), max(t.End, o.End)
-	t.Injected += o.Injected
-	t.Detected += o.Detected
-	t.Undetected += o.Undetected
-	t.Early += o.Early
-	t.Late += o.Late
-	t.Errors = append(t.Errors, o.Errors...)
-	t.Examples = append(t.Examples, o.Examples...)
-	t.Asked += o.Asked
-	t.Back += o.Back
-	t.BackRefused += o.BackRefused
-	t.BackFailed += o.BackFailed
-	t.LastBack = max(t.LastBack, o.LastBack)
-	t.BackTime.merge(o.BackTime)
-}
-
-// earliest is the smaller of two times, of which 0 is none.
-func earliest(a, b int64) int64 {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
-// firstText is the text that comes first in the order of its bytes, so that it
-// does not depend on which loop reported first. Empty is none.
-func firstText(a, b string) string {
-	if a == "" || b != "" && b < a {
-		return b
-	}
-	return a
-}
-
-func firstFew(list []CloseExample) []CloseExample {
-	list = append([]CloseExample{}, list...)
-	slices.SortFunc(list, func(a, b CloseExample) int {
+	slices.SortFunc(list, func(a, b report.CloseExample) int {
 		return cmp.Or(cmp.Compare(a.AtS, b.AtS), cmp.Compare(a.Connection, b.Connection))
 	})
-	return list[:min(len(list), examples)]
+	return list[:min(len(list), engine.MaxExamples)]
 }
 
-// at is a time as seconds after the start.
-func (m *material) at(t int64) float64 { return since(m.start, t) }
+// at is t in seconds after the start.
+func (m *measurements) at(t int64) float64 { return engine.Since(m.start, t) }
 
-func (m *material) phases(t *result) []Phase {
-	list := []Phase{}
+func (m *measurements) phases(t *engine.Result) []report.Phase {
+	list := []report.Phase{}
 	end := t.HoldEnd
 	if m.hold != 0 && end == 0 { // stopped just before it began
 		end = m.hold
@@ -166,30 +92,33 @@ func (m *material) phases(t *result) []Phase {
 		if connected == 0 {
 			connected = t.Closed
 		}
-		list = append(list, Phase{"connect", 0, max(0, m.at(connected))})
+		list = append(list, report.Phase{Name: "connect", StartS: 0, EndS: max(0, m.at(connected))})
 	}
 	if m.hold != 0 {
-		list = append(list, Phase{"hold", m.at(m.hold), m.at(max(end, m.hold))}, Phase{"close", m.at(max(end, m.hold)), m.at(max(t.Closed, end, m.hold))})
+		list = append(list, report.Phase{Name: "hold", StartS: m.at(m.hold), EndS: m.at(max(end, m.hold))},
+			report.Phase{Name: "close", StartS: m.at(max(end, m.hold)), EndS: m.at(max(t.Closed, end, m.hold))})
 	}
 	return list
 }
 
-func (m *material) connections(t *result) Connections {
-	c := Connections{
-		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed, Failures: []Failure{},
-		Refused: t.Tallies.Refused, Told: []Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
-		RateAsked: m.plan.ConnectRate.String(), TimeUS: t.Connect.us(),
+func (m *measurements) connections(t *engine.Result) report.Connections {
+	c := report.Connections{
+		Asked: m.plan.Connections, Established: t.Tallies.Established, Failed: t.Tallies.Failed,
+		Failures: []report.Failure{},
+		Refused:  t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
+		RateAsked: m.plan.ConnectRate.String(), TimeUS: distribution(t.Connect),
 	}
 	if m.plan.Mode == modeChurn {
-		// Those on their way at the end have neither failed nor not.
+		// Those under way at the end have neither failed nor succeeded.
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
-	for _, text := range sortedKeys(t.Failures) {
-		c.Failures = append(c.Failures, Failure{text, t.Failures[text].Count, t.Failures[text].Example})
+	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
+		c.Failures = append(c.Failures, report.Failure{Error: text, Count: t.Failures[text].Count,
+			Example: t.Failures[text].Example})
 	}
-	slices.SortStableFunc(c.Failures, func(a, b Failure) int { return b.Count - a.Count })
-	for _, code := range sortedKeys(t.Told) {
-		c.Told = append(c.Told, Told{code, codec.Code(code).String(), t.Told[code]})
+	slices.SortStableFunc(c.Failures, func(a, b report.Failure) int { return b.Count - a.Count })
+	for _, code := range slices.Sorted(maps.Keys(t.Told)) {
+		c.Told = append(c.Told, report.Told{Code: code, Meaning: codec.Code(code).String(), Count: t.Told[code]})
 	}
 	if took := float64(t.LastConnect-t.FirstConnect) / 1e9; took > 0 {
 		c.RateReal = math.Round(float64(t.Tallies.Attempts-1)/took*10) / 10
@@ -197,10 +126,11 @@ func (m *material) connections(t *result) Connections {
 	return c
 }
 
-func (m *material) frames(t *result) Frames {
-	f := Frames{
-		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered, OldestUnansweredMS: round3(ms64(t.OldestUnanswered)),
-		Wrong: t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
+func (m *measurements) frames(t *engine.Result) report.Frames {
+	f := report.Frames{
+		Sent: t.Tallies.Sent, Answered: t.Tallies.Answered, Unanswered: t.Unanswered,
+		OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
+		Wrong:              t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}
 	if took := float64(t.HoldEnd-m.hold) / 1e9; m.hold != 0 && took > 0 {
 		f.PerSecond = math.Round(float64(t.AnsweredInHold)/took*10) / 10
@@ -208,42 +138,46 @@ func (m *material) frames(t *result) Frames {
 	return f
 }
 
-func (m *material) generator(t *result) Generator {
-	g := Generator{
-		LagUS: t.Lag.us(), ConnectLagUS: t.ConnectLag.us(), CPU: []ProcessCPU{}, Lapses: t.Tallies.Lapses, Why: []string{},
-		LagBoundUS: round3(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
+func (m *measurements) generator(t *engine.Result) report.Generator {
+	g := report.Generator{
+		LagUS: distribution(t.Lag), ConnectLagUS: distribution(t.ConnectLag), CPU: []report.ProcessCPU{},
+		Lapses: t.Tallies.Lapses, Why: []string{},
+		LagBoundUS: wording.Thousandths(float64(m.plan.MaxLag) / 1e3), CPUBound: cpuBound,
 	}
 	var heap int64
 	for n, p := range m.byProcess() {
-		g.CPU = append(g.CPU, ProcessCPU{n, p.ProcCPU, p.LoopCPU})
+		g.CPU = append(g.CPU, report.ProcessCPU{Process: n, CPUPercent: p.ProcCPU, LoopPercent: p.LoopCPU})
 		g.RSSBytes += p.RSS
 		heap += p.Heap
 		if p.LoopCPU >= cpuBound {
-			g.Why = append(g.Why, fmt.Sprintf("an event loop of process %d used %s of a core, and from %s on it has no time to be on time; use more --loops or --processes, or ask for less",
-				n, percentText(p.LoopCPU), percentText(cpuBound)))
+			g.Why = append(g.Why, fmt.Sprintf("an event loop of process %d used %s of a core, and the bound is %s; "+
+				"use more --loops or --processes, or a lower load",
+				n, wording.Percent(p.LoopCPU), wording.Percent(cpuBound)))
 		}
 	}
 	if open := t.Tallies.Open; open > 0 {
 		g.HeapPerConn = math.Round(float64(heap) / float64(open))
 	}
-	lag := func(d *Distribution, what string) {
+	lag := func(d *report.Distribution, what string) {
 		if d != nil && d.P99 > g.LagBoundUS {
-			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; use more --processes, ask for less, or free the machine of other work",
-				what, usText(d.P99), usText(g.LagBoundUS)))
+			g.Why = append(g.Why, fmt.Sprintf("%s lagged behind their schedule by %s (p99), and the bound is %s; "+
+				"use more --processes, a lower load, or a machine with less other work",
+				what, wording.Microseconds(d.P99), wording.Microseconds(g.LagBoundUS)))
 		}
 	}
 	lag(g.LagUS, "frames")
 	lag(g.ConnectLagUS, "connects")
 	if g.Lapses > 0 {
-		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late", plural(g.Lapses, "connection")))
+		g.Why = append(g.Why, fmt.Sprintf("%s had no beat for T because the generator was late",
+			wording.Plural(g.Lapses, "connection")))
 	}
 	g.Limited = len(g.Why) > 0
 	return g
 }
 
-// byProcess is the worst of the loops of each process.
-func (m *material) byProcess() []result {
-	list := make([]result, m.plan.Processes)
+// byProcess has the worst loop of each process.
+func (m *measurements) byProcess() []engine.Result {
+	list := make([]engine.Result, m.plan.Processes)
 	for _, r := range m.results {
 		p := &list[r.Loop/m.plan.Loops]
 		p.ProcCPU, p.LoopCPU = max(p.ProcCPU, r.ProcCPU), max(p.LoopCPU, r.LoopCPU)
@@ -252,9 +186,10 @@ func (m *material) byProcess() []result {
 	return list
 }
 
-func (m *material) detection(t *result) *Detection {
-	d := &Detection{
-		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.from, BoundMS: ms(m.plan.Bound), Faults: []FaultResult{}, Buckets: []Bucket{},
+func (m *measurements) detection(t *engine.Result) *report.Detection {
+	d := &report.Detection{
+		TimeoutMS: ms(m.probed.timeout), TimeoutFrom: m.probed.timeoutSource, BoundMS: ms(m.plan.Bound),
+		Faults: []report.FaultResult{}, Buckets: []report.Bucket{},
 	}
 	var all []int32
 	for i := range m.plan.Faults {
@@ -275,30 +210,34 @@ func (m *material) detection(t *result) *Detection {
 	return d
 }
 
-func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
-	kind, _ := faultKindByName(f.Kind)
-	slices.Sort(got.Examples) // whichever loop reported first
-	fr := FaultResult{
-		Fault: f.Text, Kind: f.Kind, Expect: kind.expect.words(), Observable: !kind.unseen,
+func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
+	kind, _ := engine.FaultKindByName(f.Kind)
+	slices.Sort(got.Examples) // in any order of the loops
+	fr := report.FaultResult{
+		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
-		ErrorMS: errorsMS(got.Errors), Examples: append([]string{}, got.Examples[:min(len(got.Examples), examples)]...),
+		ErrorMS: errorsMS(got.Errors), Examples: append([]string{},
+			got.Examples[:min(len(got.Examples), engine.MaxExamples)]...),
 	}
 	if got.Start != 0 {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)
 	}
-	if got.Asked > 0 {
-		fr.Reconnect = &Reconnect{Asked: got.Asked, Established: got.Back, Refused: got.BackRefused, Failed: got.BackFailed, TimeUS: got.BackTime.us()}
-		if got.LastBack > got.Start {
-			fr.Reconnect.TookMS = round3(ms64(got.LastBack - got.Start))
+	if got.Reconnects > 0 {
+		fr.Reconnect = &report.Reconnect{Asked: got.Reconnects, Established: got.Reconnected,
+			Refused: got.ReconnectRefused,
+			Failed:  got.ReconnectFailed, TimeUS: distribution(got.ReconnectTime)}
+		if got.LastReconnect > got.Start {
+			fr.Reconnect.TookMS = wording.Thousandths(ms(time.Duration(got.LastReconnect - got.Start)))
 		}
 	}
 	switch {
-	case kind.unseen:
-		fr.Note = "a client that has reset cannot see what the server noticed"
+	case kind.Unobservable:
+		fr.Note = "a client that has reset the connection cannot see when the server detects it"
 		if s := m.server; s != nil && s.ClosedByReason != nil {
-			fr.Note += fmt.Sprintf("; the server closed %s as peer_reset until the end of hold", plural(s.ClosedByReason["peer_reset"], "connection"))
+			fr.Note += fmt.Sprintf("; the server counted %s closed as peer_reset by the end of hold",
+				wording.Plural(s.ClosedByReason["peer_reset"], "connection"))
 		}
-	case f.Kind == stallServer && m.hold != 0:
+	case f.Kind == engine.StallServer && m.hold != 0:
 		fr.StartS, fr.EndS = m.at(m.hold+int64(f.At)), m.at(m.hold+int64(f.At+f.For))
 		if m.server != nil {
 			fr.Note = fmt.Sprintf("stopped for %s: %s %v", wording.Duration(f.For), "process", m.server.PIDs)
@@ -307,23 +246,20 @@ func (m *material) faultResult(f *Fault, got *faultTally) FaultResult {
 	return fr
 }
 
-// detectionHist is the errors as a histogram: early ones count as 0.
-func detectionHist(faults []faultTally) hist {
-	var h hist
+// detectionHist is the histogram of the errors; early ones count as 0.
+func detectionHist(faults []engine.FaultTally) engine.Histogram {
+	h := engine.NewHistogram(engine.RunDigits)
 	for i := range faults {
 		for _, us := range faults[i].Errors {
-			if h.h == nil {
-				h = newHist(runDigits)
-			}
-			h.record(int64(us) * 1000)
+			h.Record(int64(us) * 1000)
 		}
 	}
 	return h
 }
 
-// faultOver is the events of the ends of faults.
-func faultOver(d *Detection) []Event {
-	var list []Event
+// faultOver is an event at the end of each fault.
+func faultOver(d *report.Detection) []report.Event {
+	var list []report.Event
 	for i := range d.Faults {
 		f := &d.Faults[i]
 		if f.EndS == 0 {
@@ -331,12 +267,14 @@ func faultOver(d *Detection) []Event {
 		}
 		text := f.Kind + " over"
 		if f.Injected > 0 && f.Observable {
-			text += fmt.Sprintf(": %s noticed, %s not", wording.Grouped(f.Detected), wording.Grouped(f.Undetected))
+			text += fmt.Sprintf(": %s detected, %s not", wording.Grouped(f.Detected), wording.Grouped(f.Undetected))
 		}
 		if f.Reconnect != nil {
-			text += fmt.Sprintf("; %s of %s back", wording.Grouped(f.Reconnect.Established), wording.Grouped(f.Reconnect.Asked))
+			text += fmt.Sprintf("; %s of %s reconnected", wording.Grouped(f.Reconnect.Established),
+				wording.Grouped(f.Reconnect.Asked))
 		}
-		list = append(list, Event{T: f.EndS, Kind: EventFaultOver, Fault: f.Fault, Count: f.Injected, Text: text})
+		list = append(list, report.Event{T: f.EndS, Kind: report.EventFaultOver, Fault: f.Fault, Count: f.Injected,
+			Text: text})
 	}
 	return list
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heartwheel/loadtest/engine"
+	"heartwheel/loadtest/report"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -36,9 +39,9 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// someMaterial is a run that never was: 1,000 connections on two loops of two
-// processes, with everything that can be in a report.
-func someMaterial(t testing.TB) *material {
+// exampleMeasurements are of a made-up run: 1,000 connections on two loops of two
+// processes, with everything that a report can show.
+func exampleMeasurements(t testing.TB) *measurements {
 	p, settings, err := Build(flags("connections", "1k", "processes", "2", "interval", "5s", "duration", "20s",
 		"fault", "silent:10%@2s", "fault", "reset:5@3s", "fault", "herd:20@4s", "fault", "stall-server:1s@12s",
 		"slo", "false_kills<=1", "slo", "rtt.p99<5ms", "slo", "detect.max<=timeout+200ms"))
@@ -46,67 +49,83 @@ func someMaterial(t testing.TB) *material {
 		t.Fatal(err)
 	}
 	const second = int64(time.Second)
-	m := &material{
+	m := &measurements{
 		plan: p, settings: settings, start: 100 * second, hold: 101 * second,
-		probed: probed{timeout: 7500 * time.Millisecond, from: "WELCOME"},
-		environment: Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18", CPUs: 2, MemoryBytes: 24 << 30,
+		probed: probeResult{timeout: 7500 * time.Millisecond, timeoutSource: "WELCOME"},
+		environment: report.Environment{Version: "test", Go: "go1.26", OS: "linux", Arch: "amd64", Kernel: "6.18",
+			CPUs: 2, MemoryBytes: 24 << 30,
 			Processes: 2, Loops: 1, Target: "tcp://127.0.0.1:9000", Started: "2026-01-02T03:04:05Z"},
-		server: &Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000, CPUPercent: 12.3, CPUPercentMax: 45.6,
-			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000, KernelBytesPerSocket: 4000,
-			ClosedByReason: map[string]int64{"peer_reset": 25, "idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
-		events: []Event{
-			{T: 0, Kind: EventPhase, Text: "connect"}, {T: 1, Kind: EventPhase, Text: "hold"}, {T: 3, Kind: EventFault, Fault: "silent:10%@2s", Text: "silent"},
-			{T: 99, Kind: EventFault, Text: "after the end"},
+		server: &report.Server{Ops: "http://127.0.0.1:9090", PIDs: []int{42}, Samples: 21, ConnectionsMax: 1000,
+			CPUPercent: 12.3, CPUPercentMax: 45.6,
+			RSSBeforeBytes: 17e6, RSSAfterBytes: 18e6, RSSPeakBytes: 19e6, UserBytesPerConnection: 1000,
+			KernelBytesPerSocket: 4000,
+			ClosedByReason: map[string]int64{"peer_reset": 25,
+				"idle_timeout": 100}, LoopLagP99US: 1000, LoopLagMeanUS: 12, Notes: []string{"a note"}},
+		events: []report.Event{
+			{T: 0, Kind: report.EventPhase, Text: "connect"}, {T: 1, Kind: report.EventPhase, Text: "hold"}, {T: 3,
+				Kind: report.EventFault, Fault: "silent:10%@2s", Text: "silent"},
+			{T: 99, Kind: report.EventFault, Text: "after the end"},
 		},
-		samples: []Sample{{T: 1, Phase: "hold", Connections: 1000, ResponseUS: &Distribution{Count: 1, P99: 80}, Server: &ServerSample{Connections: 1000, CPUPercent: 10}}},
+		samples: []report.Sample{{T: 1, Phase: "hold", Connections: 1000,
+			ResponseUS: &report.Distribution{Count: 1, P99: 80}, Server: &report.ServerSample{Connections: 1000,
+				CPUPercent: 10}}},
 	}
 	for k := range 2 {
-		r := &result{
-			Loop: k, Response: newHist(runDigits), Service: newHist(runDigits), Lag: newHist(runDigits), Connect: newHist(runDigits), ConnectLag: newHist(runDigits),
-			Tallies:      tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999, Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
-			Failures:     map[string]*failure{"connection refused": {1, "at 0.500 s connection 7"}},
+		r := &engine.Result{
+			Loop: k, Response: engine.NewHistogram(engine.RunDigits), Service: engine.NewHistogram(engine.RunDigits),
+			Lag: engine.NewHistogram(engine.RunDigits), Connect: engine.NewHistogram(engine.RunDigits),
+			ConnectLag: engine.NewHistogram(engine.RunDigits),
+			Tallies: engine.Tallies{Attempts: 500, Open: 445, Established: 499, Failed: 1, Sent: 2000, Answered: 1999,
+				Wrong: 1, Injected: 52, Detected: 49, FalseKills: k, Reconnects: 10},
+			Failures: map[string]*engine.Failure{"connection refused": {Count: 1,
+				Example: "at 0.500 s connection 7"}},
 			Told:         map[int]int{3001: 1},
-			WrongExample: "at 2.000 s connection 3: x", Unanswered: 1, OldestUnanswered: second / 1000, AnsweredInHold: 1900,
-			FirstConnect: 100 * second, LastConnect: 101*second - int64(k), HoldEnd: 121 * second, Closed: 121*second + second/10,
+			WrongExample: "at 2.000 s connection 3: x", Unanswered: 1, OldestUnanswered: second / 1000,
+			AnsweredInHold: 1900,
+			FirstConnect:   100 * second, LastConnect: 101*second - int64(k), HoldEnd: 121 * second,
+			Closed:  121*second + second/10,
 			LoopCPU: 20 + float64(k), ProcCPU: 30 + float64(k), RSS: 20e6, Heap: 445 * 300,
-			Faults: []faultTally{
-				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1, Examples: []string{fmt.Sprintf("connection %d was not noticed", 8+k)}},
+			Faults: []engine.FaultTally{
+				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1,
+					Examples: []string{fmt.Sprintf("connection %d was still open", 8+k)}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
-				{Start: 105 * second, End: 106 * second, Asked: 10, Back: 9, BackRefused: 1, LastBack: 106 * second, BackTime: newHist(runDigits)},
+				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1,
+					LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},
 				{},
 			},
 		}
 		if k == 1 {
-			r.FalseKills = []CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset", Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
+			r.FalseKills = []engine.CloseExample{{AtS: 7, Connection: 11, SilentMS: 1000, How: "reset",
+				Text: "at 7.000 s connection 11, 1000 ms after its last whole frame: reset"}}
 		}
 		for i := range int64(1900) {
-			r.Response.record(40_000 + i*100)
-			r.Service.record(30_000 + i*90)
-			r.Lag.record(i * 50)
-			r.ConnectLag.record(i * 20)
-			r.Connect.record(50_000 + i*30)
+			r.Response.Record(40_000 + i*100)
+			r.Service.Record(30_000 + i*90)
+			r.Lag.Record(i * 50)
+			r.ConnectLag.Record(i * 20)
+			r.Connect.Record(50_000 + i*30)
 		}
 		for i := range int32(49) {
 			r.Faults[0].Errors = append(r.Faults[0].Errors, i*4200+int32(k))
 		}
 		for i := range int64(9) {
-			r.Faults[2].BackTime.record(i * 1e6)
+			r.Faults[2].ReconnectTime.Record(i * 1e6)
 		}
 		m.results = append(m.results, r)
 	}
 	return m
 }
 
-// written is the report and every file of the outcome.
-func written(t *testing.T, m *material) map[string]string {
+// written is the short report and every file of the run.
+func written(t *testing.T, m *measurements) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	o := summarize(m)
-	names, err := o.write(dir)
+	names, err := o.Write(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]string{"report.txt": o.summary.text()}
+	all := map[string]string{"report.txt": o.Summary.Text()}
 	for _, name := range names {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -118,16 +137,17 @@ func written(t *testing.T, m *material) map[string]string {
 }
 
 func TestGolden(t *testing.T) {
-	got := written(t, someMaterial(t))
-	for _, name := range []string{"summary.json", "timeseries.ndjson", "events.ndjson", "response.hgrm", "detection.hgrm", "report.txt"} {
+	got := written(t, exampleMeasurements(t))
+	for _, name := range []string{"summary.json", "timeseries.ndjson", "events.ndjson", "response.hgrm",
+		"detection.hgrm", "report.txt"} {
 		golden(t, "golden/"+name, []byte(got[name]))
 	}
 }
 
-// The order in which the loops report makes no difference.
+// The order of the loops' results makes no difference.
 func TestSameDataSameBytes(t *testing.T) {
-	want := written(t, someMaterial(t))
-	m := someMaterial(t)
+	want := written(t, exampleMeasurements(t))
+	m := exampleMeasurements(t)
 	slices.Reverse(m.results)
 	if got := written(t, m); !reflect.DeepEqual(got, want) {
 		t.Errorf("other bytes for the same data:\n%s\nwant\n%s", got["summary.json"], want["summary.json"])
@@ -135,21 +155,26 @@ func TestSameDataSameBytes(t *testing.T) {
 }
 
 func TestLimitedRunShowsNoLatency(t *testing.T) {
-	for name, change := range map[string]func(m *material){
-		"lag":         func(m *material) { m.plan.MaxLag = 50 * time.Microsecond },
-		"connect lag": func(m *material) { _ = m.results[0].ConnectLag.h.RecordValues(6e6, 1000) },
-		"cpu":         func(m *material) { m.results[1].LoopCPU = cpuBound },
-		"lapses":      func(m *material) { m.results[0].Tallies.Lapses = 1 },
+	for name, change := range map[string]func(m *measurements){
+		"lag": func(m *measurements) { m.plan.MaxLag = 50 * time.Microsecond },
+		"connect lag": func(m *measurements) {
+			for range 1000 {
+				m.results[0].ConnectLag.Record(6e6)
+			}
+		},
+		"cpu":    func(m *measurements) { m.results[1].LoopCPU = cpuBound },
+		"lapses": func(m *measurements) { m.results[0].Tallies.Lapses = 1 },
 	} {
-		m := someMaterial(t)
+		m := exampleMeasurements(t)
 		change(m)
 		o := summarize(m)
-		s := o.summary
-		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil || s.Verdict.Word != Invalid || s.Verdict.ExitCode != 4 {
+		s := o.Summary
+		if !s.Generator.Limited || len(s.Generator.Why) != 1 || s.Response != nil || s.Service != nil ||
+			s.Verdict.Word != report.Invalid || s.Verdict.ExitCode != 4 {
 			t.Errorf("%s: %+v %+v", name, s.Generator, s.Verdict)
 		}
-		text := s.text()
-		if !strings.HasPrefix(text, "INVALID: generator-limited\n") || strings.Contains(text, ResponseName) {
+		text := s.Text()
+		if !strings.HasPrefix(text, "INVALID: generator-limited\n") || strings.Contains(text, report.ResponseName) {
 			t.Errorf("%s:\n%s", name, text)
 		}
 		dir := t.TempDir()
@@ -157,7 +182,7 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		if err := os.WriteFile(old, nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		names, err := o.write(dir)
+		names, err := o.Write(dir)
 		if err != nil || slices.Contains(names, "response.hgrm") {
 			t.Errorf("%s: %v %v", name, names, err)
 		}
@@ -172,11 +197,11 @@ func TestNothingWasMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := summarize(&material{plan: p, settings: settings, start: 1, interrupted: true})
-	if o.summary.Verdict.ExitCode != 130 || o.summary.text() == "" {
-		t.Errorf("%+v", o.summary.Verdict)
+	o := summarize(&measurements{plan: p, settings: settings, start: 1, interrupted: true})
+	if o.Summary.Verdict.ExitCode != 130 || o.Summary.Text() == "" {
+		t.Errorf("%+v", o.Summary.Verdict)
 	}
-	if _, err := o.write(t.TempDir()); err != nil {
+	if _, err := o.Write(t.TempDir()); err != nil {
 		t.Error(err)
 	}
 }
@@ -189,7 +214,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Symlink("/dev/full", filepath.Join(dir, "timeseries.ndjson")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := summarize(someMaterial(t)).write(dir)
+	_, err := summarize(exampleMeasurements(t)).Write(dir)
 	if err == nil || !strings.Contains(err.Error(), "no space left on device; free some space") {
 		t.Errorf("%v", err)
 	}
@@ -210,7 +235,21 @@ func TestPrepareOut(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := prepareOut(filepath.Join(file, "x")); err == nil || !strings.Contains(err.Error(), "give a directory that can") {
+	if err := prepareOut(filepath.Join(file, "x")); err == nil ||
+		!strings.Contains(err.Error(), "give a directory that can") {
 		t.Errorf("%v", err)
+	}
+}
+
+// The engine's events go into the report as they are.
+func TestEventKinds(t *testing.T) {
+	for got, want := range map[string]string{
+		engine.EventFalseKill: report.EventFalseKill, engine.EventUnexplained: report.EventUnexplained,
+		engine.EventUndetected: report.EventUndetected, engine.EventWrong: report.EventWrong,
+		engine.EventTold: report.EventTold, engine.EventConnect: report.EventConnect,
+	} {
+		if got != want {
+			t.Errorf("the engine says %s, the report %s", got, want)
+		}
 	}
 }

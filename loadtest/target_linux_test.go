@@ -10,15 +10,15 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/loadtest/report"
 )
 
-// answering is a plain server that answers each frame with what answer makes
-// of it; nothing ends the connection.
+// answering is a server that answers each frame with answer's result and never closes.
 func answering(t testing.TB, answer func(n int, b []byte) []byte) string {
-	return plain(t, func(n int, c *net.TCPConn) {
+	return listen(t, func(n int, c *net.TCPConn) {
 		b := make([]byte, 64<<10)
 		for {
-			// One frame at a time, however the bytes arrive.
+			// One frame at a time, however the bytes arrive
 			if _, err := io.ReadFull(c, b[:codec.HeaderSize]); err != nil {
 				return
 			}
@@ -53,9 +53,11 @@ func TestWrongAnswers(t *testing.T) {
 		example string
 	}{
 		{"another frame", func(b []byte) []byte { return append(b, data...) }, nil, "data with 1 bytes"},
-		{"one too many", func(b []byte) []byte { return append(b, b...) }, nil, "an empty frame came, which answers nothing"},
-		{"not a frame", func([]byte) []byte { return []byte("HTTP/1.1 400\r\n") }, nil, "bytes that are not a frame: 48 54 54 50"},
-		{"another pong", func(b []byte) []byte { b[4] = byte(codec.OpPong); return flip(b) }, []string{"frame", "ping"}, "pong with 16 bytes"},
+		{"one too many", func(b []byte) []byte { return append(b, b...) }, nil, "unexpected empty frame"},
+		{"not a frame", func([]byte) []byte { return []byte("HTTP/1.1 400\r\n") }, nil,
+			"bytes that are not a frame: 48 54 54 50"},
+		{"another pong", func(b []byte) []byte { b[4] = byte(codec.OpPong); return flip(b) }, []string{"frame", "ping"},
+			"pong with 16 bytes"},
 		{"echo of others", flip, []string{"mode", "echo", "payload", "16"}, "data with 16 bytes"},
 		{"echo not whole", func(b []byte) []byte {
 			if len(b) == 69 { // one DATA frame, and nothing else
@@ -63,10 +65,13 @@ func TestWrongAnswers(t *testing.T) {
 			}
 			return b
 		}, []string{"mode", "echo"}, "data with 64 bytes"},
-		{"ERROR", func([]byte) []byte { return codec.AppendError(nil, 4002, "not for you") }, []string{"frame", "ping"}, `ERROR 4002 "not for you"`},
-		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"}, "hello came where WELCOME should answer HELLO"},
+		{"ERROR", func([]byte) []byte { return codec.AppendError(nil, 4002, "not for you") }, []string{"frame", "ping"},
+			`ERROR 4002 "not for you"`},
+		{"HELLO as it was", func(b []byte) []byte { return b }, []string{"hello", "true"},
+			"hello in place of WELCOME"},
 		{"wrong CLOSE", func([]byte) []byte { return codec.AppendFrame(nil, codec.OpClose, []byte{1}) }, nil, "close"},
-		{"op of nobody", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil, "res came, which nobody asked for"},
+		{"unexpected op", func([]byte) []byte { return codec.AppendRes(nil, 1, 0, nil) }, nil,
+			"unexpected res"},
 	} {
 		target := answering(t, func(n int, b []byte) []byte {
 			if n < 2 { // the probe
@@ -74,17 +79,20 @@ func TestWrongAnswers(t *testing.T) {
 			}
 			return c.answer(b)
 		})
-		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration", "300ms", "timeout", "1h"}, c.pairs...)...)
-		if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, c.example) || r.Verdict.ExitCode != 1 || !strings.Contains(r.out, r.Frames.WrongExample) {
-			t.Errorf("%s: %d wrong, the first %q, want %q\n%s", c.name, r.Frames.Wrong, r.Frames.WrongExample, c.example, r.out)
+		r := doRun(t, nil, append([]string{"target", target, "connections", "5", "interval", "100ms", "duration",
+			"300ms", "timeout", "1h"}, c.pairs...)...)
+		if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, c.example) || r.Verdict.ExitCode != 1 ||
+			!strings.Contains(r.out, r.Frames.WrongExample) {
+			t.Errorf("%s: %d wrong, the first %q, want %q\n%s", c.name, r.Frames.Wrong, r.Frames.WrongExample,
+				c.example, r.out)
 		}
 	}
 }
 
-// What comes in pieces is the same answer.
+// Answers may arrive in pieces.
 func TestAnswersInPieces(t *testing.T) {
 	t.Parallel()
-	target := plain(t, func(_ int, c *net.TCPConn) {
+	target := listen(t, func(_ int, c *net.TCPConn) {
 		b := make([]byte, 4096)
 		for {
 			n, err := c.Read(b)
@@ -100,28 +108,30 @@ func TestAnswersInPieces(t *testing.T) {
 		}
 	})
 	for _, frame := range []string{"empty", "ping"} {
-		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame", frame).want(t, Pass)
+		doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "500ms", "frame",
+			frame).want(t, report.Pass)
 	}
 }
 
 func TestTargetsThatDoNotWork(t *testing.T) {
 	t.Parallel()
-	// The port is given back: at an address of its own no other test takes it.
+	// An address of its own, so that no other test takes the port that is released here.
 	ln, err := net.Listen("tcp", "127.0.0.9:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := "tcp://" + ln.Addr().String()
+	closed := "tcp://" + ln.Addr().String()
 	ln.Close()
 	for _, c := range []struct{ name, target, want string }{
-		{"nobody", nobody, "connection refused; is the server running there?"},
+		{"closed", closed, "connection refused; is the server running there?"},
 		{"no such name", "tcp://nowhere.invalid:1", "cannot find the target tcp://nowhere.invalid:1"},
-		{"closes at once", answering(t, func(int, []byte) []byte { return nil }), "closes a connection at once, without an answer"},
-		{"at its limit", plain(t, func(_ int, c *net.TCPConn) {
+		{"closes at once", answering(t, func(int, []byte) []byte { return nil }),
+			"closes a connection at once, without an answer"},
+		{"at its limit", listen(t, func(_ int, c *net.TCPConn) {
 			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded, Reason: "full"}))
 			_, _ = io.Copy(io.Discard, c)
 		}), `with 3020 "full"; it is at its connection limit`},
-		{"wants a token", plain(t, func(_ int, c *net.TCPConn) {
+		{"wants a token", listen(t, func(_ int, c *net.TCPConn) {
 			_, _ = c.Write(codec.AppendClose(nil, codec.CodeBadToken, "who?"))
 			_, _ = io.Copy(io.Discard, c)
 		}), "give --hello-token"},
@@ -143,41 +153,44 @@ func TestConnectionsThatFail(t *testing.T) {
 		return nil
 	})
 	r := doRun(t, nil, "target", closer, "connections", "10", "interval", "100ms", "duration", "500ms")
-	r.want(t, Failed, "5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
+	r.want(t, report.Failed,
+		"5 of 10 connections established: 5 failed, 0 refused; most often: closed by the target at once")
 	if c := r.Connections; c.Failures[0].Example == "" || c.AtEnd != 5 {
 		t.Errorf("%+v", c)
 	}
-	mute := plain(t, func(n int, c *net.TCPConn) {
+	mute := listen(t, func(n int, c *net.TCPConn) {
 		if n == 0 { // the probe for T
 			w := codec.AppendWelcome(nil, codec.Welcome{TimeoutMS: 60000})
 			_, _ = c.Write(w)
 		}
 		_, _ = io.Copy(io.Discard, c)
 	})
-	r = doRun(t, nil, "target", mute, "connections", "10", "hello", "true", "duration", "500ms", "connect-timeout", "200ms")
-	r.want(t, Failed, "none of 10 connections was established")
+	r = doRun(t, nil, "target", mute, "connections", "10", "hello", "true", "duration", "500ms", "connect-timeout",
+		"200ms")
+	r.want(t, report.Failed, "none of 10 connections was established")
 	if f := r.Connections.Failures; len(f) != 1 || f[0].Error != "no WELCOME within 200ms" || f[0].Count != 10 {
 		t.Errorf("%+v", f)
 	}
-	// A server at its limit: the probe is one too while it lasts.
+	// A server at its limit: the probe takes a slot while it lasts.
 	r = doRun(t, nil, "serve", "--small", "connections", "60", "interval", "100ms", "duration", "500ms")
-	r.want(t, Failed, "established")
+	r.want(t, report.Failed, "established")
 	if c := r.Connections; c.Refused != 10 || c.Established != 50 || c.AtEnd != 50 || r.FalseKills.Count != 0 {
 		t.Errorf("%+v %+v", c, r.FalseKills)
 	}
 	r = doRun(t, nil, "target", closer, "connections", "2", "duration", "300ms", "source", "192.0.2.1")
-	r.want(t, Failed, "none of 2 connections was established")
-	if f := r.Connections.Failures; len(f) != 1 || !strings.Contains(f[0].Error, "give --source addresses of this machine") {
+	r.want(t, report.Failed, "none of 2 connections was established")
+	if f := r.Connections.Failures; len(f) != 1 || !strings.Contains(f[0].Error,
+		"give --source addresses of this machine") {
 		t.Errorf("%+v", f)
 	}
 }
 
-// The probe leaves its place to a connection of the run, also at a target that
-// takes its time to see that it has gone.
+// The probe gives up its slot before the run needs it, also at a target that is slow to
+// see the close.
 func TestProbeLeavesItsPlace(t *testing.T) {
 	t.Parallel()
 	var open atomic.Int64
-	target := plain(t, func(n int, c *net.TCPConn) {
+	target := listen(t, func(n int, c *net.TCPConn) {
 		if open.Add(1) > 5 {
 			_, _ = c.Write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeOverloaded}))
 			return
@@ -187,10 +200,10 @@ func TestProbeLeavesItsPlace(t *testing.T) {
 		open.Add(-1)
 	})
 	r := doRun(t, nil, "target", target, "connections", "5", "interval", "100ms", "duration", "300ms")
-	r.want(t, Pass)
+	r.want(t, report.Pass)
 }
 
-// A server that closes live connections, in several ways.
+// A server that closes live connections, with several codes.
 func TestCloses(t *testing.T) {
 	t.Parallel()
 	beat := codec.AppendBeat(nil)
@@ -203,13 +216,15 @@ func TestCloses(t *testing.T) {
 		kills, told int
 		unexplained int
 	}{
-		{"without a word", nil, "1h", Failed, "2 false kills; the first: at ", 2, 0, 0},
-		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", Failed, `end of stream, told 3501 "bad op"`, 2, 0, 0},
-		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", Pass, "", 0, 2, 0},
-		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", Failed, "2 connections closed with 3021", 0, 2, 0},
-		{"T unknown", nil, "", Failed, "2 unexplained closes", 0, 0, 2},
+		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0},
+		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed,
+			`end of stream, code 3501 "bad op"`, 2, 0, 0},
+		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "", 0, 2, 0},
+		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed,
+			"2 connections closed with 3021", 0, 2, 0},
+		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2},
 	} {
-		target := plain(t, func(n int, conn *net.TCPConn) {
+		target := listen(t, func(n int, conn *net.TCPConn) {
 			if n%2 == 0 { // the probe, and half of the others
 				echo(n, conn)
 				return
@@ -224,7 +239,7 @@ func TestCloses(t *testing.T) {
 				}
 			}
 			_, _ = conn.Write(c.last)
-			_ = conn.CloseWrite() // beats may be on their way: with one unread a close would be a reset
+			_ = conn.CloseWrite() // with an unread beat, a close would be a reset
 			_, _ = io.Copy(io.Discard, conn)
 		})
 		pairs := []string{"target", target, "connections", "4", "interval", "100ms", "duration", "800ms"}
@@ -237,8 +252,10 @@ func TestCloses(t *testing.T) {
 			told += x.Count
 		}
 		if r.Verdict.Word != c.word || !strings.Contains(strings.Join(r.Verdict.Reasons, "\n"), c.reason) ||
-			r.FalseKills.Count != c.kills || told != c.told || r.Unexplained.Count != c.unexplained || r.Connections.AtEnd != 2 {
-			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told, r.Unexplained)
+			r.FalseKills.Count != c.kills || told != c.told || r.Unexplained.Count != c.unexplained ||
+			r.Connections.AtEnd != 2 {
+			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told,
+				r.Unexplained)
 		}
 	}
 }
@@ -253,7 +270,8 @@ func TestNoAnswerAtTheEnd(t *testing.T) {
 			}
 			return b
 		})
-		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration", "2500ms", "frame", frame)
-		r.want(t, Failed, "frames had no answer at the end; the oldest waited for")
+		r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "2", "interval", "100ms", "duration",
+			"2500ms", "frame", frame)
+		r.want(t, report.Failed, "frames had no answer at the end; the oldest waited for")
 	}
 }

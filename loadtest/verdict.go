@@ -5,102 +5,110 @@ import (
 	"slices"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
-// builtin are the gates that hold without being asked for: what breaks one is
-// a fault of the target, or a plan that did not work. A gate of --slo on the
-// same metric takes its place.
-var builtin = []struct {
+// builtinGates hold without --slo: what breaks one is a defect of the target, or a plan
+// that did not work. A gate of --slo on the same metric replaces the built-in one.
+var builtinGates = []struct {
 	metric string
-	broken func(s *Summary, bound string) string // a sentence, or nothing if it holds
+	broken func(s *report.Summary, bound string) string // a sentence; empty: the gate holds
 }{
-	{"established", func(s *Summary, _ string) string {
+	{"established", func(s *report.Summary, _ string) string {
 		c := &s.Connections
 		if c.Established >= c.Asked && c.Failed == 0 && c.Refused == 0 {
 			return ""
 		}
 		text := fmt.Sprintf("%s of %s established: %s failed, %s refused",
-			wording.Grouped(c.Established), plural(c.Asked, "connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
+			wording.Grouped(c.Established), wording.Plural(c.Asked,
+				"connection"), wording.Grouped(c.Failed), wording.Grouped(c.Refused))
 		if len(c.Failures) > 0 {
 			text += "; most often: " + c.Failures[0].Error
 		}
 		return text
 	}},
-	{"false_kills", func(s *Summary, _ string) string { return closes(&s.FalseKills, "false kill") }},
-	{"unexplained", func(s *Summary, _ string) string { return closes(&s.Unexplained, "unexplained close") }},
-	{"wrong", func(s *Summary, _ string) string {
+	{"false_kills", func(s *report.Summary, _ string) string { return closes(&s.FalseKills, "false kill") }},
+	{"unexplained", func(s *report.Summary, _ string) string { return closes(&s.Unexplained, "unexplained close") }},
+	{"wrong", func(s *report.Summary, _ string) string {
 		if s.Frames.Wrong == 0 {
 			return ""
 		}
-		return fmt.Sprintf("%s; the first: %s", plural(s.Frames.Wrong, "wrong answer"), s.Frames.WrongExample)
+		return fmt.Sprintf("%s; the first: %s", wording.Plural(s.Frames.Wrong, "wrong answer"), s.Frames.WrongExample)
 	}},
-	{"unanswered", func(s *Summary, _ string) string {
+	{"unanswered", func(s *report.Summary, _ string) string {
 		f := &s.Frames
 		if f.OldestUnansweredMS <= unansweredLimitMS {
 			return ""
 		}
-		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s", plural(f.Unanswered, "frame"), msText(f.OldestUnansweredMS))
+		return fmt.Sprintf("%s had no answer at the end; the oldest waited for %s",
+			wording.Plural(f.Unanswered, "frame"),
+			wording.Milliseconds(f.OldestUnansweredMS))
 	}},
-	{"told", func(s *Summary, _ string) string {
+	{"told", func(s *report.Summary, _ string) string {
 		for _, t := range s.Connections.Told {
-			if t.Code != 3001 { // a server that drains is allowed to
-				return fmt.Sprintf("%s closed with %d (%s)", plural(t.Count, "connection"), t.Code, t.Meaning)
+			if t.Code != 3001 { // a server may drain
+				return fmt.Sprintf("%s closed with %d (%s)", wording.Plural(t.Count, "connection"), t.Code, t.Meaning)
 			}
 		}
 		return ""
 	}},
-	{"not_back", func(s *Summary, _ string) string {
+	{"not_back", func(s *report.Summary, _ string) string {
 		g := Gate{Metric: "not_back"}
 		if n, _ := g.count(s); n > 0 {
-			return plural(n, "connection") + " did not come back after a fault"
+			return wording.Plural(n, "connection") + " did not reconnect after a fault"
 		}
 		return ""
 	}},
-	{"undetected", detection("not noticed", func(d *Detection) int { return d.Undetected })},
-	{"early", detection("noticed too early", func(d *Detection) int { return d.Early })},
-	{"late", func(s *Summary, bound string) string {
-		text := detection("noticed later than the bound of "+bound, func(d *Detection) int { return d.Late })(s, bound)
+	{"undetected", detection("not detected", func(d *report.Detection) int { return d.Undetected })},
+	{"early", detection("detected too early", func(d *report.Detection) int { return d.Early })},
+	{"late", func(s *report.Summary, bound string) string {
+		text := detection("detected later than the bound of "+bound, func(d *report.Detection) int {
+			return d.Late
+		})(s, bound)
 		if text != "" && s.Detection.ErrorMS != nil {
-			text += "; the latest by " + msText(s.Detection.ErrorMS.Max)
+			text += "; the latest by " + wording.Milliseconds(s.Detection.ErrorMS.Max)
 		}
 		return text
 	}},
 }
 
-// unansweredLimitMS is how old a frame may be at the end and still be on its way.
+// unansweredLimitMS is how old a frame without an answer may be at the end.
 const unansweredLimitMS = 1000
 
-func closes(c *Closes, noun string) string {
+func closes(c *report.Closes, noun string) string {
 	if c.Count == 0 {
 		return ""
 	}
-	text := plural(c.Count, noun)
+	text := wording.Plural(c.Count, noun)
 	if len(c.Examples) > 0 {
 		text += "; the first: " + c.Examples[0].Text
 	}
 	return text
 }
 
-func detection(what string, count func(*Detection) int) func(*Summary, string) string {
-	return func(s *Summary, _ string) string {
+func detection(what string, count func(*report.Detection) int) func(*report.Summary, string) string {
+	return func(s *report.Summary, _ string) string {
 		if s.Detection == nil || count(s.Detection) == 0 {
 			return ""
 		}
-		return plural(count(s.Detection), "dead peer") + " " + what
+		return wording.Plural(count(s.Detection), "dead peer") + " " + what
 	}
 }
 
-// decide gives the verdict on s, whose SLO is filled in. Pure. The first that
-// applies of: interrupted, an error of the run itself, generator-limited, a
-// broken gate, a broken rule of builtin.
-func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
+// decide gives the verdict on s, whose SLO is filled in. It is pure. The first that
+// applies of: interrupted, an error of the run itself, generator-limited, a broken gate
+// of --slo, a broken built-in gate.
+func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	switch {
 	case interrupted:
-		return Verdict{Interrupted, 130, append([]string{"interrupted: these are the figures until then"}, s.Errors...)}
+		return report.Verdict{Word: report.Interrupted, ExitCode: 130,
+			Reasons: append([]string{"interrupted: these are the figures until then"}, s.Errors...)}
 	case len(s.Errors) > 0:
-		return Verdict{Failed, 1, slices.Clone(s.Errors)}
+		return report.Verdict{Word: report.Failed, ExitCode: 1, Reasons: slices.Clone(s.Errors)}
 	case s.Generator.Limited:
-		return Verdict{Invalid, 4, append([]string{"generator-limited: the figures say nothing about the server"}, s.Generator.Why...)}
+		return report.Verdict{Word: report.Invalid, ExitCode: 4,
+			Reasons: append([]string{"generator-limited: the figures say nothing about the server"},
+				s.Generator.Why...)}
 	}
 	reasons := []string{}
 	for _, r := range s.SLO {
@@ -108,18 +116,18 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 		case !r.Known:
 			reasons = append(reasons, fmt.Sprintf("gate %s: nothing was measured", r.Gate))
 		case !r.OK:
-			reasons = append(reasons, fmt.Sprintf("gate %s: measured %s", r.Gate, r.text()))
+			reasons = append(reasons, fmt.Sprintf("gate %s: measured %s", r.Gate, r.MeasuredText()))
 		}
 	}
-	word, code := Pass, 0
+	word, code := report.Pass, 0
 	if len(reasons) > 0 {
-		word, code = Breached, 3
+		word, code = report.Breached, 3
 	}
 	bound := ""
 	if s.Detection != nil {
-		bound = msText(s.Detection.BoundMS)
+		bound = wording.Milliseconds(s.Detection.BoundMS)
 	}
-	for _, rule := range builtin {
+	for _, rule := range builtinGates {
 		replaced := slices.ContainsFunc(gates, func(g Gate) bool { return g.Metric == rule.metric })
 		if replaced {
 			continue
@@ -127,17 +135,9 @@ func decide(s *Summary, gates []Gate, interrupted bool) Verdict {
 		if text := rule.broken(s, bound); text != "" {
 			reasons = append(reasons, text)
 			if code == 0 {
-				word, code = Failed, 1
+				word, code = report.Failed, 1
 			}
 		}
 	}
-	return Verdict{word, code, reasons}
-}
-
-// text is what was measured, with its unit.
-func (r SLOResult) text() string {
-	if r.Unit == "ms" {
-		return msText(r.Measured)
-	}
-	return wording.Grouped(int64(r.Measured))
+	return report.Verdict{Word: word, ExitCode: code, Reasons: reasons}
 }

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
-// A view shows a run while it lasts: a few lines that are redrawn in place on
-// a terminal, else one line a second.
+// A view shows a run in progress: a few lines that are redrawn in place on a terminal,
+// else one line a second.
 type view struct {
 	w        io.Writer
 	terminal bool
@@ -26,11 +27,12 @@ type view struct {
 const historyKept = 30
 
 func newView(r *run) *view {
-	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width, target: "tcp://" + r.target.String(), plan: r.plan}
+	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width,
+		target: "tcp://" + r.target.String(), plan: r.plan}
 }
 
 // show shows the second that has ended.
-func (v *view) show(s *Sample) {
+func (v *view) show(s *report.Sample) {
 	p99 := 0.0
 	if s.ResponseUS != nil {
 		p99 = s.ResponseUS.P99
@@ -40,7 +42,7 @@ func (v *view) show(s *Sample) {
 		v.history = v.history[1:]
 	}
 	if !v.terminal {
-		fmt.Fprintln(v.w, v.line(s))
+		fmt.Fprintln(v.w, v.logLine(s))
 		return
 	}
 	b := &strings.Builder{}
@@ -49,14 +51,14 @@ func (v *view) show(s *Sample) {
 	}
 	lines := v.lines(s)
 	for _, l := range lines {
-		// \x1b[K clears what the line before was longer by.
-		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(clip(l, v.width)))
+		// \x1b[K clears the rest of a longer line.
+		fmt.Fprintf(b, "\r%s\x1b[K\n", v.style(truncate(l, v.width)))
 	}
 	v.drawn = len(lines)
 	io.WriteString(v.w, b.String())
 }
 
-// end leaves what was shown and begins a new paragraph.
+// end leaves the view on the screen and begins a new paragraph.
 func (v *view) end() {
 	if v.terminal && v.drawn > 0 {
 		fmt.Fprintln(v.w)
@@ -64,82 +66,88 @@ func (v *view) end() {
 }
 
 // lines is the live view. Pure.
-func (v *view) lines(s *Sample) []string {
+func (v *view) lines(s *report.Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
-		row(s.Phase, "%s, %s to %s", t(s.T), plural(v.plan.Connections, "connection"), v.target),
-		row("connections", "%s open, %s on their way, %s failed, %s a second", wording.Grouped(s.Connections), wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
-		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)), wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
-		row("latency", "%-24s %s  %s", ResponseName, threeText(s.ResponseUS), sparkline(v.history)),
-		row("", "%-24s %s", ServiceName, threeText(s.ServiceUS)),
+		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
+		row("connections", "%s open, %s connecting, %s failed, %s a second", wording.Grouped(s.Connections),
+			wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
+		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)),
+			wording.Grouped(int64(s.Answered)), wording.Grouped(s.Wrong)),
+		row("latency", "%-24s %s  %s", report.ResponseName, percentilesText(s.ResponseUS), sparkline(v.history)),
+		row("", "%-24s %s", report.ServiceName, percentilesText(s.ServiceUS)),
 	}
 	if len(v.plan.Faults) > 0 {
-		lines = append(lines, row("dead peers", "%s injected, %s noticed", wording.Grouped(s.Injected), wording.Grouped(s.Detected)))
+		lines = append(lines, row("dead peers", "%s injected, %s detected", wording.Grouped(s.Injected),
+			wording.Grouped(s.Detected)))
 	}
-	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills), wording.Grouped(s.Unexplained)))
+	lines = append(lines, row("kills", "%s false, %s unexplained", wording.Grouped(s.FalseKills),
+		wording.Grouped(s.Unexplained)))
 	if s.Server != nil {
 		lines = append(lines, row("server", "%s", serverText(s.Server)))
 	}
 	lag := "on time"
 	if s.LagUS != nil {
-		lag = "late by p99 " + usText(s.LagUS.P99)
+		lag = "late by p99 " + wording.Microseconds(s.LagUS.P99)
 	}
-	return append(lines, row("generator", "%s of a core, %s", percentText(s.CPUPercent), lag))
+	return append(lines, row("generator", "%s of a core, %s", wording.Percent(s.CPUPercent), lag))
 }
 
 func row(name, format string, args ...any) string {
 	return fmt.Sprintf("%-12s "+format, append([]any{name}, args...)...)
 }
 
-func threeText(d *Distribution) string {
+func percentilesText(d *report.Distribution) string {
 	if d == nil {
 		return "-"
 	}
-	return fmt.Sprintf("p50 %s  p99 %s  max %s", usText(d.P50), usText(d.P99), usText(d.Max))
+	return fmt.Sprintf("p50 %s  p99 %s  max %s", wording.Microseconds(d.P50), wording.Microseconds(d.P99),
+		wording.Microseconds(d.Max))
 }
 
-func serverText(s *ServerSample) string {
-	text := percentText(s.CPUPercent) + " of a core, " + bytesText(float64(s.RSSBytes))
+func serverText(s *report.ServerSample) string {
+	text := wording.Percent(s.CPUPercent) + " of a core, " + wording.Bytes(float64(s.RSSBytes))
 	if s.Connections >= 0 {
-		text = plural(s.Connections, "connection") + ", " + text
+		text = wording.Plural(s.Connections, "connection") + ", " + text
 	}
 	return text
 }
 
-// line is the same in one line, for a log. Pure.
-func (v *view) line(s *Sample) string {
+// logLine is the view in one line. Pure.
+func (v *view) logLine(s *report.Sample) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%.0fs %s: %d connections", s.T, s.Phase, s.Connections)
 	if s.Connecting > 0 {
-		fmt.Fprintf(b, ", %d on their way", s.Connecting)
+		fmt.Fprintf(b, ", %d connecting", s.Connecting)
 	}
 	if s.Failed > 0 {
 		fmt.Fprintf(b, ", %d failed", s.Failed)
 	}
 	fmt.Fprintf(b, ", %.0f sent, %.0f answered", s.Sent, s.Answered)
 	if s.ResponseUS != nil && s.ServiceUS != nil {
-		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", ResponseName, usText(s.ResponseUS.P99), ServiceName, usText(s.ServiceUS.P99))
+		fmt.Fprintf(b, ", %s p99 %s, %s p99 %s", report.ResponseName, wording.Microseconds(s.ResponseUS.P99),
+			report.ServiceName, wording.Microseconds(s.ServiceUS.P99))
 	}
 	if s.Wrong > 0 {
 		fmt.Fprintf(b, ", %d wrong", s.Wrong)
 	}
 	if s.Injected > 0 {
-		fmt.Fprintf(b, ", %d dead, %d noticed", s.Injected, s.Detected)
+		fmt.Fprintf(b, ", %d dead, %d detected", s.Injected, s.Detected)
 	}
-	fmt.Fprintf(b, ", %s", plural(s.FalseKills, "false kill"))
+	fmt.Fprintf(b, ", %s", wording.Plural(s.FalseKills, "false kill"))
 	if s.Unexplained > 0 {
 		fmt.Fprintf(b, ", %d unexplained", s.Unexplained)
 	}
 	if s.Server != nil {
-		fmt.Fprintf(b, ", server %s", percentText(s.Server.CPUPercent))
+		fmt.Fprintf(b, ", server %s", wording.Percent(s.Server.CPUPercent))
 	}
 	if s.LagUS != nil {
-		fmt.Fprintf(b, ", generator late p99 %s", usText(s.LagUS.P99))
+		fmt.Fprintf(b, ", generator late p99 %s", wording.Microseconds(s.LagUS.P99))
 	}
 	return b.String()
 }
 
-// sparkline draws the values from 0 to their largest.
+// sparkline draws values from 0 to their maximum.
 func sparkline(values []float64) string {
 	const bars = "▁▂▃▄▅▆▇█"
 	most := 0.0
@@ -157,9 +165,9 @@ func sparkline(values []float64) string {
 	return b.String()
 }
 
-// clip cuts a line to the width of the terminal, for a line that wraps could
-// not be redrawn in place.
-func clip(line string, width int) string {
+// truncate cuts a line to the width of the terminal: a wrapped line cannot be redrawn
+// in place.
+func truncate(line string, width int) string {
 	r := []rune(line)
 	if width > 1 && len(r) >= width {
 		return string(r[:width-1])
@@ -167,8 +175,7 @@ func clip(line string, width int) string {
 	return line
 }
 
-// style makes the name of a line stand out, and alarms red, if colours are
-// wanted.
+// style highlights the name of a line, and shows false kills in red.
 func (v *view) style(line string) string {
 	if !v.color {
 		return line

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"heartwheel/internal/wording"
+	"heartwheel/loadtest/report"
 )
 
 func someView(t testing.TB) (*view, *bytes.Buffer) {
@@ -14,14 +14,20 @@ func someView(t testing.TB) (*view, *bytes.Buffer) {
 	return &view{w: b, target: "tcp://127.0.0.1:9000", plan: testPlan(t, "fault", "silent:10%@1s"), width: 200}, b
 }
 
-func someSamples() []Sample {
-	us := func(v float64) *Distribution { return &Distribution{Count: 1, P50: v, P99: 2 * v, Max: 3 * v} }
-	return []Sample{
+func someSamples() []report.Sample {
+	us := func(v float64) *report.Distribution {
+		return &report.Distribution{Count: 1, P50: v, P99: 2 * v, Max: 3 * v}
+	}
+	return []report.Sample{
 		{T: 1, Phase: "connect", Connections: 700, Connecting: 12, Connects: 712},
-		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41), ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
-			Server: &ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
-		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100), ServiceUS: us(3800), LagUS: us(9), Injected: 1500, Detected: 1320,
-			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &ServerSample{Connections: -1, CPUPercent: 21.2, RSSBytes: 33e6}},
+		{T: 2, Phase: "hold", Connections: 15000, Failed: 3, Sent: 3000, Answered: 2999, ResponseUS: us(41),
+			ServiceUS: us(38), LagUS: us(9), CPUPercent: 17.6,
+			Server: &report.ServerSample{Connections: 15000, CPUPercent: 21.2, RSSBytes: 33e6}},
+		{T: 63, Phase: "hold", Connections: 13500, Sent: 2700, Answered: 2700, ResponseUS: us(4100),
+			ServiceUS: us(3800),
+			LagUS:     us(9), Injected: 1500, Detected: 1320,
+			FalseKills: 1, Unexplained: 2, Wrong: 4, CPUPercent: 17.6, Server: &report.ServerSample{Connections: -1,
+				CPUPercent: 21.2, RSSBytes: 33e6}},
 	}
 }
 
@@ -40,7 +46,7 @@ func TestViewLines(t *testing.T) {
 	golden(t, "golden/view.txt", b.Bytes())
 }
 
-// What is written to a terminal leaves the last view, each line in its place.
+// The terminal shows the last view, each line in its place.
 func TestViewIsRedrawnInPlace(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		for _, width := range []int{20, 200} {
@@ -53,24 +59,26 @@ func TestViewIsRedrawnInPlace(t *testing.T) {
 			s := someSamples()[2]
 			var want []string
 			for _, l := range v.lines(&s) {
-				want = append(want, clip(l, width))
+				want = append(want, truncate(l, width))
 			}
 			if got := strings.Join(screen, "\n"); got != strings.Join(want, "\n") {
-				t.Errorf("colours %v, width %d: the screen shows\n%s\nwant\n%s", color, width, got, strings.Join(want, "\n"))
+				t.Errorf("colours %v, width %d: the screen shows\n%s\nwant\n%s", color, width, got,
+					strings.Join(want, "\n"))
 			}
 			for _, l := range screen {
 				if utf8.RuneCountInString(l) >= width {
 					t.Errorf("%q is wider than %d", l, width-1)
 				}
 			}
-			if has := strings.Contains(b.String(), "\x1b[1m") && strings.Contains(b.String(), "\x1b[31m"); has != color {
+			if has := strings.Contains(b.String(), "\x1b[1m") && strings.Contains(b.String(),
+				"\x1b[31m"); has != color {
 				t.Errorf("colours: %v, want %v", has, color)
 			}
 		}
 	}
 }
 
-// replay is what a terminal shows after text: it knows just what the view uses.
+// replay is what a terminal shows after text. It knows only the sequences of the view.
 func replay(t *testing.T, text string) []string {
 	t.Helper()
 	var lines []string
@@ -114,22 +122,6 @@ func TestSparkline(t *testing.T) {
 	} {
 		if got := sparkline(values); got != want {
 			t.Errorf("%v is %q, want %q", values, got, want)
-		}
-	}
-}
-
-func TestNumbersForPeople(t *testing.T) {
-	for got, want := range map[string]string{
-		usText(0): "0 µs", usText(0.04): "0.04 µs", usText(41): "41 µs", usText(41.26): "41.3 µs", usText(999.4): "999 µs",
-		usText(1250): "1.25 ms", usText(3.2e6): "3.2 s", usText(-41): "-41 µs",
-		msText(7500): "7500 ms", msText(12500): "12.5 s", msText(0.5): "0.5 ms",
-		bytesText(17.4e6): "17.4 MB", bytesText(999): "999 B", bytesText(2.5e9): "2.5 GB", bytesText(1500): "1.5 kB",
-		wording.Grouped(1234567): "1,234,567", wording.Grouped(-1234): "-1,234", wording.Grouped(999): "999", wording.Grouped(0): "0",
-		plural(1, "process"): "1 process", plural(2, "process"): "2 processes", plural(0, "close"): "0 closes",
-		formatCount(15000): "15k", formatCount(1000000): "1m", formatCount(15001): "15001", formatCount(0): "0",
-	} {
-		if got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -129,7 +130,7 @@ func TestSessionHeap(t *testing.T) {
 	w := wheel.New(wheel.Config{})
 	defer w.Close()
 	cfg := Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}.WithDefaults()
-	l := newLoop(0, &cfg, Echo{}, w, "boot", func() {})
+	l := newLoop(0, &cfg, Echo{}, w, "boot", func(*admission.Ticket) {})
 	l.io = &lightSockets{}
 	conns := make([]*Conn, n)
 	var sock netConn = lightSock{}

@@ -1,12 +1,14 @@
 package server
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
 func TestLoopCheck(t *testing.T) {
@@ -97,11 +99,19 @@ func TestLoopCheck(t *testing.T) {
 
 // checked returns a Server that is nothing but the loops of rigs.
 func checked(rigs ...*rig) *Server {
-	s := &Server{wheel: rigs[0].wheel}
+	a, err := admission.New(admission.Config{})
+	if err != nil {
+		panic(err)
+	}
+	s := &Server{wheel: rigs[0].wheel, admission: a}
 	for i, r := range rigs {
 		r.loop.index = i
 		s.loops = append(s.loops, r.loop)
-		s.admission.live.Add(int64(len(r.io.byConn)))
+		r.do(func() {
+			for range len(r.io.byConn) - r.gone {
+				a.Admit(netip.Addr{})
+			}
+		})
 	}
 	return s
 }
@@ -114,7 +124,6 @@ func TestServerCheck(t *testing.T) {
 		b.open()
 		a.feed(a.open(), codec.AppendClose(nil, codec.CodePeerClosed, ""))
 		s := checked(a, b)
-		s.admission.leave()
 		return s, a, b
 	}
 	has := func(t *testing.T, c Check, what string) {
@@ -127,9 +136,10 @@ func TestServerCheck(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, a, _ := setUp(t)
 			a.loop.assigned.Add(1) // one is on its way
-			s.admission.live.Add(1)
+			s.admission.Admit(netip.Addr{})
 			c := s.Check()
-			if !c.OK || len(c.Problems) != 0 || c.Accepted != 4 || c.Closed != 1 || c.Sessions != 3 || c.Connections != 4 || c.Entering != 1 {
+			if !c.OK || len(c.Problems) != 0 || c.Accepted != 4 || c.Closed != 1 || c.Sessions != 3 ||
+				c.Connections != 4 || c.Entering != 1 {
 				t.Errorf("%+v", c)
 			}
 			a.loop.assigned.Add(-1)
@@ -138,7 +148,7 @@ func TestServerCheck(t *testing.T) {
 	t.Run("too many counted", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _, _ := setUp(t)
-			s.admission.live.Add(1)
+			s.admission.Admit(netip.Addr{})
 			has(t, s.Check(), "4 connections are counted")
 		})
 	})

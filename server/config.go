@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
-// Beats says which side of a connection beats.
+// Beats says which side of a connection beats. Its methods are pure functions.
 type Beats uint8
 
 const (
@@ -21,7 +22,7 @@ const (
 	ServerBeats              // the server beats after Beat of inbound silence, the client answers
 )
 
-// String returns the word used on the wire and in settings.
+// String returns the word used on the wire: client or server.
 func (b Beats) String() string {
 	if b == ServerBeats {
 		return "server"
@@ -29,7 +30,7 @@ func (b Beats) String() string {
 	return "client"
 }
 
-// ParseBeats is the inverse of Beats.String.
+// ParseBeats is the inverse of Beats.String. Safe for concurrent use.
 func ParseBeats(s string) (Beats, error) {
 	switch s {
 	case "client":
@@ -40,21 +41,22 @@ func ParseBeats(s string) (Beats, error) {
 	return 0, fmt.Errorf("server: beats %q is neither client nor server", s)
 }
 
-// Profile is a preset of the heartbeat times. codec/SPEC.md names three.
+// A Profile is a preset of the heartbeat times; see codec/SPEC.md. The idle timeout
+// of each is 2.5 × Beat, the default of Config.Timeout.
 type Profile struct {
 	Name             string
-	Beat, Timeout    time.Duration
-	BeatMin, BeatMax time.Duration // what a client may wish for
+	Beat             time.Duration // Config.Beat
+	BeatMin, BeatMax time.Duration // Config.BeatMin and Config.BeatMax
 }
 
-// Profiles lists the presets, the default first.
+// Profiles lists the presets, the default first. It must not be changed.
 var Profiles = []Profile{
-	{"standard", 15 * time.Second, 37500 * time.Millisecond, time.Second, time.Minute},
-	{"fast", 3 * time.Second, 7500 * time.Millisecond, 500 * time.Millisecond, 15 * time.Second},
-	{"iot", time.Minute, 150 * time.Second, 5 * time.Second, 5 * time.Minute},
+	{"standard", 15 * time.Second, time.Second, time.Minute},
+	{"fast", 3 * time.Second, 500 * time.Millisecond, 15 * time.Second},
+	{"iot", time.Minute, 5 * time.Second, 5 * time.Minute},
 }
 
-// ProfileByName finds a preset.
+// ProfileByName finds a preset. Safe for concurrent use.
 func ProfileByName(name string) (Profile, bool) {
 	for _, p := range Profiles {
 		if p.Name == name {
@@ -64,77 +66,111 @@ func ProfileByName(name string) (Profile, bool) {
 	return Profile{}, false
 }
 
-// Limits of the settings. A timeout is never "for ever": a peer that lost its
-// power is found within MaxTimeout whatever was asked for.
+// Limits of Config's fields. A timeout is never infinite: a peer that lost its
+// power is found within MaxTimeout whatever was configured.
 const (
 	MinBeat    = 100 * time.Millisecond
 	MaxBeat    = time.Hour
 	MaxTimeout = 3 * time.Hour
 )
 
-// MinMemory is the least MemoryLimit, in bytes.
+// MinMemory is the least Config.MemoryLimit, in bytes.
 const MinMemory = 32 << 20
 
-// Config configures a Server. The zero value of each field means the default
-// that its comment names. Validate reports everything that is wrong at once.
+// Config configures a Server. The zero value of each field means the default that
+// its comment names. New keeps a copy; the slices must not be changed afterwards.
+// Methods change nothing and are safe for concurrent use.
 type Config struct {
-	Listen  []string // addresses as tcp://HOST:PORT; none: tcp://127.0.0.1:9000. Port 0 takes a free one
-	Sockets []Socket // listening sockets that are open already: their addresses in Listen are not opened anew. New takes them over in any case, and closes those that no address asks for
+	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. None:
+	// tcp://127.0.0.1:9000.
+	Listen []string
+	// Sockets are listening sockets that are open already, in place of new ones for
+	// their addresses in Listen. New takes them over, also if it fails, and closes
+	// those that no address asks for.
+	Sockets []Socket
 
-	Beat             time.Duration // beat interval H that a client gets without asking; 0: 15 s
-	Timeout          time.Duration // idle timeout T for every connection; 0: 2.5 × the connection's beat interval. At least 1.5 × Beat
-	BeatMin, BeatMax time.Duration // range that a client's wish is clamped to; 0: 1 s and 60 s, widened to hold Beat. A Timeout caps it at two thirds of itself
+	// Beat is the beat interval H of a client that does not ask for another. 0: 15 s.
+	Beat time.Duration
+	// Timeout is the idle timeout T of every connection, at least 1.5 × Beat. 0:
+	// 2.5 × the connection's beat interval.
+	Timeout time.Duration
+	// BeatMin and BeatMax are the range that the interval a client asks for is
+	// clamped to. 0: 1 s and 60 s, widened to hold Beat. With a Timeout, no interval
+	// is above two thirds of it.
+	BeatMin, BeatMax time.Duration
 	Beats            Beats         // which side beats unless the client's HELLO asks for the other
 	BeatFloor        time.Duration // three beats in a row closer together than this end in GOAWAY 3021; 0: no floor
+	RequireHello     bool          // a connection's first frame must be HELLO, within 10 s
 
-	RequireHello   bool // a connection's first frame must be HELLO, within 10 s
-	MaxConnections int  // 0: what the descriptor limit allows; more than that is clamped with a warning
-	// Shared makes MaxConnections the limit of all processes that count there.
-	// Each takes as much of it as comes to it and its own descriptors allow. nil:
-	// this process is alone.
-	Shared   *SharedCount
-	MaxFrame int // largest frame body accepted, in bytes; 0: 65536. At most 16777215
+	// MaxConnections is the connection limit of this process. Connections above it
+	// receive GOAWAY 3020 and are closed. 0: what the descriptor limit allows; more
+	// than that is lowered with a warning.
+	MaxConnections int
+	Quota          Quota // limit of several processes together; nil: none
+	MaxFrame       int   // largest frame body accepted, in bytes, at most 16777215; 0: 65536
 
-	AddressRate  int           // new connections a second from one address (an IPv4 address or an IPv6 /64); 0: no limit. More are refused as address_rate
-	AddressBurst int           // how many of these may come at once; 0: AddressRate
-	AddressMax   int           // connections of one address at one time; 0: no limit. More are refused as address_limit
-	FlapLimit    int           // an address that connects more often than this within a minute is banned; 0: none is
-	BanTime      time.Duration // for how long; 0: 5 min
-	Ban          []string      // addresses and CIDR prefixes that are never let in
+	// Limits for one address, an IPv4 address or an IPv6 /64.
+	AddressRate  int           // new connections per second; more are refused as address_rate. 0: no limit
+	AddressBurst int           // how many of them may come at once; 0: AddressRate
+	AddressMax   int           // connections at one time; more are refused as address_limit. 0: no limit
+	FlapLimit    int           // connects within a minute; the next one bans the address for BanTime. 0: no limit
+	BanTime      time.Duration // 0: 5 min
+	Ban          []string      // addresses and CIDR prefixes that are refused as banned
 
-	Outbox int // bytes that may wait for a peer that reads too slowly; 0: the larger of 256 KiB and 2 × MaxFrame. Beyond: closed as slow_consumer
-	// MemoryLimit is how much memory, in bytes, this process and what the kernel
-	// keeps for its connections may take. 0: what the cgroup allows; negative:
-	// not even that is watched. Whichever limit is nearest holds: from 85 % of it
-	// newcomers are refused. While a limit is watched, the server moves the
-	// runtime's own (debug.SetMemoryLimit), unless that is set already.
+	// Outbox is how many bytes may wait for a peer that reads too slowly. Beyond
+	// them the connection is closed as slow_consumer. 0: the larger of 256 KiB and
+	// 2 × MaxFrame.
+	Outbox int
+	// MemoryLimit is how many bytes this process and the kernel's part of its
+	// connections may take. 0: what the cgroup allows; negative: no limit is watched,
+	// not even the cgroup's. The nearest limit holds: from 85 % of it new connections
+	// are refused. While a limit is watched, the server moves the runtime's own
+	// (debug.SetMemoryLimit), unless that is set already.
 	MemoryLimit int
+	// WriteStall is how long a peer may take to read 4 KiB of its pending data, or
+	// all if that is less. Beyond it, and at most an eighth of it later, the
+	// connection is closed as slow_consumer. 0: 8 s.
+	WriteStall time.Duration
 
-	WriteStall time.Duration // a peer that takes less than 4 KiB of the waiting bytes in so long, and not all, is closed as slow_consumer within an eighth of it more; 0: 8 s
-
-	Drain  time.Duration // how long a drain may take from start to end; 0: 30 s
-	Spread time.Duration // clients told to reconnect spread themselves over this; 0: 5 s
+	Drain  time.Duration // longest duration of a drain; 0: 30 s
+	Spread time.Duration // clients that are asked to reconnect spread over this; 0: 5 s
 
 	Loops  int          // event loops; 0: GOMAXPROCS
 	Logger *slog.Logger // nil: slog.Default()
 }
 
-// ErrConfig is matched by every error that Validate returns.
-var ErrConfig = errors.New("server: wrong settings")
-
-// A FieldError is one wrong setting.
-type FieldError struct {
-	Key   string // the setting's name, as in a flag: max-frame
-	Value string // what it was set to
-	Want  string // what is wrong with it and what to write instead
+// A Quota is a limit on the connections of several processes together, kept
+// outside of this package. With one, MaxConnections above what this process may
+// open is lowered without a warning, as no process has to hold all of them. Its
+// methods must be safe for concurrent use.
+type Quota interface {
+	Enter() bool // counts one connection more, unless the limit is reached
+	Leave()      // counts one less
+	Full() bool  // reports whether Enter would fail now
 }
 
-func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %s", e.Key, e.Value, e.Want) }
+// ErrConfig is matched by every error of Validate, and by those of New that come
+// from it.
+var ErrConfig = errors.New("server: invalid configuration")
+
+// A FieldError is one wrong field of a Config. It does not change, so its methods
+// are safe for concurrent use.
+type FieldError struct {
+	Field string // the field's name, such as MaxFrame
+	Value string // its value
+	Want  string // what is wrong and what to set instead; writes other fields as Config.BeatMin
+}
+
+// Error returns, for example: server: Config.MaxFrame "1": must lie between …
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("server: Config.%s %q: %s", e.Field, e.Value, e.Want)
+}
 
 // Unwrap makes errors.Is(err, ErrConfig) true.
 func (e *FieldError) Unwrap() error { return ErrConfig }
 
-// WithDefaults returns c with every zero field replaced by its default.
+// WithDefaults returns c with every zero field replaced by its default. The slices
+// are shared.
 func (c Config) WithDefaults() Config {
 	def := Profiles[0]
 	if len(c.Listen) == 0 {
@@ -142,7 +178,7 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Beat == 0 {
 		c.Beat = def.Beat
-		if c.Timeout != 0 { // a timeout alone fixes the beat too
+		if c.Timeout != 0 { // a timeout alone decides the beat too
 			c.Beat = time.Duration(float64(c.Timeout) / 2.5)
 		}
 	}
@@ -182,93 +218,118 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate reports every wrong setting at once: a joined error whose parts are
+// Validate reports every wrong field at once: a joined error whose parts are
 // *FieldError, or nil. It judges c as WithDefaults completes it.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	var errs []error
-	wrong := func(key string, value any, want string, args ...any) {
-		errs = append(errs, &FieldError{key, fmt.Sprint(value), fmt.Sprintf(want, args...)})
+	wrong := func(field string, value any, want string, args ...any) {
+		errs = append(errs, &FieldError{field, fmt.Sprint(value), fmt.Sprintf(want, args...)})
 	}
 	seen := map[string]bool{}
 	for _, a := range c.Listen {
 		if _, err := parseListen(a); err != nil {
-			wrong("listen", a, "%s", err)
+			wrong("Listen", a, "%s", err)
 		} else if seen[a] && !strings.HasSuffix(a, ":0") {
-			wrong("listen", a, "is given twice; give it once")
+			wrong("Listen", a, "is given twice; give it once")
 		}
 		seen[a] = true
 	}
-	if c.Beat < MinBeat || c.Beat > MaxBeat {
-		wrong("beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
-	}
-	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
-		wrong("timeout", c.Timeout, "must lie between 1.5 × beat = %s and %s; leave it out for 2.5 × beat = %s, or choose a beat of at most two thirds of it",
-			c.Beat*3/2, MaxTimeout, c.Beat*5/2)
-	}
-	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
-		wrong("beat-min", c.BeatMin, "must lie between %s and beat = %s", MinBeat, c.Beat)
-	}
-	if c.BeatMax > MaxBeat || c.BeatMax < c.Beat {
-		wrong("beat-max", c.BeatMax, "must lie between beat = %s and %s", c.Beat, MaxBeat)
-	}
-	if c.Beats > ServerBeats {
-		wrong("beats", uint8(c.Beats), "must be client or server")
-	}
-	if c.BeatFloor < 0 || c.BeatFloor > max(c.BeatMin, 0) {
-		wrong("beat-floor", c.BeatFloor, "must lie between 0s (no floor) and beat-min = %s", c.BeatMin)
-	}
+	c.validateBeat(wrong)
 	if c.MaxConnections < 0 {
-		wrong("max-connections", c.MaxConnections, "must be positive; leave it out for what the descriptor limit allows")
+		wrong("MaxConnections", c.MaxConnections,
+			"must be positive; leave it unset for what the descriptor limit allows")
 	}
 	if c.MaxFrame < 256 || c.MaxFrame > codec.MaxFrameLimit {
-		wrong("max-frame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
+		wrong("MaxFrame", c.MaxFrame, "must lie between 256 and %d bytes", codec.MaxFrameLimit)
 	} else if c.Outbox < c.MaxFrame+1024 {
-		wrong("outbox", c.Outbox, "must hold one frame of max-frame = %d and 1024 bytes more; write at least %d",
+		wrong("Outbox", c.Outbox, "must hold one frame of Config.MaxFrame = %d and 1024 bytes more; set at least %d",
 			c.MaxFrame, c.MaxFrame+1024)
 	}
 	if c.MemoryLimit > 0 && c.MemoryLimit < MinMemory {
-		wrong("memory-limit", c.MemoryLimit, "must be at least %d bytes (32MiB), as an empty server takes half of that; leave it out for the cgroup's limit, or write off", MinMemory)
+		wrong("MemoryLimit", c.MemoryLimit,
+			"must be at least %d bytes (32MiB), as an empty server takes half of that; "+
+				"leave it unset for the cgroup's limit", MinMemory)
 	}
 	c.validateAddresses(wrong)
 	if c.WriteStall < 100*time.Millisecond {
-		wrong("write-stall", c.WriteStall, "must be at least 100ms")
+		wrong("WriteStall", c.WriteStall, "must be at least 100ms")
 	}
 	if c.Drain < 0 || c.Drain > time.Hour {
-		wrong("drain", c.Drain, "must be more than 0 and at most 1h")
+		wrong("Drain", c.Drain, "must be more than 0 and at most 1h")
 	}
 	if c.Spread < 0 || c.Spread > time.Hour {
-		wrong("spread", c.Spread, "must be more than 0 and at most 1h")
+		wrong("Spread", c.Spread, "must be more than 0 and at most 1h")
 	}
 	if c.Loops < 0 || c.Loops > 256 {
-		wrong("loops", c.Loops, "must lie between 1 and 256; leave it out for one per processor")
+		wrong("Loops", c.Loops, "must lie between 1 and 256; leave it unset for one per processor")
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Config) validateAddresses(wrong func(key string, value any, want string, args ...any)) {
+func (c *Config) validateBeat(wrong func(field string, value any, want string, args ...any)) {
+	if c.Beat < MinBeat || c.Beat > MaxBeat {
+		wrong("Beat", c.Beat, "must lie between %s and %s", MinBeat, MaxBeat)
+	}
+	if c.Timeout != 0 && (c.Timeout > MaxTimeout || c.Timeout*2 < c.Beat*3) {
+		wrong("Timeout", c.Timeout,
+			"must lie between 1.5 × Config.Beat = %s and %s; leave it unset for 2.5 × Config.Beat = %s, "+
+				"or set Config.Beat to at most two thirds of it", c.Beat*3/2, MaxTimeout, c.Beat*5/2)
+	}
+	if c.BeatMin < MinBeat || c.BeatMin > c.Beat {
+		wrong("BeatMin", c.BeatMin, "must lie between %s and Config.Beat = %s", MinBeat, c.Beat)
+	}
+	if c.BeatMax > MaxBeat || c.BeatMax < c.Beat {
+		wrong("BeatMax", c.BeatMax, "must lie between Config.Beat = %s and %s", c.Beat, MaxBeat)
+	}
+	if c.Beats > ServerBeats {
+		wrong("Beats", uint8(c.Beats), "must be ClientBeats or ServerBeats")
+	}
+	if c.BeatFloor < 0 || c.BeatFloor > max(c.BeatMin, 0) {
+		wrong("BeatFloor", c.BeatFloor, "must lie between 0s (no floor) and Config.BeatMin = %s", c.BeatMin)
+	}
+}
+
+func (c *Config) validateAddresses(wrong func(field string, value any, want string, args ...any)) {
 	for _, n := range []struct {
-		key   string
+		field string
 		value int
-	}{{"address-rate", c.AddressRate}, {"address-burst", c.AddressBurst}, {"address-max", c.AddressMax}, {"flap-limit", c.FlapLimit}} {
+	}{{"AddressRate", c.AddressRate}, {"AddressBurst", c.AddressBurst}, {"AddressMax", c.AddressMax}, {"FlapLimit",
+		c.FlapLimit}} {
 		if n.value < 0 || n.value > 1e6 {
-			wrong(n.key, n.value, "must lie between 0 (no limit) and 1000000")
+			wrong(n.field, n.value, "must lie between 0 (no limit) and 1000000")
 		}
 	}
 	if c.AddressBurst > 0 && c.AddressRate == 0 {
-		wrong("address-burst", c.AddressBurst, "has no meaning without address-rate; give that too")
+		wrong("AddressBurst", c.AddressBurst, "has no meaning without Config.AddressRate; set that too")
 	}
 	if c.BanTime < time.Second || c.BanTime > 30*24*time.Hour {
-		wrong("ban-time", c.BanTime, "must lie between 1s and 720h")
+		wrong("BanTime", c.BanTime, "must lie between 1s and 720h")
 	}
 	for _, text := range c.Ban {
-		if _, err := parseBan(text); err != nil {
-			wrong("ban", text, "%s", err)
+		if _, err := admission.ParseBan(text); err != nil {
+			wrong("Ban", text, "%s", err)
 		}
 	}
 }
 
-// parseListen returns the host:port of a tcp:// address.
+// admission returns the part of c, which is complete, that concerns admission.
+func (c *Config) admission() admission.Config {
+	a := admission.Config{
+		MaxConnections: c.MaxConnections, AddressRate: c.AddressRate, AddressBurst: c.AddressBurst,
+		AddressMax: c.AddressMax, FlapLimit: c.FlapLimit, BanTime: c.BanTime, RetryAfter: c.Spread, Logger: c.Logger,
+		Quota: c.Quota,
+	}
+	for _, text := range c.Ban {
+		if p, err := admission.ParseBan(text); err == nil { // Validate has seen to that
+			a.Ban = append(a.Ban, p)
+		}
+	}
+	return a
+}
+
+// parseListen returns the host:port of a tcp:// address. The error continues a
+// sentence that begins with the address.
 func parseListen(a string) (string, error) {
 	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
 	u, err := url.Parse(a)

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -48,8 +51,14 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
-// wrongKeys lists the settings that an error of Validate names.
-func wrongKeys(t *testing.T, err error) (keys []string) {
+var (
+	configField = regexp.MustCompile(`Config\.(\w+)`)
+	// flagWord is what the command calls a field: --listen, max-frame or beat.
+	flagWord = regexp.MustCompile(`--\w+|\b(beat|max|address|flap|ban|memory|write|require)-[a-z]+|\b(beat|timeout|outbox) =`)
+)
+
+// wrongFields lists the fields that an error of Validate names.
+func wrongFields(t *testing.T, err error) (fields []string) {
 	t.Helper()
 	if err == nil {
 		return nil
@@ -67,11 +76,22 @@ func wrongKeys(t *testing.T, err error) (keys []string) {
 			t.Fatalf("%T is not a FieldError", e)
 		}
 		if f.Want == "" {
-			t.Errorf("%s: it does not say what to write instead", f.Key)
+			t.Errorf("%s: it does not say what to set instead", f.Field)
 		}
-		keys = append(keys, f.Key)
+		if !strings.HasPrefix(e.Error(), "server: Config."+f.Field+" ") {
+			t.Errorf("%q does not name Config.%s", e, f.Field)
+		}
+		for _, m := range configField.FindAllStringSubmatch(e.Error(), -1) {
+			if _, ok := reflect.TypeFor[Config]().FieldByName(m[1]); !ok {
+				t.Errorf("%q names the field %s, which does not exist", e, m[1])
+			}
+		}
+		if word := flagWord.FindString(strings.ReplaceAll(e.Error(), strconv.Quote(f.Value), "")); word != "" {
+			t.Errorf("%q has %q, which is no word of this package", e, word)
+		}
+		fields = append(fields, f.Field)
 	}
-	return keys
+	return fields
 }
 
 func TestConfigValidate(t *testing.T) {
@@ -79,51 +99,53 @@ func TestConfigValidate(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		c    Config
-		want string // wrong settings, in order
+		want string // wrong fields, in order
 	}{
 		{"zero", Config{}, ""},
 		{"port 0 twice", Config{Listen: []string{"tcp://:0", "tcp://:0"}}, ""},
-		{"address twice", Config{Listen: []string{"tcp://:9", "tcp://:9"}}, "listen"},
-		{"two bad addresses", Config{Listen: []string{"nonsense", "udp://:9"}}, "listen listen"},
+		{"address twice", Config{Listen: []string{"tcp://:9", "tcp://:9"}}, "Listen"},
+		{"two bad addresses", Config{Listen: []string{"nonsense", "udp://:9"}}, "Listen Listen"},
 		{"beat at its least", Config{Beat: MinBeat}, ""},
-		{"beat too short", Config{Beat: MinBeat - 1}, "beat beat-min"},
+		{"beat too short", Config{Beat: MinBeat - 1}, "Beat BeatMin"},
 		{"beat at its most", Config{Beat: MaxBeat}, ""},
-		{"beat too long", Config{Beat: MaxBeat + 1}, "beat beat-max"},
-		{"negative beat", Config{Beat: -sec}, "beat beat-min"},
+		{"beat too long", Config{Beat: MaxBeat + 1}, "Beat BeatMax"},
+		{"negative beat", Config{Beat: -sec}, "Beat BeatMin"},
 		{"timeout of 1.5 beats", Config{Beat: 2 * sec, Timeout: 3 * sec}, ""},
-		{"timeout below 1.5 beats", Config{Beat: 2 * sec, Timeout: 3*sec - 1}, "timeout"},
-		{"timeout below 1.5 of the default beat", Config{Beat: 15 * sec, Timeout: 22 * sec}, "timeout"},
+		{"timeout below 1.5 beats", Config{Beat: 2 * sec, Timeout: 3*sec - 1}, "Timeout"},
+		{"timeout below 1.5 of the default beat", Config{Beat: 15 * sec, Timeout: 22 * sec}, "Timeout"},
 		{"timeout at its most", Config{Timeout: MaxTimeout, Beat: time.Hour}, ""},
-		{"timeout for ever", Config{Timeout: MaxTimeout + 1, Beat: time.Hour}, "timeout"},
-		{"negative timeout", Config{Beat: sec, Timeout: -sec}, "timeout"},
-		{"beat-min above beat", Config{BeatMin: 16 * sec}, "beat-min"},
-		{"beat-max below beat", Config{BeatMax: 14 * sec}, "beat-max"},
-		{"beats", Config{Beats: 2}, "beats"},
-		{"beat-floor", Config{BeatFloor: 2 * sec}, "beat-floor"},
-		{"max-connections", Config{MaxConnections: -1}, "max-connections"},
-		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec, Ban: []string{"192.0.2.0/24", "::1"}}, ""},
-		{"negative address-rate", Config{AddressRate: -1}, "address-rate"},
-		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1, FlapLimit: 1e6 + 1},
-			"address-rate address-burst address-max flap-limit"},
-		{"address-burst alone", Config{AddressBurst: 5}, "address-burst"},
-		{"ban-time too short", Config{BanTime: sec - 1}, "ban-time"},
-		{"two bad bans", Config{Ban: []string{"192.0.2.1/24", "", "192.0.2.1"}}, "ban ban"},
+		{"timeout for ever", Config{Timeout: MaxTimeout + 1, Beat: time.Hour}, "Timeout"},
+		{"negative timeout", Config{Beat: sec, Timeout: -sec}, "Timeout"},
+		{"beat-min above beat", Config{BeatMin: 16 * sec}, "BeatMin"},
+		{"beat-max below beat", Config{BeatMax: 14 * sec}, "BeatMax"},
+		{"beats", Config{Beats: 2}, "Beats"},
+		{"beat-floor", Config{BeatFloor: 2 * sec}, "BeatFloor"},
+		{"max-connections", Config{MaxConnections: -1}, "MaxConnections"},
+		{"address limits", Config{AddressRate: 1e6, AddressBurst: 1, AddressMax: 1, FlapLimit: 1, BanTime: sec,
+			Ban: []string{"192.0.2.0/24", "::1"}}, ""},
+		{"negative address-rate", Config{AddressRate: -1}, "AddressRate"},
+		{"address limits too high", Config{AddressRate: 1e6 + 1, AddressBurst: 1e6 + 1, AddressMax: 1e6 + 1,
+			FlapLimit: 1e6 + 1},
+			"AddressRate AddressBurst AddressMax FlapLimit"},
+		{"address-burst alone", Config{AddressBurst: 5}, "AddressBurst"},
+		{"ban-time too short", Config{BanTime: sec - 1}, "BanTime"},
+		{"two bad bans", Config{Ban: []string{"192.0.2.1/24", "", "192.0.2.1"}}, "Ban Ban"},
 		{"max-frame at its least", Config{MaxFrame: 256}, ""},
-		{"max-frame too small", Config{MaxFrame: 255}, "max-frame"},
+		{"max-frame too small", Config{MaxFrame: 255}, "MaxFrame"},
 		{"max-frame at its most", Config{MaxFrame: codec.MaxFrameLimit}, ""},
-		{"max-frame too large", Config{MaxFrame: codec.MaxFrameLimit + 1}, "max-frame"},
+		{"max-frame too large", Config{MaxFrame: codec.MaxFrameLimit + 1}, "MaxFrame"},
 		{"outbox just enough", Config{MaxFrame: 1000, Outbox: 2024}, ""},
-		{"outbox too small", Config{MaxFrame: 1000, Outbox: 2023}, "outbox"},
-		{"write-stall", Config{WriteStall: sec/10 - 1}, "write-stall"},
-		{"drain", Config{Drain: -1}, "drain"},
-		{"spread", Config{Spread: time.Hour + 1}, "spread"},
-		{"loops", Config{Loops: 257}, "loops"},
+		{"outbox too small", Config{MaxFrame: 1000, Outbox: 2023}, "Outbox"},
+		{"write-stall", Config{WriteStall: sec/10 - 1}, "WriteStall"},
+		{"drain", Config{Drain: -1}, "Drain"},
+		{"spread", Config{Spread: time.Hour + 1}, "Spread"},
+		{"loops", Config{Loops: 257}, "Loops"},
 		{"everything at once", Config{
 			Listen: []string{"x"}, Beat: 2 * time.Hour, Timeout: sec, BeatMin: 1, BeatMax: 2, Beats: 9, BeatFloor: -1, MaxConnections: -1,
 			MaxFrame: 1, WriteStall: 1, Drain: 2 * time.Hour, Spread: -1, Loops: -1,
-		}, "listen beat timeout beat-min beat-max beats beat-floor max-connections max-frame write-stall drain spread loops"},
+		}, "Listen Beat Timeout BeatMin BeatMax Beats BeatFloor MaxConnections MaxFrame WriteStall Drain Spread Loops"},
 	} {
-		if got := strings.Join(wrongKeys(t, test.c.Validate()), " "); got != test.want {
+		if got := strings.Join(wrongFields(t, test.c.Validate()), " "); got != test.want {
 			t.Errorf("%s: wrong are %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -166,7 +188,8 @@ func TestParseListen(t *testing.T) {
 		if got != test.out || (err == nil) != (test.complaint == "") {
 			t.Errorf("%q: %q, %v", test.in, got, err)
 		}
-		if err != nil && (!strings.Contains(err.Error(), test.complaint) || !strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
+		if err != nil && (!strings.Contains(err.Error(), test.complaint) ||
+			!strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
 			t.Errorf("%q: %v, want %q and what to write instead", test.in, err, test.complaint)
 		}
 	}
@@ -179,16 +202,16 @@ func TestProfiles(t *testing.T) {
 		"iot":      {time.Minute, 150 * time.Second},
 	} {
 		p, ok := ProfileByName(name)
-		if !ok || p.Name != name || p.Beat != want[0] || p.Timeout != want[1] {
+		if !ok || p.Name != name || p.Beat != want[0] {
 			t.Errorf("profile %s: %+v, %v", name, p, ok)
 		}
-		for _, timeout := range []time.Duration{0, p.Timeout} {
+		for _, timeout := range []time.Duration{0, want[1]} {
 			c := Config{Beat: p.Beat, Timeout: timeout, BeatMin: p.BeatMin, BeatMax: p.BeatMax}
 			if err := c.Validate(); err != nil {
 				t.Errorf("profile %s: %v", name, err)
 			}
 			c = c.WithDefaults()
-			if h, to := c.decide(0); h != p.Beat || to != p.Timeout {
+			if h, to := c.decide(0); h != want[0] || to != want[1] {
 				t.Errorf("profile %s: decides %s and %s", name, h, to)
 			}
 		}
@@ -207,23 +230,23 @@ func TestDecide(t *testing.T) {
 	fixed := open
 	fixed.Timeout = 30000 * ms
 	for _, test := range []struct {
-		name                string
-		c                   Config
-		wish, beat, timeout time.Duration
+		name                 string
+		c                    Config
+		asked, beat, timeout time.Duration
 	}{
-		{"no wish", open, 0, 15000 * ms, 37500 * ms},
-		{"a wish", open, 20000 * ms, 20000 * ms, 50000 * ms},
+		{"none asked for", open, 0, 15000 * ms, 37500 * ms},
+		{"one asked for", open, 20000 * ms, 20000 * ms, 50000 * ms},
 		{"too short", open, 1 * ms, 1000 * ms, 2500 * ms},
 		{"too long", open, time.Hour, 60000 * ms, 150000 * ms},
 		{"the least", open, 1000 * ms, 1000 * ms, 2500 * ms},
 		{"the most", open, 60000 * ms, 60000 * ms, 150000 * ms},
 		{"negative is none", open, -1, 15000 * ms, 37500 * ms},
 		{"odd", open, 1001 * ms, 1001 * ms, 2502500 * time.Microsecond},
-		{"fixed timeout, no wish", fixed, 0, 15000 * ms, 30000 * ms},
+		{"fixed timeout, none asked for", fixed, 0, 15000 * ms, 30000 * ms},
 		{"fixed timeout, shorter beat", fixed, 2000 * ms, 2000 * ms, 30000 * ms},
 		{"fixed timeout, a beat that it would not outlast", fixed, 60000 * ms, 20000 * ms, 30000 * ms},
 	} {
-		beat, timeout := test.c.decide(test.wish)
+		beat, timeout := test.c.decide(test.asked)
 		if beat != test.beat || timeout != test.timeout {
 			t.Errorf("%s: %s and %s, want %s and %s", test.name, beat, timeout, test.beat, test.timeout)
 		}
@@ -236,8 +259,8 @@ func TestBeatsWords(t *testing.T) {
 			t.Errorf("%s: %v, %v", b, got, err)
 		}
 	}
-	if _, err := ParseBeats("nobody"); err == nil {
-		t.Error("nobody beats")
+	if _, err := ParseBeats("neither"); err == nil {
+		t.Error("neither was taken")
 	}
 }
 
@@ -251,7 +274,8 @@ func get(h http.Handler, path, addr string) (int, string) {
 }
 
 func TestOpsHandler(t *testing.T) {
-	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
+	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2,
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +293,8 @@ func TestOpsHandler(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/check", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap"} {
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/check", "/debug/pprof/",
+		"/debug/pprof/cmdline", "/debug/pprof/heap"} {
 		if code, body := get(h, path, here); code != http.StatusOK || body == "" {
 			t.Errorf("%s: %d %q", path, code, body)
 		}
@@ -326,11 +351,12 @@ func checkMetrics(t *testing.T, h http.Handler) {
 	for r := range numReasons {
 		want = append(want, `heartwheel_closed_total{reason="`+r.String()+`"}`)
 	}
-	for _, word := range refusals {
-		want = append(want, `heartwheel_refused_total{reason="`+word+`"}`)
+	for _, cause := range admission.Causes() {
+		want = append(want, `heartwheel_refused_total{reason="`+cause.String()+`"}`)
 	}
 	for op := codec.OpBeat; op <= codec.OpPublish; op++ {
-		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`, `heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
+		want = append(want, `heartwheel_frames_total{direction="in",op="`+op.String()+`"}`,
+			`heartwheel_frames_total{direction="out",op="`+op.String()+`"}`)
 	}
 	for _, name := range want {
 		if !have[name] {

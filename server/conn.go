@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -63,6 +64,8 @@ type Conn struct {
 
 	partialAt     uint32 // loop clock in ms: when the incomplete message, or the handshake, began; 0: none is
 	beat, timeout uint32 // ms
+
+	ticket admission.Ticket // 4 bytes; set before the loop takes the socket
 
 	polls  uint16 // server beats since the last whole message
 	state  connState

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enroll hands an accepted socket to the loop of e. The engine takes a
-// descriptor of its own and closes the one that it was given, even when it found
-// none left. A spare keeps the socket meanwhile, so that the connection waits for
-// room as those in the backlog do, and is not reset. tc is the caller's to close
-// if there is an error.
+// enroll hands an accepted socket to the loop of e. The engine duplicates the
+// descriptor and closes the one it was given, even if there was none left for the
+// duplicate. A spare keeps the socket open meanwhile, so that the connection waits
+// for a descriptor as those in the backlog do, and is not reset. If there is an
+// error, the caller closes tc.
 func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
 	var spare *os.File // after the first failure
-	var pause time.Duration
+	var backoff time.Duration
 	for {
 		var err error
 		if spare == nil {
@@ -24,7 +24,7 @@ func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
 		} else if tc, err = reopen(spare); err == nil {
 			err = e.enroll(tc, c)
 		}
-		if !outOfFiles(err) || !ln.rest(&pause, err) {
+		if !outOfFiles(err) || !ln.waitToRetry(&backoff, err) {
 			if spare != nil {
 				_ = spare.Close()
 			}
@@ -33,7 +33,8 @@ func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
 	}
 }
 
-// enrollSpared is the first attempt. It returns the spare if it is needed.
+// enrollSpared is the first attempt. It returns the spare if descriptors have run
+// out.
 func enrollSpared(e *engine, tc *net.TCPConn, c *Conn) (*os.File, error) {
 	spare := -1
 	err := control(tc, func(fd int) (err error) {
@@ -50,7 +51,7 @@ func enrollSpared(e *engine, tc *net.TCPConn, c *Conn) (*os.File, error) {
 	return nil, err
 }
 
-// reopen makes a connection of its socket's spare.
+// reopen makes a connection from a duplicate of the spare.
 func reopen(spare *os.File) (*net.TCPConn, error) {
 	nc, err := net.FileConn(spare)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -216,7 +217,7 @@ type rig struct {
 	io    *fakeSockets
 	rec   *recorder // nil if the handler is another
 	edge  uint8     // of the connections that open makes
-	gone  int       // calls of onGone
+	gone  int       // calls of release
 	onRun func()    // called after each run of the loop; may be nil. Loop only
 
 	signal chan struct{}
@@ -277,7 +278,7 @@ func makeRig(t testing.TB, cfg Config, h Handler) *rig {
 		r.rec = known.recorder
 	}
 	r.wheel = wheel.New(wheel.Config{Logger: r.cfg.Logger})
-	r.loop = newLoop(0, &r.cfg, h, r.wheel, "boot", func() { r.gone++ })
+	r.loop = newLoop(0, &r.cfg, h, r.wheel, "boot", func(*admission.Ticket) { r.gone++ })
 	r.loop.io = r.io
 	t.Cleanup(r.close)
 	return r

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,33 +15,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 )
 
 // acceptors is the number of goroutines that accept on a listener. Handing a
-// socket to its loop waits for that loop's turn, so one would not do.
+// socket to its loop waits for that loop's turn, so one is not enough.
 const acceptors = 8
 
-// Back-off after an accept error such as EMFILE: what waits in the kernel's
-// backlog is taken within the longer of these once there is room again.
+// Back-off after an accept error such as EMFILE. Once there is room again, the
+// kernel's backlog is served within the longer of these.
 const (
 	acceptBackoffMin = 5 * time.Millisecond
 	acceptBackoffMax = 500 * time.Millisecond
 )
 
-// A listener accepts for the server. It is ours, not the engine's, so that
-// accepting can fail, pause and end without touching a connection.
+// A listener accepts for the server. It is not the engine's, so that accepting can
+// fail, pause and end without touching a connection.
 type listener struct {
 	*net.TCPListener
 	address string // as in Config.Listen
 	edge    uint8  // what its connections speak: index in loop.edges
 	s       *Server
-	checked atomic.Bool            // socket options were read back once
-	local   atomic.Pointer[net.IP] // of the latest connection: see slim
+	checked atomic.Bool            // socket options were read back
+	local   atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
 	wg      sync.WaitGroup
 }
 
-// listen opens a listener. Multipath TCP is off, as TCP_USER_TIMEOUT is not
-// inherited there, and so are Go's own keep-alive settings: see setOptions.
+// listen opens a listener. Multipath TCP is off, as connections do not inherit
+// TCP_USER_TIMEOUT there. Go's own keep-alive settings are off: see setOptions.
 func listen(s *Server, address string) (*listener, error) {
 	hostport, err := parseListen(address)
 	if err != nil {
@@ -51,14 +53,15 @@ func listen(s *Server, address string) (*listener, error) {
 	ln, err := lc.Listen(context.Background(), "tcp", hostport)
 	if err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("server: cannot listen on %s: another process has this port; stop it, or choose another address with --listen: %w", hostport, err)
+			return nil, fmt.Errorf("server: cannot listen on %s: another process has this port; "+
+				"stop it, or choose another address for Config.Listen: %w", hostport, err)
 		}
 		return nil, fmt.Errorf("server: cannot listen on %s: %w", hostport, err)
 	}
 	return &listener{TCPListener: ln.(*net.TCPListener), address: address, s: s}, nil
 }
 
-// serve accepts until the listener is closed.
+// serve starts to accept, until the listener is closed.
 func (ln *listener) serve() {
 	for range acceptors {
 		ln.wg.Add(1)
@@ -70,69 +73,87 @@ func (ln *listener) serve() {
 }
 
 func (ln *listener) accept() {
-	var pause time.Duration
+	var backoff time.Duration
 	var ips ipBlock
 	for {
 		tc, err := ln.AcceptTCP()
 		if err == nil {
-			pause = 0
-			ln.s.take(ln, tc, &ips)
+			backoff = 0
+			ln.s.accepted(ln, tc, &ips)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if !ln.rest(&pause, err) {
+		if !ln.waitToRetry(&backoff, err) {
 			return
 		}
 	}
 }
 
-// rest waits after err, which kept a connection from being taken, longer each
-// time. It reports whether to try again.
-func (ln *listener) rest(pause *time.Duration, err error) bool {
+// waitToRetry waits after err, which kept a connection from being accepted,
+// longer each time. It reports whether to try again.
+func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 	ln.s.acceptErrors.Add(1)
-	*pause = min(max(2**pause, acceptBackoffMin), acceptBackoffMax)
+	*backoff = min(max(2**backoff, acceptBackoffMin), acceptBackoffMax)
 	if ln.s.acceptLog.allow() {
-		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err, "retry", pause.String())
+		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err,
+			"retry", backoff.String())
 	}
-	return ln.s.sleep(*pause)
+	return ln.s.sleep(*backoff)
 }
 
-// take is the way of an accepted socket: admit, options, enroll.
-func (s *Server) take(ln *listener, tc *net.TCPConn, ips *ipBlock) {
-	if v := s.admit(tc); !v.ok {
-		s.turnAway(tc, v)
+// accepted admits a connection, sets its socket's options and hands it to a loop.
+func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
+	var peer netip.Addr
+	if s.admission.ByAddress() {
+		peer = ipOf(tc.RemoteAddr())
+	}
+	ticket, refusal := s.admission.Admit(peer)
+	if refusal.Refused() {
+		s.refuse(tc, refusal)
 		return
 	}
 	err := setOptions(tc, s.tcpTimeout)
 	if err == nil && ln.checked.CompareAndSwap(false, true) {
 		if err := checkOptions(tc, s.tcpTimeout); err != nil {
-			s.log.Warn("the kernel did not take a socket option; the second net under the idle timeout has a hole", "error", err)
+			s.log.Warn("kernel rejected a socket option; the TCP-level backup for the idle timeout is not fully active", "error", err)
 		}
 	}
 	if err != nil { // the peer is gone already
-		s.refuse(refusedOptions, tc)
+		s.admission.Fail(&ticket, admission.Gone)
+		_ = tc.Close()
 		return
 	}
-	ln.slim(tc, ips)
+	ln.compactAddrs(tc, ips)
 	l, e := s.leastLoaded()
 	c := l.newConn(ln.edge)
+	c.ticket = ticket
 	l.assigned.Add(1)
-	if err := ln.enroll(e, tc, c); err != nil {
+	if err := ln.enroll(e, tc, c); err != nil { // the loop does not have c
 		l.assigned.Add(-1)
-		s.refuse(refusedEnroll, tc)
+		s.admission.Fail(&c.ticket, admission.EnrollFailed)
+		_ = tc.Close()
 		if s.acceptLog.allow() {
 			s.log.Error("cannot hand a connection to its event loop; it is closed", "loop", l.index, "error", err)
 		}
 	}
 }
 
-// slim makes the addresses of tc small before gnet keeps them for as long as the
-// connection lives. Each net.TCPAddr that comes from a socket holds on to the 32
-// or 64 bytes of a system call's answer, for 4 or 16 bytes of address; the local
-// one is moreover the same for nearly all connections. Nobody else has them yet.
-func (ln *listener) slim(tc *net.TCPConn, ips *ipBlock) {
+// ipOf returns the address of a TCP socket's peer in the form that admission
+// wants.
+func ipOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// compactAddrs shrinks the addresses of tc before gnet keeps them for as long as
+// the connection lives. Each net.TCPAddr of a socket holds on to the 32 or 64
+// bytes of a system call's answer, for 4 or 16 bytes of address, and the local
+// address is the same for nearly all connections. tc must not be shared yet.
+func (ln *listener) compactAddrs(tc *net.TCPConn, ips *ipBlock) {
 	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
 		a.IP = ips.keep(shortIP(a.IP))
 	}
@@ -147,11 +168,12 @@ func (ln *listener) slim(tc *net.TCPConn, ips *ipBlock) {
 	}
 }
 
-// An ipBlock is what is left of the least that the allocator gives out, 16 bytes,
-// so that four connections with short addresses share it.
+// An ipBlock is the unused part of 16 bytes, the least that the allocator gives
+// out for bytes, so that four connections with IPv4 addresses share them. Not safe
+// for concurrent use.
 type ipBlock []byte
 
-// keep returns a copy of ip.
+// keep returns a copy of ip in the block.
 func (b *ipBlock) keep(ip net.IP) net.IP {
 	if len(*b) < len(ip) {
 		*b = make([]byte, net.IPv6len)
@@ -170,56 +192,17 @@ func shortIP(ip net.IP) net.IP {
 	return ip
 }
 
-// admit decides on a connection before anything is paid for it. What it counts
-// is taken back by the loop when the connection ends, or by refuse.
-func (s *Server) admit(tc *net.TCPConn) verdict {
-	if s.addresses != nil {
-		if v := s.addresses.admit(ipOf(tc.RemoteAddr()), s.admission.full()); !v.ok {
-			s.admission.refused[v.why].Add(1)
-			return v
-		}
-	}
-	if !s.memory.admit() {
-		s.admission.refused[refusedMemory].Add(1)
-		s.leaveAddress(tc)
-		return verdict{why: refusedMemory, tell: true}
-	}
-	if !s.admission.admit() { // it counts the refusal
-		s.leaveAddress(tc)
-		return verdict{why: refusedOverloaded, tell: true}
-	}
-	return verdict{ok: true}
-}
-
-func (s *Server) leaveAddress(tc *net.TCPConn) {
-	if s.addresses != nil {
-		s.addresses.leave(ipOf(tc.RemoteAddr()))
-	}
-}
-
-// refuse ends a connection that was admitted and cannot be served.
-func (s *Server) refuse(why refusal, tc *net.TCPConn) {
-	s.leaveAddress(tc)
-	s.admission.leave()
-	s.admission.refused[why].Add(1)
-	_ = tc.Close()
-}
-
-// turnAway ends a connection that was not admitted: it tells the peer, without
-// waiting for it, or resets.
-func (s *Server) turnAway(tc *net.TCPConn, v verdict) {
-	if v.made && s.banLog.allow() {
-		s.log.Warn("an address connects too often and is banned", "address", prefixOf(ipOf(tc.RemoteAddr())).String(),
-			"limit", s.cfg.FlapLimit, "for", s.cfg.BanTime.String())
-	}
-	if !v.tell {
+// refuse ends a connection that was not admitted: it sends GOAWAY, without
+// waiting for the peer, or resets.
+func (s *Server) refuse(tc *net.TCPConn, r admission.Refusal) {
+	if r.Silent {
 		_ = tc.SetLinger(0)
 		_ = tc.Close()
 		return
 	}
-	notice := s.notices[v.why]
-	if v.rest > 0 { // rounded up: who comes back just then is let in
-		notice = goaway(codec.CodeRateLimited, "this address connects too often", time.Duration(v.rest)+time.Millisecond-1)
+	notice := s.notices[r.Cause]
+	if notice == nil {
+		notice = newNotice(r)
 	}
 	if raw, err := tc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
@@ -230,27 +213,46 @@ func (s *Server) turnAway(tc *net.TCPConn, v verdict) {
 	_ = tc.Close()
 }
 
-// newNotices makes what a peer is told when it is turned away. Who may come
-// back later is told so: 3013 and 3020 are codes after which clients do, while
-// 3513, and 3504 for too many of one identity, end them for good, and an
-// address may be that of many clients. Too many connections of one address are
-// 3020 like too many in all: it helps to wait until one has gone.
-func newNotices(spread time.Duration) (n [numRefusals][]byte) {
-	n[refusedOverloaded] = goaway(codec.CodeOverloaded, "server is at its connection limit", spread)
-	n[refusedAddressLimit] = goaway(codec.CodeOverloaded, "this address is at its connection limit", spread)
-	n[refusedAddressRate] = goaway(codec.CodeRateLimited, "this address connects too fast", spread)
-	n[refusedMemory] = goaway(codec.CodeOverloaded, "server is short of memory", spread)
-	n[refusedBanned] = goaway(codec.CodeBanned, "this address is banned", 0)
-	return n
+// newNotices makes the GOAWAY frames that are the same for each connection, by
+// admission.Cause.
+func newNotices(spread time.Duration) [][]byte {
+	notices := make([][]byte, len(admission.Causes())+1)
+	for _, c := range []admission.Cause{admission.Overloaded, admission.AddressLimit, admission.AddressRate,
+		admission.Memory} {
+		notices[c] = newNotice(admission.Refusal{Cause: c, RetryAfter: spread})
+	}
+	notices[admission.Banned] = newNotice(admission.Refusal{Cause: admission.Banned})
+	return notices
+}
+
+// newNotice returns the GOAWAY frame for a refused connection. Its after_ms is
+// rounded up, so that a peer that comes back just then is let in.
+func newNotice(r admission.Refusal) []byte {
+	text := ""
+	switch r.Cause {
+	case admission.Overloaded:
+		text = "server is at its connection limit"
+	case admission.AddressLimit:
+		text = "this address is at its connection limit"
+	case admission.AddressRate:
+		text = "this address connects too fast"
+	case admission.Flapping:
+		text = "this address connects too often"
+	case admission.Memory:
+		text = "server is short of memory"
+	case admission.Banned:
+		text = "this address is banned"
+	}
+	return goaway(r.Cause.Code(), text, r.RetryAfter+time.Millisecond-1)
 }
 
 func goaway(code codec.Code, reason string, after time.Duration) []byte {
 	return codec.AppendGoaway(nil, codec.Goaway{Code: code, Reason: reason, AfterMS: after.Milliseconds()})
 }
 
-// hangUp ends our half of the connection and reads away what has arrived, as
-// bytes left unread would make the kernel reset the connection, and the peer
-// might never read our last words.
+// hangUp shuts down our half of the connection and discards what has arrived:
+// unread bytes would make the kernel reset the connection, and the peer might
+// never read our last frame.
 func hangUp(fd int, scratch []byte) {
 	_ = unix.Shutdown(fd, unix.SHUT_WR)
 	for range 16 {
@@ -260,9 +262,9 @@ func hangUp(fd int, scratch []byte) {
 	}
 }
 
-// setOptions sets what every accepted socket gets: no delay (Go has set that),
-// a bound on what it takes and cannot send, and the kernel's own ways of
-// noticing a dead peer as the second net under the idle timeout.
+// setOptions sets the options of an accepted socket: no delay (Go has set that),
+// a bound on unsent bytes, and the kernel's own detection of dead peers as the
+// TCP-level backup for the idle timeout.
 func setOptions(tc *net.TCPConn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
@@ -275,7 +277,7 @@ func setOptions(tc *net.TCPConn, timeout time.Duration) error {
 	})
 }
 
-// checkOptions reads back what setOptions set.
+// checkOptions reads back what setOptions has set.
 func checkOptions(tc *net.TCPConn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		var errs []error
@@ -298,8 +300,8 @@ type option struct {
 	value       int
 }
 
-// keepAlive spreads the kernel's probes over the timeout: the first after a
-// whole one of silence, then three in the next half.
+// keepAlive spreads the kernel's probes over the timeout: the first after that
+// much silence, then three within half of it. idle and interval are in seconds.
 func keepAlive(timeout time.Duration) (idle, interval, count int) {
 	return max(1, int(timeout/time.Second)), max(1, int(timeout/time.Second)/6), 3
 }
@@ -316,7 +318,7 @@ func control(tc syscall.Conn, f func(fd int) error) error {
 	return inner
 }
 
-// A logLimiter lets one message a second through. Safe for concurrent use.
+// A logLimiter allows one message per second. Safe for concurrent use.
 type logLimiter struct{ last atomic.Int64 }
 
 func (l *logLimiter) allow() bool {

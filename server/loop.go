@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
@@ -47,19 +48,17 @@ type socketOps interface {
 // the loop's goroutine, and so do its methods unless they say otherwise.
 type loop struct {
 	// Static after construction.
-	cfg    *Config
-	h      Handler
-	hello  HelloHandler // nil if h is none
-	edges  []edge       // what connections speak, by Conn.edge; the first is plain native
-	io     socketOps
-	wheel  *wheel.Loop
-	mono   func() int64
-	log    *slog.Logger
-	boot   string // names this run of the server in session ids
-	index  int
-	onGone func() // reports a closed connection to the server
-
-	addresses *addresses // safe for concurrent use; nil: connections are not counted by address
+	cfg     *Config
+	h       Handler
+	hello   HelloHandler // nil if h is none
+	edges   []edge       // what connections speak, by Conn.edge; the first is plain native
+	io      socketOps
+	wheel   *wheel.Loop
+	mono    func() int64
+	log     *slog.Logger
+	boot    string // names this run of the server in session ids
+	index   int
+	release func(*admission.Ticket) // of a connection that has gone
 
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
@@ -81,8 +80,8 @@ type loop struct {
 	stats counters
 }
 
-func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, onGone func()) *loop {
-	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, onGone: onGone}
+func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
+	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release}
 	l.hello, _ = h.(HelloHandler)
 	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
@@ -238,13 +237,10 @@ func (l *loop) finish(c *Conn) {
 	}
 	l.stats.closed[c.reason]++
 	l.ended(c) // while the peer's address is still known
-	if l.addresses != nil {
-		l.addresses.leave(ipOf(c.sock.RemoteAddr())) // while it is known
-	}
 	l.io.close(c, c.has(flagAbort))
 	c.sock = nil
 	l.assigned.Add(-1)
-	l.onGone()
+	l.release(&c.ticket)
 }
 
 // ended calls the protocol's End.

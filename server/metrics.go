@@ -4,30 +4,33 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"heartwheel/internal/admission"
 )
 
-// Stats is a copy of the server's figures. Counters run from the start.
+// Stats is a copy of the server's figures, and the caller's. Counters run from the
+// start.
 type Stats struct {
 	Connections    int               // open now, those on their way to a loop included
-	MaxConnections int               // the limit in force
+	MaxConnections int               // the connection limit of this process
 	Accepted       uint64            // became sessions
 	AcceptErrors   uint64            // failed accepts; their connections wait in the backlog
 	Refused        map[string]uint64 // by reason, before becoming a session
 	Closed         map[string]uint64 // by Reason
-	Averted        map[string]uint64 // deadlines that passed without a close, by what saved the peer
-	Panics         uint64            // in the handler
+	Averted        map[string]uint64 // deadlines that passed without a close, by cause
+	Panics         uint64            // of the handler
 	OutboxBytes    int64             // waiting for slow peers
 	InputBytes     int64             // memory of incomplete messages
 	Stalls         uint64            // times that a loop could not run
-	StalledSeconds float64           // how long in all; credited to the peers
-	WheelRebuilds  uint64
-	Addresses      int    // that are tracked, connected or not
-	Banned         int    // flapping addresses, now
-	Bans           uint64 // of flapping addresses, ever
+	StalledSeconds float64           // their total, which is credited to the peers
+	WheelRebuilds  uint64            // timing wheels replaced by the watchdog
+	Addresses      int               // tracked for the limits by address, connected or not
+	Banned         int               // addresses banned now for connecting too often
+	Bans           uint64            // of such addresses
 }
 
-// read copies every loop's figures. A loop that does not answer within a
-// second keeps those of the last time.
+// read copies every loop's figures. Those of a loop that does not answer within a
+// second are the last ones read. Safe for concurrent use.
 func (s *Server) read() []counters {
 	s.lastMu.Lock()
 	defer s.lastMu.Unlock()
@@ -43,19 +46,19 @@ func (s *Server) read() []counters {
 	return append([]counters(nil), s.last...)
 }
 
-// Stats returns the server's figures. It asks each loop, and waits no more
-// than a second for one that is stuck. Safe for concurrent use.
+// Stats returns the server's figures. It asks each loop, and waits up to a second
+// for one that is stuck. Safe for concurrent use.
 func (s *Server) Stats() Stats {
 	loops := s.read() // first: what has left a loop has left the count below
 	st := Stats{
-		Connections: int(s.admission.live.Load()), MaxConnections: int(s.admission.cap),
+		Connections: int(s.admission.Connections()), MaxConnections: s.admission.Max(),
 		AcceptErrors: s.acceptErrors.Load(), WheelRebuilds: s.wheel.Rebuilds(),
 		Refused: map[string]uint64{}, Closed: map[string]uint64{}, Averted: map[string]uint64{},
 	}
-	f := s.addresses.figures()
-	st.Addresses, st.Banned, st.Bans = f.known, f.banned, f.bans
-	for why := range s.admission.refused {
-		st.Refused[refusals[why]] = s.admission.refused[why].Load()
+	a := s.admission.AddressStats()
+	st.Addresses, st.Banned, st.Bans = a.Known, a.Banned, a.Bans
+	for _, cause := range admission.Causes() {
+		st.Refused[cause.String()] = s.admission.Refused(cause)
 	}
 	for _, c := range loops {
 		st.Accepted += c.opened
@@ -74,7 +77,7 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// A metric is one line of the table that Collect walks. New metrics go there.
+// A metric is one entry of the table that Collect walks.
 type metric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
@@ -117,10 +120,10 @@ func ofServer(f func(s *Server) float64) emitter {
 }
 
 // ofMemory emits a value of the watched memory limit, if there is one.
-func ofMemory(f func(m *memory) float64) emitter {
+func ofMemory(f func(m admission.MemoryStats) float64) emitter {
 	return func(s *Server, _ []counters, add func(float64, ...string)) {
-		if s.memory != nil {
-			add(f(s.memory))
+		if m, ok := s.admission.Memory(); ok {
+			add(f(m))
 		}
 	}
 }
@@ -139,41 +142,43 @@ const (
 )
 
 var metrics = []metric{
-	newMetric("connections", "Connections open now.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.admission.live.Load()) })),
-	newMetric("connections_max", "The connection limit in force.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.admission.cap) })),
-	newMetric("ready", "1 while new connections are taken.", gauge, nil,
+	newMetric("connections", "Open connections.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.admission.Connections()) })),
+	newMetric("connections_max", "Connection limit of this process.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.admission.Max()) })),
+	newMetric("ready", "1 while new connections are accepted.", gauge, nil,
 		ofServer(func(s *Server) float64 {
-			if s.noRoom() == "" {
+			if s.notReady() == "" {
 				return 1
 			}
 			return 0
 		})),
-	newMetric("memory_limit_bytes", "The memory limit that is nearest: of a cgroup, or memory-limit. Not there without a limit.", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.limit.Load()) })),
-	newMetric("memory_used_bytes", "What counts against that limit.", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.use.Load()) })),
-	newMetric("memory_rung", "1: every second newcomer is refused (from 85 % of the limit); 2: every one (90 %); 3: and memory is given back (95 %).", gauge, nil,
-		ofMemory(func(m *memory) float64 { return float64(m.rung.Load()) })),
+	newMetric("memory_limit_bytes", "Nearest memory limit, of a cgroup or configured. Absent without a limit.", gauge,
+		nil,
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Limit) })),
+	newMetric("memory_used_bytes", "Memory that counts against heartwheel_memory_limit_bytes.", gauge, nil,
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Used) })),
+	newMetric("memory_rung",
+		"Memory pressure. 1: every second new connection is refused (from 85 % of the limit); 2: every one (90 %); 3: and memory is given back (95 %).", gauge, nil,
+		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Level) })),
 	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
 	newMetric("accepted_total", "Connections that became sessions.", counter, nil,
 		total(func(c *counters) uint64 { return c.opened })),
 	newMetric("accept_errors_total", "Failed accepts; their connections wait in the backlog.", counter, nil,
 		ofServer(func(s *Server) float64 { return float64(s.acceptErrors.Load()) })),
-	newMetric("refused_total", "Connections turned away before they became sessions.", counter, []string{"reason"},
+	newMetric("refused_total", "Connections refused before they became sessions.", counter, []string{"reason"},
 		func(s *Server, _ []counters, add func(float64, ...string)) {
-			for why := range s.admission.refused {
-				add(float64(s.admission.refused[why].Load()), refusals[why])
+			for _, cause := range admission.Causes() {
+				add(float64(s.admission.Refused(cause)), cause.String())
 			}
 		}),
-	newMetric("addresses", "Addresses that are tracked for their limits.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().known) })),
-	newMetric("banned_addresses", "Addresses that are banned now because they connected too often.", gauge, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().banned) })),
+	newMetric("addresses", "Addresses tracked for the limits by address.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Known) })),
+	newMetric("banned_addresses", "Addresses banned now because they connected too often.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Banned) })),
 	newMetric("bans_total", "Bans of addresses that connected too often.", counter, nil,
-		ofServer(func(s *Server) float64 { return float64(s.addresses.figures().bans) })),
+		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Bans) })),
 	newMetric("closed_total", "Sessions that ended.", counter, []string{"reason"},
 		byLabel(int(numReasons), func(i int) string { return Reason(i).String() },
 			func(c *counters, i int) uint64 { return c.closed[i] })),
@@ -189,20 +194,22 @@ var metrics = []metric{
 			add(sum(loops, func(c *counters) uint64 { return c.bytesIn }), "in")
 			add(sum(loops, func(c *counters) uint64 { return c.bytesOut }), "out")
 		}),
-	newMetric("expiry_averted_total", "Deadlines that passed without a close, by what saved the peer.", counter, []string{"why"},
+	newMetric("expiry_averted_total", "Deadlines that passed without a close, by cause.", counter, []string{"why"},
 		byLabel(int(numAverted), func(i int) string { return averteds[i] },
 			func(c *counters, i int) uint64 { return c.averted[i] })),
-	newMetric("goaways_total", "Clients told to reconnect by a drain.", counter, nil,
+	newMetric("goaways_total", "Clients asked to reconnect by a drain.", counter, nil,
 		total(func(c *counters) uint64 { return c.goaways })),
-	newMetric("handler_panics_total", "Panics in the handler; each cost one connection.", counter, nil,
+	newMetric("handler_panics_total", "Panics of the handler; each cost one connection.", counter, nil,
 		total(func(c *counters) uint64 { return c.panics })),
-	newMetric("outbox_bytes", "Bytes that wait for slow peers.", gauge, nil,
+	newMetric("outbox_bytes", "Bytes waiting for slow peers.", gauge, nil,
 		total(func(c *counters) int64 { return c.outboxBytes })),
 	newMetric("input_bytes", "Memory of incomplete messages.", gauge, nil,
 		total(func(c *counters) int64 { return c.inputBytes })),
-	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter, []string{"loop"},
+	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter,
+		[]string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.stalls) })),
-	newMetric("stalled_seconds_total", "Time that event loops could not run; credited to the peers.", counter, []string{"loop"},
+	newMetric("stalled_seconds_total", "Time for which event loops could not run; it is credited to the peers.",
+		counter, []string{"loop"},
 		perLoop(func(c *counters) float64 { return c.stalled.Seconds() })),
 	newMetric("wheel_rebuilds_total", "Timing wheels replaced by the watchdog.", counter, nil,
 		ofServer(func(s *Server) float64 { return float64(s.wheel.Rebuilds()) })),
@@ -210,12 +217,12 @@ var metrics = []metric{
 
 var (
 	latenessDesc = prometheus.NewDesc("heartwheel_expiry_error_seconds",
-		"How late after the idle timeout peers were declared dead, on the loop's clock, which stands still while the loop cannot run.", nil, nil)
+		"Time from the idle timeout until a peer was declared dead, on the loop's clock, which stands still while the loop cannot run.", nil, nil)
 	lagDesc = prometheus.NewDesc("heartwheel_loop_lag_seconds",
-		"From asking an event loop to run until it did.", []string{"loop"}, nil)
+		"Time from waking an event loop until it ran.", []string{"loop"}, nil)
 )
 
-// Describe implements prometheus.Collector.
+// Describe implements prometheus.Collector. Safe for concurrent use.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range metrics {
 		ch <- m.desc

@@ -3,30 +3,32 @@ package server
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"heartwheel/internal/ops"
 )
 
-// OpsHandler serves what an operator asks for:
+// OpsHandler returns a handler for operators:
 //
 //	/healthz       200 while every event loop answers
-//	/readyz        200 while new connections are taken; 503 in a drain and while memory is short
-//	/metrics       Prometheus
-//	/debug/check   re-derives the invariants; 500 and the reason if one is broken
+//	/readyz        200 while connections are accepted; 503 in a drain and while memory is short
+//	/metrics       metrics of the server, of Go's runtime and of the process, for Prometheus
+//	/debug/check   Check as JSON; 500 if an invariant is broken
 //	/debug/pprof/  profiles
 //
-// What is below /debug/ is for clients on this machine only, whatever address
-// the handler is served on. Safe for concurrent use.
+// Only clients on this machine may read /debug/, whatever address the handler is
+// served on. The method and the handler are safe for concurrent use, and serve
+// after Close too.
 func (s *Server) OpsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectorCost)), processMetrics{})
+	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(gcCost)),
+		ops.ProcessMetrics())
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -39,8 +41,8 @@ func (s *Server) OpsHandler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if why := s.noRoom(); why != "" {
-			http.Error(w, "not taking connections: "+why, http.StatusServiceUnavailable)
+		if why := s.notReady(); why != "" {
+			http.Error(w, "not accepting connections: "+why, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
@@ -58,53 +60,38 @@ func (s *Server) OpsHandler() http.Handler {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(c)
 	})
-	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
-	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/", LocalOnly(debug))
+	ops.HandlePprof(debug)
+	mux.Handle("/debug/", ops.LocalOnly(debug))
 	return mux
 }
 
-// collectorCost is what the garbage collector has cost in processor time, which of
-// that had nothing else to do, and what the last collection left:
+// gcCost selects the garbage collector's processor time, the part of it that was
+// idle otherwise, and the heap that the last collection left:
 // go_cpu_classes_gc_total_cpu_seconds_total, the same with mark_idle in place of
 // total, and go_gc_heap_live_bytes.
-var collectorCost = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$")}
-
-// LocalOnly refuses clients on other machines: profiles show what memory holds.
-// Who comes by a Unix socket is on this one.
-func LocalOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); !unix && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "/debug/ answers clients on this machine only; forward the port, for example with ssh -L", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
+var gcCost = collectors.GoRuntimeMetricsRule{
+	Matcher: regexp.MustCompile("^(/cpu/classes/gc/(total|mark/idle):cpu-seconds|/gc/heap/live:bytes)$"),
 }
 
-// A Check is the result of re-deriving the server's invariants.
+// A Check is the result of re-deriving the server's invariants. It is the
+// caller's.
 type Check struct {
 	OK          bool     `json:"ok"`
-	Problems    []string `json:"problems"`    // what does not hold; empty if OK
+	Problems    []string `json:"problems"`    // each broken invariant; empty if OK
 	Connections int64    `json:"connections"` // counted at admission
 	Sessions    uint64   `json:"sessions"`    // accepted − closed, over all loops
-	Accepted    uint64   `json:"accepted"`
-	Closed      uint64   `json:"closed"`
-	Entering    int64    `json:"entering"` // on their way to a loop
+	Accepted    uint64   `json:"accepted"`    // connections that became sessions
+	Closed      uint64   `json:"closed"`      // sessions that ended
+	Entering    int64    `json:"entering"`    // connections on their way to a loop
 }
 
-// Check re-derives what must always hold: the connection gauge equals accepted
-// − closed equals the sessions that exist, each session is in exactly one slot
-// of its wheel, and the addresses have as many connections as there are. It visits every session on its loop, about 10 ms for each
-// 100,000. Safe for concurrent use.
+// Check re-derives what must always hold: the connection gauge equals accepted −
+// closed equals the sessions that exist, each session is in exactly one slot of
+// its wheel, and the addresses have as many connections as there are. It visits
+// every session on its loop, about 10 ms per 100,000. Safe for concurrent use.
 func (s *Server) Check() Check {
 	var c Check
-	for range 20 { // connections that come and go between two loops' answers are no fault
+	for range 20 { // connections may come and go between the answers of two loops
 		if c = s.checkOnce(); c.OK {
 			break
 		}
@@ -119,7 +106,7 @@ func (s *Server) checkOnce() Check {
 		err            error
 		opened, closed uint64
 	}
-	before := s.admission.live.Load()
+	before := s.admission.Connections()
 	for _, l := range s.loops {
 		got := make(chan answer, 1)
 		if !s.ask(l, func() { got <- answer{l.check(), l.stats.opened, l.stats.totalClosed()} }) {
@@ -134,30 +121,14 @@ func (s *Server) checkOnce() Check {
 		c.Closed += a.closed
 		c.Entering += l.assigned.Load() - int64(a.opened-a.closed)
 	}
-	c.Connections = s.admission.live.Load()
+	c.Connections = s.admission.Connections()
 	c.Sessions = c.Accepted - c.Closed
-	c.Problems = append(c.Problems, s.checkAddresses()...)
+	c.Problems = append(c.Problems, s.admission.Check()...)
 	if c.Connections == before && c.Connections != int64(c.Sessions)+c.Entering {
-		c.Problems = append(c.Problems, fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
-			c.Connections, c.Sessions, c.Entering))
+		c.Problems = append(c.Problems,
+			fmt.Sprintf("%d connections are counted, but there are %d sessions and %d on their way",
+				c.Connections, c.Sessions, c.Entering))
 	}
 	c.OK = len(c.Problems) == 0
 	return c
-}
-
-// checkAddresses holds the table of addresses against itself, and against the
-// gauge if that stands still meanwhile.
-func (s *Server) checkAddresses() (problems []string) {
-	if s.addresses == nil {
-		return nil
-	}
-	if err := s.addresses.check(); err != nil {
-		problems = append(problems, err.Error())
-	}
-	before := s.admission.live.Load()
-	counted := s.addresses.figures().conns
-	if now := s.admission.live.Load(); s.addresses.counting && now == before && counted != now {
-		problems = append(problems, fmt.Sprintf("%d connections are counted, but %d by their addresses", now, counted))
-	}
-	return problems
 }

@@ -2,25 +2,26 @@ package server
 
 import "heartwheel/codec"
 
-// Reason says why a connection ended. Its word is the same in the log, in the
-// metric label and in the tests.
+// Reason says why a connection ended. Its word is the same in logs, in the metric
+// label and in tests, and that of its close code if that code means nothing else.
+// Its methods are pure functions.
 type Reason uint8
 
 const (
 	PeerClosed    Reason = iota // the peer closed: a CLOSE frame, or the end of its stream
 	PeerReset                   // the peer's machine reset the connection
-	PeerTimeout                 // the kernel gave up: nothing acknowledged, keep-alive, no route
+	PeerTimeout                 // the kernel gave up: no acknowledgement, keep-alive, no route
 	ReadError                   // any other error while reading
 	WriteError                  // any other error while writing
 	IdleTimeout                 // no complete frame for the idle timeout
 	Incomplete                  // part of a frame, or no HELLO, for 10 s
 	ProtocolError               // bytes that are not this protocol
 	FrameTooLarge               // a frame beyond the largest accepted length
-	BadVersion                  // a HELLO of a version that is not spoken here
+	BadVersion                  // a HELLO of an unknown version
 	BadToken                    // a HELLO that the handler refused
 	BeatTooOften                // beats closer together than the floor
-	SlowConsumer                // the outbox overflowed, or too little of it was taken
-	Draining                    // this server is going away
+	SlowConsumer                // the outbox overflowed, or the peer read too little of it
+	Draining                    // this server is shutting down
 	Internal                    // the handler panicked or failed
 	Application                 // the handler closed it
 	EngineStopped               // the event loop ended under the connection
@@ -66,23 +67,6 @@ func (r Reason) Code() codec.Code {
 	}
 	return codec.CodeInternalError
 }
-
-// refusal says why a connection was turned away before it became a session.
-type refusal uint8
-
-const (
-	refusedOverloaded   refusal = iota // at the connection limit: told 3020
-	refusedEnroll                      // the event loop did not take the socket
-	refusedOptions                     // the socket was gone before its options were set
-	refusedAddressRate                 // its address connects too fast: told 3013
-	refusedAddressLimit                // its address has too many connections: told 3020
-	refusedFlapping                    // its address is banned for a time: told 3013
-	refusedBanned                      // its address is listed as banned: told 3513
-	refusedMemory                      // memory is short: told 3020
-	numRefusals
-)
-
-var refusals = [numRefusals]string{"overloaded", "enroll_failed", "gone", "address_rate", "address_limit", "flapping", "banned", "memory"}
 
 // averted says what saved a connection at its deadline.
 type averted uint8

@@ -1,12 +1,15 @@
 // Package server keeps many TCP connections alive and knows within a stated
 // bound when a peer is dead.
 //
-// A connection's way is accept → admit → enroll → loop → session → handler:
-// listener.go accepts and admits, gnet.go is the one file that knows the event
-// loops' engine, loop.go and session.go are the state machine, which does no
-// I/O, and a Handler is the application. Deadlines come from package wheel.
-// A connection belongs to one loop for life, and nothing on the way of a frame
-// is shared between loops.
+// A connection passes accept → admit → enroll → loop → session → handler.
+// listener.go accepts, internal/admission admits, gnet.go is the one file that
+// knows the event loops' engine, loop.go and session.go are the state machine,
+// which does no I/O, and a Handler is the application. Deadlines come from package
+// wheel. A connection belongs to one loop for life, and loops share nothing that
+// a frame passes.
+//
+// Every method says "Safe for concurrent use." or "Loop only.": in Handler
+// callbacks, and in functions given to Conn.Post, and nowhere else.
 package server
 
 import (
@@ -14,17 +17,19 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/wheel"
 )
 
-// A Server is a heartbeat server. New makes one, Run runs it once.
+// A Server is a heartbeat server. New makes one, Run runs it once. Its methods are
+// safe for concurrent use unless they say otherwise.
 type Server struct {
 	// Static after New.
 	cfg        Config
@@ -34,19 +39,16 @@ type Server struct {
 	loops      []*loop
 	engines    []*engine
 	listeners  []*listener
-	memory     *memory             // nil: no limit is known
-	notices    [numRefusals][]byte // what who is turned away is told
-	tcpTimeout time.Duration       // idle timeout of a connection that wishes nothing
+	admission  *admission.Control
+	notices    [][]byte      // GOAWAY frame per refusal, by admission.Cause; nil: made for each
+	tcpTimeout time.Duration // idle timeout of a connection that does not ask for another
 
 	// Safe for concurrent use.
-	admission    admission
-	addresses    *addresses // nil: no limits by address
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
-	banLog       logLimiter
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
-	failed       chan error    // the first end of an engine that nobody asked for
+	failed       chan error    // the error of the first engine that ended by itself
 
 	lastMu sync.Mutex
 	last   []counters // guarded by lastMu: each loop's figures as last read
@@ -58,8 +60,11 @@ type Server struct {
 	closeErr  error // set by closeOnce
 }
 
-// New checks the settings, opens the listeners and starts the event loops.
-// Nothing is accepted before Run. The caller must call Run or Close.
+// New validates cfg, opens the listeners and starts the event loops. It raises the
+// process's limit of open descriptors to its hard value. Nothing is accepted
+// before Run. The caller must call Run or Close. If there is an error,
+// cfg.Sockets are closed; one that matches ErrConfig comes from cfg.Validate. Safe
+// for concurrent use.
 func New(cfg Config, h Handler) (*Server, error) {
 	s, err := newServer(cfg, h)
 	if err != nil {
@@ -76,30 +81,17 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 		return nil, errors.New("server: New needs a handler, such as Echo{}")
 	}
 	cfg = cfg.WithDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1), quit: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1),
+		quit:    make(chan struct{}),
+		notices: newNotices(cfg.Spread)}
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
-	s.notices = newNotices(cfg.Spread)
-	s.addresses = newAddresses(&cfg)
 	_, s.tcpTimeout = cfg.decide(0)
-
-	limit, err := RaiseDescriptorLimit()
-	if limit == 0 {
-		return nil, err
+	var err error
+	if s.admission, err = admission.New(cfg.admission()); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
 	}
-	if err != nil {
-		s.log.Warn(err.Error())
-	}
-	wish := cfg.MaxConnections
-	if cfg.Shared != nil && wish > 0 { // none has to hold all of them
-		s.admission.shared, s.admission.limit = cfg.Shared, int64(wish)
-		wish = min(wish, RoomForConnections(limit))
-	}
-	if s.admission.cap, err = connectionCap(wish, limit, s.log); err != nil {
-		return nil, err
-	}
-	growDescriptors(s.admission.cap)
 	if err := s.open(h); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -113,8 +105,7 @@ func (s *Server) open(h Handler) error {
 	}
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
-		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.leave)
-		l.addresses = s.addresses
+		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.Release)
 		e, err := startEngine(l, s.fail)
 		if err != nil {
 			return err
@@ -131,36 +122,35 @@ func (s *Server) watchMemory() {
 	if s.cfg.MemoryLimit < 0 {
 		return
 	}
-	meters, err := memoryMeters(s.cfg.MemoryLimit, s.admission.live.Load)
+	meters, err := s.admission.Meters(s.cfg.MemoryLimit)
 	if err != nil {
-		s.log.Warn("a limit of memory is not watched; near it nobody is refused, and the kernel may kill this process",
-			"error", err, "fix", "let this user read /sys/fs/cgroup, or write memory-limit: off")
+		s.log.Warn("a memory limit is not watched; near it no connection is refused, and the kernel may kill this process",
+			"error", err, "fix", "let this user read /sys/fs/cgroup, or switch the memory limit off")
 	}
-	if len(meters) > 0 {
-		s.memory = newMemory(meters, s.log, s.shed, debug.FreeOSMemory)
-		s.memory.start()
-	}
+	s.admission.Watch(meters, s.shed)
 }
 
-// shed has each loop close those who hold memory and read nothing.
+// shed has each loop close connections that hold memory and whose peers read
+// nothing.
 func (s *Server) shed() {
 	for _, l := range s.loops {
 		s.ask(l, l.shed)
 	}
 }
 
-// noRoom says why no newcomer is taken now; empty: they are.
-func (s *Server) noRoom() string {
+// notReady returns why no new connection is accepted now; empty: they are.
+func (s *Server) notReady() string {
 	switch {
 	case !s.ready.Load():
 		return "starting or draining"
-	case s.memory.full():
+	case s.admission.MemoryFull():
 		return "memory is short"
 	}
 	return ""
 }
 
-// fail keeps the first end of an engine that nobody asked for.
+// fail keeps the error of the first engine that ended by itself. Safe for
+// concurrent use.
 func (s *Server) fail(err error) {
 	select {
 	case s.failed <- err:
@@ -168,10 +158,10 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// Run accepts and serves until ctx ends, then drains for up to Config.Drain
-// and returns nil. It returns an error as soon as an event loop ends for any
-// other reason, and then the process should end too: that loop's connections
-// are lost. Run may be called once.
+// Run accepts and serves until ctx ends, then drains for up to Config.Drain and
+// returns nil. It returns an error as soon as an event loop ends by itself. That
+// loop's connections are lost, so the process should end too. Run may be called
+// once.
 func (s *Server) Run(ctx context.Context) error {
 	for _, ln := range s.listeners {
 		ln.serve()
@@ -188,12 +178,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(err, s.Close())
 }
 
-// drain stops accepting, tells each connection to reconnect, and returns when
-// all are gone or the time is up.
+// drain stops accepting, asks each client to reconnect, and returns when all
+// connections are gone or the time is up.
 func (s *Server) drain() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.log.Info("draining", "connections", s.admission.live.Load(), "at_most", s.cfg.Drain.String())
+	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", s.cfg.Drain.String())
 	for _, l := range s.loops {
 		_ = l.mail.post(task{g: l.startDrain})
 	}
@@ -201,12 +191,12 @@ func (s *Server) drain() error {
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
 	defer step.Stop()
-	for s.admission.live.Load() > 0 {
+	for s.admission.Connections() > 0 {
 		select {
 		case err := <-s.failed:
 			return err
 		case <-deadline.C:
-			s.log.Info("drain time is up; closing what is left", "connections", s.admission.live.Load())
+			s.log.Info("drain time is up; closing what is left", "connections", s.admission.Connections())
 			return nil
 		case <-step.C:
 			for _, l := range s.loops {
@@ -231,13 +221,13 @@ func (s *Server) stopAccepting() {
 	}()
 	select {
 	case <-gone:
-	case <-time.After(stopPatience): // one hangs on a loop that ended or is stuck
-		s.log.Warn("accepting has not ended; going on without waiting for it", "after", stopPatience.String())
+	case <-time.After(stopPatience): // an acceptor waits for a loop that ended or is stuck
+		s.log.Warn("accepting has not ended; closing without waiting for it", "after", stopPatience.String())
 	}
 }
 
-// Close ends everything at once: connections are closed as draining. Run calls
-// it at its end. It is idempotent and safe for concurrent use with everything
+// Close ends everything at once: connections are closed as draining. Run calls it
+// before it returns. It is idempotent, and safe for concurrent use with everything
 // but Run.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
@@ -247,11 +237,11 @@ func (s *Server) Close() error {
 func (s *Server) close() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.memory.close()
+	s.admission.Close()
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
 	}
-	s.read() // what Stats goes on to return
+	s.read() // for later calls of Stats
 	var errs []error
 	for _, e := range s.engines {
 		errs = append(errs, e.stop())
@@ -262,8 +252,8 @@ func (s *Server) close() error {
 	return errors.Join(errs...)
 }
 
-// ask runs f on the loop and waits for it, but not long: a loop that does not
-// answer within a second is stuck in a handler. It reports whether f ran.
+// ask runs f on the loop and waits up to a second: a loop that does not answer by
+// then is stuck in a handler. It reports whether f ran. Safe for concurrent use.
 func (s *Server) ask(l *loop, f func()) bool {
 	done := make(chan struct{})
 	if l.mail.post(task{g: func() { f(); close(done) }}) != nil {
@@ -279,7 +269,7 @@ func (s *Server) ask(l *loop, f func()) bool {
 	}
 }
 
-// sleep waits, and reports false if accepting ended meanwhile.
+// sleep waits for d, and reports false if accepting ended meanwhile.
 func (s *Server) sleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -305,8 +295,8 @@ func (s *Server) leastLoaded() (*loop, *engine) {
 // Accepting is closed once Run accepts. Safe for concurrent use.
 func (s *Server) Accepting() <-chan struct{} { return s.accepting }
 
-// Addrs returns the addresses that are listened on, in the order of
-// Config.Listen. Safe for concurrent use.
+// Addrs returns the addresses of the listeners, in the order of Config.Listen. The
+// slice is the caller's. Safe for concurrent use.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr
 	for _, ln := range s.listeners {
@@ -315,5 +305,6 @@ func (s *Server) Addrs() []net.Addr {
 	return addrs
 }
 
-// MaxConnections returns the connection limit in force. Safe for concurrent use.
-func (s *Server) MaxConnections() int { return int(s.admission.cap) }
+// MaxConnections returns the connection limit of this process. Safe for concurrent
+// use.
+func (s *Server) MaxConnections() int { return s.admission.Max() }

@@ -81,5 +81,6 @@ func TestUnreadStaysOutOfTheKernel(t *testing.T) {
 	if _, err := c.Write(slices.Repeat(codec.AppendData(nil, make([]byte, size)), frames)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all but a megabyte waits in the outbox", func() bool { return s.Stats().OutboxBytes > frames*size-1<<20 })
+	eventually(t, "all but a megabyte waits in the outbox",
+		func() bool { return s.Stats().OutboxBytes > frames*size-1<<20 })
 }

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Socket is a TCP socket that listens, such as one that the process before
-// this one has left. What waits in its backlog is served.
+// A Socket is a listening TCP socket, such as one inherited from another process.
+// The connections in its backlog are served.
 type Socket struct {
-	Address  string // the address of Config.Listen that it is for, written just so
+	Address  string // the entry of Config.Listen that it is for, letter for letter
 	Listener *net.TCPListener
 }
 
-// openListeners makes a listener for each address of Config.Listen, from a
-// socket of Config.Sockets where there is one. What is left of those is closed.
+// openListeners makes a listener for each address of Config.Listen, from a socket
+// of Config.Sockets where there is one. It closes the other sockets.
 func (s *Server) openListeners() error {
 	sockets := slices.Clone(s.cfg.Sockets)
 	for _, a := range s.cfg.Listen {
@@ -47,14 +47,14 @@ func closeSockets(sockets []Socket) {
 	}
 }
 
-// adopt takes a socket that listens already. Go sets keep-alive times of its
-// own on what it accepts there; setOptions overwrites them where the system
-// has such times.
+// adopt makes a listener of a socket that listens already. Go sets its own
+// keep-alive times on connections accepted there; setOptions overwrites them where
+// the system has such times.
 func adopt(s *Server, o Socket) (*listener, error) {
 	err := control(o.Listener, func(fd int) error {
-		// Not every system can tell.
+		// Not every system has this option.
 		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 0 {
-			return errors.New("it does not listen")
+			return errors.New("it is not listening")
 		}
 		return plainTCP(fd)
 	})
@@ -64,9 +64,9 @@ func adopt(s *Server, o Socket) (*listener, error) {
 	return &listener{TCPListener: o.Listener, address: o.Address, s: s}, nil
 }
 
-// Sockets returns what is listened on, in the order of Config.Listen, for
-// Config.Sockets of the server in the next process. They stay the server's:
-// hand on duplicates. Safe for concurrent use.
+// Sockets returns the listening sockets, in the order of Config.Listen, for
+// Config.Sockets of a server in another process. They stay the server's: pass on
+// duplicates. Safe for concurrent use.
 func (s *Server) Sockets() []Socket {
 	var sockets []Socket
 	for _, ln := range s.listeners {

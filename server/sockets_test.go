@@ -55,7 +55,8 @@ func TestSocketsGoOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	unwanted := Socket{"tcp://127.0.0.1:7", extra.(*net.TCPListener)}
-	cfg := Config{Listen: []string{given.Address, given.Address}, Sockets: []Socket{unwanted, given}, Logger: slog.New(slog.DiscardHandler)}
+	cfg := Config{Listen: []string{given.Address, given.Address}, Sockets: []Socket{unwanted, given},
+		Logger: slog.New(slog.DiscardHandler)}
 	second, err := New(cfg, Echo{})
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +68,8 @@ func TestSocketsGoOn(t *testing.T) {
 	if isOpen(unwanted.Listener) {
 		t.Error("the socket that nothing asks for is open")
 	}
-	if got := second.Sockets(); len(got) != 2 || got[0].Address != given.Address || got[0].Listener.Addr().String() != addrs[0].String() {
+	if got := second.Sockets(); len(got) != 2 || got[0].Address != given.Address ||
+		got[0].Listener.Addr().String() != addrs[0].String() {
 		t.Errorf("sockets to go on: %v", got)
 	}
 
@@ -174,7 +176,8 @@ func TestNothingIsLostBetweenAcceptAndEnroll(t *testing.T) {
 	first, stopFirst := startUntil(t, Config{Loops: 1, Drain: 2 * time.Second}, Echo{})
 	<-first.Accepting()
 	given := Socket{"tcp://127.0.0.1:0", duplicate(t, first.Sockets()[0].Listener)}
-	second, err := New(Config{Listen: []string{given.Address}, Sockets: []Socket{given}, Logger: slog.New(slog.DiscardHandler)}, Echo{})
+	second, err := New(Config{Listen: []string{given.Address}, Sockets: []Socket{given},
+		Logger: slog.New(slog.DiscardHandler)}, Echo{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +191,8 @@ func TestNothingIsLostBetweenAcceptAndEnroll(t *testing.T) {
 		_, _ = c.Write(codec.AppendBeat(nil))
 		conns = append(conns, c)
 	}
-	eventually(t, "every acceptor has one in its hands", func() bool { return first.admission.live.Load() == acceptors })
+	eventually(t, "every acceptor has one in its hands",
+		func() bool { return first.admission.Connections() == acceptors })
 	ended := make(chan error, 1)
 	go func() { ended <- stopFirst() }()
 	eventually(t, "the first does not accept", func() bool { return !isOpen(first.Sockets()[0].Listener) })

@@ -10,18 +10,18 @@ import (
 
 const fionread = unix.TIOCINQ // the same number and meaning as FIONREAD
 
-// writeNow is write(2) for a socket that does not block. Go's scheduler is not
-// told: that would cost more than all else that an answer takes in user mode.
-// Loop only.
+// writeNow is write(2) for a non-blocking socket, hidden from Go's scheduler:
+// entersyscall would cost more than the rest of an answer in user mode. Loop only.
 func writeNow(fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)))
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), nil
 }
 
-// unacked returns how many bytes of a socket its peer has not acknowledged.
+// unacked returns how many written bytes the peer has not acknowledged.
 func unacked(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {
@@ -30,13 +30,13 @@ func unacked(fd int) int {
 	return n
 }
 
-// unsentLimit is how many bytes a socket takes beyond what the peer's window
-// and the network let it send. Without it the kernel keeps up to 4 MB for each
-// peer that does not read (tcp_wmem), which no outbox limit bounds, and control
-// frames would wait behind that.
+// unsentLimit is how many bytes a socket takes beyond what the peer's window and
+// the network let it send. Without it the kernel keeps up to 4 MB (tcp_wmem) for
+// each peer that does not read, outside of any outbox limit and ahead of control
+// frames.
 const unsentLimit = 64 << 10
 
-// limitUnsent bounds what a socket takes and cannot send.
+// limitUnsent bounds the unsent bytes of a socket.
 func limitUnsent(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit); err != nil {
 		return fmt.Errorf("TCP_NOTSENT_LOWAT: %w", err)
@@ -44,8 +44,8 @@ func limitUnsent(fd int) error {
 	return nil
 }
 
-// wantOptions lists what an accepted socket must have: an array, so that nothing
-// is allocated for each.
+// wantOptions lists the options of an accepted socket. It is an array to save an
+// allocation per connection.
 func wantOptions(timeout time.Duration) [7]option {
 	idle, interval, count := keepAlive(timeout)
 	return [...]option{
@@ -59,18 +59,18 @@ func wantOptions(timeout time.Duration) [7]option {
 	}
 }
 
-// retransmitLimit is about how long Linux waits for an acknowledgement when
-// nothing else is set (tcp_retries2 = 15: 924 s).
+// retransmitLimit is about how long Linux waits for an acknowledgement by default
+// (tcp_retries2 = 15: 924 s).
 const retransmitLimit = 15 * time.Minute
 
-// userTimeout is TCP_USER_TIMEOUT for an idle timeout: 0, none, unless the
-// kernel by itself would give up before we do.
+// userTimeout returns TCP_USER_TIMEOUT for an idle timeout: 0, none, unless the
+// kernel by itself would give up before the idle timeout.
 //
-// It would end a peer that vanished while we were sending sooner. But it also
-// ends one that reads slowly: its clock runs while the peer's window does not
-// hold the whole of the segment that waits (icsk_probes_tstamp), which may be
-// 64 KiB, however many bytes of it are acknowledged meanwhile. And it replaces
-// the count of keep-alive probes, so a long one would be worse than none.
+// It would end a peer that vanished while we were sending sooner. But it also ends
+// one that reads slowly: its clock runs while the peer's window does not hold the
+// whole waiting segment (icsk_probes_tstamp), which may be 64 KiB, however many
+// bytes of it are acknowledged meanwhile. And it replaces the count of keep-alive
+// probes, so a long one would be worse than none.
 func userTimeout(timeout time.Duration) time.Duration {
 	if own := timeout + timeout/2; own >= retransmitLimit {
 		return own
@@ -88,8 +88,8 @@ func setTimeouts(fd int, timeout time.Duration) error {
 	return nil
 }
 
-// plainTCP is the error for a socket of another protocol, such as multipath
-// TCP: what that accepts does not get every option.
+// plainTCP returns an error for a socket of another protocol, such as multipath
+// TCP, whose connections do not take every option.
 func plainTCP(fd int) error {
 	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err == nil && proto != unix.IPPROTO_TCP {

@@ -31,7 +31,7 @@ func TestSpec(t *testing.T) {
 	}
 	for _, p := range Profiles {
 		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s to %s |",
-			p.Name, seconds(p.Beat), seconds(p.Timeout), seconds(p.BeatMin), seconds(p.BeatMax)))
+			p.Name, seconds(p.Beat), seconds(p.Beat*5/2), seconds(p.BeatMin), seconds(p.BeatMax)))
 	}
 	for _, s := range want {
 		if !strings.Contains(text, s) {

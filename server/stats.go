@@ -7,12 +7,11 @@ import (
 	"heartwheel/codec"
 )
 
-// opLabels is one more than the largest op with a label of its own; the last
-// one is for extensions.
+// opLabels is the number of labels for ops: one for each that is known, and the
+// last one for extensions.
 const opLabels = int(codec.OpPublish) + 2
 
-// counters are a loop's figures. Plain fields: only the loop touches them, and
-// whoever wants to read them asks the loop for a copy.
+// counters are a loop's figures. Loop only: others ask the loop for a copy.
 type counters struct {
 	opened      uint64
 	closed      [numReasons]uint64
@@ -26,10 +25,12 @@ type counters struct {
 	outboxBytes int64
 	inputBytes  int64     // memory of incomplete messages
 	lateness    histogram // of idle expiries, after T
-	lag         histogram // from asking the loop to run until it did
-	stalls      uint64    // filled in by the copy
-	stalled     time.Duration
-	sessions    int // armed deadlines
+	lag         histogram // from waking the loop until it ran
+
+	// Set by snapshot.
+	stalls   uint64
+	stalled  time.Duration
+	sessions int // armed deadlines
 }
 
 func opLabel(op codec.Op) int {
@@ -60,11 +61,11 @@ func (s *counters) totalClosed() (n uint64) {
 	return n
 }
 
-// bounds are the upper edges of the histograms' buckets, in ns. 200 ms, two
-// ticks, is the promised limit of lateness.
+// bounds are the upper edges of the histograms' buckets, in ns. 200 ms, two ticks,
+// is the promised limit of lateness.
 var bounds = [...]int64{1e5, 1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6, 150e6, 200e6, 300e6, 500e6, 1e9, 2e9, 5e9, 10e9}
 
-// A histogram counts durations by bucket.
+// A histogram counts durations by bucket. Not safe for concurrent use.
 type histogram struct {
 	counts [len(bounds) + 1]uint64
 	sum    int64
@@ -86,7 +87,7 @@ func (h *histogram) add(o *histogram) {
 	h.sum += o.sum
 }
 
-// snapshot completes a copy of the figures on the loop.
+// snapshot returns a complete copy of the figures. Loop only.
 func (l *loop) snapshot() counters {
 	s := l.stats
 	s.stalls, s.stalled = l.wheel.Stalls()
@@ -94,7 +95,7 @@ func (l *loop) snapshot() counters {
 	return s
 }
 
-// check re-derives what must hold on this loop at any time between callbacks.
+// check re-derives what must hold on this loop between callbacks. Loop only.
 func (l *loop) check() error {
 	if err := l.wheel.Check(); err != nil {
 		return err

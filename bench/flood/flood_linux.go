@@ -6,17 +6,18 @@ package flood
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"heartwheel/internal/epoll"
 )
 
 // A Job is a run of the generator.
 type Job struct {
-	Addr     string        // HOST:PORT, IPv4
+	Addr     string        // IP:PORT
 	PID      int           // of the server, whose processor time is read
 	Conns    int           // connections
 	Inflight int           // frames on their way on each
@@ -47,12 +48,13 @@ const readSize = 256 << 10
 
 // A worker is one thread with its connections.
 type worker struct {
-	job   *Job
-	epoll int
-	conns []*conn // by number, which is what epoll tells
-	frame int     // bytes of a frame, length included
-	// stream is so many frames that readSize bytes of it can begin at any byte
-	// of a frame.
+	job    *Job
+	poller *epoll.Poller
+	dialer *epoll.Dialer
+	conns  []*conn // by number, the ID of their events
+	frame  int     // bytes of a frame, length included
+	// stream is frames enough that readSize bytes of it can begin at any byte of
+	// a frame.
 	stream []byte
 	buf    []byte
 
@@ -119,8 +121,12 @@ func newWorker(job *Job, conns int) (*worker, error) {
 	for len(w.stream) < readSize+w.frame {
 		w.stream = append(w.stream, one...)
 	}
-	var err error
-	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	addr, err := netip.ParseAddrPort(job.Addr)
+	if err != nil {
+		return nil, err
+	}
+	w.dialer = epoll.NewDialer(addr, nil)
+	if w.poller, err = epoll.New(512); err != nil {
 		return nil, err
 	}
 	for range conns {

@@ -31,7 +31,8 @@ func echoServer(t *testing.T, serve func(c net.Conn)) string {
 // The generator is meant to have its process to itself; in a test the server is
 // in the same one, so that only a few connections and small times are used.
 func job(addr string, inflight, size int) Job {
-	return Job{Addr: addr, PID: os.Getpid(), Conns: 3, Inflight: inflight, Size: size, Warm: 20 * time.Millisecond, For: 100 * time.Millisecond, CPUs: []int{0}}
+	return Job{Addr: addr, PID: os.Getpid(), Conns: 3, Inflight: inflight, Size: size, Warm: 20 * time.Millisecond,
+		For: 100 * time.Millisecond, CPUs: []int{0}}
 }
 
 func TestFlood(t *testing.T) {

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
+	"slices"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/epoll"
 )
 
 // A part is what one worker measured.
@@ -19,27 +20,26 @@ type part struct {
 	ownCPU, serverCPU float64
 }
 
-// connect opens one connection, blocking, and puts it into the epoll instance.
+// connect opens one connection, and waits until it is open.
 func (w *worker) connect() error {
-	addr, err := net.ResolveTCPAddr("tcp4", w.job.Addr)
-	if err != nil {
-		return err
+	id := int32(len(w.conns))
+	fd, err := w.dialer.Dial(0)
+	if err == nil {
+		w.conns = append(w.conns, &conn{fd: fd, number: id, owed: w.frame * w.job.Inflight})
+		err = w.poller.Add(fd, unix.EPOLLOUT, epoll.Key{ID: id})
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
+	for open := false; err == nil && !open; {
+		var events []epoll.Event
+		events, err = w.poller.Wait(time.Second)
+		open = slices.ContainsFunc(events, func(e epoll.Event) bool { return e.Key().ID == id })
 	}
-	sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
-	if err := unix.Connect(fd, sa); err != nil {
+	if err == nil {
+		err = errors.Join(epoll.ConnectError(fd), w.poller.Modify(fd, unix.EPOLLIN, epoll.Key{ID: id}))
+	}
+	if err != nil {
 		return fmt.Errorf("connect to %s: %w", w.job.Addr, err)
 	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), // no TIME_WAIT
-		unix.SetNonblock(fd, true),
-		unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(w.conns))}))
-	w.conns = append(w.conns, &conn{fd: fd, number: int32(len(w.conns)), owed: w.frame * w.job.Inflight})
-	return err
+	return nil
 }
 
 // run floods until to, and measures from from on.
@@ -51,13 +51,13 @@ func (w *worker) run(cpu int, from, to time.Time) (p part, err error) {
 		return p, fmt.Errorf("pin to processor %d: %w", cpu, err)
 	}
 	defer w.close()
+	w.poller.HoldP()
 	for _, c := range w.conns {
 		if err := w.write(c); err != nil {
 			return p, err
 		}
 	}
 	var before mark
-	events := make([]unix.EpollEvent, 512)
 	for {
 		now := time.Now()
 		switch {
@@ -72,30 +72,26 @@ func (w *worker) run(cpu int, from, to time.Time) (p part, err error) {
 			}
 			return before.until(after), nil
 		}
-		if err := w.once(events); err != nil {
+		if err := w.once(); err != nil {
 			return p, err
 		}
 	}
 }
 
 // once waits for events, a tenth of a second at most, and handles them.
-func (w *worker) once(events []unix.EpollEvent) error {
-	const wait = 100 // ms
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_WAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), wait, 0, 0)
-	if errno != 0 && errno != unix.EINTR {
-		return fmt.Errorf("epoll_wait: %w", errno)
+func (w *worker) once() error {
+	events, err := w.poller.Wait(100 * time.Millisecond)
+	if err != nil {
+		return fmt.Errorf("epoll: %w", err)
 	}
-	if errno != 0 {
-		return nil
-	}
-	for _, e := range events[:n] {
-		c := w.conns[e.Fd]
-		if e.Events&unix.EPOLLOUT != 0 {
+	for i := range events {
+		c := w.conns[events[i].Key().ID]
+		if events[i].Events&unix.EPOLLOUT != 0 {
 			if err := w.write(c); err != nil {
 				return err
 			}
 		}
-		if e.Events&^unix.EPOLLOUT != 0 {
+		if events[i].Events&^unix.EPOLLOUT != 0 {
 			if err := w.read(c); err != nil {
 				return err
 			}
@@ -107,19 +103,19 @@ func (w *worker) once(events []unix.EpollEvent) error {
 // read takes what has arrived, and sends a frame for each that is whole.
 func (w *worker) read(c *conn) error {
 	var n int
-	var errno unix.Errno
+	var err error
 	w.reads++
 	look := w.reads%lookEvery == 0
 	if look {
-		n, errno = rawIO(unix.SYS_READ, c.fd, w.buf)
+		n, err = epoll.Read(c.fd, w.buf)
 	} else {
-		n, errno = discard(c.fd)
+		n, err = discard(c.fd)
 	}
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case err == unix.EAGAIN || err == unix.EINTR:
 		return nil
-	case errno != 0:
-		return fmt.Errorf("the server broke a connection: %w", errno)
+	case err != nil:
+		return fmt.Errorf("the server broke a connection: %w", err)
 	case n == 0:
 		return errors.New("the server closed a connection")
 	}
@@ -142,15 +138,15 @@ func (w *worker) read(c *conn) error {
 // write sends what is owed, as far as the socket takes it.
 func (w *worker) write(c *conn) error {
 	for c.owed > 0 {
-		n, errno := rawIO(unix.SYS_WRITE, c.fd, w.stream[c.sent:c.sent+min(c.owed, readSize)])
-		if errno == unix.EINTR {
+		n, err := epoll.Write(c.fd, w.stream[c.sent:c.sent+min(c.owed, readSize)])
+		if err == unix.EINTR {
 			continue
 		}
-		if errno == unix.EAGAIN {
+		if err == unix.EAGAIN {
 			return w.want(c, true)
 		}
-		if errno != 0 {
-			return fmt.Errorf("the server broke a connection: %w", errno)
+		if err != nil {
+			return fmt.Errorf("the server broke a connection: %w", err)
 		}
 		c.owed -= n
 		c.sent = (c.sent + n) % w.frame
@@ -164,43 +160,34 @@ func (w *worker) want(c *conn, room bool) error {
 		return nil
 	}
 	c.waiting = room
-	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.number}
+	events := uint32(unix.EPOLLIN)
 	if room {
-		e.Events |= unix.EPOLLOUT
+		events |= unix.EPOLLOUT
 	}
-	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, c.fd, &e)
+	return w.poller.Modify(c.fd, events, epoll.Key{ID: c.number})
 }
 
 func (w *worker) close() {
 	for _, c := range w.conns {
 		unix.Close(c.fd)
 	}
-	unix.Close(w.epoll)
+	w.poller.Close()
 }
 
-// lookEvery is how many reads there are for one of which the bytes are looked at.
-// The others drop them unseen, as looking costs the generator more than all else
-// where frames are large. A frame that is too long or too short would shift all
+// lookEvery is how many reads there are for each whose bytes are compared. The
+// others drop them unseen, as comparing costs the generator more than all else where
+// frames are large. A frame that is too long or too short would shift all
 // that follow, and the next look would find it.
 const lookEvery = 16
 
 // discard takes what has arrived out of the socket without copying it: MSG_TRUNC
 // of tcp(7).
-func discard(fd int) (int, unix.Errno) {
+func discard(fd int) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, readSize, unix.MSG_TRUNC, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
-	return int(n), 0
-}
-
-// rawIO reads or writes without telling Go's scheduler: the sockets never block.
-func rawIO(call uintptr, fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
+	return int(n), nil
 }
 
 // A mark is the state of all counters at one time.

@@ -121,7 +121,8 @@ func judge(t *testing.T, what string, b subject, l life) {
 	case after < least && l.gap < least:
 		t.Errorf("%s, %s: closed after %s, the timeout is %s", b.name, what, after, timeout)
 	case after > timeout+late+lagging*l.lag:
-		t.Errorf("%s, %s: closed only after %s, the timeout is %s; this machine was late by %s in all", b.name, what, after, timeout, l.lag)
+		t.Errorf("%s, %s: closed only after %s, the timeout is %s; this machine was late by %s in all", b.name,
+			what, after, timeout, l.lag)
 	default:
 		t.Logf("%s, %s: closed %s after the timeout", b.name, what, after-timeout)
 	}
@@ -164,7 +165,8 @@ func TestDeadline(t *testing.T) {
 			}, end, slow)
 			switch {
 			case l.gap+lagging*l.lag >= timeout-early:
-				t.Logf("%s: too busy a machine to tell: %s between two beats, and late by %s in all", b.name, l.gap, l.lag)
+				t.Logf("%s: too busy a machine to tell: %s between two beats, and late by %s "+
+					"in all", b.name, l.gap, l.lag)
 			case !l.closed.IsZero() && l.closed.Before(beaten):
 				t.Errorf("%s: closed while it beat, with %s between two beats at most", b.name, l.gap)
 			}

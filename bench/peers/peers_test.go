@@ -43,7 +43,7 @@ func frame(n int) []byte {
 }
 
 // window is how much may be on its way: less than heartwheel's outbox holds, so
-// that a slow machine makes nobody a slow consumer, and more than any frame.
+// that a slow machine makes no peer a slow consumer, and more than any frame.
 const window = 192 << 10
 
 // echoed writes b in pieces of what size says, and reads it back meanwhile.
@@ -255,7 +255,8 @@ func TestCannotListen(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, b.binary(), "-addr", taken.Addr().String()).CombinedOutput()
-		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("in use")) {
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
+			!bytes.Contains(out, []byte("in use")) {
 			t.Errorf("%v: %s", err, out)
 		}
 	})

@@ -128,7 +128,8 @@ func start(t *testing.T, s subject, timeout time.Duration) *server {
 	}
 	args := append([]string{"-addr", "127.0.0.1:0", "-timeout", timeout.String()}, s.flags...)
 	if s.real {
-		args = []string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "off", "--log-format", "json", "--drain", "100ms",
+		args = []string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "off",
+			"--log-format", "json", "--drain", "100ms",
 			"--beat", (timeout * 2 / 5).String(), "--timeout", timeout.String()}
 	}
 	p := &server{cmd: exec.Command(s.binary(), args...), lines: make(chan string, 100)}

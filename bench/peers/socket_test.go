@@ -30,7 +30,8 @@ func TestSockets(t *testing.T) {
 		echoed(t, c, frame(0), all) // an answer proves that it was accepted
 		accepted, listening := 0, 0
 		err := sockets(s.cmd.Process.Pid, func(fd int) {
-			if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || on != unix.IPPROTO_TCP {
+			if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err !=
+				nil || on != unix.IPPROTO_TCP {
 				return
 			}
 			if on, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); on == 1 {

@@ -27,10 +27,12 @@ func (r *Results) left() []string {
 				}
 			}
 			if row.Discarded > 0 {
-				list = append(list, fmt.Sprintf("%s, %s: %d of %d thrown away: %s", cell.ID, c.Name, row.Discarded, row.Runs, row.Why))
+				list = append(list, fmt.Sprintf("%s, %s: %d of %d discarded: %s", cell.ID, c.Name,
+					row.Discarded, row.Runs, row.Why))
 			}
 			if row.Failed > 0 {
-				list = append(list, fmt.Sprintf("%s, %s: %d of %d failed: %s", cell.ID, c.Name, row.Failed, row.Runs, row.Why))
+				list = append(list, fmt.Sprintf("%s, %s: %d of %d failed: %s", cell.ID, c.Name,
+					row.Failed, row.Runs, row.Why))
 			}
 		}
 	}

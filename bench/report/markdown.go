@@ -26,7 +26,8 @@ func (r *Results) WriteMarkdown(w io.Writer) error {
 		if !t.Metric.Headline || t.Row(Subject) == nil {
 			continue
 		}
-		fmt.Fprintf(b, "| %s %s, %s | %s | %s | %s | %s |\n", t.Workload.Key, t.Workload.Title, t.Cell.Title, t.Metric.Title,
+		fmt.Fprintf(b, "| %s %s, %s | %s | %s | %s | %s |\n", t.Workload.Key, t.Workload.Title,
+			t.Cell.Title, t.Metric.Title,
 			t.against(t.Row(Floor), false),
 			t.against(t.Best(func(c *Contender) bool { return c.Deadlines }), true),
 			t.against(t.Best(func(*Contender) bool { return true }), true))
@@ -113,30 +114,38 @@ func (t *Table) wins() (list []string) {
 		who[why] = append(who[why], row.Contender.Name+" "+value(row.Median, t.Metric.Unit))
 	}
 	for _, why := range reasons {
-		list = append(list, fmt.Sprintf("%s, %s, %s: %s; heartwheel %s: %s", t.Workload.Key, t.Cell.Title, t.Metric.Title,
+		list = append(list, fmt.Sprintf("%s, %s, %s: %s; heartwheel %s: %s", t.Workload.Key,
+			t.Cell.Title, t.Metric.Title,
 			strings.Join(who[why], ", "), value(t.Row(Subject).Median, t.Metric.Unit), why))
 	}
 	return list
 }
 
-// told says whether there were enough runs to tell who is better.
+// told says whether there were enough runs to tell which is better.
 func (t *Table) told() bool {
-	return slices.ContainsFunc(t.Rows, func(row Row) bool { return row.Verdict == Better || row.Verdict == Worse || row.Ratio.Known })
+	return slices.ContainsFunc(t.Rows, func(row Row) bool {
+		return row.Verdict == Better ||
+			row.Verdict == Worse || row.Ratio.Known
+	})
 }
 
 // provenance says in a few sentences where the figures are from.
 func (r *Results) provenance() string {
 	e := &r.Environment
-	text := fmt.Sprintf("%s, %s, kernel %s, %s; servers on processor %s, load on %s; GOMAXPROCS %d for each server; %s, their order shuffled in each; commit %s.",
-		e.CPU, plural(e.CPUs, "processor"), e.Kernel, e.Go, joinInts(e.ServerCPUs), joinInts(e.LoadCPUs), e.Procs, plural(e.Rounds, "round"), e.Commit)
+	text := fmt.Sprintf("%s, %s, kernel %s, %s; servers on processor %s, load on %s; GOMAXPROCS %d for each server; "+
+		"%s, their order shuffled in each; commit %s.",
+		e.CPU, plural(e.CPUs, "processor"), e.Kernel, e.Go, joinInts(e.ServerCPUs), joinInts(e.LoadCPUs), e.Procs,
+		plural(e.Rounds, "round"), e.Commit)
 	if e.Quick {
 		text += " A quick run: too short to publish."
 	}
 	if e.Loose {
-		text += " A loose run, from which nothing was thrown away: not to be published."
+		text += " A loose run, from which nothing was discarded: not to be published."
 	}
 	if n, all := r.discarded(), len(r.Runs); n > 0 {
-		text += fmt.Sprintf(" %d of %s were thrown away because the generator was the limit or something else used the processors.", n, plural(all, "run"))
+		text += fmt.Sprintf(" %d of %s were discarded because the generator was the limit "+
+			"or something else used the "+
+			"processors.", n, plural(all, "run"))
 	}
 	return text
 }

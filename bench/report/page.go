@@ -76,12 +76,15 @@ type (
 
 func (r *Results) page() *page {
 	tables := r.Tables()
-	p := &page{Results: r, CSS: template.CSS(pageCSS), Provenance: r.provenance(), Left: r.left(), Environment: r.environment()}
+	p := &page{Results: r, CSS: template.CSS(pageCSS), Provenance: r.provenance(), Left: r.left(),
+		Environment: r.environment()}
 	if r.Environment.Quick {
-		p.Warnings = append(p.Warnings, "A quick run: it shows that the harness works. Its figures are not to be published.")
+		p.Warnings = append(p.Warnings, "A quick run: it shows that the harness works. Its "+
+			"figures are not to be published.")
 	}
 	if r.Environment.Loose {
-		p.Warnings = append(p.Warnings, "A loose run: nothing was thrown away, however busy the machine was. Its figures are not to be published.")
+		p.Warnings = append(p.Warnings, "A loose run: nothing was discarded, however busy the machine was. Its "+
+			"figures are not to be published.")
 	}
 	if r.Environment.Interrupted {
 		p.Warnings = append(p.Warnings, "Interrupted: these are the figures until then.")
@@ -115,7 +118,8 @@ func (p *page) overview(tables []Table) {
 			if !t.Metric.Headline || row == nil || row.Ratio.N == 0 {
 				continue
 			}
-			st := stick{t.Workload.Key + " " + shorter(t.Cell.Title) + ": " + t.Metric.Title, "", row.Ratio, row.Verdict}
+			st := stick{t.Workload.Key + " " + shorter(t.Cell.Title) + ": " +
+				t.Metric.Title, "", row.Ratio, row.Verdict}
 			if t.Metric.More {
 				st.interval = row.Ratio.inverse()
 			}
@@ -141,7 +145,8 @@ func (p *page) overview(tables []Table) {
 				t.Row(Subject).counts(), t.Row(Floor).counts(), t.Best(withDeadlines).counts()})
 		}
 	}
-	p.Tiles = append(p.Tiles, tile{"runs", grouped(int64(len(p.Runs))), fmt.Sprintf("%d thrown away, %d failed", p.discarded(), p.failed())})
+	p.Tiles = append(p.Tiles, tile{"runs", grouped(int64(len(p.Runs))),
+		fmt.Sprintf("%d discarded, %d failed", p.discarded(), p.failed())})
 }
 
 // counts is the median count of a row, which may be nil, with whose it is.
@@ -222,7 +227,7 @@ func (row *Row) runs() string {
 		text = "–"
 	}
 	if n := row.Discarded; n > 0 {
-		text += fmt.Sprintf(", %d thrown away", n)
+		text += fmt.Sprintf(", %d discarded", n)
 	}
 	if n := row.Failed; n > 0 {
 		text += fmt.Sprintf(", %d failed", n)

@@ -16,13 +16,15 @@ import (
 // that is a text for people has characters that HTML must escape.
 func sample() *Results {
 	r := &Results{
-		Schema:      Schema,
-		Environment: Environment{CPU: "A & B", CPUs: 2, Kernel: "6", Go: "go1.26", ServerCPUs: []int{0}, LoadCPUs: []int{1}, Procs: 2, Rounds: 5, Commit: "abc"},
+		Schema: Schema,
+		Environment: Environment{CPU: "A & B", CPUs: 2, Kernel: "6", Go: "go1.26", ServerCPUs: []int{0},
+			LoadCPUs: []int{1}, Procs: 2, Rounds: 5, Commit: "abc"},
 		Contenders: []Contender{
 			{Name: Subject, Deadlines: true, Loops: true}, {Name: Floor, Loops: true},
 			{Name: "timers", Title: "<script>", Deadlines: true, Loops: true}, {Name: "flood"}, {Name: "broken"},
 		},
-		Cells: []Cell{{"W2-1", "W2", "10 connections, 100 beats a second"}, {"W3-1", "W3", "1 in flight"}, {"W5-1", "W5", "10 connections"}},
+		Cells: []Cell{{"W2-1", "W2", "10 connections, 100 beats a second"}, {"W3-1", "W3", "1 in flight"},
+			{"W5-1", "W5", "10 connections"}},
 		Micro: []Micro{
 			{"Refresh/heartwheel", map[string][]float64{"ns/op": {1, 2, 1, 1}, "B/op": {0, 0, 0, 0}}},
 			{"Refresh/<wheel>", map[string][]float64{"ns/op": {100, 200, 100, 100}, "B/op": {0, 0, 0, 0}}},
@@ -37,7 +39,8 @@ func sample() *Results {
 			for k, v := range figures {
 				scaled[k] = v * (1 + 0.01*float64(round)) // the same drift for all
 			}
-			r.Runs = append(r.Runs, Run{Cell: cell, Contender: who, Round: round + 1, Figures: scaled, Discarded: discarded, Failed: failed})
+			r.Runs = append(r.Runs, Run{Cell: cell, Contender: who, Round: round + 1, Figures: scaled,
+				Discarded: discarded, Failed: failed})
 		}
 	}
 	add("W2-1", Subject, map[string]float64{"cpu_per_beat": 5, "p99": 300}, "", "")
@@ -74,7 +77,7 @@ func TestVerdicts(t *testing.T) {
 		{"W2-1", "p99", "timers", Worse},
 		{"W2-1", "p99", "broken", ""},
 		{"W3-1", "frames", Floor, Better}, // more is better
-		{"W3-1", "frames", "flood", ""},   // thrown away
+		{"W3-1", "frames", "flood", ""},   // discarded
 		{"W5-1", "off", "timers", Worse},
 		{"W5-1", "off", Floor, ""}, // has no deadlines
 		{"W5-1", "undetected", Floor, Better},
@@ -101,9 +104,11 @@ func TestVerdicts(t *testing.T) {
 func TestPairs(t *testing.T) {
 	r := &Results{Contenders: []Contender{{Name: Subject}, {Name: Floor}}, Cells: []Cell{{"W2-1", "W2", ""}}}
 	for round := 5; round >= 1; round-- {
-		r.Runs = append(r.Runs, Run{Cell: "W2-1", Contender: Subject, Round: round, Figures: map[string]float64{"p99": float64(round)}})
+		r.Runs = append(r.Runs, Run{Cell: "W2-1", Contender: Subject, Round: round,
+			Figures: map[string]float64{"p99": float64(round)}})
 		if round != 3 {
-			r.Runs = append(r.Runs, Run{Cell: "W2-1", Contender: Floor, Round: round, Figures: map[string]float64{"p99": float64(2 * round)}})
+			r.Runs = append(r.Runs, Run{Cell: "W2-1", Contender: Floor, Round: round,
+				Figures: map[string]float64{"p99": float64(2 * round)}})
 		}
 	}
 	tables := r.Tables()
@@ -118,16 +123,21 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | server CPU a beat | 1.00 (1.00–1.00) = | 0.50 (0.50–0.50) ✓ timers | 1.00 (1.00–1.00) = gnet |",
-		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | latency, 99 % | 0.97 (0.97–0.97) ✓ | 1.50 (1.50–1.50) ✗ timers | 1.50 (1.50–1.50) ✗ timers |",
+		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | server CPU a beat | 1.00 (1.00–1.00) = | " +
+			"0.50 (0.50–0.50) ✓ timers | 1.00 (1.00–1.00) = gnet |",
+		"| W2 Beats at a fixed rate, 10 connections, 100 beats a second | latency, 99 % | 0.97 (0.97–0.97) ✓ | 1.50 " +
+			"(1.50–1.50) ✗ timers | 1.50 (1.50–1.50) ✗ timers |",
 		"| W3 Echo throughput, 1 in flight | frames a second | 1.25 (1.25–1.25) ✓ | – | 1.25 (1.25–1.25) ✓ gnet |",
-		"| W5 A wave of dead peers, 10 connections | noticed off by, early or late, most | has no deadlines | 59.0 (59.0–59.0) ✗ timers |",
+		"| W5 A wave of dead peers, 10 connections | largest detection error | has no deadlines | " +
+			"59.0 (59.0–59.0) ✗ timers |",
 		"| W5 A wave of dead peers, 10 connections | live ones closed | 0 : 0 = | 0 : 7.14 ✓ timers | 0 : 0 = gnet |",
-		"- W2, 10 connections, 100 beats a second, latency, 99 %: timers 204 µs; heartwheel 306 µs: reason not known yet",
-		"- W5, 10 connections, noticed off by, early or late, most: timers 2.04 ms; heartwheel 120 ms: heartwheel has one alarm",
+		"- W2, 10 connections, 100 beats a second, latency, 99 %: timers 204 µs; heartwheel " +
+			"306 µs: reason not known yet",
+		"- W5, 10 connections, largest detection error: timers 2.04 ms; heartwheel 120 " +
+			"ms: heartwheel has one alarm",
 		"| Refresh | <wheel> | 0.01 (0.01–0.01) |",
 		"| Arm | heap | 0.50 (no interval) |",
-		"5 of 50 runs were thrown away",
+		"5 of 50 runs were discarded",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &b)
@@ -156,7 +166,8 @@ func TestPage(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"&lt;script&gt;", "A &amp; B", "the server &lt;ended&gt;", "Refresh/&lt;wheel&gt;", "✗ beats it", "thrown away", "has no deadlines",
+		"&lt;script&gt;", "A &amp; B", "the server &lt;ended&gt;", "Refresh/&lt;wheel&gt;", "✗ beats it",
+		"discarded", "has no deadlines",
 		`<section id="W2">`, `<section id="W5">`, `<section id="W8">`, "5 of 5 failed",
 	} {
 		if !strings.Contains(html, want) {
@@ -260,7 +271,8 @@ PASS
 		t.Fatalf("%+v, %v", list, err)
 	}
 	first := list[0]
-	if first.Name != "Refresh/heartwheel/1000000" || fmt.Sprint(first.Values["ns/op"]) != "[5.1 5.3]" || fmt.Sprint(first.Values["B/timer"]) != "[32]" {
+	if first.Name != "Refresh/heartwheel/1000000" || fmt.Sprint(first.Values["ns/op"]) != "[5.1 5.3]" ||
+		fmt.Sprint(first.Values["B/timer"]) != "[32]" {
 		t.Errorf("%+v", first)
 	}
 	// Without a suffix nothing is taken off.

@@ -42,7 +42,7 @@ type Environment struct {
 	Seed        uint64  `json:"seed"` // of the order of the runs
 	Quick       bool    `json:"quick"`
 	Interrupted bool    `json:"interrupted"`
-	Loose       bool    `json:"loose"`         // nothing was thrown away
+	Loose       bool    `json:"loose"`         // nothing was discarded
 	LoadAtStart float64 `json:"load_at_start"` // mean number of runnable tasks in the minute before
 }
 

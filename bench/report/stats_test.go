@@ -39,7 +39,8 @@ func TestRatioInterval(t *testing.T) {
 		n         int
 	}{
 		{"all the same", []float64{2, 4, 6, 8, 10}, []float64{1, 2, 3, 4, 5}, 2, 2, 2, 5},
-		{"rounds differ, their ratios do not", []float64{10, 100, 1000, 10, 1}, []float64{20, 200, 2000, 20, 2}, 0.5, 0.5, 0.5, 5},
+		{"rounds differ, their ratios do not", []float64{10, 100, 1000, 10, 1},
+			[]float64{20, 200, 2000, 20, 2}, 0.5, 0.5, 0.5, 5},
 		// Of five ratios the median of a resample is an outermost one with a
 		// chance of 5.8 %, more than the 2.5 % beyond each limit.
 		{"five", []float64{1, 2, 3, 4, 5}, []float64{1, 1, 1, 1, 1}, 3, 1, 5, 5},

@@ -93,7 +93,8 @@ type svg struct{ strings.Builder }
 func (b *svg) add(format string, args ...any) { fmt.Fprintf(b, format, args...) }
 
 func (b *svg) text(class string, x, y float64, anchor, text string) {
-	b.add(`<text class="%s" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, class, x, y, anchor, template.HTMLEscapeString(text))
+	b.add(`<text class="%s" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, class, x, y, anchor,
+		template.HTMLEscapeString(text))
 }
 
 func (b *svg) line(class string, x1, y1, x2, y2 float64) {
@@ -122,14 +123,16 @@ func (t *Table) dots() template.HTML {
 	}
 	s := newScale(values)
 	b := &svg{}
-	b.open(t.Metric.Title+" of each contender", len(t.Rows), s, func(v float64) string { return value(v, t.Metric.Unit) })
+	b.open(t.Metric.Title+" of each contender", len(t.Rows), s,
+		func(v float64) string { return value(v, t.Metric.Unit) })
 	for i := range t.Rows {
 		row := &t.Rows[i]
 		y := float64(i*rowHeight) + rowHeight/2 + 2
 		class := "other"
 		if row.Contender.Name == Subject {
 			class = "subject"
-			b.add(`<rect class="lane" x="0" y="%.1f" width="%d" height="%d" rx="3"/>`, y-rowHeight/2, chartWidth, rowHeight)
+			b.add(`<rect class="lane" x="0" y="%.1f" width="%d" height="%d" rx="3"/>`,
+				y-rowHeight/2, chartWidth, rowHeight)
 		}
 		b.text("name "+class, labelWidth-10, y+4, "end", row.Contender.Name)
 		if row.N == 0 {
@@ -138,10 +141,12 @@ func (t *Table) dots() template.HTML {
 		}
 		b.line("range "+class, s.x(row.Min), y, s.x(row.Max), y)
 		for _, v := range row.Values {
-			b.add(`<circle class="dot %s" cx="%.1f" cy="%.1f" r="3.5"><title>%s</title></circle>`, class, s.x(v), y, template.HTMLEscapeString(value(v, t.Metric.Unit)))
+			b.add(`<circle class="dot %s" cx="%.1f" cy="%.1f" r="3.5"><title>%s</title></circle>`, class, s.x(v), y,
+				template.HTMLEscapeString(value(v, t.Metric.Unit)))
 		}
 		b.line("median "+class, s.x(row.Median), y-8, s.x(row.Median), y+8)
-		b.text("value "+class, chartWidth-valueWidth+14, y+4, "start", value(row.Median, t.Metric.Unit)+" "+row.Verdict.arrow())
+		b.text("value "+class, chartWidth-valueWidth+14, y+4, "start",
+			value(row.Median, t.Metric.Unit)+" "+row.Verdict.arrow())
 	}
 	b.add("</svg>")
 	return template.HTML(b.String()) // all texts in it are escaped
@@ -163,7 +168,7 @@ func (row *Row) nothing() string {
 	case row.Failed > 0:
 		return "failed"
 	case row.Discarded > 0:
-		return "thrown away"
+		return "discarded"
 	}
 	return "nothing was measured"
 }

@@ -20,6 +20,8 @@ const (
 	gnet        = "github.com/panjf2000/gnet/"
 	timingwheel = "github.com/RussellLuo/timingwheel"
 	nftables    = "github.com/google/nftables"
+	yaml        = "go.yaml.in/yaml/"
+	cobra       = "github.com/spf13/"
 )
 
 // A packageRule says what a package may import beside the standard library.
@@ -41,24 +43,36 @@ var packageRules = map[string]packageRule{
 	"internal/cli": {any: true, thirdParty: true, env: true},
 	"codec":        {},
 	"wheel":        {thirdParty: true},
-	"server":       {own: []string{"codec", "wheel"}, thirdParty: true},
+	"server":       {own: []string{"codec", "wheel", "internal/admission", "internal/ops"}, thirdParty: true},
 	"client":       {own: []string{"codec"}},
 	"gateway":      {own: []string{"server", "codec"}, thirdParty: true},
-	"loadtest":     {own: []string{"codec", "internal/timerslack", "internal/wording"}, thirdParty: true},
+	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/config", "internal/epoll",
+		"internal/wording"}, thirdParty: true},
+	"loadtest/engine": {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"},
+		thirdParty: true},
+	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
-	"internal/settings": {own: []string{"internal/wording", "server"}, thirdParty: true},
+	"internal/admission": {own: []string{"codec"}, thirdParty: true},
+	"internal/config":    {own: []string{"internal/wording"}, thirdParty: true},
+	"internal/settings":  {own: []string{"internal/admission", "internal/config", "internal/wording", "server"}},
 	"internal/handover": {
-		own:        []string{"internal/settings", "internal/timerslack", "internal/wording", "server"},
+		own: []string{
+			"internal/admission", "internal/settings", "internal/timerslack", "internal/wording", "server",
+		},
 		thirdParty: true,
 	},
-	"internal/ops": {},
+	"internal/logging": {},
+	"internal/ops":     {thirdParty: true},
 	"internal/daemon": {
-		own: []string{"internal/handover", "internal/ops", "internal/settings", "internal/wording", "server"},
+		own: []string{
+			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/wording",
+			"server",
+		},
 	},
 	"internal/supervisor": {
 		own: []string{
-			"internal/handover", "internal/ops", "internal/settings", "internal/timerslack", "internal/wording",
-			"server",
+			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/timerslack",
+			"internal/wording", "server",
 		},
 		thirdParty: true,
 	},
@@ -70,6 +84,7 @@ var packageRules = map[string]packageRule{
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
+	"internal/epoll":      {thirdParty: true},
 	"internal/timerslack": {thirdParty: true},
 	"internal/wording":    {},
 
@@ -84,6 +99,8 @@ var moduleRules = map[string][]string{
 	gnet:        {"server/gnet.go"},
 	timingwheel: {"wheel"},
 	nftables:    {"internal/netlab"},
+	yaml:        {"internal/config"},
+	cobra:       {"internal/cli"},
 }
 
 // envReaders are the functions that read the environment.
@@ -226,6 +243,12 @@ func TestImportRulesFind(t *testing.T) {
 		{"server/x.go", `import "heartwheel/gateway"`, "server does not import heartwheel/gateway"},
 		{"server/x.go", `import "heartwheel"`, "server does not import heartwheel"},
 		{"server/x.go", `import ("heartwheel/codec"; "heartwheel/wheel"; "golang.org/x/sys/unix")`, ""},
+		{"server/x.go", `import ("heartwheel/internal/admission"; "heartwheel/internal/ops")`, ""},
+		{"server/x.go", `import "heartwheel/internal/cli"`, "server does not import heartwheel/internal/cli"},
+		{"internal/admission/x.go", `import "heartwheel/codec"`, ""},
+		{"internal/admission/x.go", `import "heartwheel/wheel"`, "internal/admission does not import heartwheel/wheel"},
+		{"internal/admission/x.go", `import "heartwheel/server"`, "does not import heartwheel/server"},
+		{"internal/ops/x.go", `import "heartwheel/server"`, "internal/ops does not import heartwheel/server"},
 		{"server/x.go", `import g "github.com/panjf2000/gnet/v2"`, "is imported only in server/gnet.go"},
 		{"server/x.go", `import "github.com/panjf2000/gnet/v2/pkg/logging"`, "is imported only in server/gnet.go"},
 		{"server/gnet.go", `import "github.com/panjf2000/gnet/v2"`, ""},
@@ -242,6 +265,10 @@ func TestImportRulesFind(t *testing.T) {
 		{"client/x.go", `import "heartwheel/server"`, "client does not import heartwheel/server"},
 		{"gateway/x.go", `import "heartwheel/client"`, "gateway does not import heartwheel/client"},
 		{"loadtest/x.go", `import "heartwheel/server"`, "loadtest does not import heartwheel/server"},
+		{"loadtest/engine/x.go", `import "heartwheel/loadtest/report"`,
+			"loadtest/engine does not import heartwheel/loadtest/report"},
+		{"loadtest/report/x.go", `import "heartwheel/loadtest"`, "loadtest/report does not import heartwheel/loadtest"},
+		{"internal/epoll/x.go", `import "heartwheel/codec"`, "internal/epoll does not import heartwheel/codec"},
 		{"internal/doctor/x.go", `import "heartwheel/codec"`, "internal/doctor does not import heartwheel/codec"},
 		{"x.go", `import "heartwheel/bench"`, "nothing imports bench"},
 		{"x_test.go", `import "heartwheel/bench/peers"`, "nothing imports bench"},
@@ -250,6 +277,14 @@ func TestImportRulesFind(t *testing.T) {
 		{"main.go", `import ("heartwheel/internal/cli"; "os"); var _ = os.Environ()`, ""},
 		{"internal/daemon/x.go", `import "heartwheel/internal/supervisor"`, "internal/daemon does not import"},
 		{"internal/supervisor/x.go", `import "heartwheel/internal/daemon"`, "internal/supervisor does not import"},
+		{"internal/config/x.go", `import "heartwheel/internal/settings"`, "internal/config does not import"},
+		{"internal/config/x.go", `import "heartwheel/server"`, "internal/config does not import heartwheel/server"},
+		{"internal/config/x.go", `import ("heartwheel/internal/wording"; "go.yaml.in/yaml/v4")`, ""},
+		{"internal/config/x.go", `import "os"; var _ = os.Environ()`, "here is os.Environ"},
+		{"loadtest/x.go", `import "go.yaml.in/yaml/v4"`, "is imported only in internal/config"},
+		{"internal/config/x.go", `import "github.com/spf13/pflag"`, "is imported only in internal/cli"},
+		{"internal/settings/x.go", `import "heartwheel/loadtest"`,
+			"internal/settings does not import heartwheel/loadtest"},
 		{"internal/settings/x.go", `import "heartwheel/internal/handover"`, "internal/settings does not import"},
 		{"main.go", `import "heartwheel/server"`, ". does not import heartwheel/server"},
 		{"server/x.go", `import "os"; var _ = os.Getenv("X")`, "here is os.Getenv"},

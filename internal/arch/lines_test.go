@@ -20,17 +20,9 @@ const (
 
 // longLines has the directories that may have lines over maxLine for now.
 var longLines = []string{
-	"client",
-	"codec",
-	"examples",
-	"examples/progress",
 	"internal/cli",
 	"internal/daemon",
-	"internal/faults",
-	"internal/faults/testdata/panics",
 	"internal/handover",
-	"internal/netlab",
-	"internal/settings",
 	"internal/supervisor",
 	"loadtest",
 	"server",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"heartwheel/client"
+	"heartwheel/internal/config"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
@@ -21,7 +22,7 @@ import (
 // is wrong with them, one line each.
 type clientFlags struct {
 	cmd    *cobra.Command
-	values map[string]*planText
+	values map[string]*flagValue
 	lines  []string
 }
 
@@ -30,13 +31,12 @@ func newClientFlags(cmd *cobra.Command) *clientFlags {
 	cmd.Args = exactly(1, "one address")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.Flags().SortFlags = false
-	cmd.SetFlagErrorFunc(nearestFlag)
-	return &clientFlags{cmd: cmd, values: map[string]*planText{}}
+	return &clientFlags{cmd: cmd, values: map[string]*flagValue{}}
 }
 
 // add adds a flag whose value is text until one of the methods below reads it.
 func (f *clientFlags) add(name, short, kind, def, help string) {
-	v := &planText{def, kind}
+	v := &flagValue{kind: kind, byDefault: def}
 	f.values[name] = v
 	f.cmd.Flags().VarP(v, name, short, help)
 	if err := f.cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions); err != nil {
@@ -44,7 +44,7 @@ func (f *clientFlags) add(name, short, kind, def, help string) {
 	}
 }
 
-func (f *clientFlags) text(name string) string { return f.values[name].text }
+func (f *clientFlags) text(name string) string { return f.values[name].String() }
 
 // duration reads a flag that lies between least and most. It may be absent.
 func (f *clientFlags) duration(name string, least, most time.Duration) time.Duration {
@@ -52,7 +52,7 @@ func (f *clientFlags) duration(name string, least, most time.Duration) time.Dura
 	if text == "" {
 		return 0
 	}
-	d, err := settings.ParseDuration(text)
+	d, err := config.ParseDuration(text)
 	if err == nil && (d < least || d > most) {
 		err = fmt.Errorf("must lie between %s and %s", wording.Duration(least), wording.Duration(most))
 	}
@@ -62,7 +62,7 @@ func (f *clientFlags) duration(name string, least, most time.Duration) time.Dura
 
 // count reads a flag that is a number and not negative.
 func (f *clientFlags) count(name string) int {
-	n, err := settings.ParseInt(f.text(name), settings.NumberKind)
+	n, err := config.ParseNumber(f.text(name))
 	if err == nil && n < 0 {
 		err = errors.New("must not be negative")
 	}

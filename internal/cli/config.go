@@ -41,7 +41,7 @@ considered. Exits 0 if the file is valid, else 2.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d settings\n", args[0], r.Given)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d settings\n", args[0], r.Written())
 			return err
 		},
 	}
@@ -56,7 +56,7 @@ flags: the value of each, and where it comes from. Starts nothing.`,
 		Example: "  heartwheel config show --profile fast --config heartwheel.yaml",
 		Args:    noArgs,
 	}
-	flags := addFlags(cmd)
+	flags := addSettings(cmd, settings.Table)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r, err := settings.Resolve(settings.EnvLayer(environ), flags())
 		if err != nil {

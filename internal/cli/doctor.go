@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"heartwheel/internal/config"
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
@@ -51,7 +52,6 @@ counts as ok.`,
 			panic(err) // no such flag
 		}
 	}
-	cmd.SetFlagErrorFunc(nearestFlag)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		plan, err := f.plan()
 		if err != nil {
@@ -77,36 +77,18 @@ counts as ok.`,
 	return cmd
 }
 
-// nearestFlag names the flag of cmd that is nearest to an unknown one.
-func nearestFlag(cmd *cobra.Command, err error) error {
-	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
-	if !ok {
-		return err
-	}
-	var names []string
-	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s", name, cmd.CommandPath(), wording.Nearest(name, names))
-}
-
 // doctorFlags are the flags of doctor as they were written.
 type doctorFlags struct {
 	set     *pflag.FlagSet
-	values  map[string]*planText
+	values  map[string]*flagValue
 	sources *[]string
 }
 
-// A planText is a flag's value as it was written.
-type planText struct{ text, kind string }
-
-func (v *planText) Set(text string) error { v.text = text; return nil }
-func (v *planText) String() string        { return v.text }
-func (v *planText) Type() string          { return v.kind }
-
 func (f *doctorFlags) add(name, short, kind, def, help string) {
 	if f.values == nil {
-		f.values = map[string]*planText{}
+		f.values = map[string]*flagValue{}
 	}
-	f.values[name] = &planText{def, kind}
+	f.values[name] = &flagValue{kind: kind, byDefault: def}
 	f.set.VarP(f.values[name], name, short, help)
 }
 
@@ -118,8 +100,8 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 		lines = append(lines, fmt.Sprintf("%s %q (flag --%s): %s", name, text, name, err))
 	}
 	count := func(name string, most int) int {
-		text := f.values[name].text
-		n, err := settings.ParseInt(text, settings.NumberKind)
+		text := f.values[name].String()
+		n, err := config.ParseNumber(text)
 		if err == nil && (n < 1 || n > most) {
 			err = fmt.Errorf("must lie between 1 and %d", most)
 		}
@@ -130,7 +112,7 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 		return n
 	}
 	p := doctor.Plan{
-		Role: f.values["role"].text, Target: strings.TrimPrefix(f.values["target"].text, "tcp://"),
+		Role: f.values["role"].String(), Target: strings.TrimPrefix(f.values["target"].String(), "tcp://"),
 		Connections: count("connections", doctor.MaxConnections), Processes: count("processes", doctor.MaxProcesses),
 		ConnectRate: count("connect-rate", doctor.MaxConnections),
 	}
@@ -147,7 +129,7 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 	}
 	if p.Target != "" {
 		if host, port, err := net.SplitHostPort(p.Target); err != nil || host == "" || port == "" {
-			wrong("target", f.values["target"].text, errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000"))
+			wrong("target", f.values["target"].String(), errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000"))
 		}
 	}
 	var plan *doctor.PlanError

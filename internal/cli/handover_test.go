@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -186,8 +187,10 @@ func TestServeWithInheritedSockets(t *testing.T) {
 		"msg=listening pid=", "addr=" + tcp.Addr().String(),
 		`msg="ops listening" pid=`, "addr=" + ops.Addr().String(),
 	} {
-		if !strings.Contains(child.stderr.String(), want) {
-			t.Errorf("%q is not in what it wrote before it was ready:\n%s", want, child.stderr.String())
+		// The log is written in the background: before the child was ready, or after.
+		if !strings.Contains(child.stderr.String()+string(log), want) {
+			t.Errorf("%q is not in what it wrote before it was ready:\n%s\nnor in\n%s",
+				want, child.stderr.String(), log)
 		}
 	}
 	if !strings.Contains(string(log), "msg=drained") || strings.Contains(child.stderr.String(), "drain") {
@@ -231,4 +234,61 @@ func listenHere(t *testing.T) *net.TCPListener {
 	}
 	t.Cleanup(func() { ln.Close() })
 	return ln.(*net.TCPListener)
+}
+
+// TestSocketActivation: the sockets of a service manager are listened on, and one
+// that no address asks for is refused.
+func TestSocketActivation(t *testing.T) {
+	binary, err := exec.LookPath("heartwheel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, ops := listenHere(t), listenHere(t)
+	var files []*os.File
+	for _, ln := range []*net.TCPListener{tcp, ops} {
+		f, err := ln.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	start := func(args string) *exec.Cmd {
+		// LISTEN_PID is the pid of what the shell becomes.
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=clients:ops exec "$0" serve `+args, binary)
+		cmd.ExtraFiles = files
+		return cmd
+	}
+	cmd := start("--listen tcp://" + tcp.Addr().String())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", tcp.Addr().String()) // may wait in the backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	beat(t, c)
+	resp, err := (&http.Client{Timeout: limit}).Get("http://" + ops.Addr().String() + "/healthz")
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("/healthz: %v, %v", resp, err)
+	}
+	if err == nil {
+		resp.Body.Close()
+	}
+	c.Close()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	for args, want := range map[string]string{
+		"--listen tcp://127.0.0.1:1":                        "it listens on " + tcp.Addr().String() + ", which is not an address of listen",
+		"--workers 2 --listen tcp://" + tcp.Addr().String(): "cannot share those of LISTEN_FDS",
+	} {
+		out, err := start(args).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, %s", args, err, out)
+		}
+	}
 }

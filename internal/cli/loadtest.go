@@ -12,11 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/admission"
+	"heartwheel/internal/config"
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest"
-	"heartwheel/server"
+	"heartwheel/loadtest/engine"
+	"heartwheel/loadtest/report"
 )
 
 func newLoadtest(environ []string) *cobra.Command {
@@ -26,17 +29,18 @@ func newLoadtest(environ []string) *cobra.Command {
 		Long: `Connects to a server of length-prefixed frames (4 bytes), sends heartbeats on
 every connection, makes some of them fail, and reports latencies, the dead peers
 that the server detected and how late, and the live ones that it killed. Without
-a target it starts "heartwheel serve" and tests that.
+a target it starts "heartwheel serve" and tests that; without any argument it
+runs the scenario quick.
 
 A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
-"` + loadtest.ResponseName + `" is measured from the time a frame was due,
-"` + loadtest.ServiceName + `" from the time it was sent. If the generator itself was
+"` + report.ResponseName + `" is measured from the time a frame was due,
+"` + report.ServiceName + `" from the time it was sent. If the generator itself was
 late, the run is invalid and has neither.
 
 -f takes a scenario: a YAML file with a line "key: value" for any of these
-flags, or a built-in one: ` + strings.Join(loadtest.ScenarioNames(), ", ") + `.
-Flags override it.
+flags, or a built-in one:
+` + strings.Join(loadtest.ScenarioNames(), ", ") + `. Flags override it.
 
 Exits 0 if the run passed, 1 if it failed, 2 for a plan that cannot work, 3 if a
 gate of --slo was missed, 4 if the generator was too slow, 130 if it was
@@ -93,12 +97,12 @@ interrupted; the report then covers the time until that.`,
 // newLoadtestWorker is the command that a load test starts its processes with.
 func newLoadtestWorker() *cobra.Command {
 	return &cobra.Command{
-		Use:    loadtest.WorkerCommand,
+		Use:    engine.WorkerCommand,
 		Hidden: true,
 		Args:   noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(syscall.SIGINT) // its parent stops it
-			if err := loadtest.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
+			if err := engine.Worker(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
 				return &settings.Failure{Err: err}
 			}
 			return nil
@@ -108,42 +112,15 @@ func newLoadtestWorker() *cobra.Command {
 
 // loadtestFlags gives cmd a flag for every setting of a plan. The result
 // returns, once the flags are parsed, the layers of what was given.
-func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, error) {
-	fs := cmd.Flags()
-	fs.SortFlags = false
-	given := map[string]*planValue{}
-	for _, k := range loadtest.Keys {
-		if k.Name == "target" {
-			continue // the argument
+func loadtestFlags(cmd *cobra.Command) func(args []string) ([]config.Layer, error) {
+	flags := addSettings(cmd, loadtest.Table, "target")
+	scenario := cmd.Flags().StringP("scenario", "f", "",
+		"YAML `file` with any of these settings, or one of "+wording.Choice(loadtest.ScenarioNames()))
+	return func(args []string) ([]config.Layer, error) {
+		var layers []config.Layer
+		if len(args) == 0 && cmd.Flags().NFlag() == 0 {
+			*scenario = "quick"
 		}
-		help := k.Help
-		if len(k.Words) > 0 {
-			help += "; " + wording.Choice(k.Words)
-		}
-		if k.Default == "" {
-			help += " (default: " + k.Unset + ")"
-		}
-		v := &planValue{kind: k.Kind, def: k.Default}
-		f := fs.VarPF(v, k.Name, k.Short, help)
-		if k.Kind == "bool" {
-			f.NoOptDefVal = "true"
-		}
-		complete := cobra.NoFileCompletions
-		switch {
-		case len(k.Words) > 0:
-			complete = cobra.FixedCompletions(k.Words, cobra.ShellCompDirectiveNoFileComp)
-		case k.Kind == "path":
-			complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
-		}
-		if err := cmd.RegisterFlagCompletionFunc(k.Name, complete); err != nil {
-			panic(err) // two settings with one name
-		}
-		given[k.Name] = v
-	}
-	scenario := fs.StringP("scenario", "f", "", "YAML `file` with any of these flags, or one of "+wording.Choice(loadtest.ScenarioNames()))
-	cmd.SetFlagErrorFunc(nearestFlag)
-	return func(args []string) ([]loadtest.Layer, error) {
-		var layers []loadtest.Layer
 		if *scenario != "" {
 			l, err := loadtest.ReadScenario(*scenario)
 			if err != nil {
@@ -151,29 +128,13 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]loadtest.Layer, er
 			}
 			layers = append(layers, l)
 		}
-		flags := loadtest.Layer{From: "flag", Values: map[string][]string{}}
-		for name, v := range given {
-			if fs.Changed(name) {
-				flags.Values[name] = v.texts
-			}
-		}
+		layers = append(layers, flags())
 		if len(args) == 1 {
-			flags.Values["target"] = args
+			layers = append(layers, config.Argument("target", args[0]))
 		}
-		return append(layers, flags), nil
+		return layers, nil
 	}
 }
-
-// A planValue keeps what was written, so that everything that is wrong can be
-// reported at once later.
-type planValue struct {
-	kind, def string
-	texts     []string
-}
-
-func (v *planValue) Set(text string) error { v.texts = append(v.texts, text); return nil }
-func (v *planValue) String() string        { return v.def }
-func (v *planValue) Type() string          { return v.kind }
 
 // planError turns a *loadtest.PlanError into wrong usage.
 func planError(err error) error {
@@ -211,11 +172,11 @@ func serveProcesses(flags string, connections int) int {
 		if !given {
 			continue
 		}
-		if text == settings.ByKey("workers").MinusOne {
-			descriptors, _ := server.RaiseDescriptorLimit()
+		if text == settings.Table.ByKey("workers").MinusOne {
+			descriptors, _ := admission.RaiseDescriptorLimit()
 			return settings.WorkersFor(connections, descriptors)
 		}
-		if n, err := settings.ParseInt(text, settings.NumberKind); err == nil {
+		if n, err := config.ParseNumber(text); err == nil {
 			return max(n, 1)
 		}
 	}

@@ -3,8 +3,8 @@ package cli
 import (
 	"testing"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/settings"
-	"heartwheel/server"
 )
 
 func TestServeProcesses(t *testing.T) {
@@ -16,7 +16,7 @@ func TestServeProcesses(t *testing.T) {
 			t.Errorf("%q: %d processes, want %d", flags, got, want)
 		}
 	}
-	descriptors, _ := server.RaiseDescriptorLimit()
+	descriptors, _ := admission.RaiseDescriptorLimit()
 	got := serveProcesses("--workers auto --max-connections 100m", 100_000_000)
 	if want := settings.WorkersFor(100_000_000, descriptors); got != want {
 		t.Errorf("auto: %d processes, want %d", got, want)

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"heartwheel/internal/settings"
-	"heartwheel/loadtest"
+	"heartwheel/loadtest/report"
 )
 
 func newReport() *cobra.Command {
@@ -32,7 +32,7 @@ differences of their plans and environments. A and B are directories written by
 
 It does not tell differences from noise: two runs are not enough for that.
 
-With --json the result is one object: schema ("` + loadtest.CompareSchema + `"); a
+With --json the result is one object: schema ("` + report.CompareSchema + `"); a
 and b with path, verdict and started; warnings; plan and environment, a list of
 name, a and b for each difference; figures, each with name, unit (us, ms, bytes,
 percent, per_s, or empty for a count), a, b and ratio, which are null if a run
@@ -44,16 +44,15 @@ Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
 		Args: exactly(2, "two runs"),
 	}
 	asJSON := cmd.Flags().Bool("json", false, "write the comparison as JSON")
-	cmd.SetFlagErrorFunc(nearestFlag)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var runs [2]*loadtest.Summary
+		var runs [2]*report.Summary
 		for i, path := range args {
 			var err error
-			if runs[i], err = loadtest.ReadSummary(path); err != nil {
+			if runs[i], err = report.ReadSummary(path); err != nil {
 				return &settings.Failure{Err: err}
 			}
 		}
-		c := loadtest.Compare(runs[0], runs[1], args[0], args[1])
+		c := report.Compare(runs[0], runs[1], args[0], args[1])
 		var err error
 		if *asJSON {
 			enc := json.NewEncoder(cmd.OutOrStdout())
@@ -81,9 +80,9 @@ it cannot be read, 2 for wrong usage.`,
 		Example: "  heartwheel report show run1",
 		Args:    exactly(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := loadtest.ReadSummary(args[0])
+			s, err := report.ReadSummary(args[0])
 			if err == nil {
-				_, err = io.WriteString(cmd.OutOrStdout(), loadtest.ShortReport(s))
+				_, err = io.WriteString(cmd.OutOrStdout(), s.Text())
 			}
 			if err != nil {
 				return &settings.Failure{Err: err}
@@ -103,7 +102,7 @@ usage.`,
 		Example: "  heartwheel report html run1",
 		Args:    exactly(1, "one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := loadtest.RewriteHTML(args[0])
+			path, err := report.RewriteHTML(args[0])
 			if err == nil {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "written to %s\n", path)
 			}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,6 +76,7 @@ stated bound.`,
 	}
 	root.SetVersionTemplate("heartwheel {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
+	groupFlags(root)
 	root.SetHelpCommand(newHelp())
 	cobra.EnableCommandSorting = false // help lists them in this order
 	root.AddCommand(newServe(environ), newConfig(environ), newPing(), newConnect(environ),
@@ -126,7 +126,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return noArgs(cmd, args)
 	}
 	return &settings.UsageError{Help: cmd.CommandPath(), Lines: []string{fmt.Sprintf(
-		"%q is not a command of %s; the nearest is %s", args[0], cmd.CommandPath(), wording.Nearest(args[0], names))}}
+		"%q is not a command of %s; %s", args[0], cmd.CommandPath(), wording.Suggestion(args[0], names, nil))}}
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -134,22 +134,6 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("%s takes no arguments, but got %q", cmd.Name(), args[0])
-}
-
-func flagError(cmd *cobra.Command, err error) error {
-	if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
-		var names []string
-		for _, s := range settings.Table {
-			if cmd.Flags().Lookup(s.Key) != nil {
-				names = append(names, s.Key)
-			}
-		}
-		if len(names) > 0 {
-			return fmt.Errorf("--%s is not a flag of %s; the nearest is --%s",
-				name, cmd.CommandPath(), wording.Nearest(name, names))
-		}
-	}
-	return err
 }
 
 // version describes the build: module version and revision, Go, platform, gnet.

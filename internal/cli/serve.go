@@ -1,22 +1,23 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"heartwheel/internal/daemon"
 	"heartwheel/internal/handover"
+	"heartwheel/internal/logging"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/supervisor"
-	"heartwheel/internal/wording"
 )
 
 func newServe(environ []string) *cobra.Command {
@@ -46,7 +47,7 @@ m: 20k. "heartwheel config show" prints the result.`,
   HEARTWHEEL_DRAIN=2m heartwheel serve --config heartwheel.yaml`,
 		Args: noArgs,
 	}
-	flags := addFlags(cmd)
+	flags := addSettings(cmd, settings.Table)
 	resolve := func() (*settings.Resolved, error) { return settings.Resolve(settings.EnvLayer(environ), flags()) }
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r, err := resolve()
@@ -57,20 +58,33 @@ m: 20k. "heartwheel config show" prints the result.`,
 		if err != nil {
 			return &settings.Failure{Err: err}
 		}
+		if !in.FromParent() {
+			if in, err = handover.Activated(environ, r.WithDefaults().Listen, r.Ops); err != nil {
+				return &settings.Failure{Err: err}
+			}
+		}
 		if handover.Lookup(environ, "GOGC") == "" {
 			debug.SetGCPercent(daemon.GCPercent)
 		}
 		signal.Ignore(syscall.SIGPIPE) // a broken log must not end the connections
-		log := newLogger(cmd.ErrOrStderr(), r.LogFormat, r.LogLevel)
+		out := logging.NewWriter(cmd.ErrOrStderr(), 0)
+		defer out.Close(flushTimeout)
+		out.ReportDropped(func(n uint64) []byte {
+			var line bytes.Buffer
+			newLogger(&line, r.LogFormat, "error").Error("log lines were dropped: standard error was blocked or broken", "lines", n)
+			return line.Bytes()
+		})
+		log := newLogger(out, r.LogFormat, r.LogLevel)
 		if in.Control != nil { // signals are for the supervisor
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			return daemon.RunWorker(r, log, in)
 		}
-		program, err := handover.ThisProgram(os.Args, environ, os.Stderr)
+		program, err := handover.ThisProgram(os.Args, environ, os.Stderr, out)
 		if err != nil {
 			return &settings.Failure{Err: err}
 		}
-		manager := handover.ManagerOf(environ)
+		notifier := handover.NewNotifier(environ, log)
+		defer notifier.Close(flushTimeout)
 		signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 		defer signal.Stop(signals)
@@ -80,83 +94,27 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		if r.Workers == 0 {
 			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Manager: manager, Signals: signals, Hangups: hangups})
+				daemon.Process{Program: program, Notifier: notifier, Signals: signals, Hangups: hangups})
 		}
 		if in.FromParent() {
 			in.Close()
 			return &settings.Failure{Err: errors.New("a hand-over cannot add workers: restart the server")}
 		}
+		if len(in.Addresses()) > 0 {
+			in.Close()
+			return &settings.Failure{Err: errors.New("workers need a listening socket each and cannot share those of " +
+				"LISTEN_FDS: leave out --workers, or the socket unit")}
+		}
 		return supervisor.Run(r, log, supervisor.Options{
-			Program: program, Manager: manager, Signals: signals, Hangups: hangups, Resolve: resolve,
+			Program: program, Notifier: notifier, Signals: signals, Hangups: hangups, Resolve: resolve,
 		})
 	}
 	return cmd
 }
 
-var yamlFiles = []string{"yaml", "yml"}
-
-// addFlags gives cmd a flag for every setting. The result returns, once the
-// flags are parsed, the layer of those that were given.
-func addFlags(cmd *cobra.Command) func() settings.Layer {
-	fs := cmd.Flags()
-	fs.SortFlags = false
-	for _, s := range settings.Table {
-		help := s.Help
-		if s.Kind == settings.WordKind {
-			help += "; " + wording.Choice(s.Words)
-		}
-		if s.Default == "" {
-			help += " (default: " + s.Unset + ")"
-		}
-		f := fs.VarPF(&flagValue{Setting: s}, s.Key, "", strings.ReplaceAll(help, "`", `"`))
-		if s.Kind == settings.BoolKind {
-			f.NoOptDefVal = "true"
-		}
-		complete := cobra.NoFileCompletions
-		switch s.Kind {
-		case settings.WordKind:
-			complete = cobra.FixedCompletions(s.Words, cobra.ShellCompDirectiveNoFileComp)
-		case settings.BoolKind:
-			complete = cobra.FixedCompletions([]string{"true", "false"}, cobra.ShellCompDirectiveNoFileComp)
-		case settings.PathKind:
-			complete = cobra.FixedCompletions(yamlFiles, cobra.ShellCompDirectiveFilterFileExt)
-		}
-		if err := cmd.RegisterFlagCompletionFunc(s.Key, complete); err != nil {
-			panic(err) // two settings with one key
-		}
-	}
-	return func() settings.Layer {
-		values := map[string]any{}
-		for _, s := range settings.Table {
-			if !fs.Changed(s.Key) {
-				continue
-			}
-			texts := fs.Lookup(s.Key).Value.(*flagValue).texts
-			if s.Kind == settings.ListKind {
-				values[s.Key] = texts
-			} else {
-				values[s.Key] = texts[len(texts)-1]
-			}
-		}
-		return settings.FlagLayer(values)
-	}
-}
-
-// A flagValue keeps what was written, so that everything that is wrong can be
-// reported at once later.
-type flagValue struct {
-	*settings.Setting
-	texts []string
-}
-
-func (v *flagValue) Set(text string) error { v.texts = append(v.texts, text); return nil }
-func (v *flagValue) String() string {
-	if v.Setting == nil { // the zero value that the help compares with
-		return ""
-	}
-	return v.Default
-}
-func (v *flagValue) Type() string { return string(v.Kind) }
+// flushTimeout is how long a process that exits waits for its log and its service
+// manager.
+const flushTimeout = 500 * time.Millisecond
 
 // newLogger returns a logger for the settings log-format and log-level.
 func newLogger(w io.Writer, format, level string) *slog.Logger {

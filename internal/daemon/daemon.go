@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
 	"heartwheel/internal/settings"
@@ -24,12 +25,12 @@ import (
 const GCPercent = 25
 
 // A Process is what a daemon needs of the process that it runs in. A worker has
-// no program, manager or signals: those are its supervisor's.
+// no program, notifier or signals: those are its supervisor's.
 type Process struct {
-	Program *handover.Program // what a hand-over starts
-	Manager handover.Manager
-	Signals <-chan os.Signal // SIGTERM, SIGINT
-	Hangups <-chan os.Signal // SIGHUP
+	Program  *handover.Program // what a hand-over starts
+	Notifier *handover.Notifier
+	Signals  <-chan os.Signal // SIGTERM, SIGINT
+	Hangups  <-chan os.Signal // SIGHUP
 }
 
 // Run serves with the settings r until the server ends by itself, which is a
@@ -51,7 +52,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 	if err != nil {
 		d.ops.Close()
 		in.Close()
-		return &settings.Failure{Err: err}
+		return &settings.Failure{Err: settings.InFlags(err)}
 	}
 	d.s = s
 	return d.run()
@@ -60,7 +61,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 // RunWorker is Run for a worker of a supervisor.
 func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance) error {
 	c := in.Control
-	descriptors, err := server.RaiseDescriptorLimit()
+	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors != 0 { // else server.New reports it
 		err = checkUnchanged(r, c, in.Addresses(), descriptors)
 	}
@@ -68,7 +69,9 @@ func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance)
 		in.Close()
 		return &settings.Failure{Err: err}
 	}
-	r.Shared = in.Count
+	if in.Count != nil && r.MaxConnections > 0 {
+		r.Quota = in.Count.Quota(r.MaxConnections)
+	}
 	if r.Loops == 0 {
 		r.Loops = c.Loops
 	}
@@ -175,16 +178,10 @@ func (d *daemon) announce() {
 		d.r.LogListening(d.log, d.s.Addrs())
 	}
 	if !d.in.FromParent() { // else the parent tells the manager
-		d.notify("READY=1")
+		d.process.Notifier.Notify("READY=1")
 	}
 	if err := d.in.Announce(); err != nil {
 		d.log.Warn("cannot tell the parent process that this one is ready", "error", err)
-	}
-}
-
-func (d *daemon) notify(states ...string) {
-	if err := d.process.Manager.Notify(states...); err != nil {
-		d.log.Warn("cannot notify the service manager", "states", states, "error", err)
 	}
 }
 
@@ -196,12 +193,12 @@ func (d *daemon) drain(sig os.Signal) {
 		return
 	}
 	d.drainFrom = time.Now()
-	d.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(d.r.Drain))
-	d.notify("STOPPING=1")
 	if d.result != nil {
 		d.cancel()
 	}
 	d.stop()
+	d.process.Notifier.Notify("STOPPING=1")
+	d.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(d.r.Drain))
 }
 
 // handOver starts a successor.
@@ -214,7 +211,7 @@ func (d *daemon) handOver() {
 		d.log.Warn("SIGHUP ignored: a hand-over is under way")
 		return
 	}
-	d.notify(handover.Reloading()...)
+	d.process.Notifier.Notify(handover.Reloading()...)
 	sockets := d.s.Sockets()
 	if addr, ln := d.ops.Listener(); ln != nil {
 		sockets = append(sockets, server.Socket{Address: handover.OpsScheme + addr, Listener: ln})
@@ -243,7 +240,7 @@ func (d *daemon) handedOver(result handoverResult) {
 			args = append(args, "stderr", e.Stderr)
 		}
 		d.log.Error("hand-over failed: nothing has changed, this process goes on", args...)
-		d.notify("READY=1", "STATUS=the last hand-over failed, see the log")
+		d.process.Notifier.Notify("READY=1", "STATUS=the last hand-over failed, see the log")
 		return
 	}
 	if !d.in.FromParent() { // else the log has the pid already
@@ -252,7 +249,7 @@ func (d *daemon) handedOver(result handoverResult) {
 	d.successor, d.drainFrom = result.child, time.Now()
 	d.ops.StopAccepting()
 	d.stop()
-	d.notify(fmt.Sprintf("MAINPID=%d", result.child.PID()), "READY=1", "STATUS=")
+	d.process.Notifier.Notify(fmt.Sprintf("MAINPID=%d", result.child.PID()), "READY=1", "STATUS=")
 	d.log.Info("handed over", "successor", result.child.PID(), "took", result.took.Round(time.Millisecond).String(),
 		"drain_at_most", wording.Duration(d.r.Drain))
 }

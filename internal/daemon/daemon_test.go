@@ -55,9 +55,9 @@ func addr(t *testing.T, line string) string {
 	return a
 }
 
-func testSettings(t *testing.T, more map[string]any) *settings.Resolved {
+func testSettings(t *testing.T, more map[string]string) *settings.Resolved {
 	t.Helper()
-	values := map[string]any{"listen": "tcp://127.0.0.1:0", "ops": "127.0.0.1:0"}
+	values := map[string]string{"listen": "tcp://127.0.0.1:0", "ops": "127.0.0.1:0"}
 	for k, v := range more {
 		values[k] = v
 	}
@@ -134,7 +134,7 @@ func TestFailedStartClosesOps(t *testing.T) {
 	ops := free.Addr().String()
 	free.Close()
 
-	r := testSettings(t, map[string]any{"listen": "tcp://" + taken.Addr().String(), "ops": ops})
+	r := testSettings(t, map[string]string{"listen": "tcp://" + taken.Addr().String(), "ops": ops})
 	err = Run(r, slog.New(slog.DiscardHandler), &handover.Inheritance{}, Process{})
 	var failed *settings.Failure
 	if !errors.As(err, &failed) || failed.Logged {

@@ -18,7 +18,7 @@ func TestCheckUnchanged(t *testing.T) {
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "3", "workers was 2 and is now 3: it cannot change"},
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "1000", "1000 workers need"},
 	} {
-		r, err := settings.Resolve(settings.FlagLayer(map[string]any{"listen": c.listen, "ops": c.ops, "workers": c.workers, "max-connections": "1500"}))
+		r, err := settings.Resolve(settings.FlagLayer(map[string]string{"listen": c.listen, "ops": c.ops, "workers": c.workers, "max-connections": "1500"}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,17 +14,18 @@ import (
 
 // TestAcceptFails has accept fail in the whole process of the real command
 // (testdata/accept), as when the machine has no file, buffer or memory left:
-// who is there notices nothing, who comes meanwhile is served soon after, and
+// open connections are unaffected, new ones are served soon after, and
 // the ops address is served after it as before.
 func TestAcceptFails(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library anew")
+	if size == smoke {
+		t.Skip("builds the standard library anew, which -form short does")
 	}
-	server := faultyBinary(t)
+	server := built(t, faultyCommand)
 	for _, f := range []struct {
 		name  string
 		errno syscall.Errno
-	}{{"ENFILE", syscall.ENFILE}, {"EMFILE", syscall.EMFILE}, {"ENOBUFS", syscall.ENOBUFS}, {"ENOMEM", syscall.ENOMEM}} {
+	}{{"ENFILE", syscall.ENFILE}, {"EMFILE", syscall.EMFILE}, {"ENOBUFS", syscall.ENOBUFS},
+		{"ENOMEM", syscall.ENOMEM}} {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			acceptFails(t, server, f.errno)
@@ -34,10 +35,7 @@ func TestAcceptFails(t *testing.T) {
 
 func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	t.Helper()
-	faultFor, waiting := 2*time.Second, 20
-	if *long {
-		faultFor, waiting = 10*time.Second, 200
-	}
+	faultFor, waiting := sized(0, 2*time.Second, 10*time.Second), sized(0, 20, 200)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "errno")
 	cmd := exec.Command(server, serverArgs("--timeout", "10m", "--drain", "1s")...)
@@ -45,7 +43,7 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	s := startCommand(t, cmd)
 	good := startNeighbours(t, s.addr, 8)
 
-	// Written beside and moved there, so that nobody reads half of it.
+	// Written beside and moved there, so that it is never read half written.
 	number := file + ".new"
 	if err := os.WriteFile(number, fmt.Append(nil, int(errno)), 0o600); err != nil {
 		t.Fatal(err)
@@ -55,9 +53,9 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 	}
 	// The acceptors that wait in the kernel are called by these first dials, and
 	// all further accepts fail: ops too, so that its client needs a new one.
-	var crowd []*conn
+	var pending []*conn
 	for range waiting {
-		crowd = append(crowd, dial(t, s.addr))
+		pending = append(pending, dial(t, s.addr))
 	}
 	ops, err := net.DialTimeout("tcp", s.ops, limit)
 	if err != nil {
@@ -69,7 +67,7 @@ func acceptFails(t *testing.T, server string, errno syscall.Errno) {
 		t.Fatal(err)
 	}
 	again := servedAgain(t, s, fmt.Sprintf("the last of %d that waited was", waiting), func() {
-		for _, c := range crowd {
+		for _, c := range pending {
 			c.echo()
 		}
 	})

@@ -83,7 +83,7 @@ func sink() int {
 	return 0
 }
 
-// run dials. Who falls behind does not catch up.
+// run dials. It does not make up for lost time.
 func (o *floodOrder) run() floodReport {
 	addr, err := net.ResolveTCPAddr("tcp", o.Target)
 	if err != nil {
@@ -151,7 +151,7 @@ func (o *floodOrder) dial(n int, to *unix.SockaddrInet4) (int, error) {
 	if err = unix.Bind(fd, from); err == nil {
 		err = unix.Connect(fd, to)
 	}
-	if err != nil && err != unix.ECONNRESET { // that one was connected, and reset before we were told
+	if err != nil && err != unix.ECONNRESET { // connected, and reset before connect returned
 		_ = unix.Close(fd)
 		return 0, err
 	}

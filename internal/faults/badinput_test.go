@@ -76,7 +76,8 @@ func badInputs() []badInput {
 		refused("length of 4 GiB", raw("ff ff ff ff"), codec.CodeProtocolError, protocol),
 		refused("a foreign first byte", raw("01"), codec.CodeProtocolError, protocol),
 		refused("garbage", garbage, codec.CodeProtocolError, protocol),
-		refused("a beat, then garbage in the same packet", append(raw("00 00 00 02 40 00"), garbage...), codec.CodeProtocolError, protocol),
+		refused("a beat, then garbage in the same packet", append(raw("00 00 00 02 40 00"), garbage...),
+			codec.CodeProtocolError, protocol),
 
 		refused("op 0x00", raw("00 00 00 01 00"), codec.CodeProtocolError, protocol),
 		refused("op 0x0F, reserved", raw("00 00 00 01 0f"), codec.CodeProtocolError, protocol),
@@ -91,10 +92,14 @@ func badInputs() []badInput {
 		accepted("UNSUBSCRIBE without a gateway", codec.AppendUnsubscribe(nil, 1, "group"), isNoGateway),
 		accepted("PUBLISH without a gateway", codec.AppendPublish(nil, "group", []byte("x")), isNoGateway),
 		refused("WELCOME from a client", codec.AppendWelcome(nil, codec.Welcome{}), codec.CodeProtocolError, protocol),
-		refused("GOAWAY from a client", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), codec.CodeProtocolError, protocol),
-		refused("ERROR from a client", codec.AppendError(nil, codec.CodeNotAllowed, "no"), codec.CodeProtocolError, protocol),
-		refused("PING of 126 bytes", codec.AppendFrame(nil, codec.OpPing, make([]byte, 126)), codec.CodeProtocolError, protocol),
-		refused("HELLO after a beat", append(bytes.Clone(raw("00 00 00 01 40")), hello(`{}`)...), codec.CodeProtocolError, protocol),
+		refused("GOAWAY from a client", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}),
+			codec.CodeProtocolError, protocol),
+		refused("ERROR from a client", codec.AppendError(nil, codec.CodeNotAllowed, "no"),
+			codec.CodeProtocolError, protocol),
+		refused("PING of 126 bytes", codec.AppendFrame(nil, codec.OpPing, make([]byte, 126)),
+			codec.CodeProtocolError, protocol),
+		refused("HELLO after a beat", append(bytes.Clone(raw("00 00 00 01 40")), hello(`{}`)...),
+			codec.CodeProtocolError, protocol),
 
 		refused("HELLO that is not JSON", hello(`hello`), codec.CodeProtocolError, protocol),
 		refused("HELLO cut short", hello(`{"v":1`), codec.CodeProtocolError, protocol),
@@ -106,19 +111,27 @@ func badInputs() []badInput {
 		refused("HELLO with a number for a word", hello(`{"token":7}`), codec.CodeProtocolError, protocol),
 		refused("HELLO with an unknown word", hello(`{"beats":"nobody"}`), codec.CodeProtocolError, protocol),
 		refused("HELLO of version 2", hello(`{"v":2}`), codec.CodeBadVersion, "bad_version"),
-		refused("CONFIG that is not JSON", codec.AppendFrame(nil, codec.OpConfig, []byte("{")), codec.CodeProtocolError, protocol),
+		refused("CONFIG that is not JSON", codec.AppendFrame(nil, codec.OpConfig, []byte("{")),
+			codec.CodeProtocolError, protocol),
 
 		accepted("JSON bomb: nested in an unknown member", hello(nested(2000)), isWelcome),
 		accepted("JSON bomb: a member 500 times", hello("{"+strings.Repeat(`"v":1,`, 500)+`"v":1}`), isWelcome),
-		refused("JSON bomb: nested and larger than JSON may be", hello(nested(30_000)), codec.CodeProtocolError, protocol),
-		refused("JSON bomb: nested and never closed", hello(strings.Repeat(`{"x":`, 800)), codec.CodeProtocolError, protocol),
-		refused("JSON bomb: a number of a billion digits", hello(`{"beat_ms":1e999999999}`), codec.CodeProtocolError, protocol),
-		refused("JSON bomb: a number of 4000 digits", hello(`{"beat_ms":`+strings.Repeat("9", 4000)+`}`), codec.CodeProtocolError, protocol),
-		refused("JSON bomb: largest number", hello(`{"beat_ms":9223372036854775807}`), codec.CodeProtocolError, protocol),
+		refused("JSON bomb: nested and larger than JSON may be", hello(nested(30_000)),
+			codec.CodeProtocolError, protocol),
+		refused("JSON bomb: nested and never closed", hello(strings.Repeat(`{"x":`, 800)),
+			codec.CodeProtocolError, protocol),
+		refused("JSON bomb: a number of a billion digits", hello(`{"beat_ms":1e999999999}`),
+			codec.CodeProtocolError, protocol),
+		refused("JSON bomb: a number of 4000 digits", hello(`{"beat_ms":`+strings.Repeat("9", 4000)+`}`),
+			codec.CodeProtocolError, protocol),
+		refused("JSON bomb: largest number", hello(`{"beat_ms":9223372036854775807}`),
+			codec.CodeProtocolError, protocol),
 
 		refused("HELLO that is not UTF-8", hello("{\"device\":\"\xff\xfe\"}"), codec.CodeProtocolError, protocol),
-		refused("CLOSE with a reason that is not UTF-8", codec.AppendFrame(nil, codec.OpClose, []byte("\x0b\xb8\xc3\x28")), codec.CodeProtocolError, protocol),
-		refused("CLOSE with half a code", codec.AppendFrame(nil, codec.OpClose, []byte{0x0b}), codec.CodeProtocolError, protocol),
+		refused("CLOSE with a reason that is not UTF-8", codec.AppendFrame(nil, codec.OpClose,
+			[]byte("\x0b\xb8\xc3\x28")), codec.CodeProtocolError, protocol),
+		refused("CLOSE with half a code", codec.AppendFrame(nil, codec.OpClose, []byte{0x0b}),
+			codec.CodeProtocolError, protocol),
 		accepted("DATA that is not UTF-8", codec.AppendData(nil, []byte("\xff\xfe\x00")), func(f codec.Frame) bool {
 			return f.Op == codec.OpData && string(f.Payload) == "\xff\xfe\x00"
 		}),
@@ -128,8 +141,18 @@ func badInputs() []badInput {
 		{"byte at a time", "peer_closed", byteAtATime},
 		{"half-close", "peer_closed", halfClose},
 		{"reset", "peer_reset", func(t *testing.T, c *conn) { c.echo(); c.reset() }},
-		{"reset with half a frame", "peer_reset", func(t *testing.T, c *conn) { c.echo(); c.send(raw("00 00 00 05 03")); c.reset() }},
-		{"closed with half a frame", "peer_closed", func(t *testing.T, c *conn) { c.send(raw("00 00")); _ = c.Close() }},
+		{"reset with half a frame", "peer_reset", func(t *testing.T, c *conn) {
+			c.echo()
+			c.send(raw("00 00 00 05 03"))
+			// The kernel may report a reset that comes while epoll looks at the data
+			// as EPOLLHUP without EPOLLIN, which gnet takes for the end of the stream.
+			time.Sleep(100 * time.Millisecond)
+			c.reset()
+		}},
+		{"closed with half a frame", "peer_closed", func(t *testing.T, c *conn) {
+			c.send(raw("00 00"))
+			_ = c.Close()
+		}},
 	}
 }
 
@@ -178,7 +201,8 @@ func TestBadInput(t *testing.T) {
 	if n := m.value("heartwheel_accepted_total"); n != float64(len(good.conns))+total {
 		t.Errorf("%v connections were accepted, not %v", n, float64(len(good.conns))+total)
 	}
-	for _, none := range []string{"heartwheel_handler_panics_total", "heartwheel_accept_errors_total", "heartwheel_outbox_bytes"} {
+	for _, none := range []string{"heartwheel_handler_panics_total", "heartwheel_accept_errors_total",
+		"heartwheel_outbox_bytes"} {
 		if v := m.value(none); v != 0 {
 			t.Errorf("%s is %v", none, v)
 		}

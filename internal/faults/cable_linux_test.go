@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -26,15 +25,14 @@ import (
 // kernel watches over.
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
-	timeout, conns, alone := 3*time.Second, 20, 10*time.Second
-	if *long {
-		timeout, conns, alone = 7500*time.Millisecond, 200, 170*time.Second
-	}
+	timeout := sized(2*time.Second, 3*time.Second, 7500*time.Millisecond)
+	conns, alone := sized(10, 20, 200), sized(5*time.Second, 10*time.Second, 170*time.Second)
 	beatEvery := timeout * 2 / 5
 	lab := netlab.Cable(t)
 	idle := startServerIn(t, lab.Server, exec.Command(binary(t), "serve", "--listen", listenOn(lab.Server),
-		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", beatEvery.String(), "--timeout", timeout.String(), "--drain", "1s"))
-	pushing := startServerIn(t, lab.Server, exec.Command(buildPusher(t), "-listen", listenOn(lab.Server),
+		"--ops", "127.0.0.1:0", "--log-format", "json", "--beat", beatEvery.String(), "--timeout",
+		timeout.String(), "--drain", "1s"))
+	pushing := startServerIn(t, lab.Server, exec.Command(program(t, "pusher"), "-listen", listenOn(lab.Server),
 		"-timeout", timeout.String(), "-outbox", "16777216")) // more than T fills
 	watched := []*pulledServer{
 		pullLater(t, lab, "idle", idle, conns, beatEvery),
@@ -68,7 +66,7 @@ func TestCablePulled(t *testing.T) {
 		noticed := "not noticed within " + alone.String()
 		if at := k.noticed.Load(); at != 0 {
 			noticed = "noticed after " + time.Unix(0, at).Sub(pulled).Round(10*time.Millisecond).String()
-			if !*long {
+			if size != long {
 				t.Errorf("%s: %s, so that this was more than a pulled cable", k.name, noticed)
 			}
 		}
@@ -91,27 +89,20 @@ func startServerIn(t testing.TB, ns *netlab.Namespace, cmd *exec.Cmd) (s *server
 	return s
 }
 
-func buildPusher(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "pusher")
-	if _, err := goTool("build", "-o", path, "./internal/faults/testdata/pusher"); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // A pulledServer is a server whose clients all vanish.
 type pulledServer struct {
 	name    string
 	s       *serverProcess
-	clients *beaters
+	clients *beatClients
 	sockets *socketWatch
-	burdens *watcher
+	delays  *watcher
 }
 
-func pullLater(t *testing.T, lab *netlab.Lab, name string, s *serverProcess, conns int, every time.Duration) *pulledServer {
+func pullLater(t *testing.T, lab *netlab.Lab, name string, s *serverProcess, conns int,
+	every time.Duration) *pulledServer {
 	t.Helper()
-	p := &pulledServer{name: name, s: s, burdens: watch(t, s), clients: startBeaters(t, lab.Client, s.addr, conns, every)}
+	p := &pulledServer{name: name, s: s, delays: watch(t, s),
+		clients: startBeatClients(t, lab.Client, s.addr, conns, every)}
 	p.sockets = watchSockets(t, s)
 	return p
 }
@@ -127,13 +118,15 @@ func (p *pulledServer) judge(t *testing.T, timeout time.Duration) {
 	if closed := m.by("heartwheel_closed_total"); len(closed) != 1 || closed["idle_timeout"] != n {
 		t.Errorf("%s: the server has closed %v, not just %v for idle_timeout", p.name, closed, n)
 	}
-	for _, none := range []string{"heartwheel_connections", "heartwheel_outbox_bytes", "heartwheel_handler_panics_total"} {
+	for _, none := range []string{"heartwheel_connections", "heartwheel_outbox_bytes",
+		"heartwheel_handler_panics_total"} {
 		if v := m.value(none); v != 0 {
 			t.Errorf("%s: %s is %v", p.name, none, v)
 		}
 	}
 	p.s.check()
-	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.burdens.stop(), p.clients.all[0].every, timeout, nil)
+	ds := judge(t, &fleetReport{Silent: p.clients.silences(p.sockets)}, p.delays.stop(),
+		p.clients.all[0].every, timeout, nil)
 	checkLateness(t, m, ds)
 	figure(t, 6, "cable pulled, %s, T %s: %d of %d closed, %s after T (bound %s)",
 		p.name, timeout, len(ds), len(p.clients.all), spread(ds, lateBy), spread(ds, bound))
@@ -153,7 +146,7 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 	m := s.metrics()
 	pushed := m.value(bytesOut, `direction="out"`) - sent
 	if late := time.Since(due); late > 0 || pushed < float64(conns*256<<10) {
-		t.Logf("nothing can be told of the backlog: this machine was slow (%s late, %.0f KiB pushed)", late, pushed/1024)
+		t.Logf("the backlog is not judged: this machine was slow (%s late, %.0f KiB pushed)", late, pushed/1024)
 		return
 	}
 	retransmitting, least, queued := 0, int64(math.MaxInt64), int64(0)
@@ -166,9 +159,11 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 	}
 	waiting := m.value("heartwheel_outbox_bytes")
 	if retransmitting != conns || !(waiting > 0) {
-		t.Errorf("%d of %d connections retransmit and %v bytes wait in the outbox: this is no server that pushes", retransmitting, conns, waiting)
+		t.Errorf("%d of %d connections retransmit and %v bytes wait in the outbox: this is no server that pushes",
+			retransmitting, conns, waiting)
 	}
-	figure(t, 6, "before that: all %d pushed connections at their retransmission %d or more, %d KiB in the sockets, %.0f KiB in the outboxes",
+	figure(t, 6, "before that: all %d pushed connections at their retransmission %d or more, %d KiB in the "+
+		"sockets, %.0f KiB in the outboxes",
 		retransmitting, least, queued>>10, waiting/1024)
 }
 
@@ -177,7 +172,8 @@ func wantBacklog(t *testing.T, s *serverProcess, conns int, sent float64, due ti
 func wantCloseEvents(t *testing.T, p *pulledServer) {
 	t.Helper()
 	var lines []logLine // what was written may not have been read here yet
-	for end := time.Now().Add(limit); len(lines) < len(p.clients.all) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(limit); len(lines) < len(p.clients.all) &&
+		time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		lines = slices.DeleteFunc(p.s.logLines(), func(l logLine) bool { return l.msg != "close event" })
 	}
 	events := map[string]int64{}

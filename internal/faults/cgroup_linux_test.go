@@ -57,7 +57,7 @@ func removeLeftCgroups(root string) {
 	for _, dir := range left {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
-			_ = syscall.Rmdir(dir) // fails while somebody is in it
+			_ = syscall.Rmdir(dir) // fails while a process is in it
 		}
 	}
 }

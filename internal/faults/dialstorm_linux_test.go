@@ -30,21 +30,21 @@ type storm struct {
 type stormReport struct {
 	dials, connected int
 	refused, reset   int
-	excused          int           // closed in order before they spoke, as they were slow themselves
+	excused          int           // closed in order before they spoke, being slow themselves
 	slowest          time.Duration // from when a dial was due to its answer
 	oversleep        time.Duration // the most that the pacer was late
 	lasted           time.Duration
 	wrong            []string // the first few things that went wrong
 }
 
-// stormHands is how many dials may be under way at one time.
-const stormHands = 200
+// stormDialers is how many dials may be under way at one time.
+const stormDialers = 200
 
 func startStorm(addr string, rate int) *storm {
 	s := &storm{addr: addr, due: make(chan time.Time, 100_000), quit: make(chan struct{})}
 	s.done.Add(1)
 	go s.pace(time.Second / time.Duration(rate))
-	for range stormHands {
+	for range stormDialers {
 		s.done.Add(1)
 		go func() {
 			defer s.done.Done()
@@ -121,8 +121,8 @@ func (s *storm) one(due time.Time) {
 }
 
 // drainHold is how long a server with a drain of 2 s leaves a connection open
-// at least that it has told to go (6 % of it): one that has not spoken by then
-// was slow itself.
+// at least after GOAWAY (6 % of it): a client that has not spoken by then was slow
+// itself.
 const drainHold = 2 * time.Second * 6 / 100
 
 var errTold = errors.New("closed in order, before it was answered")

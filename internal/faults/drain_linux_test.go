@@ -10,21 +10,20 @@ import (
 	"heartwheel/codec"
 )
 
-// drainPace is the part of --drain in which the clients are told, drainStep how
+// drainPace is the part of --drain in which GOAWAY is sent, drainStep how
 // often the server looks whose turn it is (server/drain.go).
 const (
 	drainPace = 0.9
 	drainStep = 20 * time.Millisecond
 )
 
-// TestDrain is case 16: a server is told to end. It tells each client to
-// reconnect, at an even pace: in each tenth of the time that it has for telling,
-// the share that is told is within a fifth of a tenth. It ends in time, with 0.
+// TestDrain is case 16: SIGTERM. The server sends GOAWAY to its clients at an even
+// pace: in each tenth of the time for that, a tenth ± a fifth of them get it. It
+// exits in time, with 0.
 func TestDrain(t *testing.T) {
-	conns, processes, drain := 2000, 1, 10*time.Second
-	if *long {
-		conns, processes, drain = 15_000, 2, 30*time.Second
-	}
+	parallelSmoke(t)
+	conns, processes := sized(1000, 2000, 15_000), sized(1, 1, 2)
+	drain := sized(4*time.Second, 10*time.Second, 30*time.Second)
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", drain.String())
 	herds := startHerds(t, s, processes, conns, conns)
 	w := watch(t, s)
@@ -34,7 +33,7 @@ func TestDrain(t *testing.T) {
 	}
 	window := time.Duration(drainPace * float64(drain))
 	time.Sleep(window)
-	burdens := w.stop() // before the server ends
+	delays := w.stop() // before the server ends
 	select {
 	case <-s.exited:
 	case <-time.After(drain + limit):
@@ -45,7 +44,7 @@ func TestDrain(t *testing.T) {
 	for _, h := range herds {
 		h.report(&r)
 	}
-	lag := heldUp(burdens, start, monotonic()) + r.Late
+	lag := heldUp(delays, start, monotonic()) + r.Late
 
 	if code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)
@@ -53,40 +52,41 @@ func TestDrain(t *testing.T) {
 	if took > drain+lag {
 		t.Errorf("it ended after %s; --drain is %s, and %s were measured", took, drain, lag)
 	}
-	if len(r.Told) != conns || r.Goaways[codec.CodeDraining] != conns {
-		t.Errorf("%d GOAWAY came to %d clients: %v", len(r.Told), conns, r.Goaways)
+	if len(r.GoawayAt) != conns || r.Goaways[codec.CodeDraining] != conns {
+		t.Errorf("%d GOAWAY came to %d clients: %v", len(r.GoawayAt), conns, r.Goaways)
 	}
 	if r.Ends["end of stream"] != conns {
 		t.Errorf("the connections ended so: %v", r.Ends)
 	}
-	least, most := r.shares(t, start, window, burdens)
-	figure(t, 16, "%d clients told within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended with %d after %s; the clients' timers were %s late at most",
-		conns, time.Duration(slices.Max(r.Told)-start).Round(time.Millisecond), drain, window,
+	least, most := r.shares(t, start, window, delays)
+	figure(t, 16, "%d GOAWAYs within %s of --drain %s, in each tenth of %s between %.1f and %.1f %% of them; ended "+
+		"with %d after %s; the clients' timers were %s late at most",
+		conns, time.Duration(slices.Max(r.GoawayAt)-start).Round(time.Millisecond), drain, window,
 		100*least, 100*most, code, took.Round(time.Millisecond), r.Late.Round(100*time.Microsecond))
 }
 
-// shares returns the smallest and the largest share of those told in any tenth
-// of window. Who was due before a tenth's edge may be told after it, as late as
-// the server looks, was kept from running just before and the client noticed. So
+// shares returns the smallest and the largest share of the GOAWAYs in any
+// tenth of window. One that was due before a tenth's edge may come after it, by the
+// server's step, by what delayed the server just before, and by the client's lag. So
 // a tenth has too few if there are too few around it too, and too many if they
 // are too many without its edges.
-func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, burdens []burden) (least, most float64) {
+func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, delays []delay) (least, most float64) {
 	t.Helper()
-	if len(r.Told) == 0 {
+	if len(r.GoawayAt) == 0 {
 		return 0, 0
 	}
-	first := slices.Min(r.Told) // the server's own start; what lies before is its time to notice the signal
+	first := slices.Min(r.GoawayAt) // the server's own start; what lies before is its time to notice the signal
 	if wait := time.Duration(first - start); wait > time.Second {
-		t.Errorf("the first client was told %s after the signal", wait)
+		t.Errorf("the first GOAWAY came %s after the signal", wait)
 	}
 	share := func(from, to int64) float64 {
 		n := 0
-		for _, at := range r.Told {
+		for _, at := range r.GoawayAt {
 			if at >= from && at < to {
 				n++
 			}
 		}
-		return float64(n) / float64(len(r.Told))
+		return float64(n) / float64(len(r.GoawayAt))
 	}
 	least = 1
 	for i := range int64(10) {
@@ -94,13 +94,13 @@ func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, bur
 		exact := share(from, to)
 		least, most = min(least, exact), max(most, exact)
 		late := func(edge int64) int64 {
-			return int64(drainStep + r.Late + heldUp(burdens, edge-int64(window)/10, edge))
+			return int64(drainStep + r.Late + heldUp(delays, edge-int64(window)/10, edge))
 		}
 		if few := share(from-late(from), to+late(to)); few < 0.08 {
-			t.Errorf("tenth %d: only %.1f %% were told", i+1, 100*few)
+			t.Errorf("tenth %d: only %.1f %% got GOAWAY", i+1, 100*few)
 		}
 		if many := share(from+late(from), to-late(to)); many > 0.12 {
-			t.Errorf("tenth %d: %.1f %% were told", i+1, 100*many)
+			t.Errorf("tenth %d: %.1f %% got GOAWAY", i+1, 100*many)
 		}
 	}
 	return least, most
@@ -111,7 +111,7 @@ func (r *herdReport) shares(t *testing.T, start int64, window time.Duration, bur
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, binary(t), "--drain", "1m")
-	dial(t, s.addr).echo() // who is told at some time of the drain
+	dial(t, s.addr).echo() // its GOAWAY comes at some time of the drain
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -9,15 +9,17 @@ import (
 	"time"
 )
 
-const (
-	faultBeat    = time.Second
-	faultTimeout = 2500 * time.Millisecond
-	faultAge     = 5 * time.Second // of the server, when it happens
-	rebuildTime  = 5 * tick        // the watchdog's promise
-)
+const rebuildTime = 5 * tick // the watchdog's promise
 
-// A faultRun is a server to which something happens at faultAge, and its peers:
-// most beat, the others fall silent before, around and after that moment.
+// faultTimes are the beat interval and the timeout of a faultRun, and how old
+// the server is when it happens.
+func faultTimes() (beat, timeout, age time.Duration) {
+	beat = sized(500*time.Millisecond, time.Second, time.Second)
+	return beat, 5 * beat / 2, 5 * beat
+}
+
+// A faultRun is a server to which something happens at a certain age, and its
+// peers: most beat, the others fall silent before, around and after that moment.
 type faultRun struct {
 	s            *serverProcess
 	f            *runningFleet
@@ -33,25 +35,25 @@ type faultRun struct {
 
 // startFaultRun starts a server whose environment asks for a fault, and the
 // peers. The test's end ends both.
-func startFaultRun(t *testing.T, binary string, env ...string) *faultRun {
+func startFaultRun(t *testing.T, binary string, env func(age time.Duration) string) *faultRun {
 	t.Helper()
-	r := &faultRun{seed: rand.Uint64(), live: 200, silent: 50}
-	if *long {
-		r.live, r.silent = 1800, 200
-	}
-	cmd := exec.Command(binary, serverArgs("--beat", faultBeat.String(), "--timeout", faultTimeout.String(), "--drain", "1s")...)
-	cmd.Env = env
+	beat, timeout, age := faultTimes()
+	r := &faultRun{seed: rand.Uint64(), live: sized(50, 200, 1800), silent: sized(20, 50, 200)}
+	cmd := exec.Command(binary, serverArgs("--beat", beat.String(), "--timeout", timeout.String(), "--drain",
+		sized("100ms", "1s", "1s"))...)
+	cmd.Env = []string{env(age)}
 	start := monotonic()
 	r.s = startCommand(t, cmd)
-	r.from = start + int64(faultAge)
-	r.to = monotonic() + int64(faultAge)
+	r.from = start + int64(age)
+	r.to = monotonic() + int64(age)
 
 	rnd := rand.New(rand.NewPCG(r.seed, 2))
-	spec := fleetSpec{Addr: r.s.addr, Conns: r.live + r.silent, Beat: faultBeat, Epoch: start, GiveUp: faultTimeout + 30*time.Second, Seed: r.seed}
+	spec := fleetSpec{Addr: r.s.addr, Conns: r.live + r.silent, Beat: beat, Epoch: start, GiveUp: timeout +
+		30*time.Second, Seed: r.seed}
 	for i := range r.silent {
-		stop := time.Second + time.Duration(rnd.Int64N(int64(faultAge+2*time.Second)))
-		if i%2 == 0 { // the timeout runs out within 1.5 s of it
-			stop = faultAge - faultTimeout - faultBeat/2 + time.Duration(rnd.Int64N(int64(3*time.Second)))
+		stop := beat + time.Duration(rnd.Int64N(int64(age+2*beat)))
+		if i%2 == 0 { // the timeout runs out within 1.5 beats of it
+			stop = age - timeout - beat/2 + time.Duration(rnd.Int64N(int64(3*beat)))
 		}
 		spec.Stops = append(spec.Stops, stop)
 	}
@@ -78,6 +80,7 @@ func startFaultRun(t *testing.T, binary string, env ...string) *faultRun {
 func (r *faultRun) judge(t *testing.T, allowance time.Duration) string {
 	t.Helper()
 	t.Logf("seed %d", r.seed)
+	beat, timeout, _ := faultTimes()
 	if err := r.f.wait(r.f.settled, 2*limit); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +93,7 @@ func (r *faultRun) judge(t *testing.T, allowance time.Duration) string {
 	}
 
 	around, needed := 0, 0
-	ds := judge(t, report, r.w.stop(), faultBeat, faultTimeout, func(d *detection) time.Duration {
+	ds := judge(t, report, r.w.stop(), beat, timeout, func(d *detection) time.Duration {
 		first, last := d.due()
 		if last+int64(lateTicks*tick) < r.from || first > r.to+int64(rebuildTime) {
 			return 0
@@ -116,6 +119,7 @@ func (r *faultRun) judge(t *testing.T, allowance time.Duration) string {
 	}
 	t.Logf("bound: %s (%s and what was measured; %d were due around the fault, %d of them took more than that)",
 		spread(ds, bound), lateTicks*tick, around, needed)
-	return fmt.Sprintf("%d of %d live peers closed; %d dead ones closed after the timeout by %s; wheel rebuilds %v, stalls %v",
+	return fmt.Sprintf("%d of %d live peers closed; %d dead ones closed after the timeout by %s; "+
+		"wheel rebuilds %v, stalls %v",
 		r.live-report.Live, r.live, len(ds), spread(ds, lateBy), r.rebuilds, m.sum("heartwheel_stalls_total"))
 }

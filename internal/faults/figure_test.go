@@ -10,13 +10,14 @@ import (
 
 // With -figures the lines of figure are also appended to a file, from which
 // docs/reliability.md is written.
-var figures = flag.String("figures", "", "append what each case measures to this file (absolute path), one line of JSON each")
+var figures = flag.String("figures", "", "append what each case measures to this file (absolute "+
+	"path), one line of JSON each")
 
 // A figureLine is one line of that file.
 type figureLine struct {
 	Case   int    `json:"case"`
 	Test   string `json:"test"`
-	Form   string `json:"form"` // short or long
+	Form   string `json:"form"`
 	Figure string `json:"figure"`
 }
 
@@ -24,10 +25,7 @@ type figureLine struct {
 // "case 12: ". go test -v shows it.
 func figure(t testing.TB, number int, format string, args ...any) {
 	t.Helper()
-	line := figureLine{number, t.Name(), "short", fmt.Sprintf(format, args...)}
-	if *long {
-		line.Form = "long"
-	}
+	line := figureLine{number, t.Name(), size.String(), fmt.Sprintf(format, args...)}
 	t.Logf("case %d: %s", number, line.Figure)
 	if *figures == "" {
 		return

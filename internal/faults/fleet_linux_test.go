@@ -3,12 +3,15 @@ package faults
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/epoll"
 )
 
 const (
@@ -19,10 +22,13 @@ const (
 	// unanswered is how many connections may wait for the answer to their first
 	// beat: fewer than any backlog has room for.
 	unanswered = 256
+
+	fleetEvents = 1024 // that a fleet takes at a time
 )
 
-// monotonic reads the clock that all processes of a machine share and that
-// nobody can set, in ns.
+// monotonic is CLOCK_MONOTONIC, which all processes of a machine share and which
+// cannot be set, in ns. It asks the kernel each time, as times of several
+// processes are compared to the µs.
 func monotonic() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
@@ -35,21 +41,19 @@ func monotonic() int64 {
 type fleet struct {
 	// Static after newFleet.
 	spec      fleetSpec
-	target    unix.SockaddrInet4
 	connected chan struct{} // closed when all are
 	settled   chan struct{} // closed when each silent one is closed, or given up
 
 	// Owned by run.
-	ep       int
+	poller   *epoll.Poller
+	dialer   *epoll.Dialer
 	members  []*member
-	byFD     map[int32]*member
 	due      dueHeap
 	epoch    int64
 	open     int // silent ones not closed yet
 	waiting  int // connections whose first beat was not answered yet
 	rnd      *rand.Rand
 	buf      []byte
-	events   []unix.EpollEvent
 	before   int64 // see silence.Before
 	finished bool  // no more beats
 	report   fleetReport
@@ -57,16 +61,17 @@ type fleet struct {
 
 // A member is one connection of a fleet.
 type member struct {
-	fd       int
-	next     int64 // when to beat
-	stop     time.Duration
-	silent   bool
-	closed   bool
-	owed     int     // bytes of answers that have not come
-	sent     []int64 // when the beats were written that they answer; only if traced
-	greeted  bool
-	lastBeat int64
-	seen     silence
+	fd        int
+	next      int64 // when to beat
+	stop      time.Duration
+	silent    bool
+	connected bool
+	closed    bool
+	owed      int     // bytes of answers that have not come
+	sent      []int64 // when the beats were written that they answer; only if traced
+	greeted   bool
+	lastBeat  int64
+	seen      silence
 }
 
 // dueHeap is members by the time of their next beat.
@@ -84,26 +89,26 @@ func (h *dueHeap) Pop() any {
 }
 
 func newFleet(spec fleetSpec) (*fleet, error) {
-	ap, err := netip.ParseAddrPort(spec.Addr)
+	target, err := netip.ParseAddrPort(spec.Addr)
 	if err != nil {
 		return nil, err
 	}
 	f := &fleet{
-		spec: spec, target: unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()},
-		connected: make(chan struct{}), settled: make(chan struct{}),
-		byFD: map[int32]*member{}, epoch: spec.Epoch, open: len(spec.Stops),
-		rnd: rand.New(rand.NewPCG(spec.Seed, 1)), buf: make([]byte, 4096), events: make([]unix.EpollEvent, 1024),
+		spec: spec, connected: make(chan struct{}), settled: make(chan struct{}),
+		epoch: spec.Epoch, open: len(spec.Stops),
+		rnd: rand.New(rand.NewPCG(spec.Seed, 1)), buf: make([]byte, 4096),
 	}
-	for range spec.Conns {
+	var sources []netip.Addr // one for each, so that ports never run short
+	for i := range spec.Conns {
 		f.members = append(f.members, &member{fd: -1})
+		sources = append(sources, netip.AddrFrom4([4]byte{127, 77, byte(i / 250), byte(1 + i%250)}))
 	}
+	f.dialer = epoll.NewDialer(target, sources)
 	for i, k := range f.rnd.Perm(spec.Conns)[:len(spec.Stops)] {
 		f.members[k].silent, f.members[k].stop = true, spec.Stops[i]
 	}
-	if f.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, err
-	}
-	return f, nil
+	f.poller, err = epoll.New(fleetEvents)
+	return f, err
 }
 
 // run connects all and beats until ctx ends, then waits for the answers that
@@ -150,35 +155,24 @@ func (f *fleet) run(ctx context.Context) (*fleetReport, error) {
 	}
 }
 
-// dial makes connection i, and sends its first beat.
+// dial begins connection i.
 func (f *fleet) dial(i int) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := f.dialer.Dial(i)
 	if err != nil {
 		return err
 	}
-	// Sources of their own, so that ports never run short.
-	source := unix.SockaddrInet4{Addr: [4]byte{127, 77, byte(i / 250), byte(1 + i%250)}}
-	m := f.members[i]
-	m.fd = fd
-	f.byFD[int32(fd)] = m
-	for _, step := range []func() error{
-		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) },
-		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) },
-		func() error {
-			return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		},
-		func() error { return unix.Bind(fd, &source) },
-		func() error { return unix.Connect(fd, &f.target) },
-		func() error { return unix.SetNonblock(fd, true) },
-		func() error {
-			return unix.EpollCtl(f.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-		},
-	} {
-		if err := step(); err != nil {
-			return err
-		}
-	}
+	f.members[i].fd = fd
 	f.waiting++
+	return f.poller.Add(fd, unix.EPOLLIN|unix.EPOLLOUT, epoll.Key{ID: int32(i)})
+}
+
+// connect ends the connecting of member i and sends its first beat.
+func (f *fleet) connect(i int32) error {
+	m := f.members[i]
+	m.connected = true
+	if err := errors.Join(epoll.ConnectError(m.fd), f.poller.Modify(m.fd, unix.EPOLLIN, epoll.Key{ID: i})); err != nil {
+		return fmt.Errorf("connection %d: %w", i, err)
+	}
 	f.write(m)
 	m.next = m.lastBeat + int64(f.rnd.Float64()*float64(f.spec.Beat))
 	heap.Push(&f.due, m)
@@ -210,7 +204,7 @@ func (f *fleet) beat() {
 func (f *fleet) write(m *member) {
 	m.lastBeat = monotonic()
 	m.seen.Answered = 0
-	if _, err := unix.Write(m.fd, beat); err != nil {
+	if _, err := epoll.Write(m.fd, beat); err != nil {
 		// Reading tells what has become of it.
 		if err != unix.ECONNRESET && err != unix.EPIPE {
 			f.wrong("beat: %v", err)
@@ -232,17 +226,19 @@ func (f *fleet) poll() error {
 	if len(f.due) > 0 && !f.finished {
 		wait = min(wait, f.due[0].next-start)
 	}
-	n, err := unix.EpollWait(f.ep, f.events, int(max(wait, 0)/1e6))
-	if err == unix.EINTR {
-		return nil
-	}
+	events, err := f.poller.Wait(time.Duration(wait))
 	if err != nil {
 		return err
 	}
-	for _, e := range f.events[:n] {
-		f.read(f.byFD[e.Fd])
+	for i := range events {
+		id := events[i].Key().ID
+		if m := f.members[id]; m.connected {
+			f.read(m)
+		} else if err := f.connect(id); err != nil {
+			return err
+		}
 	}
-	if n < len(f.events) {
+	if len(events) < fleetEvents {
 		// What was not reported had not happened when this wait began.
 		f.before = start
 	}
@@ -252,7 +248,7 @@ func (f *fleet) poll() error {
 // read takes what has come for m.
 func (f *fleet) read(m *member) {
 	for !m.closed {
-		n, err := unix.Read(m.fd, f.buf)
+		n, err := epoll.Read(m.fd, f.buf)
 		now := monotonic()
 		switch {
 		case err == unix.EAGAIN:
@@ -287,7 +283,8 @@ func (f *fleet) answers(m *member, now int64, b []byte) {
 	}
 	f.report.Answers += len(b) / len(beat)
 	for n := (m.owed + len(beat) - 1) / len(beat); len(m.sent) > n; m.sent = m.sent[1:] {
-		f.report.Trace = append(f.report.Trace, answer{m.sent[0], time.Duration(now - m.sent[0]), time.Duration(now - max(f.before, m.sent[0]))})
+		f.report.Trace = append(f.report.Trace, answer{m.sent[0], time.Duration(now - m.sent[0]),
+			time.Duration(now - max(f.before, m.sent[0]))})
 	}
 	if m.owed > 0 {
 		return
@@ -302,7 +299,7 @@ func (f *fleet) answers(m *member, now int64, b []byte) {
 
 func (f *fleet) closed(m *member, now int64, how string) {
 	m.closed = true
-	_ = unix.EpollCtl(f.ep, unix.EPOLL_CTL_DEL, m.fd, nil)
+	_ = f.poller.Remove(m.fd)
 	if !m.greeted {
 		m.greeted = true
 		f.waiting--
@@ -363,5 +360,5 @@ func (f *fleet) close() {
 			_ = unix.Close(m.fd)
 		}
 	}
-	_ = unix.Close(f.ep)
+	_ = f.poller.Close()
 }

@@ -9,7 +9,7 @@ import (
 	"heartwheel/codec"
 )
 
-// What testdata/torrent does in a flood.
+// What testdata/sender does in a flood.
 const (
 	floodProducers = 2
 	floodBlock     = 1024 // messages that are acknowledged together
@@ -35,12 +35,10 @@ const (
 // least one good round is asked for, in the long form three of ten. The order
 // has to hold in every one.
 func TestFlood(t *testing.T) {
-	each, least, rounds, enough := 20_000, 5, 20, 1
-	if *long {
-		each, least, rounds, enough = 100_000, 5, 10, 3
-	}
-	s := startTorrent(t, "-loops", "1")
-	others := newProbe(t, s, startTorrent(t, "-loops", "1"))
+	each, least := sized(10_000, 20_000, 100_000), sized(1, 5, 5)
+	rounds, enough := sized(20, 20, 10), sized(1, 1, 3)
+	s := startSender(t, "-loops", "1")
+	others := newProbe(t, s, startSender(t, "-loops", "1"))
 	var took time.Duration
 	good, ran, last := 0, 0, ""
 	for ; ran < least || good < enough && ran < rounds; ran++ {
@@ -70,14 +68,17 @@ func TestFlood(t *testing.T) {
 		if flooded <= most+max(spun, floodIdle) {
 			good++
 		}
-		last = fmt.Sprintf("p99 %s (of a busy loop %s, of an idle server %s; the bound without these is %s)", flooded, spun, floodIdle, most.Round(10*time.Microsecond))
+		last = fmt.Sprintf("p99 %s (of a busy loop %s, of an idle server %s; the bound without these is %s)", flooded,
+			spun, floodIdle, most.Round(10*time.Microsecond))
 	}
 	s.check()
 	if good < enough {
-		t.Errorf("in %d of %d rounds beats were answered within the bound and what an equally busy loop takes; the last one: %s", good, ran, last)
+		t.Errorf("in %d of %d rounds beats were answered within the bound and what an equally busy loop takes; the "+
+			"last one: %s", good, ran, last)
 	}
 	total := ran * floodProducers * each
-	figure(t, 13, "%d messages from %d goroutines in order, %.0f a second; %d of %d rounds good; beats of others meanwhile, in the last one: %s",
+	figure(t, 13, "%d messages from %d goroutines in order, %.0f a second; %d of %d rounds good; beats of others "+
+		"meanwhile, in the last one: %s",
 		total, floodProducers, float64(total)/took.Seconds(), good, ran, last)
 }
 

@@ -21,7 +21,7 @@ type freeze struct {
 	// Set before over is closed. Times are monotonic: it stopped after from and
 	// went on after to, and by answered it had answered a request made then.
 	from, to, answered int64
-	burdens            []burden // before the freeze; judge adds those after it
+	delays             []delay // before the freeze; judge adds those after it
 	after              *watcher
 	err                error
 	over               chan struct{}
@@ -31,9 +31,10 @@ type freeze struct {
 // them. No live peer is closed for it, and every dead one once it has been
 // silent for the timeout, less the time that the server could not listen.
 func TestFreeze(t *testing.T) {
+	parallelSmoke(t)
 	const parts = 2 // lengths are counted in halves of the timeout
-	lengths := []int{1, 2, 4, 8}
-	if *long {
+	lengths := sized([]int{1, 2, 4}, []int{1, 2, 4, 8}, []int{1, 2, 4, 8})
+	if size == long {
 		for _, n := range lengths {
 			z := &freeze{beat: 3 * time.Second, timeout: 7500 * time.Millisecond, live: 10_000, dead: 1000}
 			z.length = z.timeout * time.Duration(n) / parts
@@ -47,7 +48,9 @@ func TestFreeze(t *testing.T) {
 	// All at the same time, whatever -parallel says.
 	var all []*freeze
 	for _, n := range lengths {
-		z := &freeze{beat: 600 * time.Millisecond, timeout: 1500 * time.Millisecond, live: 300, dead: 60}
+		z := &freeze{beat: sized[time.Duration](400, 600, 0) * time.Millisecond,
+			timeout: sized[time.Duration](1000, 1500, 0) * time.Millisecond,
+			live:    sized(60, 300, 0), dead: sized(30, 60, 0)}
 		z.length = z.timeout * time.Duration(n) / parts
 		z.start(t)
 		all = append(all, z)
@@ -63,8 +66,10 @@ func TestFreeze(t *testing.T) {
 func (z *freeze) start(t *testing.T) {
 	t.Helper()
 	z.seed, z.over = rand.Uint64(), make(chan struct{})
-	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(), "--drain", "1s")
-	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length + 30*time.Second, Seed: z.seed}
+	z.s = startServer(t, binary(t), "--beat", z.beat.String(), "--timeout", z.timeout.String(),
+		"--drain", sized("100ms", "1s", "1s"))
+	spec := fleetSpec{Addr: z.s.addr, Conns: z.live + z.dead, Beat: z.beat, GiveUp: z.timeout + z.length +
+		30*time.Second, Seed: z.seed}
 	rnd := rand.New(rand.NewPCG(z.seed, 2))
 	for range z.dead {
 		spec.Stops = append(spec.Stops, z.beat+time.Duration(rnd.Int64N(int64(z.timeout+z.length))))
@@ -76,12 +81,12 @@ func (z *freeze) start(t *testing.T) {
 	go func() {
 		defer close(z.over)
 		time.Sleep(time.Until(epoch.Add(z.beat + z.timeout)))
-		z.burdens = w.stop()
+		z.delays = w.stop()
 		z.err = z.stop()
 	}()
 }
 
-// stop stops the server for so long, and waits until it answers again.
+// stop stops the server for length, and waits until it answers again.
 func (z *freeze) stop() error {
 	z.from = monotonic()
 	if err := z.s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -109,7 +114,7 @@ func (z *freeze) judge(t *testing.T) {
 	m := z.s.metrics()
 	z.s.check()
 	r := z.f.finish()
-	z.burdens = append(z.burdens, z.after.stop()...)
+	z.delays = append(z.delays, z.after.stop()...)
 
 	ds := z.detections(t, r)
 	if r.Live != z.live {
@@ -122,8 +127,10 @@ func (z *freeze) judge(t *testing.T) {
 		t.Errorf("after SIGTERM it ended with %s", z.s.cmd.ProcessState)
 	}
 	t.Logf("bound: %s (%s and what was measured)", spread(ds, bound), lateTicks*tick)
-	figure(t, 3, "stopped for %s of T = %s: %d of %d live peers closed; %d dead ones closed after what was left of their timeout by %s; averted %v",
-		z.length, z.timeout, z.live-r.Live, z.live, len(ds), spread(ds, lateBy), m.by("heartwheel_expiry_averted_total"))
+	figure(t, 3, "stopped for %s of T = %s: %d of %d live peers closed; %d dead ones closed after what was left of "+
+		"their timeout by %s; averted %v",
+		z.length, z.timeout, z.live-r.Live, z.live, len(ds), spread(ds, lateBy),
+		m.by("heartwheel_expiry_averted_total"))
 }
 
 // detections holds each dead peer against the promise. The freeze does not count as
@@ -134,7 +141,7 @@ func (z *freeze) judge(t *testing.T) {
 func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 	t.Helper()
 	if r.Latest >= z.timeout-z.beat {
-		t.Skipf("nothing can be told here: this machine kept the client from beating for %s", r.Latest)
+		t.Skipf("too slow a machine to judge: the client did not beat for %s", r.Latest)
 	}
 	for _, wrong := range r.Wrong {
 		t.Error(wrong)
@@ -149,21 +156,23 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 		d := &detection{silence: s, timeout: z.timeout}
 		first, last := d.due()
 		if s.Seen < first {
-			t.Errorf("a dead peer was closed %s before its timeout of %s was over", time.Duration(first-s.Seen), z.timeout)
+			t.Errorf("a dead peer was closed %s before its timeout of %s was over",
+				time.Duration(first-s.Seen), z.timeout)
 		}
-		due, credit := first, credited(z.burdens, s.LastBeat, s.Before)
+		due, credit := first, credited(z.delays, s.LastBeat, s.Before)
 		switch {
 		case s.LastBeat < z.to && s.Answered >= z.to:
 			inFreeze++
 			due = z.to + int64(z.timeout)
-		case s.Answered < z.to && s.Seen >= z.from && last+int64(lateTicks*tick+credit+heldUp(z.burdens, first, z.from)) >= z.from:
+		case s.Answered < z.to && s.Seen >= z.from &&
+			last+int64(lateTicks*tick+credit+heldUp(z.delays, first, z.from)) >= z.from:
 			before++
 			due += z.to - z.from
 			last += z.to - z.from
 		}
 		d.lateBy = time.Duration(s.Seen - due)
 		d.widened = time.Duration(last-due) + time.Duration(s.Seen-s.Before) +
-			credit + heldUp(z.burdens, due, s.Before)
+			credit + heldUp(z.delays, due, s.Before)
 		if s.Seen > z.from {
 			d.widened += time.Duration(z.answered - z.to)
 		}
@@ -173,7 +182,8 @@ func (z *freeze) detections(t *testing.T, r *fleetReport) []*detection {
 			continue
 		}
 		if late++; late <= 10 {
-			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, of which %s come from measurements",
+			t.Errorf("a dead peer was closed %s after what was left of its timeout; the bound is %s, "+
+				"%s of it from measurements",
 				d.lateBy, d.bound, d.widened)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"heartwheel/codec"
 )
 
-// A chain is a server that is replaced by hand-overs, and who took over.
+// A chain is a server that is replaced by hand-overs, and its successors.
 type chain struct {
 	*serverProcess
 	path string // of its binary, which tests replace
@@ -69,7 +69,7 @@ func (c *chain) installText(t *testing.T, content string) {
 	}
 }
 
-// current is who serves now.
+// current is the process that serves now.
 func (c *chain) current() int { return c.pids[len(c.pids)-1] }
 
 func (c *chain) signal(t *testing.T, pid int, sig syscall.Signal) {
@@ -109,11 +109,14 @@ func (c *chain) awaitDrained(pid int) logLine {
 	})
 }
 
-// stopAll ends the current one, unless it has been told to, waits for the end
-// of all and wants exit code 0 of each.
+// terminated reports whether a line says that SIGTERM has come.
+func terminated(l logLine) bool { return strings.Contains(l.text, `"signal":"terminated"`) }
+
+// stopAll ends the current process, unless it has had its signal, waits for the
+// end of all and wants exit code 0 of each.
 func (c *chain) stopAll(t *testing.T) {
 	t.Helper()
-	if !slices.ContainsFunc(c.logLines(), func(l logLine) bool { return strings.Contains(l.text, `"signal":"terminated"`) }) {
+	if !slices.ContainsFunc(c.logLines(), terminated) {
 		c.signal(t, c.current(), syscall.SIGTERM)
 	}
 	select {
@@ -143,29 +146,27 @@ func (c *chain) stopAll(t *testing.T) {
 }
 
 // TestHandover replaces the server several times in a row while clients come
-// at a fixed rate. None of them is refused or reset; those that stay are told
-// to go and closed in the time of the drain; the processes' counts add up.
+// at a fixed rate. None of them is refused or reset; those that stay get
+// GOAWAY and are closed in the time of the drain; the processes' counts add up.
 func TestHandover(t *testing.T) {
+	parallelSmoke(t)
 	const (
 		rate  = 1000 // dials a second
 		drain = 2 * time.Second
 		stay  = 20 // connections that stay, for each process
 	)
-	times, pause := 3, 800*time.Millisecond
-	if *long {
-		times, pause = 20, 3*time.Second
-	}
+	times, pause := sized(2, 3, 20), sized(200*time.Millisecond, 800*time.Millisecond, 3*time.Second)
 	c := startChain(t, "--drain", drain.String())
 	storm, paused := startStorm(c.addr, rate), meterPauses()
 	defer storm.stop()
 	var took []string
-	var staying [][]*stayer
+	var staying [][]*heldConn
 	for range times {
-		staying = append(staying, startStayers(t, c.addr, stay))
+		staying = append(staying, holdConns(t, c.addr, stay))
 		time.Sleep(pause) // clients come meanwhile
 		c.install(t, binary(t))
 		took = append(took, c.handOver(t).String())
-		for range 20 { // the one that drains would say 503
+		for range 20 { // the draining process would say 503
 			opsClient.CloseIdleConnections()
 			if status, body, err := c.get("/readyz"); status != http.StatusOK {
 				t.Errorf("/readyz: %d %s %v", status, body, err)
@@ -183,10 +184,11 @@ func TestHandover(t *testing.T) {
 	for i, pid := range c.pids[:times] {
 		line := c.awaitDrained(pid)
 		if spent, err := time.ParseDuration(line.took); err != nil || spent > drain+tick+lag {
-			t.Errorf("the drain took %s, %v; it may take %s, and %s and what was measured: %s", spent, err, drain, tick, lag)
+			t.Errorf("the drain took %s, %v; it may take %s, and %s and what was measured: %s",
+				spent, err, drain, tick, lag)
 		}
 		if line.accepted != line.closed {
-			t.Errorf("one that has drained accepted %d and closed %d", line.accepted, line.closed)
+			t.Errorf("a drained process accepted %d and closed %d", line.accepted, line.closed)
 		}
 		total += line.accepted
 		for _, res := range staying[i] {
@@ -207,18 +209,21 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d told to go before they spoke, slowest answer %s; %d hand-overs took %s; %d that stayed were told to go",
-		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused, r.slowest.Round(100*time.Microsecond),
+	figure(t, 17, "%d dials (%.0f a second wanted, %.0f made), %d refused, %d reset, %d sent "+
+		"GOAWAY before they spoke, "+
+		"slowest answer %s; %d hand-overs took %s; %d that stayed got GOAWAY",
+		r.dials, float64(rate), float64(r.dials)/r.lasted.Seconds(), r.refused, r.reset, r.excused,
+		r.slowest.Round(100*time.Microsecond),
 		times, strings.Join(took, ", "), times*stay)
 }
 
-// A stayer is a connection that stays until it is closed.
-type stayer struct{ ended chan error }
+// A heldConn is a connection that stays until the server closes it.
+type heldConn struct{ ended chan error }
 
-func startStayers(t *testing.T, addr string, n int) (all []*stayer) {
+func holdConns(t *testing.T, addr string, n int) (all []*heldConn) {
 	t.Helper()
 	for range n {
-		c, res := dial(t, addr), &stayer{ended: make(chan error, 1)}
+		c, res := dial(t, addr), &heldConn{ended: make(chan error, 1)}
 		c.echo()
 		all = append(all, res)
 		go func() { res.ended <- untilClosed(c) }()
@@ -226,7 +231,7 @@ func startStayers(t *testing.T, addr string, n int) (all []*stayer) {
 	return all
 }
 
-func (res *stayer) wait() error {
+func (res *heldConn) wait() error {
 	select {
 	case err := <-res.ended:
 		return err
@@ -256,6 +261,7 @@ func untilClosed(c *conn) error {
 // TestHandoverToNothingGood puts bad files in the place of the binary: each
 // leaves the server as it was.
 func TestHandoverToNothingGood(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "200ms")
 	good := startNeighbours(t, c.addr, 8)
 	for content, want := range map[string]string{
@@ -273,7 +279,10 @@ func TestHandoverToNothingGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.signal(t, c.pid(), syscall.SIGHUP)
-	c.awaitLine("no such file", 0, func(l logLine) bool { return strings.Contains(l.text, "no such file or directory") })
+	c.awaitLine("no such file", 0, func(l logLine) bool {
+		return strings.Contains(l.text,
+			"no such file or directory")
+	})
 	if err := good.stop(); err != nil {
 		t.Errorf("a connection was affected: %v", err)
 	}
@@ -284,16 +293,20 @@ func TestHandoverToNothingGood(t *testing.T) {
 	c.stopAll(t)
 }
 
-// slowly is a binary that waits for a file before it becomes the server.
-func slowly(t *testing.T, waitFor string) string {
-	return fmt.Sprintf("#!/bin/sh\nwhile [ ! -e %s ]; do sleep 0.01; done\nexec %s \"$@\"\n", waitFor, binary(t))
+// slowly is a program that waits for a file before it becomes the server, which
+// is then the one at path.
+func slowly(waitFor, path string) string {
+	return fmt.Sprintf("#!/bin/sh\nwhile [ ! -e %s ]; do sleep 0.01; done\nexec %s \"$@\"\n", waitFor, path)
 }
 
 // TestSignalsInAHandover: a second SIGHUP is refused, and SIGTERM ends both.
 func TestSignalsInAHandover(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "5m")
-	file := filepath.Join(t.TempDir(), "go")
-	c.installText(t, slowly(t, file))
+	dir := t.TempDir()
+	file, second := filepath.Join(dir, "go"), filepath.Join(dir, "second")
+	(&chain{path: second}).install(t, binary(t))
+	c.installText(t, slowly(file, second))
 	c.signal(t, c.pid(), syscall.SIGHUP)
 	c.awaitLine("handing over", 0, func(l logLine) bool { return l.msg == "handing over" })
 	c.signal(t, c.pid(), syscall.SIGHUP)
@@ -305,22 +318,22 @@ func TestSignalsInAHandover(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.awaitHandedOver(t, 0)
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	c.path = second // the next one is started from there
+	c.installText(t, slowly(filepath.Join(dir, "never"), binary(t)))
 	skip := len(c.logLines())
 	old := dial(t, c.addr)
 	old.echo()
 	c.signal(t, c.current(), syscall.SIGHUP)
 	begun := c.awaitLine("handing over", skip, func(l logLine) bool { return l.msg == "handing over" })
 	c.signal(t, c.current(), syscall.SIGTERM)
+	c.awaitLine("the signal", skip, terminated)
 	for end := time.Now().Add(limit); syscall.Kill(begun.successor, 0) == nil; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the one that was not ready does not end")
+			t.Fatal("the process that was not ready does not end")
 		}
 	}
-	if f := old.frame(); f.Op != codec.OpGoaway { // the only connection is the first to be told
-		t.Errorf("one that drains said %s %q, not goaway", f.Op, f.Payload)
+	if f := old.frame(); f.Op != codec.OpGoaway { // the only connection is the first to get it
+		t.Errorf("the draining process sent %s %q, not goaway", f.Op, f.Payload)
 	}
 	old.echo() // and is served until it is closed
 	old.reset()
@@ -329,13 +342,15 @@ func TestSignalsInAHandover(t *testing.T) {
 
 // TestSuccessorDies: once it was ready there is no way back, and the log says so.
 func TestSuccessorDies(t *testing.T) {
+	parallelSmoke(t)
 	c := startChain(t, "--drain", "2s")
 	old := dial(t, c.addr)
 	old.echo()
 	c.handOver(t)
 	c.signal(t, c.current(), syscall.SIGKILL)
 	line := c.awaitLine("the end of the successor", 0, func(l logLine) bool {
-		return l.successor == c.current() && strings.Contains(l.msg, "nobody takes connections now")
+		return l.successor == c.current() && strings.Contains(l.msg,
+			"connections are refused until a server is started again")
 	})
 	if !strings.Contains(line.text, `"level":"ERROR"`) || !strings.Contains(line.text, "signal: killed") {
 		t.Errorf("the log says: %s", line.text)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ type herdProcess struct {
 
 // A herdReport is what it prints in the end.
 type herdReport struct {
-	Told, Ended       []int64 // monotonic
+	GoawayAt, EndedAt []int64 // monotonic
 	Dials, Failed, In int
 	Ends              map[string]int
 	Goaways           map[codec.Code]int
@@ -34,13 +33,11 @@ type herdReport struct {
 // of them are connected.
 func startHerds(t testing.TB, s *serverProcess, processes, conns, in int, args ...string) []*herdProcess {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "herd")
-	if _, err := goTool("build", "-o", path, "./internal/faults/testdata/herd"); err != nil {
-		t.Fatal(err)
-	}
+	path := program(t, "herd")
 	var herds []*herdProcess
 	for i := range processes {
-		cmd := exec.Command(path, append(args, "-addr", s.addr, "-conns", strconv.Itoa(conns/processes), "-source", strconv.Itoa(80+i))...)
+		cmd := exec.Command(path, append(args, "-addr", s.addr, "-conns", strconv.Itoa(conns/processes),
+			"-source", strconv.Itoa(80+i))...)
 		cmd.Env, cmd.Stderr = ordinaryEnv(), os.Stderr
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
@@ -59,7 +56,9 @@ func startHerds(t testing.TB, s *serverProcess, processes, conns, in int, args .
 		})
 		herds = append(herds, &herdProcess{t, stdin, json.NewDecoder(stdout)})
 	}
-	s.await(fmt.Sprintf("%d clients are connected", in), func(m metrics) bool { return m.value("heartwheel_connections") >= float64(in) })
+	s.await(fmt.Sprintf("%d clients are connected", in), func(m metrics) bool {
+		return m.value("heartwheel_connections") >= float64(in)
+	})
 	return herds
 }
 
@@ -73,7 +72,7 @@ func (h *herdProcess) report(r *herdReport) {
 	if err := h.out.Decode(&own); err != nil {
 		h.t.Fatalf("a herd's report: %v", err)
 	}
-	r.Told, r.Ended = append(r.Told, own.Told...), append(r.Ended, own.Ended...)
+	r.GoawayAt, r.EndedAt = append(r.GoawayAt, own.GoawayAt...), append(r.EndedAt, own.EndedAt...)
 	r.Dials, r.Failed, r.In, r.Late = r.Dials+own.Dials, r.Failed+own.Failed, r.In+own.In, max(r.Late, own.Late)
 	if r.Ends == nil {
 		r.Ends, r.Goaways = map[string]int{}, map[codec.Code]int{}

@@ -76,8 +76,8 @@ func (p *probe) stop(l *latencies) {
 }
 
 // beatEvery sends a beat each so often and returns how long the answers took,
-// from when each beat was due: one that is late because the one before it was
-// not answered yet counts too.
+// from when each beat was due, so that one delayed by the answer before it counts
+// in full.
 func (c *conn) beatEvery(every time.Duration, quit <-chan struct{}) (all []time.Duration, err error) {
 	start := time.Now().Add(time.Duration(rand.Float64() * float64(every)))
 	for due := start; ; due = due.Add(every) {

@@ -23,23 +23,23 @@ func servedAgain(t *testing.T, s *serverProcess, who string, serve func()) (agai
 	serve()
 	again = time.Since(start)
 	if late, waited := lag(), held(); again > acceptAgain+late+waited {
-		t.Errorf("%s served %s after there was room; this process was up to %s late, the server %s", who, again, late, waited)
+		t.Errorf("%s served %s after there was room; this process was up to %s late, the server "+
+			"%s", who, again, late, waited)
 	}
 	return again
 }
 
-// A crowd is connections that were made at once and of which a server may have
-// admitted only some.
-type crowd struct {
+// A burst is connections made at once, some of which a server may have refused.
+type burst struct {
 	admitted []*conn
-	told     []toldOff     // the others
+	rejected []rejection   // the others
 	lag      time.Duration // the longest that this process was late meanwhile
-	burdens  []burden      // of the server meanwhile
+	delays   []delay       // of the server meanwhile
 }
 
-// A toldOff is a connection that was turned away: it was made after from, and
-// GOAWAY had been read by to (monotonic).
-type toldOff struct{ from, to int64 }
+// A rejection is a refused connection: it was made after from, and GOAWAY had been
+// read by to (monotonic).
+type rejection struct{ from, to int64 }
 
 // ownLag measures how late this process gets to run, until its result is
 // called: that is the longest.
@@ -61,18 +61,18 @@ func ownLag() func() time.Duration {
 	return func() time.Duration { close(quit); return max(<-longest, longestPause(paused())) }
 }
 
-// dialCrowd makes n connections. All but room of them have to be turned away,
-// with GOAWAY and the end of the stream without having said anything; the
-// others have to be served.
-func dialCrowd(t *testing.T, s *serverProcess, n, room int) *crowd {
+// dialBurst makes n connections. All but room of them have to be refused, with
+// GOAWAY and the end of the stream before they send anything; the others have to
+// be served.
+func dialBurst(t *testing.T, s *serverProcess, n, room int) *burst {
 	t.Helper()
-	cr := &crowd{}
+	b := &burst{}
 	w, lag := watch(t, s), ownLag()
 	type first struct {
 		c   *conn
 		f   codec.Frame
 		err error
-		toldOff
+		rejection
 	}
 	got := make(chan first, n)
 	rest := map[*conn]bool{}
@@ -82,7 +82,7 @@ func dialCrowd(t *testing.T, s *serverProcess, n, room int) *crowd {
 		start := monotonic()
 		go func() {
 			f, err := c.frameErr()
-			got <- first{c, f, err, toldOff{start, monotonic()}}
+			got <- first{c, f, err, rejection{start, monotonic()}}
 		}()
 	}
 	for range n - room {
@@ -93,9 +93,9 @@ func dialCrowd(t *testing.T, s *serverProcess, n, room int) *crowd {
 		}
 		g.c.wantEnd()
 		delete(rest, g.c)
-		cr.told = append(cr.told, g.toldOff)
+		b.rejected = append(b.rejected, g.rejection)
 	}
-	cr.lag, cr.burdens = lag(), w.stop()
+	b.lag, b.delays = lag(), w.stop()
 	for c := range rest {
 		c.send(beat)
 	}
@@ -106,15 +106,15 @@ func dialCrowd(t *testing.T, s *serverProcess, n, room int) *crowd {
 	}
 	for c := range rest {
 		c.echo()
-		cr.admitted = append(cr.admitted, c)
+		b.admitted = append(b.admitted, c)
 	}
-	return cr
+	return b
 }
 
-// echoAll wants everybody to be served.
-func (cr *crowd) echoAll(t *testing.T) {
+// echoAll wants every admitted connection to be served.
+func (b *burst) echoAll(t *testing.T) {
 	t.Helper()
-	for i, c := range cr.admitted {
+	for i, c := range b.admitted {
 		if err := c.echoErr(); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
@@ -122,82 +122,92 @@ func (cr *crowd) echoAll(t *testing.T) {
 }
 
 // leave closes the first n.
-func (cr *crowd) leave(n int) {
-	for _, c := range cr.admitted[:n] {
+func (b *burst) leave(n int) {
+	for _, c := range b.admitted[:n] {
 		c.reset()
 	}
-	cr.admitted = cr.admitted[n:]
+	b.admitted = b.admitted[n:]
 }
 
-// checkTold wants everybody who was turned away to have been told at once.
-func (cr *crowd) checkTold(t *testing.T) (slowest time.Duration) {
+// checkRejected wants every refused connection to have got GOAWAY at once.
+func (b *burst) checkRejected(t *testing.T) (slowest time.Duration) {
 	t.Helper()
 	const most = 100 * time.Millisecond
-	for _, c := range cr.told {
+	for _, c := range b.rejected {
 		took := time.Duration(c.to - c.from)
 		slowest = max(slowest, took)
-		if measured := cr.lag + heldUp(cr.burdens, c.from, c.to) + credited(cr.burdens, c.from, c.to); took > most+measured {
-			t.Errorf("a connection was told after %s that there is no room for it; the bound is %s, and %s were measured", took, most, measured)
+		if measured := b.lag + heldUp(b.delays, c.from, c.to) + credited(b.delays, c.from, c.to); took > most+measured {
+			t.Errorf("a connection was refused after %s; the bound is %s, and %s were measured", took, most, measured)
 		}
 	}
 	return slowest
 }
 
-// TestConnectionCap: connections above --max-connections are told so and
-// closed, and one that leaves makes room for one.
+// TestConnectionCap: connections above --max-connections get GOAWAY and are
+// closed, and a connection that ends makes room for another.
 func TestConnectionCap(t *testing.T) {
+	parallelSmoke(t)
 	room, dials := 500, 550
-	if *long {
+	if size == long {
 		room, dials = 5000, 5500
 	}
 	s := startServer(t, binary(t), "--timeout", "10m", "--max-connections", fmt.Sprint(room))
-	cr := dialCrowd(t, s, dials, room)
+	b := dialBurst(t, s, dials, room)
 	check := func(refused int) {
 		t.Helper()
-		m := s.await("the server is full", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) && m.settled() })
+		m := s.await("the server is full", func(m metrics) bool {
+			return m.value("heartwheel_connections") ==
+				float64(room) && m.settled()
+		})
 		if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(refused) {
 			t.Errorf("the server refused %v, not just %d as overloaded", got, refused)
 		}
 		s.check()
 	}
 	check(dials - room)
-	slowest := cr.checkTold(t)
-	cr.echoAll(t)
-	figure(t, 2, "room for %d, %d dialled: %d admitted, %d told 3020 after at most %s (this process was up to %s late)",
-		room, dials, len(cr.admitted), len(cr.told), slowest.Round(100*time.Microsecond), cr.lag.Round(100*time.Microsecond))
+	slowest := b.checkRejected(t)
+	b.echoAll(t)
+	figure(t, 2, "room for %d, %d dialled: %d admitted, %d refused with 3020 after at most %s (this "+
+		"process was up to %s late)",
+		room, dials, len(b.admitted), len(b.rejected), slowest.Round(100*time.Microsecond),
+		b.lag.Round(100*time.Microsecond))
 
-	cr.leave(1)
+	b.leave(1)
 	s.await("one has left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-1) })
 	c := dial(t, s.addr)
 	c.echo()
 	check(dials - room)
 	dial(t, s.addr).wantGoaway(codec.CodeOverloaded)
 	check(dials - room + 1)
-	cr.echoAll(t)
+	b.echoAll(t)
 	c.echo()
 }
 
 // TestDescriptorsRunOut starts the command where it may open few files, and
 // takes all of them: first by more connections than there is room for, then by
-// what no connection cap can count. Nobody who is there loses anything, and
-// there is room again as soon as some have left.
+// what no connection cap can count. Open connections lose nothing, and there is
+// room again as soon as some have left.
 func TestDescriptorsRunOut(t *testing.T) {
+	parallelSmoke(t)
 	const files, dials = 200, 1000
-	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)}, serverArgs("--timeout", "10m", "--drain", "1s")...)...)
+	cmd := exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), binary(t)},
+		serverArgs("--timeout", "10m", "--drain", "1s")...)...)
 	s := startCommand(t, cmd)
 	room := int(s.metrics().value("heartwheel_connections_max"))
 	if room < files/2 || room >= files {
 		t.Fatalf("with %d files there is room for %d connections", files, room)
 	}
-	cr := dialCrowd(t, s, dials, room)
+	b := dialBurst(t, s, dials, room)
 	m := s.metrics()
 	if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["overloaded"] != float64(dials-room) {
 		t.Errorf("the server refused %v, not just %d as overloaded", got, dials-room)
 	}
-	cr.echoAll(t)
+	b.echoAll(t)
 	const leaving = 20
-	cr.leave(leaving)
-	s.await("some have left", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room-leaving) })
+	b.leave(leaving)
+	s.await("some have left", func(m metrics) bool {
+		return m.value("heartwheel_connections") == float64(room-leaving)
+	})
 
 	// A client of ops that sends nothing is no connection of the server's, but
 	// takes a descriptor too. Metrics come over a connection that is there.
@@ -217,7 +227,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 			flood = append(flood, c)
 		}
 		waiting = dial(t, s.addr)
-		cr.echoAll(t)
+		b.echoAll(t)
 		if m = s.metrics(); m.value("heartwheel_accept_errors_total") > 0 {
 			break
 		}
@@ -225,27 +235,32 @@ func TestDescriptorsRunOut(t *testing.T) {
 			t.Fatalf("the server still has files to open, and there are %d clients of ops", len(flood))
 		}
 	}
-	cr.echoAll(t)
+	b.echoAll(t)
 	t.Logf("%d connections served with no file left to open; %v accepts have failed, %d silent clients of ops",
-		len(cr.admitted), m.value("heartwheel_accept_errors_total"), len(flood))
+		len(b.admitted), m.value("heartwheel_accept_errors_total"), len(flood))
 	for _, c := range flood {
 		c.Close()
 	}
-	again := servedAgain(t, s, "who waited was", waiting.echo)
-	cr.admitted = append(cr.admitted, waiting)
-	figure(t, 1, "%d files, %d dialled: %d admitted, %d told 3020 after at most %s, none of them lost without a file left; who waited was served %s after there was room",
-		files, dials, room, len(cr.told), cr.checkTold(t).Round(100*time.Microsecond), again.Round(100*time.Microsecond))
-	for len(cr.admitted) < room {
+	again := servedAgain(t, s, "a waiting connection was", waiting.echo)
+	b.admitted = append(b.admitted, waiting)
+	figure(t, 1, "%d files, %d dialled: %d admitted, %d refused with 3020 after at most %s, none of them lost without "+
+		"a file left; a waiting one was served %s after there was room",
+		files, dials, room, len(b.rejected), b.checkRejected(t).Round(100*time.Microsecond),
+		again.Round(100*time.Microsecond))
+	for len(b.admitted) < room {
 		c := dial(t, s.addr)
 		c.echo()
-		cr.admitted = append(cr.admitted, c)
+		b.admitted = append(b.admitted, c)
 	}
-	s.await("the server is full again", func(m metrics) bool { return m.value("heartwheel_connections") == float64(room) })
+	s.await("the server is full again", func(m metrics) bool {
+		return m.value("heartwheel_connections") == float64(room)
+	})
 	dial(t, s.addr).wantGoaway(codec.CodeOverloaded)
-	cr.echoAll(t)
+	b.echoAll(t)
 	s.check()
-	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] != s.metrics().sum("heartwheel_closed_total") {
-		t.Errorf("the server closed %v, not only who reset", closed)
+	if closed := s.metrics().by("heartwheel_closed_total"); closed["peer_reset"] !=
+		s.metrics().sum("heartwheel_closed_total") {
+		t.Errorf("the server closed %v, and only resets were sent", closed)
 	}
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM it ended with %s", s.cmd.ProcessState)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,9 +31,48 @@ const (
 	stepEnv  = "FAULTS_CLOCK_STEP"
 )
 
-// With -long each case has the size that the table of the suite states;
-// without, one that a small machine does in seconds.
-var long = flag.Bool("long", false, "run the long form of each case")
+// A form is the size of the cases.
+type form int
+
+const (
+	smoke form = iota // seconds for each: the default, part of go test ./...
+	short             // four minutes in all: part of .ci/run
+	long              // the sizes in docs/reliability.md
+)
+
+var formNames = []string{"smoke", "short", "long"}
+
+func (f *form) String() string { return formNames[*f] }
+
+func (f *form) Set(name string) error {
+	i := slices.Index(formNames, name)
+	if i < 0 {
+		return fmt.Errorf("want one of %s", strings.Join(formNames, ", "))
+	}
+	*f = form(i)
+	return nil
+}
+
+// size is what -form asks for.
+var size form
+
+func init() {
+	flag.Var(&size, "form", "size of the cases: smoke, short or long")
+	flag.BoolFunc("long", "the same as -form long", func(string) error { return size.Set("long") })
+}
+
+// parallelSmoke lets the smoke form of a case run beside others. Its bounds are
+// widened by what held up the server or its clients, or are far from what it
+// takes. Cases that compare latencies, and those that use all processors, run
+// alone.
+func parallelSmoke(t *testing.T) {
+	if size == smoke {
+		t.Parallel()
+	}
+}
+
+// sized returns the value for the form that runs.
+func sized[T any](smoke, short, long T) T { return [...]T{smoke, short, long}[size] }
 
 // scratch holds what is built; TestMain makes and removes it.
 var scratch string
@@ -41,7 +81,7 @@ var scratch string
 // there are no fleets.
 var fleetMain func(spec string) (exitCode int)
 
-// floodMain is likewise what it does as a process that floods a server.
+// floodMain is the same for a process that floods a server.
 var floodMain func(spec string) (exitCode int)
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
@@ -52,6 +92,10 @@ func testMain(m *testing.M) int {
 	}
 	if spec := os.Getenv(floodEnv); spec != "" && floodMain != nil {
 		return floodMain(spec)
+	}
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); size != long && n.Value.String() == n.DefValue {
+		_ = n.Value.Set("4") // cases that run beside others wait for most of their time
 	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "heartwheel-faults-"); err != nil {
@@ -65,7 +109,7 @@ func testMain(m *testing.M) int {
 // goTool runs the go command in the root of the module and returns what it prints.
 func goTool(args ...string) (string, error) {
 	cmd := exec.Command("go", args...)
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -108,6 +152,23 @@ func binary(t *testing.T) string {
 	t.Helper()
 	path, err := build()
 	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// programs are functions that build a program in testdata, by its name.
+var programs sync.Map
+
+// program returns the path of a program in testdata, built once for all tests.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(scratch, name)
+	build, _ := programs.LoadOrStore(name, sync.OnceValue(func() error {
+		_, err := goTool("build", "-o", path, "./internal/faults/testdata/"+name)
+		return err
+	}))
+	if err := build.(func() error)(); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -15,9 +15,9 @@ import (
 	"heartwheel/codec"
 )
 
-// A throng is peers that dial from many goroutines at once. Some are admitted,
-// and stay; the others have to be told GOAWAY 3020.
-type throng struct {
+// A dialPool dials from many goroutines at once. Some connections are admitted,
+// and stay; the others have to get GOAWAY 3020.
+type dialPool struct {
 	t    *testing.T
 	addr string
 
@@ -31,14 +31,14 @@ type throng struct {
 const dialers = 64
 
 // dial makes n attempts. It ends early when stop says so.
-func (th *throng) dial(n int, stop func() bool) {
+func (p *dialPool) dial(n int, stop func() bool) {
 	var left atomic.Int64
 	left.Store(int64(n))
 	var wg sync.WaitGroup
 	for range dialers {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 && !stop() {
-				th.one()
+				p.one()
 			}
 		})
 	}
@@ -46,31 +46,31 @@ func (th *throng) dial(n int, stop func() bool) {
 }
 
 // one is one attempt. A newcomer says a beat and looks what comes back.
-func (th *throng) one() {
+func (p *dialPool) one() {
 	var c *conn
-	told := false
-	nc, err := net.DialTimeout("tcp", th.addr, limit)
+	rejected := false
+	nc, err := net.DialTimeout("tcp", p.addr, limit)
 	if err == nil {
-		c = &conn{TCPConn: nc.(*net.TCPConn), t: th.t}
-		if told, err = turnedAway(c); err != nil || told {
+		c = &conn{TCPConn: nc.(*net.TCPConn), t: p.t}
+		if rejected, err = isRejected(c); err != nil || rejected {
 			c.reset()
 		}
 	}
-	th.mu.Lock()
-	defer th.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
 	case err != nil:
-		th.wrong = append(th.wrong, err)
-	case told:
-		th.refused++
+		p.wrong = append(p.wrong, err)
+	case rejected:
+		p.refused++
 	default:
-		th.admitted = append(th.admitted, c)
+		p.admitted = append(p.admitted, c)
 	}
 }
 
-// turnedAway reports whether a newcomer is refused as the protocol has it. The
+// isRejected reports whether a newcomer is refused as the protocol has it. The
 // error is anything but that and the answer to a beat.
-func turnedAway(c *conn) (bool, error) {
+func isRejected(c *conn) (bool, error) {
 	if err := c.sendErr(beat); err != nil {
 		return false, err
 	}
@@ -89,28 +89,27 @@ func turnedAway(c *conn) (bool, error) {
 }
 
 // leave resets the first n.
-func (th *throng) leave(n int) {
-	for _, c := range th.admitted[:n] {
+func (p *dialPool) leave(n int) {
+	for _, c := range p.admitted[:n] {
 		c.reset()
 	}
-	th.admitted = th.admitted[n:]
+	p.admitted = p.admitted[n:]
 }
 
-// newThrong makes one, of which nothing stays after the test.
-func newThrong(t *testing.T, addr string) *throng {
-	th := &throng{t: t, addr: addr}
-	t.Cleanup(func() { th.leave(len(th.admitted)) })
-	return th
+// newDialPool makes one, whose connections the test's end resets.
+func newDialPool(t *testing.T, addr string) *dialPool {
+	p := &dialPool{t: t, addr: addr}
+	t.Cleanup(func() { p.leave(len(p.admitted)) })
+	return p
 }
 
-// echo wants everybody who was admitted to be served. It returns how many are
-// not.
-func (th *throng) echo() (lost int) {
-	th.t.Helper()
-	for _, c := range th.admitted {
+// echo wants every admitted connection to be served, and returns how many are not.
+func (p *dialPool) echo() (lost int) {
+	p.t.Helper()
+	for _, c := range p.admitted {
 		if err := c.echoErr(); err != nil {
 			if lost++; lost <= 5 {
-				th.t.Errorf("one that was admitted is not served: %v", err)
+				p.t.Errorf("an admitted connection is not served: %v", err)
 			}
 		}
 	}
@@ -135,82 +134,85 @@ func used(group *cgroup) int64 {
 	return group.value("memory.usage_in_bytes", "") - group.value("memory.stat", "total_inactive_file")
 }
 
-// TestMemoryLimit is case 15: in a memory cgroup of 1.2 × what so many
-// connections need, far more dial. The kernel never has to kill: newcomers are
-// told GOAWAY 3020, and everybody who was admitted is served to the end.
+// TestMemoryLimit is case 15: in a memory cgroup of 1.2 × what conns
+// connections need, far more dial. The kernel never has to kill: newcomers get
+// GOAWAY 3020, and every admitted connection is served to the end.
 //
 // In a cgroup of version 1 the kernel's part of a connection is in the figures
 // as far as its slab objects are (inode, dentry, file, epoll item), but not the
 // TCP socket itself, and not what waits in socket buffers.
 func TestMemoryLimit(t *testing.T) {
-	conns := 5000 // with fewer the garbage of refusing is a larger part of the limit
-	if *long {
-		conns = 7000
-	}
+	conns := sized(2500, 5000, 7000) // the fewer, the more of the limit is the garbage of refusing
 	s, group := memoryServer(t, 0)
 	empty := used(group)
-	th := newThrong(t, s.addr)
-	th.dial(conns, never)
-	th.echo()
+	p := newDialPool(t, s.addr)
+	p.dial(conns, never)
+	p.echo()
 	need := used(group)
-	if len(th.admitted) != conns {
-		t.Fatalf("%d of %d were admitted without a limit: %v", len(th.admitted), conns, th.wrong)
+	if len(p.admitted) != conns {
+		t.Fatalf("%d of %d were admitted without a limit: %v", len(p.admitted), conns, p.wrong)
 	}
-	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, of which %d kB in all are the kernel's",
+	figure(t, 15, "%d connections need %d kB in the cgroup (%d kB without any): %d B each, %d "+
+		"kB in all of it the kernel's",
 		conns, need>>10, empty>>10, (need-empty)/int64(conns), group.value("memory.kmem.usage_in_bytes", "")>>10)
-	th.leave(conns)
+	p.leave(conns)
 	s.stop(syscall.SIGKILL)
 
 	limit := need * 6 / 5
 	s, group = memoryServer(t, limit)
-	th = newThrong(t, s.addr)
+	p = newDialPool(t, s.addr)
 	start := time.Now()
-	full := dialUntilFull(th, s, conns)
-	figure(t, 15, "limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(th.admitted), th.refused, time.Since(start).Round(time.Millisecond))
+	full := dialUntilFull(p, s, conns)
+	figure(t, 15, "limit %d kB: %d admitted and %d refused within %s, then it was full", limit>>10, len(p.admitted),
+		p.refused, time.Since(start).Round(time.Millisecond))
 	if !full {
 		t.Fatalf("the server never said that it is full; it says\n%s", s.metrics().ours())
 	}
-	if len(th.admitted) < conns*9/10 {
-		t.Errorf("only %d were admitted where %d have room", len(th.admitted), conns)
+	if len(p.admitted) < conns*9/10 {
+		t.Errorf("only %d were admitted where %d have room", len(p.admitted), conns)
 	}
 	// Once it is full, a herd changes nothing.
-	th.dial(conns, never)
-	lost := th.echo()
-	for _, err := range th.wrong[:min(len(th.wrong), 5)] {
-		t.Errorf("neither admitted nor told 3020: %v", err)
+	p.dial(conns, never)
+	lost := p.echo()
+	for _, err := range p.wrong[:min(len(p.wrong), 5)] {
+		t.Errorf("neither admitted nor refused with 3020: %v", err)
 	}
 	m := s.metrics()
 	s.check()
 	if kills := group.value("memory.oom_control", "oom_kill"); kills != 0 {
 		t.Errorf("the kernel killed %d times", kills)
 	}
-	if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["memory"] != float64(th.refused) || th.refused == 0 {
-		t.Errorf("the server refused %v, not just %d for memory", got, th.refused)
+	if got := m.by("heartwheel_refused_total"); len(got) != 1 || got["memory"] != float64(p.refused) || p.refused == 0 {
+		t.Errorf("the server refused %v, not just %d for memory", got, p.refused)
 	}
-	if got := m.value("heartwheel_connections"); got != float64(len(th.admitted)) || m.sum("heartwheel_closed_total") != 0 {
-		t.Errorf("%v connections are open and %v were closed, not %d and none", got, m.by("heartwheel_closed_total"), len(th.admitted))
+	if got := m.value("heartwheel_connections"); got != float64(len(p.admitted)) ||
+		m.sum("heartwheel_closed_total") != 0 {
+		t.Errorf("%v connections are open and %v were closed, not %d and none", got,
+			m.by("heartwheel_closed_total"), len(p.admitted))
 	}
 	if got := m.value("heartwheel_memory_limit_bytes"); got != float64(group.value("memory.limit_in_bytes", "")) {
 		t.Errorf("the server takes its limit for %v", got)
 	}
-	figure(t, 15, "after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file cache %d kB, oom_kill %d, limit hit %d times",
-		conns, len(th.admitted), th.refused, lost, used(group)>>10, 100*float64(used(group))/float64(limit),
-		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"), group.value("memory.failcnt", ""))
+	figure(t, 15, "after %d more dials: %d admitted, %d refused, %d lost; used %d kB (%.0f %%), most ever with file "+
+		"cache %d kB, oom_kill %d, limit hit %d times",
+		conns, len(p.admitted), p.refused, lost, used(group)>>10, 100*float64(used(group))/float64(limit),
+		group.value("memory.max_usage_in_bytes", "")>>10, group.value("memory.oom_control", "oom_kill"),
+		group.value("memory.failcnt", ""))
 
-	roomAgain(t, th, s)
-	if *long {
+	roomAgain(t, p, s)
+	if size == long {
 		withoutLadder(t, limit, conns)
 	}
 }
 
-// dialUntilFull dials until the server refuses everybody, and reports whether
-// it came to that.
-func dialUntilFull(th *throng, s *serverProcess, conns int) bool {
+// dialUntilFull dials until the server refuses every connection, and reports
+// whether it did.
+func dialUntilFull(p *dialPool, s *serverProcess, conns int) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); {
-		th.dial(conns/20, never)
+		p.dial(conns/20, never)
 		if status, body, err := s.get("/readyz"); err == nil && status == http.StatusServiceUnavailable {
 			if !strings.Contains(body, "memory is short") {
-				th.t.Errorf("/readyz says %q", body)
+				p.t.Errorf("/readyz says %q", body)
 			}
 			return true
 		}
@@ -219,21 +221,21 @@ func dialUntilFull(th *throng, s *serverProcess, conns int) bool {
 }
 
 // roomAgain: when some leave there is room again.
-func roomAgain(t *testing.T, th *throng, s *serverProcess) {
+func roomAgain(t *testing.T, p *dialPool, s *serverProcess) {
 	t.Helper()
-	half := len(th.admitted) / 2
-	th.leave(half)
+	half := len(p.admitted) / 2
+	p.leave(half)
 	start := time.Now()
 	s.await("it takes newcomers again", func(m metrics) bool { return m.value("heartwheel_ready") == 1 })
 	figure(t, 15, "%d left; newcomers are taken again after %s", half, time.Since(start).Round(time.Millisecond))
-	before := len(th.admitted)
-	for end := time.Now().Add(limit); len(th.admitted) < before+10; {
-		th.dial(dialers, never)
+	before := len(p.admitted)
+	for end := time.Now().Add(limit); len(p.admitted) < before+10; {
+		p.dial(dialers, never)
 		if time.Now().After(end) {
-			t.Fatal("nobody is admitted again")
+			t.Fatal("no connection is admitted again")
 		}
 	}
-	th.echo()
+	p.echo()
 	s.check()
 }
 
@@ -241,8 +243,8 @@ func roomAgain(t *testing.T, th *throng, s *serverProcess) {
 func withoutLadder(t *testing.T, limit int64, conns int) {
 	t.Helper()
 	s, group := memoryServer(t, limit, "--memory-limit", "off")
-	th := newThrong(t, s.addr)
-	th.dial(2*conns, func() bool { return group.value("memory.oom_control", "oom_kill") > 0 })
+	p := newDialPool(t, s.addr)
+	p.dial(2*conns, func() bool { return group.value("memory.oom_control", "oom_kill") > 0 })
 	figure(t, 15, "for comparison, with memory-limit off: killed %d times after %d were admitted",
-		group.value("memory.oom_control", "oom_kill"), len(th.admitted))
+		group.value("memory.oom_control", "oom_kill"), len(p.admitted))
 }

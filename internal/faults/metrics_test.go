@@ -158,7 +158,8 @@ lag_sum{loop="0"} 1e-05
 	if got := m.by("x_total"); len(got) != 1 || got["a"] != 3 {
 		t.Errorf("x_total by reason is %v", got)
 	}
-	want := []bucket{{0, time.Millisecond, 3}, {time.Millisecond, 200 * time.Millisecond, 3}, {200 * time.Millisecond, forever, 1}}
+	want := []bucket{{0, time.Millisecond, 3}, {time.Millisecond, 200 * time.Millisecond, 3},
+		{200 * time.Millisecond, forever, 1}}
 	if got := m.buckets("lag"); !slices.Equal(got, want) {
 		t.Errorf("buckets are %v, not %v", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,8 +15,8 @@ import (
 // wheelModule is the timing wheel under package wheel.
 const wheelModule = "github.com/RussellLuo/timingwheel"
 
-// A change is text that a source file of somebody else has once, and what
-// stands there instead in a build that can be made to fail.
+// A change is text that a source file has once, and what replaces it in a build
+// that can be made to fail.
 type change struct{ file, old, new string }
 
 // toolchainChanges are relative to the toolchain's src. They let the wall clock
@@ -28,21 +29,23 @@ var toolchainChanges = []change{
 	{"internal/poll/fd_unix.go", ":= accept(fd.Sysfd)\n", ":= acceptOrFail(fd.Sysfd)\n"},
 }
 
-// wheelChanges are relative to wheelModule. They let its goroutine stall and
-// its AfterFunc hang or panic.
+// wheelChanges are relative to wheelModule. They let its goroutine stall, its
+// AfterFunc hang or panic, and its clock step.
 var wheelChanges = []change{
 	{"timingwheel.go", "\t\t\t\tb := elem.(*bucket)\n", "\t\t\t\ttw.flushes()\n\t\t\t\tb := elem.(*bucket)\n"},
 	{"timingwheel.go", "\nfunc (tw *TimingWheel) Start() {\n", "\nfunc (tw *TimingWheel) Start() {\n\ttw.started()\n"},
+	{"utils.go", "\treturn t.UnixNano() / int64(time.Millisecond)\n",
+		"\treturn t.UnixNano()/int64(time.Millisecond) + stepped()\n"},
 	{"timingwheel.go", "f func()) *Timer {\n\tt := &Timer{\n", "f func()) *Timer {\n\ttw.takes()\n\tt := &Timer{\n"},
 }
 
-// errNoOverlay says that this machine cannot build what can be made to fail.
-var errNoOverlay = errors.New("cannot be built here")
+// errNoOverlay says that this toolchain cannot be changed.
+var errNoOverlay = errors.New("this toolchain cannot be made to fail")
 
-// faultyFlags are the flags of a go build whose result fails when its
-// environment asks for it: see the files below testdata/. Without that it is
-// like any other.
-var faultyFlags = sync.OnceValues(func() ([]string, error) {
+// toolchainFlags are the flags of a go build whose result has a clock that
+// steps and an accept that fails when its environment asks for it: see
+// testdata/clock and testdata/accept.
+var toolchainFlags = sync.OnceValues(func() ([]string, error) {
 	env, err := goTool("env", "GOROOT", "GOMODCACHE", "GOVERSION")
 	if err != nil {
 		return nil, err
@@ -50,15 +53,28 @@ var faultyFlags = sync.OnceValues(func() ([]string, error) {
 	lines := strings.Split(env, "\n")
 	goroot, cache, version := lines[0], lines[1], lines[2]
 	if strings.HasPrefix(goroot, filepath.Clean(cache)+string(filepath.Separator)) {
-		return nil, fmt.Errorf("%w: the toolchain lies in the module cache (%s), where the go command allows no overlay; install %s itself",
+		return nil, fmt.Errorf("%w: it lies in the module cache (%s), where the go command allows no "+
+			"overlay; install %s itself",
 			errNoOverlay, goroot, version)
 	}
-	src := filepath.Join(goroot, "src")
+	flags, err := overlay(filepath.Join(goroot, "src"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; it is %s", errNoOverlay, err, version)
+	}
+	if _, err := goTool(slices.Concat([]string{"build"}, flags, []string{"time", "internal/poll"})...); err != nil {
+		return nil, fmt.Errorf("%w: %w; it is %s", errNoOverlay, err, version)
+	}
+	return flags, nil
+})
+
+// overlay applies toolchainChanges to the toolchain whose source is in src, and
+// returns the flags of a go build that uses them.
+func overlay(src string) ([]string, error) {
 	changed := filepath.Join(scratch, "toolchain")
 	replace := map[string]string{}
 	for _, c := range toolchainChanges {
 		if err := c.apply(src, changed); err != nil {
-			return nil, fmt.Errorf("%w; this is %s", err, version)
+			return nil, err
 		}
 		replace[filepath.Join(src, c.file)] = filepath.Join(changed, c.file)
 	}
@@ -66,36 +82,35 @@ var faultyFlags = sync.OnceValues(func() ([]string, error) {
 		"time/heartwheel_step.go":            "testdata/clock/step.go",
 		"internal/poll/heartwheel_accept.go": "testdata/accept/accept.go",
 	} {
-		if replace[filepath.Join(src, to)], err = filepath.Abs(from); err != nil {
+		path, err := filepath.Abs(from)
+		if err != nil {
 			return nil, err
 		}
+		replace[filepath.Join(src, to)] = path
 	}
 	text, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return nil, err
 	}
-	overlay := filepath.Join(scratch, "overlay.json")
-	if err := os.WriteFile(overlay, text, 0o644); err != nil {
-		return nil, err
-	}
-	mod, err := faultyModules()
-	return []string{"-overlay", overlay, "-modfile", mod}, err
-})
+	path := filepath.Join(scratch, "overlay.json")
+	return []string{"-overlay", path}, os.WriteFile(path, text, 0o644)
+}
 
-// faultyModules writes a go.mod that takes a changed copy of the timing wheel,
-// and returns its path. The go command allows no overlay in its module cache.
-func faultyModules() (string, error) {
+// wheelFlags are the flags of a go build whose timing wheel fails when the
+// environment asks for it: see testdata/timingwheel. They name a go.mod that
+// takes a changed copy, as the go command allows no overlay in its module cache.
+var wheelFlags = sync.OnceValues(func() ([]string, error) {
 	dir, err := goTool("list", "-m", "-f", "{{.Dir}}", wheelModule)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	wheel := filepath.Join(scratch, "timingwheel")
 	if err := os.CopyFS(wheel, os.DirFS(dir)); err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, c := range wheelChanges {
 		if err := c.apply(wheel, wheel); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	mod := filepath.Join(scratch, "faulty.mod")
@@ -106,14 +121,14 @@ func faultyModules() (string, error) {
 	} {
 		text, err := os.ReadFile(f.from)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if err := os.WriteFile(f.to, append(text, f.more...), 0o644); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return mod, nil
-}
+	return []string{"-modfile", mod}, nil
+})
 
 // apply writes the file of one directory, changed, into another.
 func (c change) apply(from, to string) error {
@@ -123,7 +138,8 @@ func (c change) apply(from, to string) error {
 		return err
 	}
 	if n := strings.Count(string(source), c.old); n != 1 {
-		return fmt.Errorf("%s has the text %q %d times, not once: find what does this now, and write it into overlay_test.go", path, c.old, n)
+		return fmt.Errorf("%s has the text %q %d times, not once: overlay_test.go needs what "+
+			"does this now", path, c.old, n)
 	}
 	out := filepath.Join(to, c.file)
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
@@ -136,27 +152,26 @@ func (c change) apply(from, to string) error {
 	return os.WriteFile(out, []byte(strings.Replace(string(source), c.old, c.new, 1)), 0o644)
 }
 
-// faultyCommand is the built command that can be made to fail.
-var faultyCommand = sync.OnceValues(func() (string, error) { return buildFaulty("faulty", ".") })
+// faultyCommand is the command in a toolchain that can be made to fail, and
+// faultyWheel the command with such a timing wheel.
+var (
+	faultyCommand = sync.OnceValues(func() (string, error) { return buildWith(toolchainFlags, "faulty", ".") })
+	faultyWheel   = sync.OnceValues(func() (string, error) { return buildWith(wheelFlags, "faultywheel", ".") })
+)
 
-func faultyBinary(t *testing.T) string {
-	t.Helper()
-	return built(t, faultyCommand)
-}
-
-// buildFaulty builds a package of the module so that it can be made to fail.
-func buildFaulty(name, pkg string) (string, error) {
-	flags, err := faultyFlags()
+// buildWith builds a package of the module with more flags.
+func buildWith(flags func() ([]string, error), name, pkg string) (string, error) {
+	more, err := flags()
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(scratch, name)
-	_, err = goTool(append(append([]string{"build"}, flags...), "-o", path, pkg)...)
+	_, err = goTool(slices.Concat([]string{"build"}, more, []string{"-o", path, pkg})...)
 	return path, err
 }
 
-// built returns the path of a program. It skips the test where that cannot be
-// built.
+// built returns the path of a program. It skips the test on a toolchain that
+// cannot be changed.
 func built(t *testing.T, build func() (string, error)) string {
 	t.Helper()
 	path, err := build()
@@ -169,8 +184,29 @@ func built(t *testing.T, build func() (string, error)) string {
 	return path
 }
 
-// stepAt is the environment of a process whose wall clock steps by so many
-// seconds when it is that old.
-func stepAt(age string, seconds int) []string {
-	return []string{fmt.Sprintf("%s=%s,%+ds", stepEnv, age, seconds)}
+// TestOtherToolchains holds the overlay against sources that it does not know:
+// the reason is said, and what needs it is skipped.
+func TestOtherToolchains(t *testing.T) {
+	src := t.TempDir()
+	if err := os.Mkdir(filepath.Join(src, "time"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(src, "time", "time.go"),
+		[]byte("package time\n\nfunc Now() Time { return now() }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := overlay(src)
+	if err == nil || !strings.Contains(err.Error(), "time.go") || !strings.Contains(err.Error(), "0 times, not once") {
+		t.Fatalf("a toolchain with other source: %v", err)
+	}
+	for _, no := range []error{fmt.Errorf("%w: %w", errNoOverlay, err), nil} {
+		skipped := false
+		t.Run(fmt.Sprint("overlay fails ", no != nil), func(t *testing.T) {
+			defer func() { skipped = t.Skipped() }()
+			built(t, func() (string, error) { return "", no })
+		})
+		if skipped != (no != nil) {
+			t.Errorf("skipped %v for %v", skipped, no)
+		}
+	}
 }

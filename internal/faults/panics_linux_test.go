@@ -3,20 +3,11 @@ package faults
 import (
 	"net"
 	"os/exec"
-	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
 	"heartwheel/codec"
 )
-
-// panicking is a server with a handler that panics on demand.
-var panicking = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(scratch, "panics")
-	_, err := goTool("build", "-o", path, "./internal/faults/testdata/panics")
-	return path, err
-})
 
 // panics says how a client has each callback panic, on a connection that it
 // makes from source. All but Close end with CLOSE 3004.
@@ -33,14 +24,11 @@ var panics = []struct {
 }
 
 // TestHandlerPanics has every callback panic, many times: each costs the one
-// connection it belongs to, is counted, and nobody else notices.
+// connection it belongs to, is counted, and affects no other.
 func TestHandlerPanics(t *testing.T) {
 	t.Parallel()
-	rounds := 20
-	if *long {
-		rounds = 1000
-	}
-	s := startCommand(t, exec.Command(built(t, panicking)))
+	rounds := sized(5, 20, 1000)
+	s := startCommand(t, exec.Command(program(t, "panics")))
 	good := startNeighbours(t, s.addr, 8)
 	want := map[string]float64{}
 	for range rounds {

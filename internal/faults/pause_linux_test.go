@@ -28,23 +28,23 @@ var pauses struct {
 
 	awake []atomic.Int64 // by processor: when its thread woke last (monotonic)
 	mu    sync.Mutex
-	all   []burden // guarded by mu; stolen is from waking to waking
+	all   []delay // guarded by mu; stolen is from waking to waking
 }
 
 // meterPauses returns what tells all pauses since it was called.
-func meterPauses() (since func() []burden) {
+func meterPauses() (since func() []delay) {
 	pauses.begin.Do(beginPauses)
 	start := monotonic()
-	return func() []burden {
+	return func() []delay {
 		now := monotonic()
-		for i := range pauses.awake { // one that is away just now tells when it is back
+		for i := range pauses.awake { // a thread that is away reports when it is back
 			for pauses.awake[i].Load() < now {
 				time.Sleep(pausePeriod / 2)
 			}
 		}
 		pauses.mu.Lock()
 		defer pauses.mu.Unlock()
-		var all []burden
+		var all []delay
 		for _, b := range pauses.all {
 			if b.to >= start {
 				all = append(all, b)
@@ -79,7 +79,7 @@ func beginPauses() {
 				now := monotonic()
 				if away := time.Duration(now - last); away > pausePeriod+leastPause {
 					pauses.mu.Lock()
-					pauses.all = append(pauses.all, burden{from: last, to: now, stolen: away})
+					pauses.all = append(pauses.all, delay{from: last, to: now, stolen: away})
 					pauses.mu.Unlock()
 				}
 				awake.Store(now)
@@ -95,12 +95,13 @@ func beginPauses() {
 func aloneOn(thread, cpu int, priority uint32) error {
 	var own unix.CPUSet
 	own.Set(cpu)
-	return errors.Join(unix.SchedSetaffinity(thread, &own), unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr,
-		Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: priority}, 0))
+	return errors.Join(unix.SchedSetaffinity(thread, &own),
+		unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr,
+			Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: priority}, 0))
 }
 
 // longestPause returns the longest of them.
-func longestPause(all []burden) (longest time.Duration) {
+func longestPause(all []delay) (longest time.Duration) {
 	for _, b := range all {
 		longest = max(longest, b.stolen)
 	}

@@ -18,14 +18,14 @@ import (
 // protocol's rules within 20 s. There are more of them than it has room for: at
 // no moment does it take more than that.
 func TestKilledAndRestarted(t *testing.T) {
-	room, processes := 2000, 1
-	if *long {
-		room, processes = 15_000, 2
-	}
+	parallelSmoke(t)
+	room, processes := sized(500, 2000, 15_000), sized(1, 1, 2)
+	spread := sized(time.Second, 5*time.Second, 5*time.Second) // before a client first comes back
 	herdSize := room + room/50
-	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s", "--max-connections", strconv.Itoa(room)}
+	args := []string{"--listen", "tcp://" + holdPort(t), "--timeout", "10m", "--drain", "1s",
+		"--max-connections", strconv.Itoa(room)}
 	first := startServer(t, binary(t), args...)
-	herds := startHerds(t, first, processes, herdSize, room, "-reconnect")
+	herds := startHerds(t, first, processes, herdSize, room, "-reconnect", "-spread", spread.String())
 
 	killed := monotonic()
 	first.stop(syscall.SIGKILL)
@@ -66,14 +66,15 @@ func TestKilledAndRestarted(t *testing.T) {
 	if r.In != room {
 		t.Errorf("%d clients say that they are served, not %d", r.In, room)
 	}
-	figure(t, 18, "listening %s after SIGKILL; %d of %d clients back within %s, never more than %v at a time, %v refused (3020: %d), %d dials failed while it was away",
+	figure(t, 18, "listening %s after SIGKILL; %d of %d clients back within %s, never more than %v at a time, %v "+
+		"refused (3020: %d), %d dials failed while it was away",
 		time.Duration(started-killed).Round(time.Millisecond), room, herdSize, took.Round(time.Millisecond), most,
 		m.by("heartwheel_refused_total")["overloaded"], r.Goaways[codec.CodeOverloaded], r.Failed)
 }
 
-// holdPort returns an address whose port nobody else gets until the test ends: a
+// holdPort returns an address whose port no other socket gets until the test ends: a
 // socket that never listens is bound to it. Servers may listen beside that, as
-// all of them have SO_REUSEADDR, and who asks for any port is given another one.
+// all of them have SO_REUSEADDR, and a socket bound to port 0 gets another.
 func holdPort(t testing.TB) (addr string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -43,14 +43,14 @@ type logLine struct {
 	time time.Time // by the server's clock; zero if the line is not JSON
 	read time.Time // by ours
 
-	pid              int // who writes, where several do; else 0
+	pid              int // of the writer, where several write; else 0
 	successor        int
 	took             string
 	accepted, closed uint64
 }
 
-// warns reports whether a line is one that nobody wants. A server that may have
-// been held up for late may have replaced its timing wheel for that.
+// warns reports whether a line is an unexpected warning or error. A server that
+// may have been held up for late may have replaced its timing wheel for that.
 func (l logLine) warns(late time.Duration) bool {
 	if l.msg == "wheel: timing wheel replaced" && late >= lateTicks*tick {
 		return false
@@ -141,7 +141,8 @@ func (s *serverProcess) follow(stderr io.ReadCloser, ready chan struct{}) {
 		}
 		if json.Unmarshal(lines.Bytes(), &fields) == nil {
 			line.time, line.msg, line.addr, line.took = fields.Time, fields.Msg, fields.Addr, fields.Took
-			line.pid, line.successor, line.accepted, line.closed = fields.PID, fields.Successor, fields.Accepted, fields.Closed
+			line.pid, line.successor, line.accepted, line.closed = fields.PID, fields.Successor,
+				fields.Accepted, fields.Closed
 		}
 		s.mu.Lock()
 		s.log = append(s.log, line)

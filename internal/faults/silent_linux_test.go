@@ -9,20 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSilentPeers holds many real connections against the real command with
-// the profile fast: all beat, a tenth of them falls silent at random moments.
+// TestSilentPeers holds many real connections against the real command at
+// the times of the profile fast: all beat, a tenth of them falls silent at random moments.
 // Each of those is closed within the promised bound and for that reason, and
 // none of the others is.
 func TestSilentPeers(t *testing.T) {
-	const (
-		beatEvery = 3 * time.Second
-		timeout   = 7500 * time.Millisecond
-		stopping  = 10 * time.Second // they fall silent within this
-	)
-	conns := 10_000
-	if testing.Short() {
-		conns = 1000
-	}
+	parallelSmoke(t)
+	beatEvery := sized(600*time.Millisecond, 3*time.Second, 3*time.Second)
+	timeout := sized(1500*time.Millisecond, 7500*time.Millisecond, 7500*time.Millisecond)
+	stopping := sized(2*time.Second, 10*time.Second, 10*time.Second) // they fall silent within this
+	conns := sized(1000, 10_000, 10_000)
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
@@ -35,7 +31,11 @@ func TestSilentPeers(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 
-	s := startServer(t, binary(t), "--profile", "fast", "--drain", "2s")
+	times := []string{"--profile", "fast"}
+	if size == smoke {
+		times = []string{"--beat", beatEvery.String(), "--timeout", timeout.String()}
+	}
+	s := startServer(t, binary(t), append(times, "--drain", "2s")...)
 	empty := resident(t, s.pid())
 	spec := fleetSpec{Addr: s.addr, Conns: conns, Beat: beatEvery, GiveUp: timeout + 30*time.Second, Seed: seed}
 	rnd := rand.New(rand.NewPCG(seed, 2))
@@ -58,9 +58,9 @@ func TestSilentPeers(t *testing.T) {
 	s.check()
 	late := resident(t, s.pid())
 	r := f.finish()
-	burdens := w.stop()
+	delays := w.stop()
 
-	ds := judge(t, r, burdens, beatEvery, timeout, nil)
+	ds := judge(t, r, delays, beatEvery, timeout, nil)
 	if r.Live != conns-silent {
 		t.Errorf("%d peers were alive to the end, not %d", r.Live, conns-silent)
 	}
@@ -72,7 +72,8 @@ func TestSilentPeers(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"heartwheel_accepted_total": conns, "heartwheel_connections": conns - silent,
-		"heartwheel_handler_panics_total": 0, "heartwheel_outbox_bytes": 0, "heartwheel_expiry_error_seconds_count": silent,
+		"heartwheel_handler_panics_total": 0, "heartwheel_outbox_bytes": 0,
+		"heartwheel_expiry_error_seconds_count": silent,
 	} {
 		if got := m.value(name); got != float64(want) {
 			t.Errorf("%s is %v, not %d", name, got, want)
@@ -82,7 +83,8 @@ func TestSilentPeers(t *testing.T) {
 	// Every beat has been answered by now, so the server has counted it.
 	after := s.metrics()
 	for _, direction := range []string{"in", "out"} {
-		if got := after.value("heartwheel_frames_total", `direction="`+direction+`"`, `op="beat"`); got != float64(r.Beats) {
+		if got := after.value("heartwheel_frames_total", `direction="`+direction+`"`,
+			`op="beat"`); got != float64(r.Beats) {
 			t.Errorf("the server counts %v beats %s, the client %d", got, direction, r.Beats)
 		}
 	}
@@ -97,9 +99,11 @@ func TestSilentPeers(t *testing.T) {
 
 	cpu := m.value("process_cpu_seconds_total") - atFull.value("process_cpu_seconds_total")
 	const in = `direction="in"`
-	beats := m.value("heartwheel_frames_total", in, `op="beat"`) - atFull.value("heartwheel_frames_total", in, `op="beat"`)
+	beats := m.value("heartwheel_frames_total", in, `op="beat"`) -
+		atFull.value("heartwheel_frames_total", in, `op="beat"`)
 	t.Logf("%d connections within %s, %d of them fell silent; %d beats, slowest answer %s, client away at most %s",
-		conns, connecting.Round(time.Millisecond), silent, r.Beats, r.Slowest.Round(100*time.Microsecond), r.LongPass.Round(100*time.Microsecond))
+		conns, connecting.Round(time.Millisecond), silent, r.Beats, r.Slowest.Round(100*time.Microsecond),
+		r.LongPass.Round(100*time.Microsecond))
 	t.Logf("closed after the timeout by: %s", spread(ds, lateBy))
 	t.Logf("bound:                       %s (%s and what was measured)", spread(ds, bound), lateTicks*tick)
 	t.Logf("resident memory: %d B a connection when all were there (%d kB before), %d B for each of the %d left",
@@ -107,7 +111,8 @@ func TestSilentPeers(t *testing.T) {
 	t.Logf("server processor time: %.2f s in %s, %.1f %% of one; %.1f µs a beat",
 		cpu, took.Round(time.Millisecond), 100*cpu/took.Seconds(), 1e6*cpu/beats)
 	t.Logf("averted %v, stalls %v, wheel rebuilds %v; drained in %s", m.by("heartwheel_expiry_averted_total"),
-		m.sum("heartwheel_stalls_total"), m.value("heartwheel_wheel_rebuilds_total"), time.Since(drain).Round(time.Millisecond))
+		m.sum("heartwheel_stalls_total"), m.value("heartwheel_wheel_rebuilds_total"),
+		time.Since(drain).Round(time.Millisecond))
 }
 
 // checkLateness holds the server's own figures of how late it was against the
@@ -121,10 +126,12 @@ func checkLateness(t *testing.T, m metrics, ds []*detection) {
 	for _, bar := range m.buckets("heartwheel_expiry_error_seconds") {
 		if bar.count > 0 && bar.low >= lateTicks*tick {
 			if bar.low >= lateTicks*tick+widest {
-				t.Errorf("the server was more than %s late %v times by its own account; nothing measured says more than %s more",
+				t.Errorf("the server was more than %s late %v times by its own account; nothing "+
+					"measured says more than %s more",
 					bar.low, bar.count, widest)
 			} else {
-				t.Logf("the server was more than %s late %v times by its own account; up to %s were measured", bar.low, bar.count, widest)
+				t.Logf("the server was more than %s late %v times by its own account; up to %s were "+
+					"measured", bar.low, bar.count, widest)
 			}
 		}
 	}

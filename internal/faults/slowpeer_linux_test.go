@@ -25,18 +25,18 @@ func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	// The timeout is short, as the kernel's own clocks follow it: they must not
 	// end a slow reader either.
-	stall, timeout, watched := 2*time.Second, 2*time.Second, 10*time.Second
-	if *long {
-		stall, timeout, watched = 8*time.Second, 7500*time.Millisecond, time.Minute
-	}
-	s := startServer(t, binary(t), "--beat", "1s", "--timeout", timeout.String(), "--write-stall", stall.String(), "--outbox", "64MiB", "--drain", "1s")
+	stall, timeout := sized[time.Duration](2, 2, 8)*time.Second, sized[time.Duration](2000, 2000, 7500)*time.Millisecond
+	watched := sized[time.Duration](6, 10, 60) * time.Second
+	s := startServer(t, binary(t), "--beat", "1s", "--timeout", timeout.String(), "--write-stall", stall.String(),
+		"--outbox", "64MiB", "--drain", "1s")
 	least := 4096 / stall.Seconds() // bytes a second
 	peers := []*slowPeer{
 		{name: "1 byte a second", segment: 88, chunk: 1, every: time.Second},
 		{name: "1 byte a second, large segments", segment: 1400, chunk: 1, every: time.Second},
 		{name: "a quarter of the least pace", segment: 88, chunk: int(least / 40), every: time.Second / 10},
 		{name: "4 times the least pace", segment: 536, chunk: int(least / 2.5), every: time.Second / 10, honest: true},
-		{name: "4 times the least pace, large segments", segment: 1400, chunk: int(least / 2.5), every: time.Second / 10, honest: true},
+		{name: "4 times the least pace, large segments", segment: 1400, chunk: int(least / 2.5),
+			every: time.Second / 10, honest: true},
 		{name: "30 kB/s, large segments", segment: 1400, chunk: 3000, every: time.Second / 10, honest: true},
 	}
 	w := watch(t, s)
@@ -59,17 +59,19 @@ func TestSlowReaders(t *testing.T) {
 			p.wantAll(t)
 		}
 	}
-	burdens := w.stop()
+	delays := w.stop()
 	s.check()
-	if closed := s.metrics().by("heartwheel_closed_total"); len(closed) != 1 || closed["slow_consumer"] != float64(slow) {
+	if closed := s.metrics().by("heartwheel_closed_total"); len(closed) != 1 ||
+		closed["slow_consumer"] != float64(slow) {
 		t.Errorf("the server closed %v, not just %d for slow_consumer", closed, slow)
 	}
 	for _, p := range peers {
 		if !p.honest {
-			p.judge(t, stall, burdens)
+			p.judge(t, stall, delays)
 		}
 	}
-	figure(t, 9, "%d readers below 4 KiB in %s closed within it and an eighth, 3 above it lived for %s and got all", slow, stall, watched)
+	figure(t, 9, "%d readers below 4 KiB in %s closed within it and an eighth, 3 above it lived for %s and "+
+		"got all", slow, stall, watched)
 }
 
 // A slowPeer asks for more echoes than its socket holds, reads them at a pace
@@ -104,12 +106,13 @@ func dialSlow(t testing.TB, addr string, p *slowPeer) {
 }
 
 func dialSlowFrom(t testing.TB, source, addr string, p *slowPeer) error {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: limit, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) {
-			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096),
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, p.segment))
-		}), err)
-	}}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: limit,
+		Control: func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) {
+				err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096),
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, p.segment))
+			}), err)
+		}}
 	nc, err := d.Dial("tcp", addr)
 	if err != nil {
 		return err
@@ -194,7 +197,7 @@ func (p *slowPeer) read() error {
 			}
 			if f.Op == codec.OpData {
 				if want := be.BigEndian.AppendUint32(make([]byte, slowPayload-4), next); !bytes.Equal(f.Payload, want) {
-					return errors.New("a frame is not the one that comes next")
+					return errors.New("a frame is out of order")
 				}
 				next++
 			}
@@ -220,7 +223,7 @@ func (p *slowPeer) wantAll(t *testing.T) {
 // judge holds the end of a peer that is too slow against the promise. What it
 // takes counts until its receive buffer is full, which may be some time after
 // the last frame was sent: the acknowledgements for that are delayed by 40 ms.
-func (p *slowPeer) judge(t *testing.T, stall time.Duration, burdens []burden) {
+func (p *slowPeer) judge(t *testing.T, stall time.Duration, delays []delay) {
 	t.Helper()
 	select {
 	case <-p.gone:
@@ -230,7 +233,7 @@ func (p *slowPeer) judge(t *testing.T, stall time.Duration, burdens []burden) {
 	}
 	const settling = 200 * time.Millisecond
 	last := p.filled + int64(stall+stall/8+lateTicks*tick+settling)
-	bound := last + int64(heldUp(burdens, p.filled, p.before)+credited(burdens, p.filled, p.before)) + p.seen - p.before
+	bound := last + int64(heldUp(delays, p.filled, p.before)+credited(delays, p.filled, p.before)) + p.seen - p.before
 	t.Logf("%s: closed after %.3f s, %d bytes read", p.name, float64(p.seen-p.filled)/1e9, p.got.Load())
 	if p.seen > bound {
 		t.Errorf("%s: closed %.3f s after the last frame was sent; the bound is %.3f s",

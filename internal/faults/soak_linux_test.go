@@ -15,13 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var soakFor = flag.Duration("soak", 0, "how long the soak lasts (default 30s, with -long 10m)")
+var soakFor = flag.Duration("soak", 0, "how long the soak lasts (default 3s, 30s or 10m, by -form)")
 
 const (
 	soakBeat    = 600 * time.Millisecond
 	soakTimeout = 1500 * time.Millisecond
 	soakLive    = 50 // live peers of each server
-	leastLulls  = 3  // that are compared with the warm-up, however slow the machine
 
 	// soakGrowth is how much the memory in use may grow from the first to the
 	// last third of what is measured, whatever its slope.
@@ -33,13 +32,13 @@ const (
 // on it is seen whether anything grows.
 type soak struct {
 	t       *testing.T
-	servers []*soaked
+	servers []*soakServer
 	started time.Time
 	quit    chan struct{}
 	wg      sync.WaitGroup
 
-	// Held for reading while something is done that is over soon. Who holds it
-	// for writing knows that nobody is there but the live peers: a lull.
+	// Held for reading while something is done that is over soon. Holding it
+	// for writing means that only the live peers are connected.
 	busy sync.RWMutex
 
 	mu       sync.Mutex
@@ -53,8 +52,8 @@ type soak struct {
 	unjudged int // requests to ops beside which the server was stopped
 }
 
-// A soaked is one of the two servers.
-type soaked struct {
+// A soakServer is one of the two servers.
+type soakServer struct {
 	*chain
 	goodBinary bool // that is found at a hand-over
 
@@ -62,41 +61,40 @@ type soaked struct {
 	freezes  int // begun and ended: odd while it is stopped
 	handOver int
 
-	most    reserve      // of the lulls while it warmed up
-	samples []soakMemory // of the lulls after that
+	most    resources    // while it warmed up
+	samples []soakMemory // after that
 }
 
-// A reserve is what must not grow.
-type reserve struct {
+// resources are what must not grow.
+type resources struct {
 	files      int
 	goroutines float64
 }
 
-// TestSoak is case 21: all faults at the same time, at moderate rates, for
-// long. Every few seconds comes a lull, in which only the live peers are left:
-// each server has then no more descriptors and goroutines than while it warmed
-// up, in the first quarter of the time. Its memory in use is taken there after
-// forced collections.
+// TestSoak is case 21: all faults at the same time, at moderate rates, for long.
+// Every few seconds all stops but the live peers: each server then has no more
+// descriptors and goroutines than while it warmed up, in the first quarter of the
+// time. Its memory in use is taken there after forced collections.
 //
-// A slope is the median of those between any two lulls (Theil and Sen). It is too
+// A slope is the median of those between any two samples (Theil and Sen). It is too
 // steep if even the lower end of its 95 % interval is over 1 %/h of the memory in
 // use. The live heap is held to that in the long form. The memory in use itself
 // only where more than half an hour is measured: at first it settles, as stacks
 // and heap pages are touched for the first time, and 1 %/h of 25 MiB is one page
 // a minute. In the shorter forms it must not grow by more than soakGrowth.
 func TestSoak(t *testing.T) {
-	length, period := 30*time.Second, 4*time.Second
-	if *long {
-		length, period = 10*time.Minute, 12*time.Second
-	}
+	parallelSmoke(t)
+	length, period := sized(3*time.Second, 30*time.Second, 10*time.Minute), sized[time.Duration](1, 4, 12)*time.Second
+	least := sized(1, 3, 3) // samples compared with the warm-up, however slow the machine
 	if *soakFor > 0 {
 		length = *soakFor
 	}
 	z := startSoak(t)
 	steady, replaced := z.servers[0], z.servers[1]
-	for warm := true; time.Since(z.started) < length || len(steady.samples) < leastLulls; warm = time.Since(z.started) < length/4 {
+	for warm := true; time.Since(z.started) < length || len(steady.samples) <
+		least; warm = time.Since(z.started) < length/4 {
 		z.faults(period)
-		z.lull(warm)
+		z.quiesce(warm)
 	}
 	took := time.Since(z.started)
 	close(z.quit)
@@ -112,9 +110,16 @@ func TestSoak(t *testing.T) {
 	if more := z.wrongN - len(z.wrong); more > 0 {
 		t.Errorf("and %d times more", more)
 	}
-	memory, growth := judgeMemory(t, steady.samples)
-	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things wrong, and of 2 × %d live peers %d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; in each lull at most %d files and %.0f goroutines; about %.0f %% of two processors",
-		took.Round(time.Second), z.doings(), (steady.freezes+replaced.freezes)/2, replaced.handOver, steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
+	memory, growth := "memory not judged", 0.0 // by so few samples
+	if size != smoke {
+		memory, growth = judgeMemory(t, steady.samples)
+	}
+	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things "+
+		"wrong, and of 2 × %d live peers "+
+		"%d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at "+
+		"most %d files and %.0f goroutines; about %.0f %% of two processors",
+		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver,
+		steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
 		z.checks, memory, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
 	if growth > soakGrowth {
 		t.Errorf("the memory in use has grown by %.1f %% from the first third to the last", 100*growth)
@@ -124,8 +129,10 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T) *soak {
 	z := &soak{t: t, quit: make(chan struct{}), done: map[string]int{}}
 	for _, good := range []bool{false, true} {
-		s := &soaked{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(), "--timeout", soakTimeout.String(),
-			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst", "20", "--address-max", "100",
+		s := &soakServer{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(),
+			"--timeout", soakTimeout.String(),
+			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst",
+			"20", "--address-max", "100",
 			"--flap-limit", "30", "--ban-time", "3s")}
 		if !good {
 			s.installText(t, "#!/bin/sh\nexit 1\n")
@@ -140,7 +147,7 @@ func startSoak(t *testing.T) *soak {
 			p := &livePeer{z: z, s: s, source: fmt.Sprintf("127.92.%d.%d", i, 1+n), ready: ready.Done}
 			z.wg.Go(p.run)
 		}
-		for _, d := range soakDoings {
+		for _, d := range soakActivities {
 			z.wg.Go(func() { z.repeat(s, d) })
 		}
 		z.wg.Go(func() { z.scrape(s) })
@@ -172,7 +179,7 @@ func (z *soak) faults(period time.Duration) {
 
 // count adds to the freezes and returns how often the server has been stopped
 // and continued.
-func (s *soaked) count(n int) int {
+func (s *soakServer) count(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freezes += n
@@ -180,7 +187,7 @@ func (s *soaked) count(n int) int {
 }
 
 // replace has it hand over, which fails if its binary is no good.
-func (s *soaked) replace(t *testing.T) {
+func (s *soakServer) replace(t *testing.T) {
 	t.Helper()
 	s.handOver++
 	if s.goodBinary {
@@ -192,8 +199,8 @@ func (s *soaked) replace(t *testing.T) {
 	s.awaitLine("the hand-over has failed", skip, func(l logLine) bool { return strings.Contains(l.msg, "failed") })
 }
 
-// lull waits until only the live peers are there, and compares.
-func (z *soak) lull(warm bool) {
+// quiesce waits until only the live peers are there, and compares.
+func (z *soak) quiesce(warm bool) {
 	z.t.Helper()
 	z.busy.Lock()
 	defer z.busy.Unlock()
@@ -208,10 +215,11 @@ func (z *soak) lull(warm bool) {
 		s.check()
 		if warm {
 			now := s.least()
-			s.most = reserve{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
+			s.most = resources{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
 			continue
 		}
-		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files, s.most.goroutines), func(m metrics) bool {
+		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files,
+			s.most.goroutines), func(m metrics) bool {
 			opsClient.CloseIdleConnections()
 			return openFiles(z.t, s.current()) <= s.most.files && m.value("go_goroutines") <= s.most.goroutines
 		})
@@ -220,7 +228,7 @@ func (z *soak) lull(warm bool) {
 }
 
 // liveHeap collects what is garbage, and returns what is left.
-func (s *soaked) liveHeap() (heap float64) {
+func (s *soakServer) liveHeap() (heap float64) {
 	s.t.Helper()
 	for range 2 { // what is pooled goes with the second
 		status, body, err := s.get("/debug/pprof/heap?gc=1&debug=1")
@@ -232,13 +240,14 @@ func (s *soaked) liveHeap() (heap float64) {
 	return heap
 }
 
-// least is what it has when nobody asks it anything: a few looks, as requests
-// and their connections come between.
-func (s *soaked) least() reserve {
-	all := reserve{math.MaxInt, math.Inf(1)}
+// least is what an idle server has, the least of several samples, as requests and
+// their connections come between.
+func (s *soakServer) least() resources {
+	all := resources{math.MaxInt, math.Inf(1)}
 	for range 20 {
 		opsClient.CloseIdleConnections()
-		all = reserve{min(all.files, openFiles(s.t, s.current())), min(all.goroutines, s.metrics().value("go_goroutines"))}
+		all = resources{min(all.files, openFiles(s.t, s.current())),
+			min(all.goroutines, s.metrics().value("go_goroutines"))}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return all
@@ -246,7 +255,7 @@ func (s *soaked) least() reserve {
 
 // scrape asks all that the ops address has. Its invariants have to hold each
 // time; only beside a stop of the server an answer may be late.
-func (z *soak) scrape(s *soaked) {
+func (z *soak) scrape(s *soakServer) {
 	for i := 0; ; i++ {
 		select {
 		case <-z.quit:
@@ -275,17 +284,19 @@ func (z *soak) isWrong(format string, args ...any) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.wrongN++; z.wrongN <= 10 {
-		z.wrong = append(z.wrong, time.Since(z.started).Round(time.Millisecond).String()+": "+fmt.Sprintf(format, args...))
+		z.wrong = append(z.wrong, time.Since(z.started).Round(time.Millisecond).String()+": "+
+			""+fmt.Sprintf(format, args...))
 	}
 }
 
 // wantQuietLog wants no panic, and no errors but of the hand-overs that were
 // to fail.
-func (s *soaked) wantQuietLog(t *testing.T) {
+func (s *soakServer) wantQuietLog(t *testing.T) {
 	t.Helper()
 	for _, line := range s.logLines() {
 		expected := !s.goodBinary && strings.Contains(line.msg, "hand-over failed")
-		if line.msg == "" || strings.Contains(line.text, "panic") || strings.Contains(line.text, `"level":"ERROR"`) && !expected {
+		if line.msg == "" || strings.Contains(line.text, "panic") ||
+			strings.Contains(line.text, `"level":"ERROR"`) && !expected {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}

@@ -63,8 +63,10 @@ func judgeMemory(t *testing.T, samples []soakMemory) (text string, growth float6
 		t.Errorf("the memory in use grows by %s", rss)
 	}
 	growth = last/first - 1
-	return fmt.Sprintf("RSS %.1f MiB at first, %.1f MiB at last (%+.1f %%) over %s, slope %s, of the live heap (%.2f MiB at last) %s of RSS",
-		first/(1<<20), last/(1<<20), 100*growth, over.Round(time.Second), rss, medianOf(samples[len(samples)-third:], heapOf)/(1<<20), heap), growth
+	return fmt.Sprintf("RSS %.1f MiB at first, %.1f MiB at last (%+.1f %%) over %s, slope %s, of the live heap "+
+		"(%.2f MiB at last) %s of RSS",
+		first/(1<<20), last/(1<<20), 100*growth, over.Round(time.Second), rss,
+		medianOf(samples[len(samples)-third:], heapOf)/(1<<20), heap), growth
 }
 
 func medianOf(samples []soakMemory, of func(soakMemory) float64) float64 {
@@ -80,10 +82,12 @@ func TestSlope(t *testing.T) {
 	var samples []soakMemory
 	for i := range 61 {
 		noise := 4096 * float64(i*7919%13-6)
-		samples = append(samples, soakMemory{at: time.Duration(i) * time.Minute, rss: 20e6 + float64(i)*20e6*0.03/60 + noise})
+		samples = append(samples, soakMemory{at: time.Duration(i) * time.Minute, rss: 20e6 +
+			float64(i)*20e6*0.03/60 + noise})
 	}
-	samples[20].rss *= 2 // one that is far off
-	if s := slopeOf(samples, rssOf); s.low < 0.025 || s.low > s.median || s.high > 0.035 || math.Abs(s.median-0.03) > 0.002 {
+	samples[20].rss *= 2 // an outlier
+	if s := slopeOf(samples, rssOf); s.low < 0.025 || s.low > s.median || s.high > 0.035 ||
+		math.Abs(s.median-0.03) > 0.002 {
 		t.Errorf("3 %%/h is taken for %+v", s)
 	}
 }

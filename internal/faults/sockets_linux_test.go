@@ -38,7 +38,8 @@ const established, listening = "01", "0A" // include/net/tcp_states.h, in hexade
 func watchSockets(t testing.TB, s *serverProcess) *socketWatch {
 	t.Helper()
 	w := &socketWatch{
-		t: t, pid: s.pid(), listen: netip.MustParseAddrPort(s.addr).Port(), gone: map[int]silence{}, states: map[int]string{},
+		t: t, pid: s.pid(), listen: netip.MustParseAddrPort(s.addr).Port(),
+		gone: map[int]silence{}, states: map[int]string{},
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	w.look()

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stormers is how many clients dial at the same time.
-const stormers = 64
+// stormClients is how many clients dial at the same time.
+const stormClients = 64
 
 // storms are ways of connecting that leave nothing behind, as often as it goes.
 var storms = []struct {
@@ -51,22 +51,20 @@ var storms = []struct {
 // connection is accounted for, and the server holds as many descriptors and
 // goroutines as before.
 func TestStorms(t *testing.T) {
-	each := 1200 * time.Millisecond
-	if *long {
-		each = 15 * time.Second // a minute in all
-	}
+	each := sized(300*time.Millisecond, 1200*time.Millisecond, 15*time.Second) // of four
 	s := startServer(t, binary(t), "--timeout", "10m", "--drain", "1s")
 	good := startNeighbours(t, s.addr, 8)
 	for _, storm := range storms {
 		t.Run(storm.name, func(t *testing.T) {
 			before, files, lost := s.metrics(), openFiles(t, s.pid()), backlogLosses(t, s)
-			dialed := blow(t, s.addr, each, storm.do)
+			dialed := runStorm(t, s.addr, each, storm.do)
 			var m metrics
 			done := func(name string) float64 { return m.sum(name) - before.sum(name) }
 			live, allowed := before.value("heartwheel_connections"), 0.0
 			s.await("all have left", func(now metrics) bool {
 				m = now
-				missing := float64(dialed) - (now.value("heartwheel_accepted_total") - before.value("heartwheel_accepted_total") + done("heartwheel_refused_total"))
+				missing := float64(dialed) - (now.value("heartwheel_accepted_total") -
+					before.value("heartwheel_accepted_total") + done("heartwheel_refused_total"))
 				ok := now.value("heartwheel_connections") == live && now.settled() && missing >= 0 && missing <= allowed
 				allowed = lost() // of what the next look sees
 				return ok
@@ -85,9 +83,11 @@ func TestStorms(t *testing.T) {
 				return openFiles(t, s.pid()) <= files && now.value("go_goroutines") <= before.value("go_goroutines")
 			})
 			s.check()
-			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d descriptors before, %d after; %v goroutines before, at most that after",
+			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d "+
+				"descriptors before, %d after; %v goroutines before, at most that after",
 				storm.name, dialed, each, float64(dialed)/each.Seconds(),
-				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"), done("heartwheel_refused_total"),
+				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"),
+				done("heartwheel_refused_total"),
 				done("heartwheel_closed_total"), live, files, openFiles(t, s.pid()), before.value("go_goroutines"))
 		})
 	}
@@ -99,15 +99,15 @@ func TestStorms(t *testing.T) {
 	}
 }
 
-// blow dials at full rate for so long and does with each connection what the
-// storm does. It returns how many there were.
-func blow(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
+// runStorm dials at full rate for the time each, does to each connection what the
+// storm does, and returns how many there were.
+func runStorm(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) error) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), each)
 	defer cancel()
 	var dialed, source atomic.Int64
 	var all sync.WaitGroup
-	for range stormers {
+	for range stormClients {
 		all.Go(func() {
 			d := net.Dialer{Timeout: limit, KeepAlive: -1, Control: portLater}
 			for ctx.Err() == nil {
@@ -133,9 +133,9 @@ func blow(t *testing.T, addr string, each time.Duration, do func(*net.TCPConn) e
 
 // backlogLosses returns what tells how many connections at most the kernel took
 // since and dropped before the server could see them: a client that is in may find
-// the backlog full, and if it leaves before that changes nobody knows of it. As long
-// as any that were there since wait in the backlog or are open it says none, as
-// others may come to light.
+// the backlog full, and if it leaves before that changes it stays unknown. As long as
+// connections made since wait in the backlog or are open the result is 0, as others
+// may still appear.
 func backlogLosses(t testing.TB, s *serverProcess) (lost func() float64) {
 	t.Helper()
 	overflows := func() float64 {

@@ -13,19 +13,20 @@ import (
 // A panic of the module's own goroutine is no case: nothing in a Go process can
 // survive that.
 func TestWheelFails(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library anew")
-	}
-	server := faultyBinary(t)
+	parallelSmoke(t)
+	server := built(t, faultyWheel)
 	kinds := []string{"stall", "lockup", "panic"}
 	var runs []*faultRun
 	for _, kind := range kinds {
-		runs = append(runs, startFaultRun(t, server, "FAULTS_WHEEL="+kind+","+faultAge.String()))
+		runs = append(runs, startFaultRun(t, server, func(age time.Duration) string {
+			return "FAULTS_WHEEL=" +
+				kind + "," + age.String()
+		}))
 	}
 	for i, r := range runs {
 		t.Run(kinds[i], func(t *testing.T) {
 			got := r.judge(t, 0)
-			// One that has no processor for so long is replaced as well.
+			// A wheel without a processor for that long is replaced as well.
 			most := 1.0
 			for _, b := range r.w.all {
 				if b.longest+b.stolen >= lateTicks*tick {
@@ -39,7 +40,8 @@ func TestWheelFails(t *testing.T) {
 			// The watchdog too may have had to wait for a processor.
 			late := heldUp(r.w.all, r.from, r.to+int64(rebuildTime+tick))
 			if took > rebuildTime+late {
-				t.Errorf("the timing wheel was replaced %s after it had failed; the promise is %s, and %s come from measurements", took, rebuildTime, late)
+				t.Errorf("the timing wheel was replaced %s after it had failed; the promise is %s, and %s come from "+
+					"measurements", took, rebuildTime, late)
 			}
 			figure(t, 5, "%s: replaced after %s; %s", kinds[i], took.Round(time.Millisecond), got)
 		})

@@ -17,12 +17,12 @@ import (
 	"heartwheel/codec"
 )
 
-// A fleetOfWorkers is a supervisor with workers. Its binary can be replaced.
-type fleetOfWorkers struct{ *chain }
+// A workerSet is a supervisor with workers. Its binary can be replaced.
+type workerSet struct{ *chain }
 
-func startWorkers(t *testing.T, n int, args ...string) *fleetOfWorkers {
+func startWorkers(t *testing.T, n int, args ...string) *workerSet {
 	t.Helper()
-	return &fleetOfWorkers{startChain(t, append([]string{"--workers", strconv.Itoa(n)}, args...)...)}
+	return &workerSet{startChain(t, append([]string{"--workers", strconv.Itoa(n)}, args...)...)}
 }
 
 // A workerCheck is what /debug/check says of one process.
@@ -33,7 +33,7 @@ type workerCheck struct {
 }
 
 // workers asks for the processes. What they are has to hold together.
-func (f *fleetOfWorkers) workers() []workerCheck {
+func (f *workerSet) workers() []workerCheck {
 	f.t.Helper()
 	status, body, err := f.get("/debug/check")
 	var c struct {
@@ -55,7 +55,7 @@ func (f *fleetOfWorkers) workers() []workerCheck {
 }
 
 // perWorker reads the metrics of each worker: the values of one by that label.
-func (f *fleetOfWorkers) perWorker(name string) map[string]float64 {
+func (f *workerSet) perWorker(name string) map[string]float64 {
 	f.t.Helper()
 	_, body, err := f.get("/metrics?per_worker=1")
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *fleetOfWorkers) perWorker(name string) map[string]float64 {
 	return by
 }
 
-func (f *fleetOfWorkers) await503(part string) {
+func (f *workerSet) await503(part string) {
 	f.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		status, body, err := f.get("/readyz")
@@ -91,7 +91,7 @@ func (f *fleetOfWorkers) await503(part string) {
 	}
 }
 
-func (f *fleetOfWorkers) awaitReady() {
+func (f *workerSet) awaitReady() {
 	f.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		status, body, err := f.get("/readyz")
@@ -125,10 +125,8 @@ func awaitGone(t *testing.T, workers []workerCheck) {
 // that is, and that what the ops address says of all is the sum of what it says
 // of each.
 func TestWorkersShare(t *testing.T) {
-	n, conns := 6, 600
-	if *long {
-		n, conns = 56, 8000
-	}
+	parallelSmoke(t)
+	n, conns := sized(4, 6, 56), sized(200, 600, 8000)
 	f := startWorkers(t, n, "--drain", "1s")
 	start := f.awaitLine("that it listens", 0, func(l logLine) bool { return l.msg == "listening" }).took
 	for _, w := range f.workers() {
@@ -160,7 +158,8 @@ func TestWorkersShare(t *testing.T) {
 		}
 		return sum
 	}
-	for _, name := range []string{"heartwheel_connections", "heartwheel_accepted_total", "heartwheel_frames_total", "heartwheel_bytes_total"} {
+	for _, name := range []string{"heartwheel_connections", "heartwheel_accepted_total",
+		"heartwheel_frames_total", "heartwheel_bytes_total"} {
 		by := f.perWorker(name)
 		sum := total(by)
 		got := m.value(name)
@@ -196,13 +195,15 @@ func TestWorkersShare(t *testing.T) {
 	if code := f.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	t.Logf("%d workers ready after %s; %d connections, the fullest worker %v, the mean %.1f", n, start, conns, most, mean)
+	t.Logf("%d workers ready after %s; %d connections, the fullest worker %v, the mean %.1f",
+		n, start, conns, most, mean)
 }
 
 // TestWorkerKilled kills one worker: only its clients lose their connection,
-// who waits in its backlog meanwhile is served by the next, and the limit that
-// all share does not count the dead.
+// connections that wait in its backlog are served by the next, and the shared limit
+// does not count the dead.
 func TestWorkerKilled(t *testing.T) {
+	parallelSmoke(t)
 	const n, room = 4, 80
 	f := startWorkers(t, n, "--drain", "1s", "--max-connections", strconv.Itoa(room))
 	good := startNeighbours(t, f.addr, room)
@@ -227,7 +228,8 @@ func TestWorkerKilled(t *testing.T) {
 		waiting = append(waiting, dial(t, f.addr))
 	}
 	f.awaitLine("a start in vain", skip, func(l logLine) bool {
-		return strings.Contains(l.text, `"level":"ERROR"`) && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, victim.Worker)) &&
+		return strings.Contains(l.text, `"level":"ERROR"`) &&
+			strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, victim.Worker)) &&
 			strings.Contains(l.text, `"next_in":"400ms"`) && strings.Contains(l.text, `"stderr":"out of order"`)
 	})
 	f.install(t, binary(t))
@@ -243,7 +245,8 @@ func TestWorkerKilled(t *testing.T) {
 		lost = len(joined.Unwrap())
 	}
 	if lost != victim.Connections {
-		t.Errorf("%d clients lost their connection, of %d that the killed worker had: %v", lost, victim.Connections, err)
+		t.Errorf("%d clients lost their connection, of %d that the killed worker had: %v",
+			lost, victim.Connections, err)
 	}
 	m := f.metrics()
 	if got := m.value("heartwheel_worker_restarts_total"); got < 2 {
@@ -264,26 +267,28 @@ func TestWorkerKilled(t *testing.T) {
 }
 
 // TestWorkersReplaced replaces all workers while clients come at a fixed rate:
-// none is refused or reset, those that stay are told to go, and no count is
-// lost with the workers.
+// none is refused or reset, those that stay get GOAWAY, and no count is lost with
+// the workers.
 func TestWorkersReplaced(t *testing.T) {
-	n, rate, stay, drain := 4, 400, 40, 2*time.Second
-	if *long {
-		n, rate, stay = 16, 1000, 400
-	}
+	parallelSmoke(t)
+	const drain = 2 * time.Second
+	n, rate, stay := sized(3, 4, 16), sized(400, 400, 1000), sized(20, 40, 400)
 	f := startWorkers(t, n, "--drain", drain.String())
 	storm, paused := startStorm(f.addr, rate), meterPauses()
 	defer storm.stop()
 	before := f.workers()
-	stayers := startStayers(t, f.addr, stay)
+	held := holdConns(t, f.addr, stay)
 	f.install(t, binary(t))
 	skip := len(f.logLines())
 	f.signal(t, f.pid(), syscall.SIGHUP)
 	f.awaitLine("the replacement", skip, func(l logLine) bool { return l.msg == "replacing the workers" })
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	f.awaitLine("another SIGHUP", skip, func(l logLine) bool { return l.msg == "SIGHUP ignored: a rolling restart is under way" })
+	f.awaitLine("another SIGHUP", skip, func(l logLine) bool {
+		return l.msg ==
+			"SIGHUP ignored: a rolling restart is under way"
+	})
 	done := f.awaitLine("the end of it", skip, func(l logLine) bool { return l.msg == "workers replaced" })
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}
@@ -317,17 +322,23 @@ func TestWorkersReplaced(t *testing.T) {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
-	t.Logf("%d workers replaced in %s with --drain %s under %d dials: %d refused, %d reset, slowest answer %s", n, done.took, drain, r.dials, r.refused, r.reset, r.slowest.Round(time.Millisecond))
+	t.Logf("%d workers replaced in %s with --drain %s under %d dials: %d refused, %d reset, slowest answer %s", n,
+		done.took, drain, r.dials, r.refused, r.reset, r.slowest.Round(time.Millisecond))
 }
 
 // TestReplacementStops: a new worker that does not get ready ends the
 // replacement, and the others go on as they were.
 func TestReplacementStops(t *testing.T) {
+	parallelSmoke(t)
 	f := startWorkers(t, 4, "--drain", "200ms")
 	before := f.workers()
-	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit 3;; esac\nexec %s \"$@\"\n", binary(t)))
+	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit "+
+		"3;; esac\nexec %s \"$@\"\n", binary(t)))
 	f.signal(t, f.pid(), syscall.SIGHUP)
-	line := f.awaitLine("the end", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "the rest of the workers go on unchanged") })
+	line := f.awaitLine("the end", 0, func(l logLine) bool {
+		return strings.HasPrefix(l.msg,
+			"the rest of the workers go on unchanged")
+	})
 	if !strings.Contains(line.text, `"replaced":2,"of":4`) {
 		t.Error(line.text)
 	}
@@ -348,13 +359,14 @@ func TestReplacementStops(t *testing.T) {
 	}
 }
 
-// TestWorkersDrain: SIGTERM drains all workers at once, whoever else gets it,
+// TestWorkersDrain: SIGTERM drains all workers at once, even if they get it too,
 // and a second signal ends everything.
 func TestWorkersDrain(t *testing.T) {
+	parallelSmoke(t)
 	const drain = 2 * time.Second
 	f := startWorkers(t, 4, "--drain", drain.String())
 	workers := f.workers()
-	stayers := startStayers(t, f.addr, 40)
+	held := holdConns(t, f.addr, 40)
 	for _, w := range workers { // as systemd does, and a terminal with ^C
 		f.signal(t, w.PID, syscall.SIGTERM)
 		f.signal(t, w.PID, syscall.SIGINT)
@@ -365,7 +377,7 @@ func TestWorkersDrain(t *testing.T) {
 	if code := f.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}
@@ -376,7 +388,7 @@ func TestWorkersDrain(t *testing.T) {
 
 	f = startWorkers(t, 4, "--drain", "1m")
 	workers = f.workers()
-	startStayers(t, f.addr, 8)
+	holdConns(t, f.addr, 8)
 	f.signal(t, f.pid(), syscall.SIGTERM)
 	f.awaitLine("the drain", 0, func(l logLine) bool { return strings.HasPrefix(l.msg, "draining;") })
 	f.await503("draining")
@@ -389,18 +401,20 @@ func TestWorkersDrain(t *testing.T) {
 // TestSupervisorKilled: its workers drain by themselves, and leave the port to
 // the next at once.
 func TestSupervisorKilled(t *testing.T) {
+	parallelSmoke(t)
 	const drain = 3 * time.Second
 	addr := "tcp://" + holdPort(t)
 	f := startWorkers(t, 3, "--listen", addr, "--drain", drain.String())
 	workers := f.workers()
-	stayers := startStayers(t, f.addr, 30)
+	held := holdConns(t, f.addr, 30)
 	if err := f.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-f.ended
 	for _, w := range workers {
 		f.awaitLine(fmt.Sprintf("worker %d", w.Worker), 0, func(l logLine) bool {
-			return strings.HasPrefix(l.msg, "the supervisor has ended, so this worker drains") && strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
+			return strings.HasPrefix(l.msg, "the supervisor has ended: this worker drains") &&
+				strings.Contains(l.text, fmt.Sprintf(`"worker":%d`, w.Worker))
 		})
 	}
 	// They accept no more; the port is free as soon as the last has noticed.
@@ -418,7 +432,7 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 	next := startServer(t, binary(t), "--listen", addr, "--workers", "2")
 	dial(t, next.addr).echo()
-	for _, s := range stayers {
+	for _, s := range held {
 		if err := s.wait(); err != nil {
 			t.Error(err)
 		}

@@ -12,18 +12,18 @@ import (
 
 // TestWorkersFull holds many clients that come back whenever they are cut off,
 // kills one worker, and then replaces all of them: only the clients of the one
-// that was killed lose their connection without being told, nobody's connect is
-// ever refused, and in the end all are back.
+// that was killed lose their connection without GOAWAY, no connect is refused, and
+// in the end all are back.
 func TestWorkersFull(t *testing.T) {
-	n, conns, processes, drain := 3, 600, 2, time.Second
-	if *long {
-		n, conns, processes, drain = 12, 100_000, 8, 10*time.Second
-	}
+	parallelSmoke(t)
+	n, conns, processes := sized(3, 3, 12), sized(200, 600, 100_000), sized(1, 2, 8)
+	drain := sized(time.Second, time.Second, 10*time.Second)
 	f := startWorkers(t, n, "--drain", drain.String(), "--spread", drain.String(), "--beat", "4m", "--timeout", "10m")
 	herds := startHerds(t, f.serverProcess, processes, conns, conns, "-reconnect", "-spread", drain.String())
 	before := f.workers()
 	fullest := slices.MaxFunc(before, func(a, b workerCheck) int { return a.Connections - b.Connections })
-	t.Logf("%d connections over %d workers, the fullest %d, %.3f of the mean", conns, n, fullest.Connections, float64(fullest.Connections)*float64(n)/float64(conns))
+	t.Logf("%d connections over %d workers, the fullest %d, %.3f of the mean", conns, n, fullest.Connections,
+		float64(fullest.Connections)*float64(n)/float64(conns))
 
 	quiet, lost := f.probeWorkers(64, func() { time.Sleep(2 * time.Second) })
 	if lost > 0 {
@@ -36,14 +36,22 @@ func TestWorkersFull(t *testing.T) {
 		now := f.workers()
 		victim = now[slices.IndexFunc(now, func(w workerCheck) bool { return w.PID == fullest.PID })]
 		f.signal(t, victim.PID, syscall.SIGKILL)
-		f.awaitLine("that it has ended", skip, func(l logLine) bool { return strings.HasPrefix(l.msg, "worker ended; what waits") })
+		f.awaitLine("that it has ended", skip, func(l logLine) bool {
+			return strings.HasPrefix(l.msg,
+				"worker ended; connections wait")
+		})
 		f.awaitReady()
-		f.await("most clients are back", func(m metrics) bool { return m.value("heartwheel_connections") >= float64(conns) })
+		f.await("most clients are back", func(m metrics) bool {
+			return m.value("heartwheel_connections") >= float64(conns)
+		})
 	})
-	f.await("all clients are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) }) // the probes have left
+	// the probes have left
+	f.await("all clients are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) })
 	silently := victim.Connections - lost
-	t.Logf("a worker killed: %d clients cut off, all back after %s; beats of the others 99 %% within %s, most %s; before that %s and %s",
-		silently, time.Since(killed).Round(time.Millisecond), quantile(during, 0.99), quantile(during, 1), quantile(quiet, 0.99), quantile(quiet, 1))
+	t.Logf("a worker killed: %d clients cut off, all back after %s; beats of the others 99 %% within %s, "+
+		"most %s; before that %s and %s",
+		silently, time.Since(killed).Round(time.Millisecond), quantile(during, 0.99), quantile(during, 1),
+		quantile(quiet, 0.99), quantile(quiet, 1))
 
 	skip = len(f.logLines())
 	f.signal(t, f.pid(), syscall.SIGHUP)
@@ -58,25 +66,26 @@ func TestWorkersFull(t *testing.T) {
 	for _, h := range herds {
 		h.report(&r)
 	}
-	told := r.Goaways[codec.CodeDraining]
-	t.Logf("%d workers replaced in %s with --drain %s: %d times a client was told to go, %d connects, %d failed", n, done.took, drain, told, r.Dials, r.Failed)
+	goaways := r.Goaways[codec.CodeDraining]
+	t.Logf("%d workers replaced in %s with --drain %s: %d GOAWAYs, %d connects, %d failed", n, done.took,
+		drain, goaways, r.Dials, r.Failed)
 	if r.Failed > 0 {
 		t.Errorf("%d connects failed", r.Failed)
 	}
 	if r.In != conns {
 		t.Errorf("%d clients are connected in the end, of %d", r.In, conns)
 	}
-	if told < conns || len(r.Goaways) != 1 {
-		t.Errorf("the clients were told %v", r.Goaways)
+	if goaways < conns || len(r.Goaways) != 1 {
+		t.Errorf("the clients got %v", r.Goaways)
 	}
-	if got, want := len(r.Ended), told+silently; got != want {
-		t.Errorf("%d connections ended; %d were told to, and the worker that was killed had %d", got, told, silently)
+	if got, want := len(r.EndedAt), goaways+silently; got != want {
+		t.Errorf("%d connections ended; %d after GOAWAY, and the worker that was killed had %d", got, goaways, silently)
 	}
 }
 
-// probeWorkers measures beats of so many connections while f runs. It returns
+// probeWorkers measures beats of n connections while during runs. It returns
 // those of the connections that lasted, and how many did not.
-func (f *fleetOfWorkers) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
+func (f *workerSet) probeWorkers(n int, during func()) (all []time.Duration, lost int) {
 	f.t.Helper()
 	quit, results := make(chan struct{}), make(chan probed, n)
 	var probes []*conn

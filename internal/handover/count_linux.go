@@ -6,20 +6,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"heartwheel/server"
+	"heartwheel/internal/admission"
 )
 
 // NewCount makes a connection count with slots for that many processes, in
 // memory without a name, and the file to pass it on by. The count has slot 0.
-func NewCount(slots int) (*os.File, *server.SharedCount, error) {
+func NewCount(slots int) (*os.File, *admission.SharedCount, error) {
 	fd, err := unix.MemfdCreate("heartwheel-connections", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot make memory to share: memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "count")
-	err = f.Truncate(int64(slots * server.SharedLine))
+	err = f.Truncate(int64(slots * admission.SlotBytes))
 	if err == nil {
-		var c *server.SharedCount
+		var c *admission.SharedCount
 		if c, err = mapCount(f, 0); err == nil {
 			return f, c, nil
 		}
@@ -29,7 +29,7 @@ func NewCount(slots int) (*os.File, *server.SharedCount, error) {
 }
 
 // mapCount maps the file for as long as this process lives.
-func mapCount(f *os.File, slot int) (*server.SharedCount, error) {
+func mapCount(f *os.File, slot int) (*admission.SharedCount, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -38,5 +38,5 @@ func mapCount(f *os.File, slot int) (*server.SharedCount, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return server.NewSharedCount(mem, slot)
+	return admission.NewSharedCount(mem, slot)
 }

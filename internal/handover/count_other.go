@@ -6,12 +6,12 @@ import (
 	"errors"
 	"os"
 
-	"heartwheel/server"
+	"heartwheel/internal/admission"
 )
 
 var errNoWorkers = errors.New("workers are possible on Linux only")
 
 // NewCount fails: workers need Linux.
-func NewCount(int) (*os.File, *server.SharedCount, error) { return nil, nil, errNoWorkers }
+func NewCount(int) (*os.File, *admission.SharedCount, error) { return nil, nil, errNoWorkers }
 
-func mapCount(*os.File, int) (*server.SharedCount, error) { return nil, errNoWorkers }
+func mapCount(*os.File, int) (*admission.SharedCount, error) { return nil, errNoWorkers }

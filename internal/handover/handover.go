@@ -35,18 +35,19 @@ type Program struct {
 	Path    string
 	Args    []string
 	Environ []string
-	Stderr  *os.File      // the log, shared with this process
+	Stderr  *os.File      // standard error once it is ready, shared with this process
+	Log     io.Writer     // what it writes to standard error until then; must not block
 	Slack   time.Duration // timer slack (prctl(2)); 0: as in this process
 }
 
 // ThisProgram returns the program that this process was started from. A
 // hand-over starts what is at its path then.
-func ThisProgram(argv, environ []string, stderr *os.File) (*Program, error) {
+func ThisProgram(argv, environ []string, stderr *os.File, log io.Writer) (*Program, error) {
 	path, err := startedFrom(argv[0])
 	if err != nil {
 		return nil, err
 	}
-	return &Program{Path: path, Args: argv[1:], Environ: environ, Stderr: stderr}, nil
+	return &Program{Path: path, Args: argv[1:], Environ: environ, Stderr: stderr, Log: log}, nil
 }
 
 // startedFrom returns the path where the command arg0 was found. A symbolic link
@@ -116,7 +117,7 @@ func (p *Program) Start(sockets []server.Socket, extras ...Extra) (*Child, error
 		}
 		names, files = append(names, o.Address), append(files, f)
 	}
-	c := &Child{ready: ready, stderr: &startupOutput{to: p.Stderr}, done: make(chan struct{})}
+	c := &Child{ready: ready, stderr: &startupOutput{to: p.Log}, done: make(chan struct{})}
 	c.cmd = exec.Command(p.Path, p.Args...)
 	c.cmd.Env = append(p.Environ[:len(p.Environ):len(p.Environ)], settings.InheritEnv+"="+strings.Join(names, ","))
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, c.stderr

@@ -33,7 +33,7 @@ func shell(t *testing.T, script string) (p *Program, stderr *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
-	return &Program{Path: "/bin/sh", Args: []string{"-c", script}, Environ: []string{"PATH=" + os.Getenv("PATH")}, Stderr: w}, r
+	return &Program{Path: "/bin/sh", Args: []string{"-c", script}, Environ: []string{"PATH=" + os.Getenv("PATH")}, Stderr: w, Log: w}, r
 }
 
 func handOverTo(t *testing.T, p *Program) *Handover {
@@ -189,7 +189,7 @@ func TestStartedFrom(t *testing.T) {
 }
 
 // notifications is a socket in the place of a service manager's.
-func notifications(t *testing.T) (m Manager, next func() string) {
+func notifications(t *testing.T) (environ []string, next func() string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hw") // short: the length of such a path is limited
 	if err != nil {
@@ -202,7 +202,7 @@ func notifications(t *testing.T) (m Manager, next func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return ManagerOf([]string{"NOTIFY_SOCKET=" + path}), func() string {
+	return []string{"NOTIFY_SOCKET=" + path}, func() string {
 		t.Helper()
 		b := make([]byte, 4096)
 		_ = conn.SetReadDeadline(time.Now().Add(limit))
@@ -214,26 +214,39 @@ func notifications(t *testing.T) (m Manager, next func() string) {
 	}
 }
 
-func TestManager(t *testing.T) {
-	if err := ManagerOf(nil).Notify("READY=1"); err != nil {
-		t.Error(err)
-	}
-	for _, wrong := range []Manager{"vsock:2:1", "/nowhere/n"} {
-		if wrong.Notify("READY=1") == nil {
-			t.Errorf("%s was told", wrong)
+func TestNotifier(t *testing.T) {
+	NewNotifier(nil, nil).Notify("READY=1")
+	var log strings.Builder
+	for _, path := range []string{"vsock:2:1", "/nowhere/n"} {
+		log.Reset()
+		n := NewNotifier([]string{"NOTIFY_SOCKET=" + path}, slog.New(slog.NewTextHandler(&log, nil)))
+		n.Notify("READY=1")
+		n.Close(limit)
+		if !strings.Contains(log.String(), "cannot notify the service manager") {
+			t.Errorf("%s: the log has %q", path, log.String())
 		}
 	}
-	m, next := notifications(t)
-	if err := m.Notify("MAINPID=7", "READY=1"); err != nil {
-		t.Fatal(err)
-	}
+	environ, next := notifications(t)
+	n := NewNotifier(environ, slog.New(slog.DiscardHandler))
+	n.Notify("MAINPID=7", "READY=1")
+	n.Notify(Reloading()...)
+	n.Close(limit)
 	if got := next(); got != "MAINPID=7\nREADY=1" {
 		t.Errorf("got %q", got)
-	}
-	if err := m.Notify(Reloading()...); err != nil {
-		t.Fatal(err)
 	}
 	if got := next(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") || strings.HasSuffix(got, "=0") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestNotifierNeverBlocks: a manager that does not read holds nothing up.
+func TestNotifierNeverBlocks(t *testing.T) {
+	var log strings.Builder
+	n := &Notifier{log: slog.New(slog.NewTextHandler(&log, nil)), queue: make(chan []string, 1), done: make(chan struct{})}
+	n.Notify("1")
+	n.Notify("2") // would block
+	if !strings.Contains(log.String(), "one was dropped") {
+		t.Errorf("the log has %q", log.String())
+	}
+	n.Close(0)
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
@@ -71,8 +72,8 @@ func parseInherit(text string) ([]string, error) {
 // An Inheritance is what a process got from the one that started it. The zero
 // value is nothing.
 type Inheritance struct {
-	Control *Control            // nil: this process is not a worker
-	Count   *server.SharedCount // nil: this process counts its connections alone
+	Control *Control               // nil: this process is not a worker
+	Count   *admission.SharedCount // nil: this process counts its connections alone
 
 	ready, stderr *os.File
 	sockets       []server.Socket // those of tcp:// and ops://

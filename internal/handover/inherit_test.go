@@ -72,7 +72,7 @@ func FuzzParseInherit(f *testing.F) {
 // The variable is no setting, and no setting has its name.
 func TestInheritIsNoSetting(t *testing.T) {
 	for _, s := range settings.Table {
-		if s.Env() == settings.InheritEnv {
+		if s.Variable(settings.EnvPrefix) == settings.InheritEnv {
 			t.Errorf("%s is %s too", s.Key, settings.InheritEnv)
 		}
 	}

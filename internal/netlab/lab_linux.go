@@ -86,7 +86,8 @@ func translate(c *nftables.Conn, outside string) {
 			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 			&expr.Bitwise{
 				SourceRegister: 1, DestRegister: 1, Len: 4,
-				Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID), Xor: binaryutil.NativeEndian.PutUint32(0),
+				Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID),
+				Xor:  binaryutil.NativeEndian.PutUint32(0),
 			},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
 			&expr.Verdict{Kind: expr.VerdictDrop},
@@ -95,7 +96,7 @@ func translate(c *nftables.Conn, outside string) {
 }
 
 // Pull pulls the cable out: nothing that is sent arrives any more at the client
-// nor at the server, and nobody is told, as with a cable behind the next
+// nor at the server, and no error is reported, as with a cable behind the next
 // switch. It returns when it is out.
 func (l *Lab) Pull() {
 	l.t.Helper()

@@ -28,7 +28,7 @@ type Namespace struct {
 const device = "cable"
 
 // Do runs f inside n, on its own goroutine, so that f may end the test. What f
-// makes stays inside for ever, whoever uses it later: sockets that it opens and
+// makes stays inside for good: sockets that it opens and
 // processes that it starts, such as by exec.Cmd.Start. Goroutines that it
 // starts are outside. After the test's end there is no inside.
 func (n *Namespace) Do(f func()) {
@@ -159,12 +159,14 @@ var refusals = []error{
 func skipOrFail(t testing.TB, what string, err error) {
 	t.Helper()
 	text := err.Error()
-	refused := strings.Contains(text, "not permitted") || strings.Contains(text, "not supported") || strings.Contains(text, "Unknown device type")
+	refused := strings.Contains(text, "not permitted") || strings.Contains(text, "not supported") ||
+		strings.Contains(text, "Unknown device type")
 	for _, r := range refusals {
 		refused = refused || errors.Is(err, r)
 	}
 	if refused {
-		t.Skipf("no private network here (it needs root, network namespaces, veth, nftables and the ip command): %s: %v", what, err)
+		t.Skipf("no private network here (it needs root, network namespaces, veth, nftables and the ip "+
+			"command): %s: %v", what, err)
 	}
 	t.Fatalf("private network: %s: %v", what, err)
 }

@@ -144,7 +144,8 @@ func TestNATForgets(t *testing.T) {
 	short.wantAlive(mapping)
 	connect(t, l, ln).exchange()
 
-	if _, err := l.Server.Dial(t.Context(), "tcp4", netip.AddrPortFrom(l.Client.Addr, 1).String()); !errors.Is(err, syscall.ENETUNREACH) {
+	if _, err := l.Server.Dial(t.Context(), "tcp4", netip.AddrPortFrom(l.Client.Addr,
+		1).String()); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("the server dials the client: %v, not unreachable", err)
 	}
 }
@@ -158,7 +159,7 @@ func (p *pair) wantAlive(mapping time.Duration) {
 	switch idle := time.Since(p.last); {
 	case err == nil:
 	case sent.Sub(p.last) >= mapping:
-		p.t.Skipf("nothing can be told here: this machine took %s for a wait of less than %s", sent.Sub(p.last), mapping)
+		p.t.Skipf("too slow a machine to judge: it took %s for a wait of less than %s", sent.Sub(p.last), mapping)
 	default:
 		p.t.Errorf("dead after at most %s without a packet: %v", idle, err)
 	}

@@ -1,4 +1,6 @@
-// Package ops is the HTTP server for operators: health, metrics, profiles.
+// Package ops is the HTTP server for operators, and the parts of its answers that
+// need nothing of heartwheel: process metrics, profiles, access from this machine
+// only.
 package ops
 
 import (

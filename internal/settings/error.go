@@ -13,7 +13,7 @@ func (e *UsageError) Error() string { return strings.Join(e.Lines, "\n") }
 // A Failure is an error at run time.
 type Failure struct {
 	Err    error
-	Logged bool // the log has it already
+	Logged bool // the log says so already
 }
 
 func (e *Failure) Error() string { return e.Err.Error() }

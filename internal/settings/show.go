@@ -10,22 +10,20 @@ import (
 // Show returns the value of s in force, as a user would write it, and where it
 // comes from. The value is "-" where the server decides it when it starts.
 func (r *Resolved) Show(s *Setting) (value, from string) {
-	if origin, ok := r.origins[s.Key]; ok {
-		return s.Value(&r.Options), origin
+	value, origin := s.Show(&r.Options, r.merged)
+	if value == "" {
+		value = "-"
 	}
-	value = "-"
-	if s.derive != nil {
-		value = s.derive(&r.Options)
-	}
-	return value, "default: " + s.Unset
+	return value, origin.String()
 }
 
-// LogListening logs each address that is listened on, with the heartbeat times
-// in force there.
+// LogListening logs each listening address, with the heartbeat times in force
+// there.
 func (r *Resolved) LogListening(log *slog.Logger, addrs []net.Addr, more ...any) {
-	timeout, _ := r.Show(ByKey("timeout"))
+	timeout, _ := r.Show(Table.ByKey("timeout"))
 	for _, addr := range addrs {
-		log.Info("listening", append([]any{"addr", addr.String(), "profile", r.Profile, "beat", wording.Duration(r.Beat),
-			"timeout", timeout, "beats", r.BeatSide, "handler", r.Handler}, more...)...)
+		args := []any{"addr", addr.String(), "profile", r.Profile, "beat", wording.Duration(r.Beat),
+			"timeout", timeout, "beats", r.BeatSide, "handler", r.Handler}
+		log.Info("listening", append(args, more...)...)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"heartwheel/server"
+	"heartwheel/internal/admission"
 )
 
 func TestWorkersFor(t *testing.T) {
@@ -18,9 +18,10 @@ func TestWorkersFor(t *testing.T) {
 	} {
 		got := WorkersFor(c.connections, c.descriptors)
 		if got != c.want {
-			t.Errorf("%d connections with %d descriptors need %d workers, want %d", c.connections, c.descriptors, got, c.want)
+			t.Errorf("%d connections with %d descriptors need %d workers, want %d",
+				c.connections, c.descriptors, got, c.want)
 		}
-		if room := server.RoomForConnections(c.descriptors); room > 100 && got*room < c.connections {
+		if room := admission.RoomForConnections(c.descriptors); room > 100 && got*room < c.connections {
 			t.Errorf("%d connections do not fit into %d workers of %d", c.connections, got, room)
 		}
 	}
@@ -28,20 +29,23 @@ func TestWorkersFor(t *testing.T) {
 
 func TestWorkerCount(t *testing.T) {
 	for _, c := range []struct {
-		flags       map[string]any
+		flags       map[string]string
 		descriptors uint64
 		want        int
 		wrong       string
 	}{
-		{map[string]any{"workers": "56"}, 20_000, 56, ""},
-		{map[string]any{"workers": "auto", "max-connections": "1m"}, 20_000, 54, ""},
-		{map[string]any{"workers": "auto", "max-connections": "100m"}, 20_000, 0, "workers auto: 5371 workers need"},
-		{map[string]any{"workers": "100"}, 512, 0, "workers 100: 100 workers need 964 descriptors in the supervisor, which may open 512; write at most 49, or raise"},
-		{map[string]any{"workers": "49"}, 512, 49, ""},
-		{map[string]any{"workers": "100", "listen": "tcp://:1,tcp://:2"}, 1024, 0, "write at most 96"},
-		{map[string]any{"workers": "8", "memory-limit": "128MiB"}, 20_000, 0, "memory-limit 128MiB: is too little for 8 workers; write at least 256MiB"},
-		{map[string]any{"workers": "8", "memory-limit": "off"}, 20_000, 8, ""},
-		{map[string]any{"workers": "8", "memory-limit": "256MiB"}, 20_000, 8, ""},
+		{map[string]string{"workers": "56"}, 20_000, 56, ""},
+		{map[string]string{"workers": "auto", "max-connections": "1m"}, 20_000, 54, ""},
+		{map[string]string{"workers": "auto", "max-connections": "100m"}, 20_000, 0, "workers auto: 5371 workers need"},
+		{map[string]string{"workers": "100"}, 512, 0,
+			"workers 100: 100 workers need 964 descriptors in the supervisor, which may open 512; write at most " +
+				"49, or raise"},
+		{map[string]string{"workers": "49"}, 512, 49, ""},
+		{map[string]string{"workers": "100", "listen": "tcp://:1,tcp://:2"}, 1024, 0, "write at most 96"},
+		{map[string]string{"workers": "8", "memory-limit": "128MiB"}, 20_000, 0,
+			"memory-limit 128MiB: is too little for 8 workers; write at least 256MiB"},
+		{map[string]string{"workers": "8", "memory-limit": "off"}, 20_000, 8, ""},
+		{map[string]string{"workers": "8", "memory-limit": "256MiB"}, 20_000, 8, ""},
 	} {
 		r, err := Resolve(FlagLayer(c.flags))
 		if err != nil {

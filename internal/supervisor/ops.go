@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httputil"
-	"net/http/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"heartwheel/internal/ops"
 	"heartwheel/server"
 )
 
@@ -39,12 +39,8 @@ func (v *supervisor) handler() http.Handler {
 	debug := http.NewServeMux()
 	debug.HandleFunc("GET /debug/check", v.serveCheck)
 	debug.HandleFunc("GET /debug/worker/{index}/{rest...}", v.forward)
-	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
-	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/", server.LocalOnly(debug))
+	ops.HandlePprof(debug)
+	mux.Handle("/debug/", ops.LocalOnly(debug))
 	return mux
 }
 
@@ -250,7 +246,7 @@ func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 	}
 	v.mu.Unlock()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(server.ProcessMetrics())
+	reg.MustRegister(ops.ProcessMetrics())
 	for _, o := range []struct {
 		name, help string
 		value      int

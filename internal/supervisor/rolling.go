@@ -35,7 +35,7 @@ func (v *supervisor) rollingRestart() {
 		v.log.Warn("SIGHUP ignored: the workers are starting")
 		return
 	}
-	v.notify(handover.Reloading()...)
+	v.Notifier.Notify(handover.Reloading()...)
 	atOnce := max(1, len(v.slots)/rollingShare)
 	rounds := (len(v.slots) + atOnce - 1) / atOnce
 	v.rolling = &rolling{started: time.Now(), atOnce: atOnce}
@@ -73,11 +73,11 @@ func (v *supervisor) rollOn() {
 	took := time.Since(r.started).Round(time.Millisecond).String()
 	if r.failed {
 		v.log.Error("the rest of the workers go on unchanged", "replaced", r.replaced, "of", len(v.slots), "took", took)
-		v.notify("READY=1", "STATUS=not all workers were replaced, see the log")
+		v.Notifier.Notify("READY=1", "STATUS=not all workers were replaced, see the log")
 		return
 	}
 	v.log.Info("workers replaced", "workers", len(v.slots), "took", took)
-	v.notify("READY=1", "STATUS=")
+	v.Notifier.Notify("READY=1", "STATUS=")
 }
 
 // rollFailed ends a rolling restart in which a new worker did not become ready.
@@ -90,7 +90,7 @@ func (v *supervisor) rollFailed(s *slot, err error, stderr string) {
 	if v.rolling != nil && v.rolling.replaced == 0 {
 		v.log.Error("replacement failed: nothing has changed, the workers go on", args...)
 		v.rolling = nil
-		v.notify("READY=1", "STATUS=the last replacement failed, see the log")
+		v.Notifier.Notify("READY=1", "STATUS=the last replacement failed, see the log")
 		return
 	}
 	v.log.Error("replacement stopped: a new worker did not become ready", args...)

@@ -14,20 +14,20 @@ import (
 	"sync"
 	"time"
 
+	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
 	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
-	"heartwheel/server"
 )
 
 // Options is what a supervisor needs of the process that it runs in.
 type Options struct {
-	Program *handover.Program // what workers are started from
-	Manager handover.Manager
-	Signals <-chan os.Signal                   // SIGTERM, SIGINT
-	Hangups <-chan os.Signal                   // SIGHUP
-	Resolve func() (*settings.Resolved, error) // the settings as they are now
+	Program  *handover.Program // what workers are started from
+	Notifier *handover.Notifier
+	Signals  <-chan os.Signal                   // SIGTERM, SIGINT
+	Hangups  <-chan os.Signal                   // SIGHUP
+	Resolve  func() (*settings.Resolved, error) // the settings as they are now
 }
 
 // A supervisor accepts no clients itself: it keeps the listening sockets open
@@ -38,7 +38,7 @@ type supervisor struct {
 	Options
 	log     *slog.Logger
 	ops     *ops.Server
-	count   *server.SharedCount
+	count   *admission.SharedCount
 	memory  *os.File // of count
 	slots   []*slot
 	loops   int           // of a worker, unless the settings say
@@ -79,7 +79,7 @@ func Run(r *settings.Resolved, log *slog.Logger, o Options) error {
 }
 
 func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervisor, error) {
-	descriptors, err := server.RaiseDescriptorLimit()
+	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors == 0 {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 
 // warnOfLimits logs what n workers cannot keep of the limits in r.
 func warnOfLimits(r *settings.Resolved, log *slog.Logger, n int, descriptors uint64) {
-	if room := server.RoomForConnections(descriptors) * n; r.MaxConnections > room {
+	if room := admission.RoomForConnections(descriptors) * n; r.MaxConnections > room {
 		log.Warn("max-connections is more than these workers may open", "max-connections", r.MaxConnections, "now", room,
 			"fix", fmt.Sprintf("write --workers %d", settings.WorkersFor(r.MaxConnections, descriptors)))
 	}
@@ -132,13 +132,13 @@ func (v *supervisor) run() error {
 		select {
 		case sig := <-v.Signals:
 			if v.stopping {
-				v.log.Error("second signal: exiting before the drain is complete", "signal", sig.String())
 				v.killAll()
+				v.log.Error("second signal: exiting before the drain is complete", "signal", sig.String())
 				return &settings.Failure{Err: errors.New("ended by a second signal"), Logged: true}
 			}
-			v.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
-			v.notify("STOPPING=1")
 			v.stop()
+			v.Notifier.Notify("STOPPING=1")
+			v.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
 		case <-v.Hangups:
 			v.rollingRestart()
 		case event := <-v.events:
@@ -151,12 +151,6 @@ func (v *supervisor) run() error {
 	}
 	v.log.Info("drained", "took", time.Since(v.stopFrom).Round(time.Millisecond).String())
 	return nil
-}
-
-func (v *supervisor) notify(states ...string) {
-	if err := v.Manager.Notify(states...); err != nil {
-		v.log.Warn("cannot notify the service manager", "states", states, "error", err)
-	}
 }
 
 // post has the goroutine of run call f. Safe for concurrent use.
@@ -188,7 +182,7 @@ func (v *supervisor) startOthers() {
 		addrs = append(addrs, s.Listener.Addr())
 	}
 	v.settings.LogListening(v.log, addrs, "workers", len(v.slots), "took", time.Since(v.started).Round(time.Millisecond).String())
-	v.notify("READY=1")
+	v.Notifier.Notify("READY=1")
 }
 
 // stop drains all workers at the same time, each at its own pace.

@@ -35,7 +35,7 @@ func TestCannotStart(t *testing.T) {
 				}
 			}
 			resolve := func() (*settings.Resolved, error) {
-				return settings.Resolve(settings.FlagLayer(map[string]any{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
+				return settings.Resolve(settings.FlagLayer(map[string]string{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
 			}
 			r, err := resolve()
 			if err != nil {
@@ -46,7 +46,7 @@ func TestCannotStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stderr.Close()
-			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr,
+			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr, Log: stderr,
 				Args: []string{"serve", "--workers", "4", "--listen", "tcp://127.0.0.1:0", "--ops", "off"}}
 			v, err := newSupervisor(r, slog.New(slog.DiscardHandler), Options{Program: program, Resolve: resolve})
 			if err != nil {

@@ -150,5 +150,5 @@ func workerProgram(p *handover.Program, maxProcs int) *handover.Program {
 	if handover.Lookup(environ, "GOMAXPROCS") == "" {
 		environ = append(environ, fmt.Sprintf("GOMAXPROCS=%d", maxProcs))
 	}
-	return &handover.Program{Path: p.Path, Args: p.Args, Environ: environ, Stderr: p.Stderr, Slack: timerslack.Busy}
+	return &handover.Program{Path: p.Path, Args: p.Args, Environ: environ, Stderr: p.Stderr, Log: p.Log, Slack: timerslack.Busy}
 }

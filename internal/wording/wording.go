@@ -1,40 +1,90 @@
-// Package wording reads and writes what people write in settings and read in
-// reports: values of YAML, durations, numbers, and words that were nearly right.
+// Package wording writes what people read in messages and reports: lists of
+// words, durations, numbers, and what a mistyped word was probably meant to be.
 // All functions are pure and safe for concurrent use.
 package wording
 
 import (
 	"errors"
-	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Nearest returns the name with the smallest edit distance to word. names must
-// not be empty.
+// Nearest returns the name that word was probably meant to be: one within a
+// third of its length in typing errors, one that word begins, or one with word
+// among its words or the other way round. It returns "" if there is none. Case
+// does not count, nor - against _.
 func Nearest(word string, names []string) string {
-	return slices.MinFunc(names, func(a, b string) int { return distance(word, a) - distance(word, b) })
+	word = fold(word)
+	best, least := "", 0
+	for _, name := range names {
+		folded := fold(name)
+		d := distance(word, folded)
+		if d*3 > max(len(word), len(folded)) && !sharesWord(word, folded) {
+			continue
+		}
+		if best == "" || d < least {
+			best, least = name, d
+		}
+	}
+	return best
 }
 
-// distance is Levenshtein's: single characters added, removed or replaced.
+// Suggestion ends a message about a word that is not among names: with the
+// nearest of them, or with all. spell, if any, writes a name as the reader would.
+func Suggestion(word string, names []string, spell func(name string) string) string {
+	near := Nearest(word, names)
+	if near != "" {
+		names = []string{near}
+	}
+	shown := slices.Clone(names)
+	if spell != nil {
+		for i := range shown {
+			shown[i] = spell(shown[i])
+		}
+	}
+	if near != "" {
+		return "the nearest is " + shown[0]
+	}
+	return "there are " + strings.Join(shown, ", ")
+}
+
+func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }
+
+// minPrefix is the length from which the beginning of a name stands for it.
+const minPrefix = 3
+
+// sharesWord reports whether word begins name, or one of the two is among the
+// words of the other: frame and max-frame.
+func sharesWord(word, name string) bool {
+	return len(word) >= minPrefix && strings.HasPrefix(name, word) ||
+		slices.Contains(strings.Split(name, "-"), word) || slices.Contains(strings.Split(word, "-"), name)
+}
+
+// distance is the number of characters to add, remove, replace or swap with
+// their neighbour (optimal string alignment).
 func distance(a, b string) int {
+	var before []int // the row before row
 	row := make([]int, len(b)+1)
-	for i := range row {
-		row[i] = i
+	for j := range row {
+		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
 		for j := range len(b) {
-			replace := diagonal
+			replace := row[j]
 			if a[i] != b[j] {
 				replace++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, diagonal+1, row[j]+1)
+			next[j+1] = min(replace, row[j+1]+1, next[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
 		}
+		before, row = row, next
 	}
 	return row[len(b)]
 }
@@ -73,43 +123,12 @@ func Grouped[N int | int64](n N) string {
 	return s
 }
 
-// ErrNotPlain is the error of Texts for a value that is neither plain nor a list
-// of plain ones.
-var ErrNotPlain = errors.New("is not a plain value")
-
-// Texts turns a value of YAML into the texts that a person could have written on
-// the command line: one, or several of a list. The error continues a sentence
-// that begins with the value's key.
-func Texts(v any) ([]string, error) {
-	switch v := v.(type) {
-	case nil:
-		return nil, errors.New("has no value; write one or leave it out")
-	case string:
-		return []string{v}, nil
-	case []string:
-		return v, nil
-	case float64:
-		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
-	case bool, int, int64, uint64:
-		return []string{fmt.Sprint(v)}, nil
-	case []any:
-		if len(v) == 0 {
-			return nil, errors.New("is an empty list; write at least one value or leave it out")
-		}
-		var texts []string
-		for _, element := range v {
-			if _, nested := element.([]any); nested {
-				return nil, errors.New("is a list of lists; write a plain list")
-			}
-			more, err := Texts(element)
-			if err != nil {
-				return nil, err
-			}
-			texts = append(texts, more...)
-		}
-		return texts, nil
-	case time.Time:
-		return nil, errors.New("is a date; no setting takes one")
+// Cause is err without the operation and the path of an fs.PathError, for a
+// message that has them already.
+func Cause(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
 	}
-	return nil, ErrNotPlain
+	return err
 }

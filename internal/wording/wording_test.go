@@ -1,24 +1,39 @@
 package wording
 
 import (
-	"errors"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
 func TestNearest(t *testing.T) {
-	for word, want := range map[string]string{"lisen": "listen", "beat-mix": "beat-min", "": "ops"} {
-		if got := Nearest(word, []string{"listen", "beat-min", "beat-max", "ops"}); got != want {
+	names := []string{"listen", "max-connections", "max-frame", "beat", "beat-min", "beat-max", "ops", "log-level",
+		"serve", "help", "completion"}
+	for word, want := range map[string]string{
+		"lisen": "listen", "beat-mix": "beat-min", "max_connections": "max-connections", "Listen": "listen",
+		"srve": "serve", "maxframe": "max-frame", "max-conn": "max-connections", "connections": "max-connections",
+		"level": "log-level", "frame": "max-frame", "beatt": "beat", "beta": "beat", "listen-address": "listen",
+		"opps": "ops", "op": "ops", "comp": "completion",
+
+		"version": "", "start": "", "run": "", "": "", "x": "", "be": "", "port": "", "timeout": "", "status": "",
+		"tls": "", "no": "", "haelth": "", "heartbeat-interval": "", "\xff\xfe": "",
+	} {
+		if got := Nearest(word, names); got != want {
 			t.Errorf("nearest to %q is %q, want %q", word, got, want)
 		}
+	}
+	if got := Suggestion("lisen", names[:2], nil); got != "the nearest is listen" {
+		t.Error(got)
+	}
+	if got := Suggestion("version", names[:2], strings.ToUpper); got != "there are LISTEN, MAX-CONNECTIONS" {
+		t.Error(got)
 	}
 	for _, c := range []struct {
 		a, b string
 		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"kitten", "sitting", 3}, {"ab", "ba", 2}} {
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"kitten", "sitting", 3}, {"ab", "ba", 1},
+		{"conut", "count", 1}, {"abc", "cab", 2}} {
 		if got := distance(c.a, c.b); got != c.want {
 			t.Errorf("distance of %q and %q is %d, want %d", c.a, c.b, got, c.want)
 		}
@@ -52,32 +67,6 @@ func TestGrouped(t *testing.T) {
 	} {
 		if got := Grouped(n); got != want {
 			t.Errorf("%d is written %q, want %q", n, got, want)
-		}
-	}
-}
-
-func TestTexts(t *testing.T) {
-	for _, c := range []struct {
-		value any
-		want  []string
-	}{
-		{"x", []string{"x"}}, {1.5, []string{"1.5"}}, {1e21, []string{"1000000000000000000000"}}, {15, []string{"15"}},
-		{true, []string{"true"}}, {[]string{"a", "b"}, []string{"a", "b"}}, {[]any{"a", 2}, []string{"a", "2"}},
-	} {
-		if got, err := Texts(c.value); err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%v: %q, %v, want %q", c.value, got, err, c.want)
-		}
-	}
-	for want, value := range map[string]any{
-		"no value": nil, "empty list": []any{}, "list of lists": []any{[]any{1}}, "is a date": time.Time{},
-	} {
-		if got, err := Texts(value); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %q, %v, want an error with %q", value, got, err, want)
-		}
-	}
-	for _, value := range []any{map[string]any{"a": 1}, []any{map[string]any{}}} {
-		if got, err := Texts(value); !errors.Is(err, ErrNotPlain) {
-			t.Errorf("%v: %q, %v, want ErrNotPlain", value, got, err)
 		}
 	}
 }

@@ -2,8 +2,8 @@
 
 // Command epoll is the physical floor in Go: one locked thread for each loop, a
 // listener of its own (SO_REUSEPORT), level-triggered epoll, and for a frame
-// nothing but the three system calls, of which read and write do not even go
-// through Go's scheduler. It has no deadlines.
+// nothing but the three system calls. Read and write do not go through Go's
+// scheduler. It has no deadlines.
 package main
 
 import (

@@ -52,7 +52,7 @@ func main() {
 	peer.Fail(evio.Serve(events, "tcp://"+o.Addr))
 }
 
-// noDelay sets TCP_NODELAY on the listener, of which the accepted sockets inherit
+// noDelay sets TCP_NODELAY on the listener, from which accepted sockets inherit
 // it: evio sets it nowhere, and shows no descriptor.
 func noDelay() error {
 	entries, err := os.ReadDir("/proc/self/fd")

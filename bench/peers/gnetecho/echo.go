@@ -17,7 +17,8 @@ type Engine struct{ gnet.BuiltinEventEngine }
 
 // Run serves until the process ends.
 func Run(h gnet.EventHandler, o peer.Options) {
-	peer.Fail(gnet.Run(h, "tcp://"+o.Addr, gnet.WithMulticore(o.Loops > 1), gnet.WithNumEventLoop(o.Loops), gnet.WithLogger(errorLog{})))
+	peer.Fail(gnet.Run(h, "tcp://"+o.Addr, gnet.WithMulticore(o.Loops > 1), gnet.WithNumEventLoop(o.Loops),
+		gnet.WithLogger(errorLog{})))
 }
 
 // errorLog keeps gnet's log off standard output, which is the harness's.

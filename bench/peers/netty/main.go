@@ -29,7 +29,8 @@ const jars = "/usr/share/java"
 var modules = []string{"buffer", "codec", "common", "handler", "resolver", "transport"}
 
 func main() {
-	check := flag.Bool("check", false, "only see whether the server can run here, and compile it: exit 1 says what is missing, exit 0 prints Netty's version")
+	check := flag.Bool("check", false, "only see whether the server can run here, and compile it: exit 1 says what is "+
+		"missing, exit 0 prints Netty's version")
 	o := peer.Start()
 	path, err := compile()
 	if err != nil {

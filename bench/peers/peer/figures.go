@@ -10,13 +10,14 @@ import (
 // Figures is what a server says about its runtime. What its own collections for
 // HeapLive have cost is in none of them.
 type Figures struct {
-	HeapLive    uint64  `json:"heap_live"`        // bytes reachable, found by a collection for this question
-	HeapInUse   uint64  `json:"heap_inuse"`       // bytes in spans in use, before that collection
-	StackInUse  uint64  `json:"stack_inuse"`      // bytes
-	Sys         uint64  `json:"sys"`              // bytes obtained from the system
-	Goroutines  int     `json:"goroutines"`       // threads, where there are no goroutines
-	GCCount     uint32  `json:"gc_count"`         // collections since the start
-	GCCPU       float64 `json:"gc_cpu_seconds"`   // CPU time of them, less that of processors which had nothing else to do
+	HeapLive   uint64 `json:"heap_live"`   // bytes reachable, found by a collection for this question
+	HeapInUse  uint64 `json:"heap_inuse"`  // bytes in spans in use, before that collection
+	StackInUse uint64 `json:"stack_inuse"` // bytes
+	Sys        uint64 `json:"sys"`         // bytes obtained from the system
+	Goroutines int    `json:"goroutines"`  // threads, where there are no goroutines
+	GCCount    uint32 `json:"gc_count"`    // collections since the start
+	// CPU time of them, less that of processors which had nothing else to do
+	GCCPU       float64 `json:"gc_cpu_seconds"`
 	GCPause     float64 `json:"gc_pause_seconds"` // time that they stopped the world
 	Connections int64   `json:"connections"`      // open; -1: not known
 }

@@ -1,5 +1,5 @@
 // This file is added to package internal/poll by a build with -overlay, for
-// tests only: see faultyFlags. It makes accept fail as a kernel does that has no
+// tests only: see toolchainFlags. It makes accept fail as a kernel does that has no
 // file, no buffer or no memory left.
 
 package poll

@@ -1,5 +1,5 @@
 // This file is added to package time by a build with -overlay, for tests only:
-// see faultyFlags. It makes the wall clock of a process step once.
+// see toolchainFlags. It makes the wall clock of a process step once.
 
 package time
 

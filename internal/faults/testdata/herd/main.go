@@ -36,14 +36,14 @@ const (
 
 // A report is what came of all.
 type report struct {
-	Told    []int64        // when each GOAWAY came
-	Ended   []int64        // and each end of a connection
-	Dials   int            // connections that were made
-	Failed  int            // that could not be made
-	In      int            // connected now
-	Ends    map[string]int // how connections ended
-	Late    time.Duration  // the most that a timer of this process was late
-	Goaways map[codec.Code]int
+	GoawayAt []int64        // when each GOAWAY came
+	EndedAt  []int64        // and each end of a connection
+	Dials    int            // connections that were made
+	Failed   int            // that could not be made
+	In       int            // connected now
+	Ends     map[string]int // how connections ended
+	Late     time.Duration  // the most that a timer of this process was late
+	Goaways  map[codec.Code]int
 }
 
 type herd struct {
@@ -158,13 +158,13 @@ func (h *herd) connection(from *net.TCPAddr) (after time.Duration, wasIn bool) {
 			g, _ := codec.ParseGoaway(body[1:])
 			after = time.Duration(g.AfterMS) * time.Millisecond
 			h.note(func(r *report) {
-				r.Told = append(r.Told, now)
+				r.GoawayAt = append(r.GoawayAt, now)
 				r.Goaways[g.Code]++
 			})
 		}
 	}
 	h.note(func(r *report) {
-		r.Ended = append(r.Ended, monotonic())
+		r.EndedAt = append(r.EndedAt, monotonic())
 		if errors.Is(err, io.EOF) {
 			r.Ends["end of stream"]++
 		} else {

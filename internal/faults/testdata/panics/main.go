@@ -59,7 +59,8 @@ func main() {
 }
 
 func run(log *slog.Logger) error {
-	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Drain: time.Second, Logger: log}, handler{})
+	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"},
+		Drain: time.Second, Logger: log}, handler{})
 	if err != nil {
 		return err
 	}

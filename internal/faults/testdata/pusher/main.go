@@ -77,7 +77,7 @@ func (p *pusher) Close(c *server.Conn, why server.Reason) {
 	delete(p.conns, c)
 }
 
-// push pushes for ever, whether or not anything arrives.
+// push never ends, whether or not anything arrives.
 func (p *pusher) push(every time.Duration, payload []byte) {
 	for range time.Tick(every) {
 		p.mu.Lock()

@@ -1,0 +1,89 @@
+package handover
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"heartwheel/server"
+)
+
+// Activated returns the listening sockets that a service manager has opened for
+// this process, as in sd_listen_fds(3): LISTEN_FDS of them, from descriptor 3 on.
+// A socket is for the address of listen that it is bound to, or for ops if
+// LISTEN_FDNAMES calls it "ops" or it is bound to that address. Without
+// LISTEN_FDS for this process the result is empty.
+func Activated(environ, listen []string, ops string) (*Inheritance, error) {
+	in := &Inheritance{}
+	if Lookup(environ, "LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return in, nil
+	}
+	text := Lookup(environ, "LISTEN_FDS")
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > maxInherited {
+		return nil, fmt.Errorf("LISTEN_FDS=%s: is not a number of descriptors", text)
+	}
+	names := strings.Split(Lookup(environ, "LISTEN_FDNAMES"), ":")
+	for i := range n {
+		name := ""
+		if i < len(names) {
+			name = names[i]
+		}
+		if err := in.activate(firstInherited+i, name, listen, ops); err != nil {
+			in.Close()
+			return nil, fmt.Errorf("LISTEN_FDS=%s: descriptor %d: %w", text, firstInherited+i, err)
+		}
+	}
+	return in, nil
+}
+
+// activate takes over one socket.
+func (in *Inheritance) activate(fd int, name string, listen []string, ops string) error {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "activated")
+	defer f.Close() // the listener has a duplicate
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		ln.Close()
+		return fmt.Errorf("is not a TCP socket but %s", ln.Addr().Network())
+	}
+	bound := tcp.Addr().(*net.TCPAddr).AddrPort()
+	address := ""
+	switch i := slices.IndexFunc(listen, func(a string) bool { return boundTo(bound, strings.TrimPrefix(a, TCPScheme)) }); {
+	case name == "ops" || boundTo(bound, ops):
+		address = OpsScheme + ops
+	case i >= 0:
+		address = listen[i]
+	default:
+		ln.Close()
+		return fmt.Errorf("it listens on %s, which is not an address of listen: %s; add --listen tcp://%s, or change the socket unit",
+			bound, strings.Join(listen, ", "), bound)
+	}
+	in.sockets = append(in.sockets, server.Socket{Address: address, Listener: tcp})
+	return nil
+}
+
+// boundTo reports whether a socket bound to that address is one for hostport.
+func boundTo(bound netip.AddrPort, hostport string) bool {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil || port != strconv.Itoa(int(bound.Port())) {
+		return false
+	}
+	if host == "" {
+		return bound.Addr().IsUnspecified()
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap() == bound.Addr().Unmap()
+}

@@ -1,0 +1,121 @@
+package settings
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"heartwheel/internal/config"
+	"heartwheel/server"
+)
+
+// A Resolved holds valid Options, and where each value comes from.
+type Resolved struct {
+	Options
+	merged *config.Merged
+}
+
+// Resolve merges the defaults, the profile, the file and then the outer layers,
+// and validates the result. The error is a *UsageError with a line for everything
+// that is wrong.
+func Resolve(outer ...config.Layer) (*Resolved, error) {
+	layers := []config.Layer{Table.Defaults()}
+	path, from := config.Last(outer, "config")
+	var fileErr error
+	if path != "" {
+		var file config.Layer
+		file, fileErr = fileLayer(path)
+		layers = append(layers, file)
+	}
+	layers = append(layers, outer...)
+	name, _ := config.Last(layers, "profile")
+	if p, ok := server.ProfileByName(name); ok {
+		layers = slices.Insert(layers, 1, profileLayer(p))
+	}
+
+	r := &Resolved{}
+	r.merged = Table.Merge(&r.Options, layers...)
+	if fileErr != nil {
+		r.merged.ProblemAt("config", path, from, fileErr)
+	}
+	r.widenBeatRange()
+	r.validate()
+	if len(r.merged.Problems) > 0 {
+		return nil, &UsageError{Lines: r.merged.Problems, Help: "heartwheel serve"}
+	}
+	return r, nil
+}
+
+// Written returns the number of settings that the user wrote, but for config.
+func (r *Resolved) Written() int {
+	n := r.merged.WrittenKeys()
+	if r.merged.Written("config") {
+		n--
+	}
+	return n
+}
+
+// widenBeatRange makes the profile's range include the beat that the user wrote,
+// so that beat alone is enough.
+func (r *Resolved) widenBeatRange() {
+	if !r.merged.Written("beat-min") && r.BeatMin > r.Beat {
+		r.BeatMin = r.Beat
+		r.merged.Note("beat-min", ", widened to include beat")
+	}
+	if !r.merged.Written("beat-max") && r.BeatMax < r.Beat {
+		r.BeatMax = r.Beat
+		r.merged.Note("beat-max", ", widened to include beat")
+	}
+}
+
+// validate reports what server.Config finds wrong, and what it does not know of.
+// A value is not judged against a related one that could not be read, and a
+// preset is not blamed where a value that the user wrote is wrong.
+func (r *Resolved) validate() {
+	r.Config.Beats, _ = server.ParseBeats(r.BeatSide)
+	m := r.merged
+	type problem struct {
+		setting *Setting
+		err     *server.FieldError
+	}
+	var problems []problem
+	blamed := map[string]bool{} // Related of settings that the user wrote wrong
+	for _, err := range unjoin(r.Config.Validate()) {
+		var field *server.FieldError
+		s := (*Setting)(nil)
+		if errors.As(err, &field) {
+			field = inSettings(field)
+			s = Table.ByKey(field.Field)
+		}
+		if s == nil {
+			m.Problems = append(m.Problems, err.Error())
+			continue
+		}
+		problems = append(problems, problem{s, field})
+		if m.Written(s.Key) {
+			blamed[s.Related] = s.Related != ""
+		}
+	}
+	for _, p := range problems {
+		if m.Unreadable(p.setting.Related) || blamed[p.setting.Related] && !m.Written(p.setting.Key) {
+			continue
+		}
+		m.Problem(p.setting.Key, p.err.Value, errors.New(p.err.Want))
+	}
+	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
+		m.Problem("workers", Table.ByKey("workers").Text(&r.Options), err)
+	}
+	if slices.Contains(r.Listen, "tcp://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
+		m.Problem("ops", r.Ops, errors.New("is an address of listen too; give it another port, or off"))
+	}
+}
+
+func unjoin(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+// Package settings has the settings of heartwheel serve: their table, the layers
+// that set them, and what follows from them for the workers.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"heartwheel/internal/config"
+	"heartwheel/internal/wording"
+	"heartwheel/server"
+)
+
+// Options is everything that can be set, parsed.
+type Options struct {
+	server.Config // Beats is set from BeatSide; Logger, Sockets and Quota by the daemon
+
+	Ops       string // HOST:PORT or off
+	Profile   string
+	BeatSide  string
+	Handler   string
+	Workers   int // 0: this process serves; AutoWorkers
+	LogFormat string
+	LogLevel  string
+	File      string // path of the YAML file; empty: none
+}
+
+// A Setting is one row of the Table.
+type Setting = config.Setting[Options]
+
+// Headings of the help.
+const (
+	listening   = "Listening"
+	heartbeat   = "Heartbeat"
+	application = "Application"
+	limits      = "Limits"
+	memory      = "Memory"
+	shutdown    = "Shutdown"
+	processes   = "Workers"
+	logging     = "Log"
+)
+
+// Settings that server.Config judges against each other.
+const (
+	beatTimes   = "beat times"
+	addressRate = "address rate"
+	frameSizes  = "frame sizes"
+)
+
+// Table is every setting, in the order of the help. Flags, names in the
+// environment, keys of the file, the output of config show and docs/settings.md
+// come from it.
+var Table = config.Table[Options]{
+	{Key: "listen", Kind: config.List, Group: listening, Default: "tcp://127.0.0.1:9000",
+		Field: func(o *Options) any { return &o.Listen },
+		Help:  "address for clients, tcp://HOST:PORT; may be repeated; port 0 picks a free one"},
+	{Key: "ops", Kind: config.Address, Group: listening, Default: "127.0.0.1:9090", Check: checkOps,
+		Field: func(o *Options) any { return &o.Ops },
+		Help:  "HOST:PORT for health, metrics and profiles over HTTP, or off"},
+
+	{Key: "profile", Kind: config.Word, Group: heartbeat, Words: profileNames(), Default: server.Profiles[0].Name,
+		Related: beatTimes,
+		Field:   func(o *Options) any { return &o.Profile },
+		Help:    "preset for beat, beat-min and beat-max; a value set for one of them wins"},
+	{Key: "beat", Kind: config.Duration, Group: heartbeat, Unset: "from the profile", Related: beatTimes,
+		Field: func(o *Options) any { return &o.Beat },
+		Help:  "beat interval of a client that asks for none"},
+	{Key: "timeout", Kind: config.Duration, Group: heartbeat, Unset: "2.5 × the connection's beat", Related: beatTimes,
+		Derived: func(o *Options) string { return wording.Duration(o.Beat * 5 / 2) },
+		Field:   func(o *Options) any { return &o.Timeout },
+		Help:    "silence after which a peer is dead, for every connection; at least 1.5 × beat"},
+	{Key: "beat-min", Kind: config.Duration, Group: heartbeat, Unset: "from the profile", Related: beatTimes,
+		Field: func(o *Options) any { return &o.BeatMin },
+		Help:  "shortest beat interval that a client may ask for"},
+	{Key: "beat-max", Kind: config.Duration, Group: heartbeat, Unset: "from the profile", Related: beatTimes,
+		Field: func(o *Options) any { return &o.BeatMax },
+		Help:  "longest beat interval that a client may ask for"},
+	{Key: "beats", Kind: config.Word, Group: heartbeat, Words: []string{"client", "server"}, Default: "client",
+		Field: func(o *Options) any { return &o.BeatSide },
+		Help:  "side that beats, unless the client asks for the other"},
+	{Key: "beat-floor", Kind: config.Duration, Group: heartbeat, Default: "0s", Zero: true, Related: beatTimes,
+		Field: func(o *Options) any { return &o.BeatFloor },
+		Help:  "close a peer after three beats in a row closer together than this; 0s: never"},
+	{Key: "require-hello", Kind: config.Bool, Group: heartbeat, Default: "false",
+		Field: func(o *Options) any { return &o.RequireHello },
+		Help:  "close a peer whose first frame is not HELLO, or does not arrive within 10s"},
+
+	{Key: "handler", Kind: config.Word, Group: application, Words: []string{"echo"}, Default: "echo",
+		Field: func(o *Options) any { return &o.Handler },
+		Help:  "what to do with application frames; echo sends them back"},
+
+	{Key: "max-connections", Kind: config.Number, Group: limits, Unset: "what the descriptor limit allows",
+		Field: func(o *Options) any { return &o.MaxConnections },
+		Help:  "connections at one time; more are refused and asked to come back later"},
+	{Key: "address-rate", Kind: config.Number, Group: limits, Default: "0", Zero: true, Related: addressRate,
+		Field: func(o *Options) any { return &o.AddressRate },
+		Help:  "new connections per second from one address (IPv4 address or IPv6 /64); 0: no limit"},
+	{Key: "address-burst", Kind: config.Number, Group: limits, Unset: "address-rate", Related: addressRate,
+		Derived: func(o *Options) string { return config.FormatNumber(o.AddressRate) },
+		Field:   func(o *Options) any { return &o.AddressBurst },
+		Help:    "new connections from one address at once, before address-rate applies"},
+	{Key: "address-max", Kind: config.Number, Group: limits, Default: "0", Zero: true,
+		Field: func(o *Options) any { return &o.AddressMax },
+		Help:  "connections from one address at one time; 0: no limit"},
+	{Key: "flap-limit", Kind: config.Number, Group: limits, Default: "0", Zero: true,
+		Field: func(o *Options) any { return &o.FlapLimit },
+		Help:  "ban an address that connects more often than this in a minute; 0: never"},
+	{Key: "ban-time", Kind: config.Duration, Group: limits, Default: "5m",
+		Field: func(o *Options) any { return &o.BanTime },
+		Help:  "how long such a ban lasts"},
+	{Key: "ban", Kind: config.List, Group: limits, Unset: "none",
+		Field: func(o *Options) any { return &o.Ban },
+		Help:  "address or CIDR prefix to refuse; may be repeated"},
+
+	{Key: "max-frame", Kind: config.Size, Group: memory, Default: "64KiB", Related: frameSizes,
+		Field: func(o *Options) any { return &o.MaxFrame },
+		Help:  "largest frame body to accept"},
+	{Key: "outbox", Kind: config.Size, Group: memory, Unset: "256KiB or 2 × max-frame, the larger", Related: frameSizes,
+		Derived: func(o *Options) string { return config.FormatSize(o.WithDefaults().Outbox) },
+		Field:   func(o *Options) any { return &o.Outbox },
+		Help:    "pending data per connection; a peer that lets more pile up is closed"},
+	{Key: "memory-limit", Kind: config.Size, Group: memory, Unset: "the cgroup's limit, if there is one",
+		MinusOne: "off",
+		Field:    func(o *Options) any { return &o.MemoryLimit },
+		Help: "memory of the server and of the kernel for its connections; from 85 % of it, or of the cgroup's " +
+			"limit, new connections are refused; " +
+			"off: never refuse"},
+	{Key: "write-stall", Kind: config.Duration, Group: memory, Default: "8s",
+		Field: func(o *Options) any { return &o.WriteStall },
+		Help:  "close a peer that reads less than 4 KiB of its pending data in this time"},
+
+	{Key: "drain", Kind: config.Duration, Group: shutdown, Default: "30s",
+		Field: func(o *Options) any { return &o.Drain },
+		Help:  "longest time for an orderly shutdown after SIGTERM or SIGINT"},
+	{Key: "spread", Kind: config.Duration, Group: shutdown, Default: "5s",
+		Field: func(o *Options) any { return &o.Spread },
+		Help:  "time over which clients spread their reconnects"},
+
+	{Key: "workers", Kind: config.Number, Group: processes, Default: "0", Zero: true, MinusOne: "auto",
+		Field: func(o *Options) any { return &o.Workers },
+		Help: "processes that share the connections, under a supervisor; auto: as many as max-connections needs; " +
+			"0: a single process"},
+	{Key: "loops", Kind: config.Number, Group: processes, Unset: "one per processor",
+		Field: func(o *Options) any { return &o.Loops },
+		Help:  "event loops of each process"},
+
+	{Key: "log-format", Kind: config.Word, Group: logging, Words: []string{"text", "json"}, Default: "text",
+		Field: func(o *Options) any { return &o.LogFormat },
+		Help:  "format of the log on standard error"},
+	{Key: "log-level", Kind: config.Word, Group: logging, Words: []string{"debug", "info", "warn", "error"},
+		Default: "info",
+		Field:   func(o *Options) any { return &o.LogLevel },
+		Help:    "lowest level to log"},
+
+	{Key: "config", Kind: config.Path, Group: config.Other, Unset: "no file", NotInFile: true, Check: checkPath,
+		Field: func(o *Options) any { return &o.File },
+		Help:  "YAML file with any of these settings, one \"key: value\" a line"},
+}
+
+func profileNames() []string {
+	var names []string
+	for _, p := range server.Profiles {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func checkOps(text string) error {
+	if text == "off" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil || port == "" {
+		return fmt.Errorf("is not an address; write HOST:PORT, such as 127.0.0.1:9090, or off")
+	}
+	return nil
+}
+
+func checkPath(text string) error {
+	if text == "" {
+		return errors.New("is empty; write a path")
+	}
+	return nil
+}
