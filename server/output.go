@@ -23,6 +23,20 @@ func (l *loop) begin() int {
 	return len(l.out)
 }
 
+// copyMost is how many bytes are better copied than written by themselves.
+const copyMost = 8 << 10
+
+// detach sends or copies the frames that go back as they came, as the memory that
+// they were read into is about to be reused.
+func (l *loop) detach(c *Conn) {
+	l.reading = nil
+	if len(l.back) > copyMost {
+		l.flush(c)
+	} else {
+		l.begin()
+	}
+}
+
 // sent takes the messages that were just appended to out for c. An urgent one
 // overtakes waiting data; native frames tell that themselves. Those of the
 // current connection stay there until its callback ends, so that all answers

@@ -85,11 +85,11 @@ func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
 		used, need, h := l.consume(c, s, *p)
 		heard = heard || h
 		if left := len(*p) - used; used > 0 && left <= added {
-			l.begin() // copies the frames that go back as they came
+			l.detach(c)
 			l.dropPartial(p)
 			return b[added-left:], heard // goes on where it lies
 		} else if used > 0 { // more was there, held back by a pause
-			l.begin()
+			l.detach(c)
 			rest := bytes.Clone((*p)[used:])
 			l.dropPartial(p)
 			l.keepPartial(c, s, rest)
