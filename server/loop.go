@@ -81,7 +81,9 @@ type loop struct {
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
-	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release}
+	l := &loop{
+		cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release,
+	}
 	l.hello, _ = h.(HelloHandler)
 	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
