@@ -46,7 +46,7 @@ func TestNoAllocations(t *testing.T) {
 		{"64 beats at once", slices.Repeat(beat, 64), codec.OpBeat},
 	} {
 		r, c := quiet(t)
-		if n := testing.AllocsPerRun(1000, func() { r.loop.received(c, test.in, nil) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { r.loop.received(c, test.in) }); n != 0 {
 			t.Errorf("%s: %g allocations, want 0", test.name, n)
 		}
 		if r.loop.stats.framesOut[opLabel(test.op)] < 1000 || c.state != stateOpen {
@@ -136,12 +136,12 @@ func TestSessionHeap(t *testing.T) {
 	var sock netConn = lightSock{}
 	before := heap()
 	for i := range conns {
-		conns[i] = l.newConn()
+		conns[i] = l.newConn(0)
 		l.opened(conns[i], sock)
 	}
 	each := float64(heap()-before) / n
 	for _, c := range conns { // and none of it grows with a beat
-		l.received(c, beat, nil)
+		l.received(c, beat)
 	}
 	if again := float64(heap()-before) / n; again > each+1 {
 		t.Errorf("%.1f B for each session, %.1f after a beat", each, again)
@@ -174,3 +174,5 @@ func (*lightSockets) setTimeout(*Conn, time.Duration)      {}
 func (*lightSockets) close(*Conn, bool)                    {}
 func (*lightSockets) watch(*Conn) error                    { return nil }
 func (*lightSockets) unwatch(*Conn)                        {}
+func (*lightSockets) pause(*Conn)                          {}
+func (*lightSockets) resume(*Conn)                         {}

@@ -25,7 +25,7 @@ func BenchmarkReceived(b *testing.B) {
 			b.SetBytes(int64(len(bench.in)))
 			b.ReportAllocs()
 			for b.Loop() {
-				r.loop.received(c, bench.in, nil)
+				r.loop.received(c, bench.in)
 			}
 			if c.state != stateOpen {
 				b.Fatalf("closed as %s", c.reason)

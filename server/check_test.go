@@ -24,7 +24,7 @@ func TestLoopCheck(t *testing.T) {
 			return func() { r.loop.wheel.Arm(&c.timer, r.loop.now, c.Timeout()) }
 		}},
 		{"a deadline too many", "armed", func(r *rig, c *Conn) func() {
-			extra := r.loop.newConn()
+			extra := r.loop.newConn(0)
 			r.loop.wheel.Arm(&extra.timer, r.loop.now, time.Minute)
 			return func() { r.loop.wheel.Cancel(&extra.timer) }
 		}},
@@ -40,16 +40,16 @@ func TestLoopCheck(t *testing.T) {
 			c.state = stateNew
 			return func() { c.state = stateOpen }
 		}},
-		{"armed but closed", "state 4", func(r *rig, c *Conn) func() {
+		{"armed but closed", "state 5", func(r *rig, c *Conn) func() {
 			c.state = stateClosed
 			return func() { c.state = stateOpen }
 		}},
-		{"no socket", "state 1", func(r *rig, c *Conn) func() {
+		{"no socket", "state 2", func(r *rig, c *Conn) func() {
 			s := c.sock
 			c.sock = nil
 			return func() { c.sock = s }
 		}},
-		{"of another loop", "state 1", func(r *rig, c *Conn) func() {
+		{"of another loop", "state 2", func(r *rig, c *Conn) func() {
 			l := c.loop
 			c.loop = &loop{boot: "other"}
 			return func() { c.loop = l }

@@ -109,7 +109,7 @@ func TestSlowConsumerStall(t *testing.T) {
 				start := time.Now()
 				posted(t, r, c, func(c *Conn) { _ = c.Send(codec.OpData, []byte("hello")) })
 				r.wait(5 * time.Second)
-				r.do(func() { r.loop.clock(); test.act(r, c); r.loop.settle() })
+				r.do(func() { r.loop.clock(); test.act(r, c); r.loop.reap() })
 				if test.ends == 0 {
 					r.wait(stall + slack)
 					r.alive(c, "all was taken")
@@ -238,14 +238,14 @@ var endings = []struct {
 	{"reset", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, PeerReset) }, PeerReset, true},
 	{"engine stopped", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, EngineStopped) }, EngineStopped, true},
 	{"lost twice", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, PeerReset); r.loop.lost(c, PeerTimeout) }, PeerReset, true},
-	{"lost after doom", Config{}, func(r *rig, c *Conn) {
-		r.loop.doom(c, SlowConsumer, true)
+	{"lost after termination", Config{}, func(r *rig, c *Conn) {
+		r.loop.terminate(c, SlowConsumer, true)
 		r.loop.lost(c, PeerReset)
 	}, SlowConsumer, true},
-	{"doomed twice", Config{}, func(r *rig, c *Conn) {
-		r.loop.doom(c, IdleTimeout, true)
-		r.loop.doom(c, SlowConsumer, true)
-		r.loop.settle()
+	{"terminated twice", Config{}, func(r *rig, c *Conn) {
+		r.loop.terminate(c, IdleTimeout, true)
+		r.loop.terminate(c, SlowConsumer, true)
+		r.loop.reap()
 	}, IdleTimeout, true},
 	{"lost while closing", slowConfig, func(r *rig, c *Conn) {
 		r.sock(c).room = 0
@@ -284,12 +284,12 @@ var endings = []struct {
 		r.sock(c).room, r.sock(c).watchErr = 3, unix.ENOSPC
 		r.input(c, beat)
 	}, WriteError, true},
-	{"server stops", Config{}, func(r *rig, c *Conn) { r.loop.stop(); r.loop.settle() }, Draining, false},
+	{"server stops", Config{}, func(r *rig, c *Conn) { r.loop.stop(); r.loop.reap() }, Draining, false},
 	{"server stops with bytes waiting", slowConfig, func(r *rig, c *Conn) {
 		r.sock(c).room = 3
 		r.input(c, beat)
 		r.loop.stop()
-		r.loop.settle()
+		r.loop.reap()
 		r.loop.lost(c, EngineStopped)
 	}, Draining, false},
 }
@@ -303,7 +303,7 @@ func TestOneCloseForEachOpen(t *testing.T) {
 				r.do(func() {
 					r.loop.clock()
 					test.act(r, c)
-					r.loop.settle()
+					r.loop.reap()
 				})
 				r.wantEnd(c, test.why, test.abort)
 				s := r.stats()
@@ -379,7 +379,7 @@ func TestPanicEverywhere(t *testing.T) {
 				test.set(h, &victim)
 				r := newRig(t, Config{}, h)
 				other := r.open()
-				victim = r.loop.newConn()
+				victim = r.loop.newConn(0)
 				r.do(func() { r.opened(victim) })
 				test.act(r, victim)
 				r.wait(0)

@@ -28,22 +28,24 @@ type netConn interface {
 type connState uint8
 
 const (
-	stateNew      connState = iota // accepted, not on its loop yet
-	stateOpen                      // frames flow
-	stateFlushing                  // closing; the outbox goes out first, input is ignored
-	stateDoomed                    // finished at the end of the current callback
-	stateClosed                    // the close event has fired
+	stateNew        connState = iota // accepted, not on its loop yet
+	statePaused                      // open, but no message is acted on
+	stateOpen                        // messages flow
+	stateFlushing                    // closing; the outbox goes out first, input is ignored
+	stateTerminated                  // finished at the end of the current callback
+	stateClosed                      // the close event has fired
 )
 
 type connFlags uint8
 
 const (
-	flagBegan       connFlags = 1 << iota // the first frame has come
-	flagOpened                            // Handler.Open was called
+	flagBegan       connFlags = 1 << iota // native: the first frame has come
+	flagOpened                            // native: Handler.Open was called
 	flagServerBeats                       // this side beats
-	flagAwaitHello                        // HELLO is required and has not come
+	flagHandshake                         // no message counts before the handshake is over
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
+	flagUnread                            // paused, and the socket is not read
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -57,36 +59,51 @@ type Conn struct {
 
 	loop *loop   // static after construction
 	sock netConn // set when the loop takes the socket
-	ext  *ext    // what few connections need; nil for the others
-	id   uint64  // loop index and a number that the loop never gives twice
+	ext  *ext    // nil for most connections
+	id   uint64  // loop index and a number that is unique in the loop
 
-	// Loop clock in ms. partialAt: when the incomplete frame began, or for a
-	// required HELLO when the connection opened; 0: nothing is incomplete.
-	partialAt     uint32
-	beat, timeout uint32 // ms, as negotiated
+	partialAt     uint32 // loop clock in ms: when the incomplete message, or the handshake, began; 0: none is
+	beat, timeout uint32 // ms
 
 	ticket admission.Ticket // 4 bytes; set before the loop takes the socket
 
-	polls  uint16 // server beats since the last complete frame
+	polls  uint16 // server beats since the last whole message
 	state  connState
 	flags  connFlags
 	reason Reason
-	taken  bool // set once, when the loop takes the socket
+	edge   uint8 // index in loop.edges
+	taken  bool  // set once, when the loop takes the socket
 }
 
 // ext is the part of a session that most sessions never have.
 type ext struct {
 	out     outbox
-	value   any
-	closeAt int64 // loop clock by which a flushing connection is cut off
-	floor   floorState
+	value   any    // the handler's
+	state   any    // the protocol's
+	closeAt int64  // loop clock by which a flushing connection is cut off
+	partial []byte // the beginning of a message that has not arrived whole
+	edge    *edgeState
 }
 
-// floorState is what Config.BeatFloor needs for a connection.
-type floorState struct {
-	lastBeat uint32 // see mayBeat
-	strikes  uint8  // beats in a row that came too early
+// partialOf returns what a stage of the edge has left.
+func (x *ext) partialOf(s stage) *[]byte {
+	if s == stageMessage {
+		return &x.partial
+	}
+	return &x.edge.partial[s]
 }
+
+// held returns how many bytes are kept.
+func (x *ext) held() int {
+	n := len(x.partial)
+	if x.edge != nil {
+		n += len(x.edge.partial[stageWire]) + len(x.edge.partial[stagePlain])
+	}
+	return n
+}
+
+// idle reports whether nothing waits to be sent or completed.
+func (x *ext) idle() bool { return x.out.len() == 0 && x.held() == 0 }
 
 // timerConn returns the Conn whose timer t is.
 func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
@@ -94,16 +111,29 @@ func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
 // The conversion above needs the timer to be the first field.
 var _ [-int(unsafe.Offsetof(Conn{}.timer))]struct{}
 
+// receiving reports whether the connection takes messages.
+func (c *Conn) receiving() bool { return c.state == stateOpen }
+
+// closing reports whether the connection takes nothing more to send.
+func (c *Conn) closing() bool { return c.state > stateOpen }
+
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
-func (c *Conn) more() *ext {
+func (c *Conn) ensureExt() *ext {
 	if c.ext == nil {
 		c.ext = new(ext)
 	}
 	return c.ext
 }
 
-func (c *Conn) pending() int {
+// dropExt gives ext back if nothing of it is in use.
+func (c *Conn) dropExt() {
+	if x := c.ext; x.idle() && !x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
+		c.ext = nil
+	}
+}
+
+func (c *Conn) queued() int {
 	if c.ext == nil {
 		return 0
 	}
@@ -137,33 +167,44 @@ func (c *Conn) Value() any {
 }
 
 // SetValue stores something of the handler's with the connection. Loop only.
-func (c *Conn) SetValue(v any) { c.more().value = v }
+func (c *Conn) SetValue(v any) { c.ensureExt().value = v }
 
-// Send sends one frame. payload is copied. What the socket does not take waits
+// isNative reports whether the connection speaks the native protocol, on whatever
+// edge.
+func (c *Conn) isNative() bool { return c.edge == 0 || c.loop.edges[c.edge].native }
+
+// Send sends one frame of the native protocol. payload is copied. What the socket does not take waits
 // in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
 // when the outbox is full the connection is closed as slow_consumer and
 // ErrSlowConsumer returned. Loop only.
 func (c *Conn) Send(op codec.Op, payload []byte) error {
-	if c.state != stateOpen {
+	if c.closing() {
 		return ErrClosed
 	}
-	return c.loop.send(c, op, payload)
+	return native{c.loop}.send(c, op, payload)
 }
 
 // Write sends frames made by the codec package: one or more, whole. They are
 // copied. It panics if they are not whole. Loop only.
 func (c *Conn) Write(frames []byte) error {
-	if c.state != stateOpen {
+	if c.closing() {
 		return ErrClosed
 	}
-	return c.loop.write(c, frames)
+	return native{c.loop}.write(c, frames)
 }
 
 // Close sends CLOSE with the code and the reason, after everything that was
-// sent before, and closes the connection. It waits for a slow peer no longer
-// than 2 s. Later calls do nothing. Loop only.
+// sent before, and closes the connection. It waits at most 2 s for a slow peer. Later calls do nothing. Loop only.
 func (c *Conn) Close(code codec.Code, reason string) {
-	c.loop.beginClose(c, Application, code, reason)
+	c.loop.close(c, Application, code, reason)
+}
+
+// AnswerHello answers a HELLO for which Hello returned ErrHelloPending, as
+// Hello's own result would have. Only the first answer counts, and none after the
+// connection has closed. It fails as Post does, and may then be tried again. Safe
+// for concurrent use.
+func (c *Conn) AnswerHello(err error) error {
+	return c.Post(func(c *Conn) { native{c.loop}.answerHello(c, err) })
 }
 
 // Post runs f on the connection's loop, soon and in the order of the calls,

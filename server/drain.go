@@ -7,35 +7,34 @@ import (
 	"heartwheel/codec"
 )
 
-// A drain takes Config.Drain at most. Its first nine tenths are for telling
-// the connections, at an even pace, to reconnect within after_ms. Each is told
-// once and closed when that time and as much again have passed, so that those
-// who do not know GOAWAY are spread too. The rest is slack for the last ones;
-// what is left when it is over is closed at once.
+// A drain takes Config.Drain at most. In its first nine tenths the connections
+// receive a notice (GOAWAY) at an even rate, each with a time to reconnect within.
+// Each is closed when twice that time at most has passed, which spreads clients
+// that ignore the notice too. What is left at the end is closed at once.
 const (
-	drainPace = 0.9
-	drainHold = 0.06
+	drainWindow = 0.9
+	drainHold   = 0.06
 )
 
-// drainStep is how often the loops look whose turn it is.
+// drainStep is how often a drain goes on.
 const drainStep = 20 * time.Millisecond
 
 // drainState is a loop's part in a drain. Loop only.
 type drainState struct {
 	conns      []*Conn // everything that was open when it began; nil: no drain
 	from       int64   // monotonic: a stall does not lengthen the drain
-	window     int64   // ns in which all are told
-	hold       int64   // ns from being told to being closed
-	told, shut int
+	window     int64   // ns in which all are notified
+	hold       int64   // ns from the notice to the close
+	told, shut int     // how many of conns are notified, and closed
 }
 
-// startDrain begins to tell the connections.
+// startDrain begins a drain.
 func (l *loop) startDrain() {
 	d := &l.drain
 	d.conns = l.conns()
 	rand.Shuffle(len(d.conns), func(i, j int) { d.conns[i], d.conns[j] = d.conns[j], d.conns[i] })
 	d.from = l.mono()
-	d.window = int64(drainPace * float64(l.cfg.Drain))
+	d.window = int64(drainWindow * float64(l.cfg.Drain))
 	d.hold = int64(drainHold * float64(l.cfg.Drain))
 }
 
@@ -48,10 +47,9 @@ func (l *loop) conns() []*Conn {
 	return all
 }
 
-// pace tells and closes as many as the time that has passed asks for. It does
-// no more than closesPerRun of each at once, and reports whether it has to be
-// called again soon.
-func (l *loop) pace() (more bool) {
+// stepDrain notifies and closes the connections that are due, at most closesPerRun
+// of each, and reports whether more are due.
+func (l *loop) stepDrain() (more bool) {
 	d := &l.drain
 	if d.shut == len(d.conns) {
 		return false
@@ -63,8 +61,8 @@ func (l *loop) pace() (more bool) {
 	}
 	shut := min(d.told, d.dueBy(passed-d.hold))
 	for n := 0; n < closesPerRun && d.shut < shut; n++ {
-		if c := d.conns[d.shut]; c.state == stateOpen {
-			l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
+		if c := d.conns[d.shut]; !c.closing() {
+			l.close(c, Draining, codec.CodeDraining, "server is going away")
 		}
 		d.conns[d.shut] = nil
 		d.shut++
@@ -72,8 +70,8 @@ func (l *loop) pace() (more bool) {
 	return d.told < d.dueBy(passed) || d.shut < shut
 }
 
-// dueBy returns how many connections have their turn within the first passed
-// ns of the drain: the first at once.
+// dueBy returns how many connections are notified in the first passed ns of the
+// drain. The first is at once.
 func (d *drainState) dueBy(passed int64) int {
 	if passed < 0 {
 		return 0
@@ -84,21 +82,22 @@ func (d *drainState) dueBy(passed int64) int {
 	return min(len(d.conns), 1+int(float64(len(d.conns))*float64(passed)/float64(d.window)))
 }
 
-// goAway sends GOAWAY with a time of its own to each.
+// goAway sends a notice with a random time to reconnect within.
 func (l *loop) goAway(c *Conn) {
-	if c.state != stateOpen {
+	if c.closing() {
 		return
 	}
 	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)
-	g := codec.Goaway{Code: codec.CodeDraining, Reason: "server is going away", AfterMS: time.Duration(after).Milliseconds()}
-	l.tell(c, func(b []byte) []byte { return codec.AppendGoaway(b, g) })
+	l.notify(c, Notice{
+		Reason: Draining, Code: codec.CodeDraining, Text: "server is going away", After: time.Duration(after),
+	})
 	l.stats.goaways++
 }
 
-// stop closes everything that is still open, without waiting for anybody.
+// stop closes everything that is still open, without waiting for slow peers.
 func (l *loop) stop() {
 	for _, c := range l.conns() {
-		l.beginClose(c, Draining, codec.CodeDraining, "server is going away")
-		l.doom(c, Draining, false)
+		l.close(c, Draining, codec.CodeDraining, "server is going away")
+		l.terminate(c, Draining, false)
 	}
 }

@@ -64,7 +64,7 @@ func TestDrain(t *testing.T) {
 		r.wait(cfg.Drain/2 + tick)
 		r.check()
 
-		window, hold := time.Duration(drainPace*float64(cfg.Drain)), time.Duration(drainHold*float64(cfg.Drain))
+		window, hold := time.Duration(drainWindow*float64(cfg.Drain)), time.Duration(drainHold*float64(cfg.Drain))
 		var tenths [10]int
 		var told, low, high int
 		for _, d := range all {
@@ -233,7 +233,7 @@ func TestMassExpiry(t *testing.T) {
 		var all []*Conn
 		r.do(func() {
 			for range n {
-				c := r.loop.newConn()
+				c := r.loop.newConn(0)
 				r.opened(c)
 				all = append(all, c)
 			}

@@ -89,7 +89,9 @@ func after(t *testing.T, r *rig, h *moody, chunks [][]byte) outcome {
 		bytesIn: r.loop.stats.bytesIn, bytes: r.loop.stats.bytesOut, panics: r.loop.stats.panics,
 	}
 	if c.state == stateOpen {
-		o.rest = string(s.inbound)
+		if c.ext != nil {
+			o.rest = string(c.ext.partial)
+		}
 	} else {
 		o.part = false
 	}

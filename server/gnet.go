@@ -2,12 +2,11 @@
 
 package server
 
-// This is the only file that knows gnet. One engine runs one event loop, so
-// that everything a loop owns hangs on its event handler, and balancing is
-// ours. gnet never accepts: any accept error but a few ends its engine.
-// It never writes either: its outbound buffer has no bound and tells nobody
-// when it has drained. We write to the socket ourselves, and a writeWaiter
-// tells when a full one has room again.
+// This is the only file that uses gnet. One engine runs one event loop, so the
+// event handler owns all that a loop owns, and balancing is ours. gnet never
+// accepts: most accept errors end its engine. It never writes: its outbound buffer
+// has no bound and does not report when it has drained; a writeWaiter reports room
+// in a full socket. It keeps no input: its inbound buffer has no bound either.
 
 import (
 	"errors"
@@ -21,8 +20,6 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
-
-	"heartwheel/codec"
 )
 
 // readSize is how much of a socket is read at a time. With gnet's 64 KiB large
@@ -39,7 +36,7 @@ type engine struct {
 	gnet.BuiltinEventEngine
 	loop   *loop
 	client *gnet.Client
-	fail   func(error) // tells the server that the engine has ended unasked
+	fail   func(error) // reports an unexpected end of the engine
 
 	stopping atomic.Bool
 	wakeFD   int // our end of the socket pair that wakes the loop
@@ -48,8 +45,9 @@ type engine struct {
 	control gnet.Conn      // the loop's end of that pair
 	events  gnet.EventLoop // known from control's OnOpen on
 	current *Conn          // whose OnTraffic runs
-	closing bool           // and which is to be closed when that returns
+	closing bool           // current is closed when its OnTraffic returns
 	waiter  *writeWaiter
+	gate    readGate
 	blocked map[int]*Conn // connections that wait for their socket to have room, by descriptor
 	scratch []byte
 }
@@ -67,7 +65,8 @@ func startEngine(l *loop, fail func(error)) (*engine, error) {
 		return nil, fmt.Errorf("server: cannot watch for writable sockets: %w", err)
 	}
 	l.io = e
-	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithReadBufferCap(readSize), gnet.WithLogger(gnetLog{l.log}))
+	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithReadBufferCap(readSize),
+		gnet.WithLogger(gnetLog{l.log}))
 	if err != nil {
 		e.waiter.close()
 		return nil, fmt.Errorf("server: event loop: %w", err)
@@ -85,9 +84,9 @@ func startEngine(l *loop, fail func(error)) (*engine, error) {
 }
 
 // connectWaker gives the loop one end of a socket pair. Its OnOpen proves that
-// the loop runs, and hands us the loop; its OnClose tells when the loop ends;
-// and a byte on it wakes the loop like any other input, in turn with the
-// sockets, where gnet's own task queue would run before them.
+// the loop runs and provides its handle; its OnClose reports the loop's end. A
+// byte on it wakes the loop in turn with the sockets; gnet's own task queue would
+// run before them.
 func (e *engine) connectWaker() error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -114,8 +113,8 @@ func (e *engine) connectWaker() error {
 	return nil
 }
 
-// wake makes the loop call run. The mailbox serializes it, and never calls it
-// again before the loop has looked. Safe for concurrent use.
+// wake makes the loop call run. The mailbox serializes the calls, and makes none
+// before the loop has run for the one before. Safe for concurrent use.
 func (e *engine) wake() {
 	for {
 		if _, err := unix.Write(e.wakeFD, wakeByte[:]); err != unix.EINTR {
@@ -124,8 +123,8 @@ func (e *engine) wake() {
 	}
 }
 
-// enroll hands an accepted socket to the loop and waits until it is there. It
-// takes over tc in any case, and reports whether the connection was opened.
+// enroll hands an accepted socket to the loop and waits until it has opened the
+// connection. It takes over tc in any case.
 // Safe for concurrent use.
 func (e *engine) enroll(tc *net.TCPConn, c *Conn) error {
 	if _, err := e.client.EnrollContext(tc, c); err != nil {
@@ -157,14 +156,15 @@ func (e *engine) stop() error {
 	case err := <-done:
 		return err
 	case <-time.After(stopPatience):
-		return fmt.Errorf("server: event loop %d does not stop: a handler has not returned for %s", e.loop.index, stopPatience)
+		return fmt.Errorf("server: event loop %d does not stop: a handler has not returned for %s",
+			e.loop.index, stopPatience)
 	}
 }
 
 func (e *engine) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	conn, ok := c.Context().(*Conn)
 	if !ok {
-		e.control, e.events = c, c.EventLoop()
+		e.control, e.events, e.gate = c, c.EventLoop(), newReadGate(c.Fd())
 		return nil, gnet.None
 	}
 	e.current, conn.taken = conn, true
@@ -180,47 +180,12 @@ func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
 		return gnet.None
 	}
 	e.current = conn
-	e.traffic(conn, c)
+	b, _ := c.Next(-1) // all of it: gnet's own buffer is neither bounded nor counted
+	e.loop.received(conn, b)
 	return e.action()
 }
 
-// traffic gives the session what has arrived. What gnet keeps of an incomplete
-// frame it would copy together with all that came after it. So of that only the
-// header is looked at, then the frame once it is complete, and what comes after
-// it where it lies.
-func (e *engine) traffic(conn *Conn, c gnet.Conn) {
-	var b []byte
-	var err error
-	var rest func() []byte
-	shown := 0
-	if conn.partialAt == 0 {
-		b, err = c.Peek(-1)
-	} else {
-		have := c.InboundBuffered()
-		b, err = c.Peek(min(have, codec.HeaderSize+1))
-		if size, bad := codec.FrameSize(b, e.loop.cfg.MaxFrame); err == nil && bad == nil && size != 0 && size <= have {
-			b, err = c.Peek(size)
-			rest = func() []byte {
-				_, _ = c.Discard(shown)
-				b, _ := c.Peek(-1)
-				shown = len(b)
-				return b
-			}
-		}
-	}
-	if err != nil {
-		return
-	}
-	shown = len(b)
-	switch used := e.loop.received(conn, b, rest); {
-	case used == shown:
-		_, _ = c.Discard(-1) // all: a closing connection wants no more
-	case used > 0:
-		_, _ = c.Discard(used)
-	}
-}
-
-// action closes the connection whose callback has ended, if that was asked for.
+// action closes the connection whose callback has ended, if close was called in it.
 func (e *engine) action() gnet.Action {
 	e.current = nil
 	if e.closing {
@@ -239,7 +204,7 @@ func (e *engine) OnClose(c gnet.Conn, err error) gnet.Action {
 		e.loop.lost(conn, readReason(err))
 	case !e.stopping.Load():
 		e.loop.mail.close()
-		e.fail(fmt.Errorf("server: event loop %d ended, which nobody asked for: %w", e.loop.index, closeCause(err)))
+		e.fail(fmt.Errorf("server: event loop %d ended unexpectedly: %w", e.loop.index, closeCause(err)))
 	}
 	return gnet.None
 }
@@ -251,7 +216,7 @@ func closeCause(err error) error {
 	return err
 }
 
-// The rest is what a loop asks of its sockets.
+// The methods from here on are socketOps.
 
 func (e *engine) write(c *Conn, b []byte) (int, error) {
 	for {
@@ -292,8 +257,8 @@ func (e *engine) close(c *Conn, abort bool) {
 	if abort {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	} else {
-		// Unread bytes would turn the close into a reset, which may overtake
-		// the last frame. What they say no longer matters.
+		// Unread bytes would turn the close into a reset, which may overtake the
+		// last message.
 		hangUp(fd, e.scratch)
 	}
 	if c == e.current {
@@ -317,13 +282,16 @@ func (e *engine) unwatch(c *Conn) {
 	e.waiter.remove(fd)
 }
 
-// roomFor takes the descriptors that have room from the waiter to the loop.
+func (e *engine) pause(c *Conn)  { e.gate.pause(c.sock.Fd()) }
+func (e *engine) resume(c *Conn) { e.gate.resume(c.sock.Fd()) }
+
+// roomFor passes descriptors that have room from the waiter to the loop.
 // Safe for concurrent use.
 func (e *engine) roomFor(fds []int) {
 	_ = e.loop.mail.post(task{g: func() {
 		for _, fd := range fds {
-			// The descriptor may be another connection's by now. If that one
-			// waits too, it just tries to write.
+			// The descriptor may be another connection's by now, whose attempt to
+			// write does no harm.
 			if c := e.blocked[fd]; c != nil {
 				delete(e.blocked, fd)
 				e.loop.writable(c)
@@ -332,7 +300,7 @@ func (e *engine) roomFor(fds []int) {
 	}})
 }
 
-// readReason and writeReason name what an error says about the peer.
+// readReason and writeReason return the Reason for a socket error.
 func readReason(err error) Reason {
 	if errors.Is(err, io.EOF) {
 		return PeerClosed
@@ -352,8 +320,8 @@ func netReason(err error, other Reason) Reason {
 	return other
 }
 
-// gnetLog passes gnet's errors on. Its warnings are chatter: they tell of events
-// for a connection that this side closed in the same turn.
+// gnetLog logs gnet's errors as such. Its warnings are about events for
+// connections that this side closed in the same turn.
 type gnetLog struct{ log *slog.Logger }
 
 func (g gnetLog) Debugf(f string, a ...any) { g.log.Debug("gnet: " + fmt.Sprintf(f, a...)) }

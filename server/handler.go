@@ -1,6 +1,10 @@
 package server
 
-import "heartwheel/codec"
+import (
+	"errors"
+
+	"heartwheel/codec"
+)
 
 // A Handler is the application behind the connections. All calls for one
 // connection come from its event loop, one after the other: they must not
@@ -12,8 +16,7 @@ type Handler interface {
 	Open(c *Conn)
 
 	// Frame is called for DATA, REQ, RES, SUBSCRIBE, UNSUBSCRIBE, PUBLISH and extension
-	// frames; everything else is the session's own business. f.Payload is
-	// valid until Frame returns, and not to be changed. A *codec.Error with a
+	// frames. f.Payload is valid until Frame returns and must not be changed. A *codec.Error with a
 	// code from 4000 to 4499 is sent to the peer as ERROR and the connection
 	// stays; any other error closes the connection as internal_error.
 	Frame(c *Conn, f codec.Frame) error
@@ -23,10 +26,18 @@ type Handler interface {
 	Close(c *Conn, why Reason)
 }
 
+// ErrHelloPending is what Hello returns if Conn.AnswerHello will answer.
+var ErrHelloPending = errors.New("server: HELLO will be answered later")
+
 // A HelloHandler is a Handler that looks at HELLO, to check a token for
 // example. Hello is called before WELCOME is sent. A *codec.Error closes the
 // connection with its code and text, any other error with 3500. The strings in
 // h may be kept.
+//
+// A check that would block returns ErrHelloPending and goes on elsewhere: until
+// Conn.AnswerHello is called nothing of the connection is acted on. If that is
+// not within 10 s, counted as for a required HELLO or else from the HELLO on, the
+// connection is closed as internal_error.
 type HelloHandler interface {
 	Hello(c *Conn, h codec.Hello) error
 }

@@ -34,6 +34,7 @@ const (
 type listener struct {
 	*net.TCPListener
 	address string // as in Config.Listen
+	edge    uint8  // what its connections speak: index in loop.edges
 	s       *Server
 	checked atomic.Bool            // socket options were read back
 	local   atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
@@ -126,7 +127,7 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	}
 	ln.compactAddrs(tc, ips)
 	l, e := s.leastLoaded()
-	c := l.newConn()
+	c := l.newConn(ln.edge)
 	c.ticket = ticket
 	l.assigned.Add(1)
 	if err := ln.enroll(e, tc, c); err != nil { // the loop does not have c

@@ -12,26 +12,36 @@ import (
 	"heartwheel/wheel"
 )
 
-// How much one wake-up of a loop may do before sockets get their turn again. A
-// close costs some 15 µs, most of it in the kernel: half a millisecond for all.
+// Limits of one wake-up of a loop, after which sockets get their turn again. A
+// close costs about 15 µs, most of it in the kernel: half a millisecond for all.
 const (
 	tasksPerRun  = 256
 	closesPerRun = 32
 )
 
-// flushLimit is how many answers a loop collects before it writes them.
+// flushLimit is how many bytes of answers a loop collects before it writes them.
 const flushLimit = 64 << 10
 
-// sockets is what a loop needs of the world: the engine in production, a fake
-// in tests. All of it is loop only, and none of it calls back into the loop.
-type sockets interface {
-	write(c *Conn, b []byte) (int, error) // what the socket takes now; errWouldBlock if it is full
-	unread(c *Conn) int                   // bytes that wait in the socket
-	unacked(c *Conn) int                  // bytes written that the peer's machine has not acknowledged; 0 where the system does not tell
-	setTimeout(c *Conn, t time.Duration)  // the kernel's own patience with the peer follows the idle timeout
-	close(c *Conn, abort bool)            // abort resets and drops what is unsent
-	watch(c *Conn) error                  // calls loop.writable once the socket has room, once
+// socketOps is what a loop does to sockets: the engine in production, a fake in
+// tests. All of it is Loop only, and none of it calls back into the loop.
+type socketOps interface {
+	// write writes what the socket takes now; errWouldBlock: it is full.
+	write(c *Conn, b []byte) (int, error)
+	// unread returns the number of bytes that wait in the socket.
+	unread(c *Conn) int
+	// unacked returns the number of bytes written that the peer's kernel has not
+	// acknowledged; 0 where the system does not know.
+	unacked(c *Conn) int
+	// setTimeout sets the kernel's own timeouts to match the idle timeout.
+	setTimeout(c *Conn, t time.Duration)
+	// close closes the socket; abort resets and drops what is unsent.
+	close(c *Conn, abort bool)
+	// watch calls loop.writable once, when the socket has room.
+	watch(c *Conn) error
 	unwatch(c *Conn)
+	// pause stops reading, where the system can.
+	pause(c *Conn)
+	resume(c *Conn)
 }
 
 // A loop owns its connections: every field below the first group belongs to
@@ -41,7 +51,8 @@ type loop struct {
 	cfg     *Config
 	h       Handler
 	hello   HelloHandler // nil if h is none
-	io      sockets
+	edges   []edge       // what connections speak, by Conn.edge; the first is plain native
+	io      socketOps
 	wheel   *wheel.Loop
 	mono    func() int64
 	log     *slog.Logger
@@ -52,30 +63,38 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now     int64   // loop clock at the start of the current callback
-	cur     *Conn   // whose callback runs: its frames collect in out
-	reading []byte  // the frame of cur that is being acted on, where it was read
-	back    []byte  // frames of cur that go back as they came, where they were read; out is empty then
-	out     []byte  // answers of the current callback
-	doomed  []*Conn // to be finished at the end of the current callback
-	tasks   []task  // taken from the mailbox
-	next    int     // the first of them that has not run
-	seq     uint64
-	drain   drainState
-	stats   counters
+	now        int64   // loop clock at the start of the current callback
+	cur        *Conn   // whose callback runs: its messages collect in out
+	reading    []byte  // the frame of cur that is being acted on, in the read buffer
+	back       []byte  // frames of cur that go back as they came, in the read buffer; out is empty then
+	out        []byte  // messages of the current callback
+	marks      []mark  // where those in out end, if cur is not plain native
+	terminated []*Conn // to be finished at the end of the current callback
+	tasks      []task  // taken from the mailbox
+	next       int     // the first of them that has not run
+	seq        uint64
+
+	plain, unframed, sealed []byte // scratch: see consume, mark and write
+
+	drain drainState
+	stats counters
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
-	l := &loop{cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release}
+	l := &loop{
+		cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release,
+	}
 	l.hello, _ = h.(HelloHandler)
+	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
 	l.wheel = w.NewLoop(l.mail.wake)
 	return l
 }
 
-// newConn makes the session of an accepted socket. Safe for concurrent use.
-func (l *loop) newConn() *Conn {
-	return &Conn{loop: l}
+// newConn makes the session of a socket that a listener of that edge accepted.
+// Safe for concurrent use.
+func (l *loop) newConn(edge uint8) *Conn {
+	return &Conn{loop: l, edge: edge}
 }
 
 // clock starts a callback: it reads the loop clock, which stands still while
@@ -89,14 +108,14 @@ func (l *loop) clock() int64 {
 // within 24 days.
 func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 
-// run does what the mailbox, the wheel and a drain ask for. The engine calls
-// it after each wake-up.
+// run serves the mailbox, the wheel and a drain. The engine calls it after each
+// wake-up.
 func (l *loop) run() {
-	since := l.mail.answer() // first: who wakes us after we read the clock means a later time
+	since := l.mail.ack() // first: a wake after the clock was read means a later time
 	now := l.clock()
 	l.stats.lag.observe(l.mono() - since)
 	if l.next == len(l.tasks) {
-		l.tasks, l.next = l.mail.take(l.tasks), 0
+		l.tasks, l.next = l.mail.swap(l.tasks), 0
 	}
 	for n := 0; n < tasksPerRun && l.next < len(l.tasks); n++ {
 		t := l.tasks[l.next]
@@ -105,8 +124,8 @@ func (l *loop) run() {
 		l.do(t)
 	}
 	more := l.wheel.Advance(now, closesPerRun, l.due)
-	telling := l.pace()
-	l.settle()
+	telling := l.stepDrain()
+	l.reap()
 	l.mail.wakeIf(more || telling || l.next < len(l.tasks))
 }
 
@@ -115,22 +134,17 @@ func (l *loop) do(t task) {
 		t.g()
 		return
 	}
-	if t.conn.state != stateOpen {
+	if t.conn.closing() {
 		return
 	}
-	defer l.enter(t.conn).leave()
+	l.cur = t.conn
+	defer l.recoverAndFlush()
 	t.f(t.conn)
 }
 
-// enter makes c the connection whose frames collect in out.
-func (l *loop) enter(c *Conn) *loop {
-	l.cur = c
-	return l
-}
-
-// leave ends a callback of the current connection: a panic dooms it, and what
-// it sent goes out.
-func (l *loop) leave() {
+// recoverAndFlush, deferred, ends a callback of the current connection. A panic
+// closes the connection; what it sent goes out.
+func (l *loop) recoverAndFlush() {
 	c := l.cur
 	if p := recover(); p != nil {
 		l.panicked(c, p)
@@ -141,61 +155,52 @@ func (l *loop) leave() {
 
 func (l *loop) panicked(c *Conn, p any) {
 	l.stats.panics++
-	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	l.beginClose(c, Internal, codec.CodeInternalError, "internal error")
+	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p),
+		"stack", string(debug.Stack()))
+	l.close(c, Internal, codec.CodeInternalError, "internal error")
 }
 
-// opened takes a connection whose socket has reached the loop.
+// opened starts a connection whose socket has reached the loop.
 func (l *loop) opened(c *Conn, sock netConn) {
 	l.clock()
 	l.seq++
 	c.sock, c.id, c.state = sock, uint64(l.index)<<40|l.seq, stateOpen
-	if l.cfg.Beats == ServerBeats {
-		c.flags |= flagServerBeats
-	}
+	l.openEdge(c)
 	l.stats.opened++
-	l.setBeat(c, 0)
-	if l.cfg.RequireHello {
-		c.flags |= flagAwaitHello
-		c.partialAt = l.nowMS()
-	}
+	beat, timeout := l.cfg.decide(0)
+	l.setBeat(c, beat, timeout)
 	l.wheel.Arm(&c.timer, l.now, l.untilCheck(c))
-	if !l.cfg.RequireHello {
-		l.open(c)
-	}
-	l.settle()
+	l.start(c)
+	l.reap()
 }
 
-// open calls the handler's Open.
-func (l *loop) open(c *Conn) {
-	defer l.enter(c).leave()
-	c.flags |= flagOpened
-	l.h.Open(c)
+// start calls the protocol's Start.
+func (l *loop) start(c *Conn) {
+	l.cur = c
+	defer l.recoverAndFlush()
+	l.protocol(c).Start(Session{c})
 }
 
-// received takes what has arrived for c and returns how much of it is used up.
-// With rest, b is one frame, and rest takes note that it is used up and returns
-// what comes after it, of which that is then told. Neither is kept.
-func (l *loop) received(c *Conn, b []byte, rest func() []byte) int {
+// received takes all that has arrived for c. b is valid until it returns.
+func (l *loop) received(c *Conn, b []byte) {
 	l.clock()
-	n := l.input(c, b, rest)
-	l.settle()
-	return n
+	l.input(c, b)
+	l.reap()
 }
 
-// lost takes the news that the socket of c is gone.
+// lost ends a connection whose socket is gone.
 func (l *loop) lost(c *Conn, why Reason) {
 	if c.state == stateClosed || c.state == stateNew {
 		return
 	}
 	l.clock()
-	l.doom(c, why, why != PeerClosed)
-	l.settle()
+	l.terminate(c, why, why != PeerClosed)
+	l.reap()
 }
 
-// doom ends c at the end of the current callback. The first reason stays.
-func (l *loop) doom(c *Conn, why Reason, abort bool) {
-	if c.state == stateDoomed || c.state == stateClosed {
+// terminate ends c at the end of the current callback. The first reason stays.
+func (l *loop) terminate(c *Conn, why Reason, abort bool) {
+	if c.state == stateTerminated || c.state == stateClosed {
 		return
 	}
 	if c.state != stateFlushing {
@@ -204,23 +209,23 @@ func (l *loop) doom(c *Conn, why Reason, abort bool) {
 	if abort {
 		c.flags |= flagAbort
 	}
-	c.state = stateDoomed
-	l.doomed = append(l.doomed, c)
+	c.state = stateTerminated
+	l.terminated = append(l.terminated, c)
 }
 
-// settle finishes the doomed.
-func (l *loop) settle() {
-	for i := 0; i < len(l.doomed); i++ { // a Close callback may doom others
-		l.finish(l.doomed[i])
-		l.doomed[i] = nil
+// reap finishes the terminated.
+func (l *loop) reap() {
+	for i := 0; i < len(l.terminated); i++ { // a Close callback may terminate others
+		l.finish(l.terminated[i])
+		l.terminated[i] = nil
 	}
-	l.doomed = l.doomed[:0]
+	l.terminated = l.terminated[:0]
 	if cap(l.out) > 4*flushLimit {
 		l.out = nil
 	}
 }
 
-// finish ends a connection: the one place where a close event comes from.
+// finish ends a connection. It is the only source of close events.
 func (l *loop) finish(c *Conn) {
 	c.state = stateClosed
 	l.wheel.Cancel(&c.timer)
@@ -230,22 +235,22 @@ func (l *loop) finish(c *Conn) {
 			l.io.unwatch(c)
 		}
 		c.ext.out = outbox{}
+		l.dropPartials(c.ext)
 	}
 	l.stats.closed[c.reason]++
-	if c.has(flagOpened) {
-		l.closeEvent(c) // while the peer's address is still known
-	}
+	l.ended(c) // while the peer's address is still known
 	l.io.close(c, c.has(flagAbort))
 	c.sock = nil
 	l.assigned.Add(-1)
 	l.release(&c.ticket)
 }
 
-func (l *loop) closeEvent(c *Conn) {
+// ended calls the protocol's End.
+func (l *loop) ended(c *Conn) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.panicked(c, p)
 		}
 	}()
-	l.h.Close(c, c.reason)
+	l.protocol(c).End(Session{c}, c.reason)
 }

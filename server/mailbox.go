@@ -41,7 +41,7 @@ func (m *mailbox) post(t task) error {
 // wake asks the loop to run soon.
 func (m *mailbox) wake() { m.wakeIf(true) }
 
-// wakeIf asks the loop to run soon if it must or if tasks wait.
+// wakeIf asks the loop to run soon if must is set or tasks wait.
 func (m *mailbox) wakeIf(must bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,17 +71,17 @@ func (m *mailbox) close() {
 	m.signal, m.tasks = nil, nil
 }
 
-// answer takes note that the loop runs, so that the next wake is a new one, and
-// says when it was woken.
-func (m *mailbox) answer() (since int64) {
+// ack records that the loop runs, so that the next wake is a new one, and returns
+// when it was woken.
+func (m *mailbox) ack() (since int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.awake = false
 	return m.since
 }
 
-// take hands over the waiting tasks for spare's memory.
-func (m *mailbox) take(spare []task) []task {
+// swap returns the waiting tasks and keeps the memory of spare for the next ones.
+func (m *mailbox) swap(spare []task) []task {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	tasks := m.tasks

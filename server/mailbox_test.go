@@ -28,10 +28,10 @@ func TestMailboxKeepsOrderAndSignalsOnce(t *testing.T) {
 	if *signals != 1 {
 		t.Fatalf("%d signals for posts that nobody had looked at, want 1", *signals)
 	}
-	if since := m.answer(); since != 1000 {
+	if since := m.ack(); since != 1000 {
 		t.Fatalf("the wake-up was sent at %d, not 1000", since)
 	}
-	tasks := m.take(nil)
+	tasks := m.swap(nil)
 	for _, k := range tasks {
 		k.g()
 	}
@@ -47,7 +47,7 @@ func TestMailboxKeepsOrderAndSignalsOnce(t *testing.T) {
 	if *signals != 2 {
 		t.Fatalf("%d signals, want another one after the loop has looked", *signals)
 	}
-	if tasks = m.take(tasks); len(tasks) != 0 {
+	if tasks = m.swap(tasks); len(tasks) != 0 {
 		t.Fatalf("%d tasks came out twice", len(tasks))
 	}
 }
@@ -62,8 +62,8 @@ func TestMailboxBusy(t *testing.T) {
 	if err := m.post(task{}); !errors.Is(err, ErrBusy) {
 		t.Fatalf("post 65537: %v, want ErrBusy", err)
 	}
-	m.answer()
-	m.take(nil)
+	m.ack()
+	m.swap(nil)
 	if err := m.post(task{}); err != nil {
 		t.Fatalf("post after the loop took what waited: %v", err)
 	}
@@ -84,7 +84,7 @@ func TestMailboxClosed(t *testing.T) {
 	if *signals != 1 {
 		t.Fatalf("%d signals, want none after close", *signals)
 	}
-	if tasks := m.take(nil); len(tasks) != 0 {
+	if tasks := m.swap(nil); len(tasks) != 0 {
 		t.Fatalf("%d tasks outlived close", len(tasks))
 	}
 }
@@ -95,7 +95,7 @@ func TestMailboxConcurrent(t *testing.T) {
 	const posters, each = 8, 2000
 	var m mailbox
 	m.now = func() int64 { return 1 }
-	signal := make(chan struct{}, 1) // one deep: the mailbox promises no second one before answer
+	signal := make(chan struct{}, 1) // one deep: the mailbox promises no second one before ack
 	m.open(func() { signal <- struct{}{} })
 	var wg sync.WaitGroup
 	var last [posters]int // taker only
@@ -116,8 +116,8 @@ func TestMailboxConcurrent(t *testing.T) {
 	var spare []task
 	for n := 0; n < posters*each; {
 		<-signal
-		m.answer()
-		spare = m.take(spare)
+		m.ack()
+		spare = m.swap(spare)
 		for _, k := range spare {
 			k.g()
 		}
@@ -130,13 +130,13 @@ func TestMailboxConcurrent(t *testing.T) {
 func TestMailboxWakesWhileTasksWait(t *testing.T) {
 	m, _, signals := testMailbox()
 	_ = m.post(task{})
-	m.answer() // the loop runs, and still has earlier tasks to do
+	m.ack() // the loop runs, and still has earlier tasks to do
 	m.wakeIf(false)
 	if *signals != 2 {
 		t.Fatalf("%d signals; want a second one, as a task waits", *signals)
 	}
-	m.answer()
-	m.take(nil)
+	m.ack()
+	m.swap(nil)
 	m.wakeIf(false)
 	if *signals != 2 {
 		t.Fatalf("%d signals; want no third one, as nothing waits", *signals)

@@ -31,7 +31,7 @@ func TestShed(t *testing.T) {
 			return c
 		}
 		stuck, slow, small, secret, idle := waiting(64<<10), waiting(64<<10), waiting(8<<10), waiting(64<<10), r.open()
-		shed := func() { r.do(func() { r.loop.clock(); r.loop.shed(); r.loop.settle() }) }
+		shed := func() { r.do(func() { r.loop.clock(); r.loop.shed(); r.loop.reap() }) }
 		r.wait(shedStall - time.Second)
 		r.do(func() { r.loop.clock(); r.writable(slow, 1) })
 		r.wait(time.Second - time.Millisecond)

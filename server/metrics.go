@@ -20,6 +20,7 @@ type Stats struct {
 	Averted        map[string]uint64 // deadlines that passed without a close, by cause
 	Panics         uint64            // of the handler
 	OutboxBytes    int64             // waiting for slow peers
+	InputBytes     int64             // memory of incomplete messages
 	Stalls         uint64            // times that a loop could not run
 	StalledSeconds float64           // their total, which is credited to the peers
 	WheelRebuilds  uint64            // timing wheels replaced by the watchdog
@@ -63,6 +64,7 @@ func (s *Server) Stats() Stats {
 		st.Accepted += c.opened
 		st.Panics += c.panics
 		st.OutboxBytes += c.outboxBytes
+		st.InputBytes += c.inputBytes
 		st.Stalls += c.stalls
 		st.StalledSeconds += c.stalled.Seconds()
 		for r, n := range c.closed {
@@ -201,6 +203,8 @@ var metrics = []metric{
 		total(func(c *counters) uint64 { return c.panics })),
 	newMetric("outbox_bytes", "Bytes waiting for slow peers.", gauge, nil,
 		total(func(c *counters) int64 { return c.outboxBytes })),
+	newMetric("input_bytes", "Memory of incomplete messages.", gauge, nil,
+		total(func(c *counters) int64 { return c.inputBytes })),
 	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter,
 		[]string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.stalls) })),

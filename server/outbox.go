@@ -1,44 +1,59 @@
 package server
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"sync"
 
 	"heartwheel/codec"
 )
 
-// An outbox holds the frames that a peer's socket did not take. Control frames
-// overtake data, but never a frame that is half on the wire. Loop only.
+// An outbox holds the messages that a peer's socket did not take, in plaintext.
+// Urgent ones overtake the others, but never a message that is half on the wire.
+// Loop only.
 //
-// The queues hold whole frames back to back, so the four bytes in front of
-// each frame tell where it ends and no list of frames is needed.
+// The queues hold whole messages back to back. The four bytes in front of each
+// native frame tell where it ends; of others the lengths are kept beside them.
 type outbox struct {
+	sealed        []byte // comes before all else
 	control, data queue
-	half          *queue // the queue whose first frame is half written, or nil
-	left          int    // bytes of that frame still to write
-	pace          pace
+	half          *queue   // the queue whose first message is half written, or nil
+	left          int      // bytes of that message still to write
+	lengths       *lengths // of the whole messages in the queues; nil: native frames
+	progress      progress
 	watched       bool // waiting for the socket to become writable
 }
 
-func (o *outbox) len() int { return o.control.len() + o.data.len() }
+type lengths struct{ control, data []int }
 
-// add queues frames, whole, or as a first one that is half written: left is
-// then the number of its bytes at the front of b. It reports whether they fit
-// into limit bytes; if not, nothing was added.
-func (o *outbox) add(b []byte, control bool, left, limit int) bool {
-	if o.len()+len(b) > limit {
+func (o *outbox) len() int { return len(o.sealed) + o.control.len() + o.data.len() }
+
+// add queues one message, or what remains of one that is half written: left is
+// then len(b), and 0 otherwise. It reports whether b fits into limit bytes; if
+// not, nothing was added.
+func (o *outbox) add(b []byte, urgent bool, left, limit int) bool {
+	if o.control.len()+o.data.len()+len(b) > limit {
 		return false
 	}
 	q := &o.data
-	if control {
+	if urgent {
 		q = &o.control
 	}
 	if left > 0 {
 		o.half, o.left = q, left
+	} else if o.lengths != nil {
+		n := o.lengthsOf(q)
+		*n = append(*n, len(b))
 	}
 	q.add(b, limit)
 	return true
+}
+
+// lengthsOf returns the lengths of the messages in q.
+func (o *outbox) lengthsOf(q *queue) *[]int {
+	if q == &o.control {
+		return &o.lengths.control
+	}
+	return &o.lengths.data
 }
 
 // next returns bytes to write now, nil when there are none. They are valid until
@@ -58,12 +73,15 @@ func (o *outbox) next() []byte {
 
 // wrote takes n bytes of what next returned off the queue.
 func (o *outbox) wrote(n int) {
+	if n == 0 {
+		return
+	}
 	q := o.half
 	if q == nil {
 		if q = &o.control; q.len() == 0 {
 			q = &o.data
 		}
-		o.left = q.unsent(n)
+		o.left = o.unsent(q, n)
 	} else {
 		o.left -= n
 	}
@@ -73,33 +91,24 @@ func (o *outbox) wrote(n int) {
 	q.drop(n)
 }
 
-// unsent returns how many bytes of the frame that n bytes of frames end in are
-// missing: 0 if n is a frame's end.
-func unsent(frames []byte, n int) int {
-	end := 0
+// unsent returns how many bytes are missing of the message that the first n bytes
+// of q end in: 0 if n is the end of one.
+func (o *outbox) unsent(q *queue, n int) int {
+	if o.lengths == nil {
+		return q.unsent(n)
+	}
+	all, end := o.lengthsOf(q), 0
 	for end < n {
-		end += frameLen(frames[end:])
+		end += (*all)[0]
+		*all = (*all)[1:]
 	}
 	return end - n
 }
 
-// frameLen returns the length of the first of whole frames, header included.
-func frameLen(frames []byte) int {
-	return codec.HeaderSize + int(binary.BigEndian.Uint32(frames))
-}
-
-// frameOp returns the op of the first of whole frames.
-func frameOp(frames []byte) codec.Op {
-	if frameLen(frames) == codec.HeaderSize {
-		return codec.OpBeat
-	}
-	return codec.Op(frames[codec.HeaderSize])
-}
-
-// blockMost is the size of a queue's blocks, but for the first ones.
+// blockMost is the size of a queue's blocks except the first ones.
 const blockMost = 32 << 10
 
-// blocks are those that are free.
+// blocks holds free blocks.
 var blocks = sync.Pool{New: func() any { return new([blockMost]byte) }}
 
 func newBlock(size int) []byte {
@@ -115,13 +124,13 @@ func freeBlock(b []byte) {
 	}
 }
 
-// A queue is bytes that come at one end and go at the other. It keeps them in
-// blocks, each about as large as all before it together, up to blockMost: when many
-// peers stop reading at a time, a buffer that is doubled and copied for each
-// holds up everybody else on the loop (docs/decisions/outbox.md).
+// A queue is a FIFO of bytes. It keeps them in blocks, each about as large as all
+// before it together, up to blockMost: when many peers stop reading at once,
+// doubling and copying a buffer for each holds up the other connections of the
+// loop (docs/decisions/outbox.md).
 type queue struct {
 	blocks [][]byte // none is empty
-	head   int      // what of the first has gone
+	head   int      // bytes of the first that have gone
 	size   int
 }
 
@@ -146,8 +155,8 @@ func (q *queue) add(b []byte, limit int) {
 	}
 }
 
-// unsent is the function of that name for the first n bytes, which are whole
-// frames but for the last one and lie in the first block.
+// unsent is outbox.unsent for native frames. The first n bytes lie in the first
+// block.
 func (q *queue) unsent(n int) int {
 	end := 0
 	for end < n {

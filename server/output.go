@@ -1,67 +1,20 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"time"
-
-	"heartwheel/codec"
 )
 
-// errWouldBlock: the socket takes nothing more for now.
+// errWouldBlock means that the socket is full.
 var errWouldBlock = errors.New("server: socket is full")
 
 // closeGrace is how long a closing connection waits for a slow peer to take
 // what was sent to it.
 const closeGrace = 2 * time.Second
 
-// overtakes says whether a frame goes out before waiting data. CLOSE does not:
-// it comes after all that was sent before it.
-func overtakes(op codec.Op) bool {
-	switch op {
-	case codec.OpData, codec.OpReq, codec.OpRes, codec.OpPublish, codec.OpClose:
-		return false
-	}
-	return !op.Extension()
-}
-
-// send sends one frame. payload is copied.
-func (l *loop) send(c *Conn, op codec.Op, payload []byte) error {
-	if l.returns(c, op, payload) {
-		return l.outcome(c)
-	}
-	start := l.begin()
-	l.out = codec.AppendFrame(l.out, op, payload)
-	return l.sent(c, start)
-}
-
-// returns takes a frame that goes back to its sender as it came, behind nothing
-// but others of that kind: those are written from where they were read, which
-// saves the copy.
-func (l *loop) returns(c *Conn, op codec.Op, payload []byte) bool {
-	f, n := l.reading, len(l.back)
-	switch {
-	case c != l.cur || len(payload) == 0 || len(f) != codec.HeaderSize+1+len(payload):
-		return false
-	case f[codec.HeaderSize] != byte(op) || &f[codec.HeaderSize+1] != &payload[0]:
-		return false // not the frame as it came
-	case len(l.out) > 0 || c.pending() > 0:
-		return false // others go out first
-	case n == 0:
-		l.back = f
-	case n+len(f) <= cap(l.back) && &l.back[:n+1][n] == &f[0]:
-		l.back = l.back[:n+len(f)]
-	default:
-		return false // one between them did not go back
-	}
-	l.stats.sent(op, len(f))
-	if len(l.back) >= flushLimit {
-		l.flush(c)
-	}
-	return true
-}
-
-// begin returns where the next frame starts in out. What goes back from where
-// it was read comes before it.
+// begin returns where the next message starts in out. It first copies the frames
+// that were to go out from the read buffer.
 func (l *loop) begin() int {
 	if len(l.back) > 0 {
 		l.out = append(l.out, l.back...)
@@ -70,62 +23,59 @@ func (l *loop) begin() int {
 	return len(l.out)
 }
 
-// tell sends one frame of the session's own, which appendTo makes. If that
-// fails, c is doomed and has its reason.
-func (l *loop) tell(c *Conn, appendTo func([]byte) []byte) {
-	start := l.begin()
-	l.out = appendTo(l.out)
-	_ = l.sent(c, start)
-}
+// copyMost is how many bytes are better copied than written by themselves.
+const copyMost = 8 << 10
 
-// write sends whole frames, which are copied. It panics if they are not whole:
-// behind part of a frame nothing on the connection could be told apart.
-func (l *loop) write(c *Conn, frames []byte) error {
-	if !whole(frames) {
-		panic("server: Write of bytes that are not whole frames")
+// detach sends or copies the frames that go back as they came, as the memory that
+// they were read into is about to be reused.
+func (l *loop) detach(c *Conn) {
+	l.reading = nil
+	if len(l.back) > copyMost {
+		l.flush(c)
+	} else {
+		l.begin()
 	}
-	start := l.begin()
-	l.out = append(l.out, frames...)
-	return l.sent(c, start)
 }
 
-// whole reports whether b is frames and nothing else.
-func whole(b []byte) bool {
-	for len(b) > 0 {
-		n, err := codec.FrameSize(b, codec.MaxFrameLimit)
-		if err != nil || n == 0 || n > len(b) {
-			return false
-		}
-		b = b[n:]
-	}
-	return true
-}
-
-// sent takes the frames that were just appended to out for c. Those of the
+// sent takes the messages that were just appended to out for c. An urgent one
+// overtakes waiting data; native frames tell that themselves. Those of the
 // current connection stay there until its callback ends, so that all answers
 // to one read leave in one write; others go out at once.
-func (l *loop) sent(c *Conn, start int) error {
-	frames := l.out[start:]
-	for rest := frames; len(rest) > 0; {
-		n := frameLen(rest)
-		l.stats.sent(frameOp(rest), n)
-		rest = rest[n:]
+func (l *loop) sent(c *Conn, start int, urgent bool) error {
+	l.stats.bytesOut += uint64(len(l.out) - start)
+	if c.edge != 0 {
+		return l.sentMarked(c, start, urgent)
 	}
-	if c == l.cur && c.pending() == 0 {
+	if c == l.cur && c.queued() == 0 {
 		if len(l.out) >= flushLimit {
 			l.flush(c)
 		}
 	} else {
-		l.push(c, frames)
+		l.push(c, l.out[start:])
 		l.out = l.out[:start]
 	}
 	return l.outcome(c)
 }
 
-// outcome is what a sender is told.
+// sentMarked is sent for connections that are not plain native.
+func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
+	marked := len(l.marks)
+	l.mark(c, start, urgent)
+	if c == l.cur && c.queued() == 0 {
+		if len(l.out) >= flushLimit {
+			l.flush(c)
+		}
+	} else {
+		l.pushMarked(c, batch{l.out[start:], l.marks[marked:], start})
+		l.out, l.marks = l.out[:start], l.marks[:marked]
+	}
+	return l.outcome(c)
+}
+
+// outcome returns the error for a sender to c.
 func (l *loop) outcome(c *Conn) error {
 	switch {
-	case c.state != stateDoomed:
+	case c.state != stateTerminated:
 		return nil
 	case c.reason == SlowConsumer:
 		return ErrSlowConsumer
@@ -140,84 +90,118 @@ func (l *loop) flush(c *Conn) {
 		l.back = nil
 	}
 	if len(l.out) > 0 {
-		l.push(c, l.out)
+		if c.edge == 0 {
+			l.push(c, l.out)
+		} else {
+			l.pushMarked(c, batch{b: l.out, marks: l.marks})
+			l.marks = l.marks[:0]
+		}
 		l.out = l.out[:0]
 	}
 	if c.state == stateFlushing {
-		l.settleFlush(c)
+		l.finishFlush(c)
 	}
 }
 
-// settleFlush ends a closing connection that has nothing left to send, and
-// gives any other a limit.
-func (l *loop) settleFlush(c *Conn) {
-	if c.pending() == 0 {
-		l.doom(c, c.reason, false)
+// finishFlush ends a closing connection that has nothing left to send, and starts
+// the grace period of any other.
+func (l *loop) finishFlush(c *Conn) {
+	if c.queued() == 0 {
+		l.terminate(c, c.reason, false)
 	} else if c.ext.closeAt == 0 {
 		c.ext.closeAt = l.now + int64(closeGrace)
 		l.recheck(c)
 	}
 }
 
-// push writes whole frames to the socket, or behind what waits already.
-func (l *loop) push(c *Conn, frames []byte) {
-	if c.state == stateDoomed || c.state == stateClosed {
+// push writes messages to the socket, or queues them behind others.
+func (l *loop) push(c *Conn, b []byte) {
+	if c.state == stateTerminated || c.state == stateClosed {
 		return
 	}
-	if c.pending() > 0 {
-		l.enqueue(c, frames, 0)
-		return
+	n := 0
+	if c.queued() == 0 {
+		var err error
+		if n, err = l.io.write(c, b); err != nil && err != errWouldBlock {
+			l.terminate(c, writeReason(err), true)
+			return
+		}
 	}
-	n, err := l.io.write(c, frames)
-	if err != nil && err != errWouldBlock {
-		l.doom(c, writeReason(err), true)
-		return
-	}
-	if n < len(frames) {
-		left := unsent(frames, n)
-		l.enqueue(c, frames[n:], left)
+	if n < len(b) {
+		l.pushRest(c, batch{b: b}, n, nil)
 	}
 }
 
-// enqueue puts frames into the outbox; the first left bytes are the rest of a
-// frame that is half written.
-func (l *loop) enqueue(c *Conn, frames []byte, left int) {
-	o := &c.more().out
-	first := o.len() == 0
-	limit := l.cfg.Outbox
-	for len(frames) > 0 {
-		n, control := left, false
-		if left == 0 {
-			n = frameLen(frames)
-			control = overtakes(frameOp(frames))
+// pushMarked is push for connections that are not plain native.
+func (l *loop) pushMarked(c *Conn, m batch) {
+	if c.state == stateTerminated || c.state == stateClosed || len(m.b) == 0 {
+		return
+	}
+	var n int
+	var sealed []byte
+	if c.queued() == 0 {
+		var err error
+		if n, sealed, err = l.write(c, m.b); err != nil && err != errWouldBlock {
+			l.terminate(c, writeReason(err), true)
+			return
 		}
-		if !o.add(frames[:n], control, left, limit) {
-			l.doom(c, SlowConsumer, true)
+	}
+	l.pushRest(c, m, n, sealed)
+}
+
+// pushRest puts into the outbox what remains when n bytes were written or sealed.
+func (l *loop) pushRest(c *Conn, m batch, n int, sealed []byte) {
+	left := m.written(n)
+	if len(m.b) > 0 || len(sealed) > 0 {
+		l.enqueue(c, m, left, sealed)
+	}
+}
+
+// enqueue puts messages into the outbox, behind what is sealed; the first left
+// bytes are what remains of a message that is half written.
+func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
+	o := &c.ensureExt().out
+	first := o.len() == 0
+	if m.marks != nil && o.lengths == nil {
+		o.lengths = new(lengths)
+	}
+	if len(sealed) > 0 {
+		o.sealed = bytes.Clone(sealed)
+		l.stats.outboxBytes += int64(len(sealed))
+	}
+	for len(m.b) > 0 {
+		n, urgent := left, false
+		if left == 0 {
+			n, urgent = m.first()
+		}
+		if !o.add(m.b[:n], urgent, left, l.cfg.Outbox) {
+			l.terminate(c, SlowConsumer, true)
 			return
 		}
 		l.stats.outboxBytes += int64(n)
-		frames, left = frames[n:], 0
+		m.pop(n)
+		left = 0
 	}
 	if first {
-		o.pace.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+		o.progress.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
 		l.await(c)
 		l.recheck(c)
 	}
 }
 
-// await asks to be told when the socket of c has room.
+// await waits for room in the socket of c.
 func (l *loop) await(c *Conn) {
 	if err := l.io.watch(c); err != nil {
 		l.log.Error("cannot wait for a socket to become writable; its connection is closed", "conn", c.ID(), "error", err)
-		l.doom(c, WriteError, true)
+		l.terminate(c, WriteError, true)
 		return
 	}
 	c.ext.out.watched = true
 }
 
-// writable takes the news that the socket of c has room.
+// writable writes what waits, now that the socket of c has room.
 func (l *loop) writable(c *Conn) {
-	if c.state != stateOpen && c.state != stateFlushing || c.pending() == 0 {
+	if c.closing() && c.state != stateFlushing || c.queued() == 0 {
 		return
 	}
 	l.clock()
@@ -225,76 +209,76 @@ func (l *loop) writable(c *Conn) {
 	if l.drainOutbox(c) {
 		l.await(c)
 	}
-	l.settle()
+	l.reap()
 }
 
 // drainOutbox writes until the outbox is empty or the socket full, and reports
 // whether something is left.
 func (l *loop) drainOutbox(c *Conn) bool {
 	o := &c.ext.out
-	for b := o.next(); b != nil; b = o.next() {
-		n, err := l.io.write(c, b)
-		if n > 0 {
-			o.wrote(n)
-			o.pace.written += int64(n)
-			l.stats.outboxBytes -= int64(n)
-		}
+	for o.len() > 0 {
+		before := o.len()
+		err := l.drainSome(c, o)
+		l.stats.outboxBytes += int64(o.len() - before)
 		if err == errWouldBlock {
 			return true
 		}
 		if err != nil {
-			l.doom(c, writeReason(err), true)
+			l.terminate(c, writeReason(err), true)
 			return false
 		}
 	}
 	if c.state == stateFlushing {
-		l.settleFlush(c)
+		l.finishFlush(c)
 	}
 	return false
 }
 
-// When memory is nearly gone, a peer gives it back that has taken none of so
-// many waiting bytes for so long. Who reads, however slowly, is left alone, and
-// so is who holds too little to matter.
+// drainSome writes what is sealed, or what comes next.
+func (l *loop) drainSome(c *Conn, o *outbox) error {
+	if len(o.sealed) > 0 {
+		n, err := l.io.write(c, o.sealed)
+		o.progress.written += int64(n)
+		if o.sealed = o.sealed[n:]; len(o.sealed) == 0 {
+			o.sealed = nil
+		}
+		return err
+	}
+	b := o.next()
+	if c.edge == 0 {
+		n, err := l.io.write(c, b)
+		o.wrote(n)
+		o.progress.written += int64(n)
+		return err
+	}
+	n, sealed, err := l.write(c, b[:min(len(b), sealSize)])
+	o.wrote(n)
+	o.progress.written += int64(n - len(sealed)) // near enough: sealing adds little
+	o.sealed = bytes.Clone(sealed)
+	return err
+}
+
+// When memory is nearly exhausted, a peer is closed that has at least shedBytes
+// waiting and has taken none of them for shedStall.
 const (
 	shedStall = 2 * time.Second
 	shedBytes = 16 << 10
 )
 
-// shed closes those peers. It visits every session, about 10 ms for each
-// 100,000, but only where enough is waiting.
+// shed closes those peers. It visits every session, about 10 ms for 100,000, but
+// only if enough is waiting.
 func (l *loop) shed() {
 	if l.stats.outboxBytes < shedBytes {
 		return
 	}
 	for t := range l.wheel.All {
 		c := timerConn(t)
-		if c.pending() < shedBytes {
+		if c.queued() < shedBytes {
 			continue
 		}
 		l.drainOutbox(c)
-		if c.state != stateDoomed && c.pending() > 0 && c.ext.out.pace.tookNone(l.now, shedStall, l.io.unacked(c)) {
-			l.doom(c, SlowConsumer, true)
+		if c.state != stateTerminated && c.queued() > 0 && c.ext.out.progress.tookNone(l.now, shedStall, l.io.unacked(c)) {
+			l.terminate(c, SlowConsumer, true)
 		}
-	}
-}
-
-// beginClose sends CLOSE and ends the connection once everything has gone out.
-func (l *loop) beginClose(c *Conn, why Reason, code codec.Code, text string) {
-	l.endWith(c, why, func(b []byte) []byte { return codec.AppendClose(b, code, text) })
-}
-
-// endWith sends a last frame and ends the connection once it has gone out.
-func (l *loop) endWith(c *Conn, why Reason, last func([]byte) []byte) {
-	if c.state != stateOpen {
-		return
-	}
-	l.tell(c, last)
-	if c.state != stateOpen {
-		return
-	}
-	c.state, c.reason = stateFlushing, why
-	if c != l.cur {
-		l.settleFlush(c)
 	}
 }

@@ -48,7 +48,7 @@ func TestLoopReleasesTheTicket(t *testing.T) {
 		}
 		r.do(func() { r.loop.lost(conns[0], PeerReset) })
 		r.do(func() { r.loop.lost(conns[0], PeerReset); conns[0].Close(3000, "") })
-		r.do(func() { conns[1].Close(3000, ""); r.loop.settle() })
+		r.do(func() { conns[1].Close(3000, ""); r.loop.reap() })
 		if n := a.AddressStats().Connections; n != 2 || a.Connections() != 2 {
 			t.Errorf("%d connections are counted, %d by address, want 2", a.Connections(), n)
 		}

@@ -3,9 +3,10 @@
 //
 // A connection passes accept → admit → enroll → loop → session → handler.
 // listener.go accepts, internal/admission admits, gnet.go is the one file that
-// knows the event loops' engine, loop.go and session.go are the state machine,
-// which does no I/O, and a Handler is the application. Deadlines come from package
-// wheel. A connection belongs to one loop for life, and loops share nothing that
+// knows the event loops' engine. loop.go and session.go are the state machine, which
+// does no I/O: liveness.go has the deadlines of every protocol, native.go the native
+// Protocol, edge.go what lies between it and the wire, output.go and outbox.go the
+// way back. A Handler is the application. Deadlines come from package wheel. A connection belongs to one loop for life, and loops share nothing that
 // a frame passes.
 //
 // Every method says "Safe for concurrent use." or "Loop only.": in Handler

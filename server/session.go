@@ -1,94 +1,140 @@
 package server
 
 import (
+	"bytes"
 	"errors"
-	"math"
-	"time"
 
 	"heartwheel/codec"
-	"heartwheel/wheel"
 )
 
-// incompleteLimit is how long part of a frame, or a required HELLO, may be
-// outstanding (codec/SPEC.md, heartbeat rules).
-const incompleteLimit = 10 * time.Second
-
-// strikesAllowed is how many beats in a row may come too early.
-const strikesAllowed = 3
-
-// input decodes and answers what is in b, and then in what rest returns if that
-// is not nil, and returns how much of the last of them is used up. A panic in
-// the handler dooms the connection and nothing else.
-func (l *loop) input(c *Conn, b []byte, rest func() []byte) (used int) {
-	if c.state != stateOpen {
-		return len(b) // on its way out: nothing that arrives matters any more
+// input acts on what has arrived for c, without copying it. What is left of b is
+// kept for the next call. A panic costs only the connection.
+func (l *loop) input(c *Conn, b []byte) {
+	if c.closing() {
+		return // closing: nothing that arrives matters any more
 	}
-	defer l.enter(c).leave()
-	used = l.frames(c, b)
-	heard := used > 0
-	if rest != nil && heard && c.state == stateOpen {
-		l.begin() // keeps what would go back from b
-		b = rest()
-		used = l.frames(c, b)
+	l.cur = c
+	defer l.recoverAndFlush()
+	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
+		used, err := l.frames(c, b)
+		if used == len(b) && c.state == stateOpen {
+			l.heard(c)
+		} else {
+			l.inputLeft(c, b[used:], used > 0, err)
+		}
+		return
 	}
+	heard := l.feed(c, c.firstStage(), b)
+	l.inputDone(c, heard)
+}
+
+// inputLeft keeps what the native protocol has left of its input, or closes the
+// connection for it.
+func (l *loop) inputLeft(c *Conn, left []byte, heard bool, err error) {
+	if err != nil {
+		l.refuse(c, err)
+	} else if !c.closing() && len(left) > 0 {
+		l.keepPartial(c, stageMessage, left)
+	}
+	l.inputDone(c, heard)
+}
+
+// inputDone ends input. heard means that a whole message has arrived.
+func (l *loop) inputDone(c *Conn, heard bool) {
 	switch {
-	case c.state != stateOpen:
-		return len(b)
+	case c.closing():
+		if c.ext != nil {
+			l.dropPartials(c.ext)
+		}
 	case heard:
-		l.heard(c, used < len(b))
+		l.heard(c)
+	case c.state == statePaused:
+		l.arrivedInPause(c)
 	default:
 		l.heardPart(c)
 	}
-	return used
 }
 
-// frames decodes and answers the whole frames in b and returns where they end.
-func (l *loop) frames(c *Conn, b []byte) (used int) {
-	for used < len(b) && c.state == stateOpen {
-		f, n, err := codec.Decode(b[used:], l.cfg.MaxFrame)
-		if err != nil {
-			l.refuse(c, err)
-			break
+// feed gives a stage what has arrived for it, and reports whether a whole message
+// was there. What the stage leaves begins what it gets the next time.
+func (l *loop) feed(c *Conn, s stage, b []byte) (heard bool) {
+	if c.ext != nil && len(*c.ext.partialOf(s)) > 0 {
+		b, heard = l.complete(c, s, b)
+	}
+	if len(b) > 0 && c.receiving() {
+		used, _, h := l.consume(c, s, b)
+		heard = heard || h
+		b = b[used:]
+	}
+	if len(b) > 0 && !c.closing() {
+		l.keepPartial(c, s, b)
+	}
+	return heard
+}
+
+// needUnknown is how many bytes are added to a partial message, at least, when
+// its length is not known.
+const needUnknown = 512
+
+// complete adds to a partial message as much of b as completes it, has the stage
+// act on it, and returns what of b comes after it.
+func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
+	p := c.ext.partialOf(s)
+	added := 0
+	for c.receiving() {
+		used, need, h := l.consume(c, s, *p)
+		heard = heard || h
+		if left := len(*p) - used; used > 0 && left <= added {
+			l.detach(c)
+			l.dropPartial(p)
+			return b[added-left:], heard // goes on where it lies
+		} else if used > 0 { // more was there, held back by a pause
+			l.detach(c)
+			rest := bytes.Clone((*p)[used:])
+			l.dropPartial(p)
+			l.keepPartial(c, s, rest)
+			added = 0
 		}
-		if n == 0 {
-			break
+		if added == len(b) {
+			return nil, heard
 		}
-		l.reading = b[used : used+n]
-		used += n
-		c.timer.Touch(l.now)
-		l.stats.received(f.Op, n)
-		l.frame(c, f)
+		missing := need - len(*p)
+		if missing <= 0 {
+			missing = max(len(*p), needUnknown)
+		}
+		n := min(missing, len(b)-added)
+		l.keepPartial(c, s, b[added:added+n])
+		added += n
 	}
-	return used
+	return b[added:], heard
 }
 
-// heard takes note of at least one complete frame, and whether part of
-// another follows.
-func (l *loop) heard(c *Conn, part bool) {
-	if c.polls == 0 && c.partialAt == 0 && !part && !c.has(flagAverted) && c.ext == nil {
-		return // a beat, as nearly always: its deadline was moved by Touch
-	}
-	c.polls = 0
-	c.flags &^= flagAverted
-	c.partialAt = 0
-	if part {
-		c.partialAt = l.nowMS()
-	}
-	l.recheck(c)
+// keepPartial keeps b, the next bytes of a message that is incomplete. They take
+// memory as they arrive, whatever length a header promises.
+func (l *loop) keepPartial(c *Conn, s stage, b []byte) {
+	p := c.ensureExt().partialOf(s)
+	had := cap(*p)
+	*p = append(growBuffer(*p, len(b)), b...)
+	l.stats.inputBytes += int64(cap(*p) - had)
 }
 
-// heardPart takes note of bytes that complete no frame.
-func (l *loop) heardPart(c *Conn) {
-	if c.partialAt == 0 {
-		c.partialAt = l.nowMS()
-		l.recheck(c)
-	}
-	if c.has(flagAverted) && l.io.unread(c) == 0 {
-		l.look(c) // what was unread at the deadline has been read and was no frame
+// dropPartial gives the memory of a partial message back.
+func (l *loop) dropPartial(p *[]byte) {
+	l.stats.inputBytes -= int64(cap(*p))
+	freeBuffer(*p)
+	*p = nil
+}
+
+// dropPartials does so for all stages.
+func (l *loop) dropPartials(x *ext) {
+	l.dropPartial(&x.partial)
+	if e := x.edge; e != nil {
+		l.dropPartial(&e.partial[stageWire])
+		l.dropPartial(&e.partial[stagePlain])
 	}
 }
 
-// refuse closes a connection for bytes that are not the protocol.
+// refuse closes a connection for what it has sent.
 func (l *loop) refuse(c *Conn, err error) {
 	code, why := codec.CodeProtocolError, ProtocolError
 	var e *codec.Error
@@ -98,306 +144,42 @@ func (l *loop) refuse(c *Conn, err error) {
 	if code == codec.CodeFrameTooLarge {
 		why = FrameTooLarge
 	}
-	l.beginClose(c, why, code, err.Error())
+	l.close(c, why, code, err.Error())
 }
 
-// frame acts on one frame of an open connection.
-func (l *loop) frame(c *Conn, f codec.Frame) {
-	first := !c.has(flagBegan)
-	c.flags |= flagBegan
-	if c.has(flagAwaitHello) && f.Op != codec.OpHello {
-		l.beginClose(c, ProtocolError, codec.CodeProtocolError, "the first frame must be HELLO, not "+f.Op.String())
+// close sends a final message and closes the connection once that has gone out.
+func (l *loop) close(c *Conn, why Reason, code codec.Code, text string) {
+	l.end(c, Notice{Reason: why, Code: code, Text: text})
+}
+
+// end is close with a whole Notice.
+func (l *loop) end(c *Conn, n Notice) {
+	if c.closing() {
 		return
 	}
-	switch f.Op {
-	case codec.OpBeat:
-		// Where this side beats, an empty frame is the answer to its own.
-		if !c.has(flagServerBeats) && l.mayBeat(c) {
-			_ = l.send(c, codec.OpBeat, nil)
-		}
-	case codec.OpPing:
-		if l.mayBeat(c) {
-			_ = l.send(c, codec.OpPong, f.Payload)
-		}
-	case codec.OpPong:
-	case codec.OpHello:
-		if !first {
-			l.beginClose(c, ProtocolError, codec.CodeProtocolError, "HELLO must be the first frame")
-			return
-		}
-		l.onHello(c, f.Payload)
-	case codec.OpConfig:
-		l.onConfig(c, f.Payload)
-	case codec.OpClose:
-		if _, _, err := codec.ParseClose(f.Payload); err != nil {
-			l.refuse(c, err)
-			return
-		}
-		c.state, c.reason = stateFlushing, PeerClosed
-	case codec.OpWelcome, codec.OpGoaway, codec.OpError:
-		l.beginClose(c, ProtocolError, codec.CodeProtocolError, f.Op.String()+" is for servers to send")
-	default:
-		l.handle(c, f)
-	}
-}
-
-// handle gives a frame to the handler and acts on its error.
-func (l *loop) handle(c *Conn, f codec.Frame) {
-	err := l.h.Frame(c, f)
-	if err == nil || c.state != stateOpen {
+	n.Final = true
+	l.notify(c, n)
+	if c.closing() {
 		return
 	}
-	var e *codec.Error
-	if errors.As(err, &e) && e.Code >= 4000 && e.Code < 4500 {
-		l.tell(c, func(b []byte) []byte { return codec.AppendError(b, e.Code, e.Text) })
-		return
-	}
-	l.log.Error("handler failed; its connection is closed", "conn", c.ID(), "op", f.Op.String(), "error", err)
-	l.beginClose(c, Internal, codec.CodeInternalError, "internal error")
-}
-
-// mayBeat counts beats that come too early in a row, and closes at the third.
-//
-// lastBeat is not when the last beat came, but the time up to which beats are
-// spent, one floor each (the generic cell rate algorithm, ITU-T I.371). So what
-// a stall of the network or of this process has held up may come at once. It is
-// read on the monotonic clock, as the loop's stands still in a stall, and lags
-// by no more than the idle timeout.
-func (l *loop) mayBeat(c *Conn) bool {
-	if l.cfg.BeatFloor == 0 {
-		return true
-	}
-	f := &c.more().floor
-	floor, now := uint32(l.cfg.BeatFloor.Milliseconds()), uint32(l.mono()/1e6)|1
-	if behind := now - f.lastBeat; f.lastBeat == 0 || behind >= floor {
-		slack := uint32(0)
-		if f.lastBeat != 0 {
-			slack = min(behind-floor, c.timeout)
-		}
-		f.strikes, f.lastBeat = 0, (now-slack)|1
-		return true
-	}
-	f.lastBeat = now
-	if f.strikes++; f.strikes < strikesAllowed {
-		return true
-	}
-	l.endWith(c, BeatTooOften, func(b []byte) []byte {
-		return codec.AppendGoaway(b, codec.Goaway{Code: codec.CodeBeatTooOften, Reason: "beating too often", AfterMS: l.cfg.Spread.Milliseconds()})
-	})
-	return false
-}
-
-// onHello answers HELLO with WELCOME.
-func (l *loop) onHello(c *Conn, body []byte) {
-	h, err := codec.ParseHello(body)
-	if err != nil {
-		l.refuse(c, err)
-		return
-	}
-	if h.V != codec.Version {
-		l.beginClose(c, BadVersion, codec.CodeBadVersion, "this server speaks version 1")
-		return
-	}
-	switch h.Beats {
-	case "":
-	case "client":
-		c.flags &^= flagServerBeats
-	case "server":
-		c.flags |= flagServerBeats
-	default:
-		l.beginClose(c, ProtocolError, codec.CodeProtocolError, "HELLO: beats must be client or server")
-		return
-	}
-	if l.hello != nil {
-		if err := l.hello.Hello(c, h); err != nil {
-			code, text := codec.CodeBadToken, "HELLO refused"
-			var e *codec.Error
-			if errors.As(err, &e) {
-				code, text = e.Code, e.Text
-			}
-			l.beginClose(c, BadToken, code, text)
-			return
-		}
-		if c.state != stateOpen {
-			return
-		}
-	}
-	c.flags &^= flagAwaitHello
-	l.setBeat(c, time.Duration(h.BeatMS)*time.Millisecond)
-	beats := ClientBeats
-	if c.has(flagServerBeats) {
-		beats = ServerBeats
-	}
-	w := codec.Welcome{
-		V: codec.Version, Session: c.ID(), BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout), Beats: beats.String(),
-		MaxFrame: l.cfg.MaxFrame, MinBeatMS: l.cfg.BeatFloor.Milliseconds(), SpreadMS: l.cfg.Spread.Milliseconds(),
-		Time: time.Now().UTC().Format(time.RFC3339),
-	}
-	l.tell(c, func(b []byte) []byte { return codec.AppendWelcome(b, w) })
-	if !c.has(flagOpened) && c.state == stateOpen {
-		c.flags |= flagOpened
-		l.h.Open(c)
+	c.state, c.reason = stateFlushing, n.Reason
+	if c != l.cur {
+		l.finishFlush(c)
 	}
 }
 
-// onConfig answers a client's wish with what was decided.
-func (l *loop) onConfig(c *Conn, body []byte) {
-	wish, err := codec.ParseConfig(body)
-	if err != nil {
-		l.refuse(c, err)
-		return
-	}
-	if wish.BeatMS != 0 { // none: it only asks which values are in force
-		l.setBeat(c, time.Duration(wish.BeatMS)*time.Millisecond)
-	}
-	l.tell(c, func(b []byte) []byte {
-		return codec.AppendConfig(b, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
-	})
+// notify sends a notice. The final one comes after what was sent before it.
+func (l *loop) notify(c *Conn, n Notice) {
+	start := l.begin()
+	l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n)
+	_ = l.sent(c, start, !n.Final)
 }
 
-// setBeat gives c the beat interval it wishes, 0 for none, within what the
-// settings allow, and the timeout that belongs to it.
-func (l *loop) setBeat(c *Conn, wish time.Duration) {
-	beat, timeout := l.cfg.decide(wish)
-	was := c.timeout
-	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
-	if c.timer.Armed() && c.timeout != was {
-		l.io.setTimeout(c, timeout)
-	}
-	l.recheck(c)
+// sendBeat asks a silent peer for a sign of life.
+func (l *loop) sendBeat(c *Conn) {
+	start := l.begin()
+	l.out = l.protocol(c).AppendBeat(l.out, Session{c})
+	_ = l.sent(c, start, true)
 }
 
-// decide returns the beat interval H and the idle timeout T for a client's
-// wish: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
-func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
-	beat = c.Beat
-	if wish > 0 {
-		beat = min(max(wish, c.BeatMin), c.BeatMax)
-	}
-	if c.Timeout == 0 {
-		return beat, beat * 5 / 2
-	}
-	return min(beat, c.Timeout*2/3), c.Timeout
-}
-
-// recheck moves the deadline of c to the next time that it needs a look.
-func (l *loop) recheck(c *Conn) {
-	if c.timer.Armed() {
-		l.wheel.SetTimeout(&c.timer, l.untilCheck(c))
-	}
-}
-
-const (
-	// checkStep is what polls and looks at slow peers are rounded up to, so that
-	// those of many peers go together; they need not be exact, as deaths are.
-	checkStep = 100 * time.Millisecond
-
-	// lookAgain is how long the loop has to read what has arrived.
-	lookAgain = 100 * time.Millisecond
-)
-
-// untilCheck returns how long after the last complete frame c needs a look.
-func (l *loop) untilCheck(c *Conn) time.Duration {
-	last := c.timer.Last()
-	if !c.timer.Armed() && last == 0 {
-		last = l.now
-	}
-	at := int64(math.MaxInt64)
-	if c.state == stateOpen { // else it has closeAt
-		if !c.has(flagAwaitHello) { // else partialAt holds its 10 s
-			at = last + int64(c.Timeout())
-		}
-		if c.has(flagServerBeats) && c.polls < math.MaxUint16 {
-			poll := last + int64(c.polls+1)*int64(c.Beat())
-			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
-		}
-		if c.partialAt != 0 {
-			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
-		}
-	}
-	if c.ext != nil {
-		if c.ext.out.len() > 0 {
-			at = min(at, roundUp(c.ext.out.pace.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
-		}
-		if c.ext.closeAt != 0 {
-			at = min(at, c.ext.closeAt)
-		}
-	}
-	return time.Duration(at - last)
-}
-
-// roundUp returns the first multiple of step that is not before at.
-func roundUp(at int64, step time.Duration) int64 {
-	n := max(int64(step), 1)
-	return (at + n - 1) / n * n
-}
-
-// sinceMS returns the loop clock in ns of a stamp made by nowMS.
-func (l *loop) sinceMS(stamp uint32) int64 {
-	return l.now - int64(int32(uint32(l.now/1e6)-stamp))*1e6
-}
-
-// due looks at a connection whose deadline has come.
-func (l *loop) due(t *wheel.Timer) {
-	c := timerConn(t)
-	defer l.enter(c).leave()
-	l.look(c)
-}
-
-// look does what the time asks for, and arms the deadline of what stays.
-func (l *loop) look(c *Conn) {
-	t := &c.timer
-	switch silence := time.Duration(l.now - t.Last()); {
-	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
-		l.doom(c, c.reason, true)
-	case c.pending() > 0 && l.now >= c.ext.out.pace.lookAt && l.stuck(c):
-		l.doom(c, SlowConsumer, true)
-	case c.state != stateOpen: // it has closeAt
-	case c.partialAt != 0 && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
-		if !c.has(flagAverted) && l.avert(c) {
-			return
-		}
-		l.expirePartial(c)
-	case silence >= c.Timeout() && !c.has(flagAwaitHello):
-		if l.avert(c) {
-			return
-		}
-		l.stats.lateness.observe(int64(silence - c.Timeout()))
-		l.doom(c, IdleTimeout, true)
-	case c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
-		c.polls++
-		_ = l.send(c, codec.OpBeat, nil)
-	}
-	if c.state == stateOpen || c.state == stateFlushing {
-		l.wheel.Arm(t, t.Last(), l.untilCheck(c))
-	}
-}
-
-// avert gives a connection whose deadline has passed a little more time if its
-// socket holds bytes: what has reached this machine counts, read or not.
-func (l *loop) avert(c *Conn) bool {
-	if l.io.unread(c) == 0 {
-		return false
-	}
-	c.flags |= flagAverted
-	l.stats.averted[avertedUnread]++
-	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+lookAgain)
-	return true
-}
-
-// stuck reports whether a peer is too slow. It tries to write before it says so,
-// as a socket that is far from empty tells of no room.
-func (l *loop) stuck(c *Conn) bool {
-	l.drainOutbox(c)
-	o := &c.ext.out
-	return c.state != stateDoomed && o.len() > 0 && o.pace.look(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
-}
-
-// expirePartial closes a connection that left a frame or its HELLO incomplete.
-func (l *loop) expirePartial(c *Conn) {
-	text := "frame not completed within 10 s"
-	if c.has(flagAwaitHello) {
-		text = "HELLO not received within 10 s"
-	}
-	l.beginClose(c, Incomplete, codec.CodeIncomplete, text)
-}
+func (l *loop) protocol(c *Conn) Protocol { return l.edges[c.edge].protocol }

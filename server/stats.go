@@ -23,6 +23,7 @@ type counters struct {
 	bytesIn     uint64 // of complete frames
 	bytesOut    uint64 // of frames handed over for sending
 	outboxBytes int64
+	inputBytes  int64     // memory of incomplete messages
 	lateness    histogram // of idle expiries, after T
 	lag         histogram // from waking the loop until it ran
 
@@ -51,10 +52,7 @@ func (s *counters) received(op codec.Op, n int) {
 	s.bytesIn += uint64(n)
 }
 
-func (s *counters) sent(op codec.Op, n int) {
-	s.framesOut[opLabel(op)]++
-	s.bytesOut += uint64(n)
-}
+func (s *counters) sent(op codec.Op) { s.framesOut[opLabel(op)]++ }
 
 func (s *counters) totalClosed() (n uint64) {
 	for _, c := range s.closed {
@@ -106,16 +104,25 @@ func (l *loop) check() error {
 	if n := uint64(l.wheel.Len()); n != live {
 		return fmt.Errorf("%d deadlines are armed, but opened − closed = %d", n, live)
 	}
-	var waiting int64
+	var waiting, partial int64
 	for t := range l.wheel.All {
 		c := timerConn(t)
 		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
 			return fmt.Errorf("connection %s is armed in state %d", c.ID(), c.state)
 		}
-		waiting += int64(c.pending())
+		waiting += int64(c.queued())
+		if c.ext != nil {
+			partial += int64(cap(c.ext.partial))
+			if e := c.ext.edge; e != nil {
+				partial += int64(cap(e.partial[stageWire]) + cap(e.partial[stagePlain]))
+			}
+		}
 	}
 	if waiting != l.stats.outboxBytes {
 		return fmt.Errorf("outboxes hold %d bytes, but %d are counted", waiting, l.stats.outboxBytes)
+	}
+	if partial != l.stats.inputBytes {
+		return fmt.Errorf("incomplete messages take %d bytes, but %d are counted", partial, l.stats.inputBytes)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A writeWaiter tells which of the sockets given to it can be written again.
+// A writeWaiter reports which of its sockets can be written again.
 //
 // What Linux has and this lacks: it does not ask the kernel, but lets each
 // full socket try again every 10 ms. Nothing is lost, but a peer that reads
@@ -33,7 +33,7 @@ func newWriteWaiter(ready func(fds []int)) (*writeWaiter, error) {
 				return
 			case <-tick.C:
 			}
-			if fds := w.take(); len(fds) > 0 {
+			if fds := w.drain(); len(fds) > 0 {
 				ready(fds)
 			}
 		}
@@ -41,7 +41,7 @@ func newWriteWaiter(ready func(fds []int)) (*writeWaiter, error) {
 	return w, nil
 }
 
-func (w *writeWaiter) take() (fds []int) {
+func (w *writeWaiter) drain() (fds []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for fd := range w.fds {

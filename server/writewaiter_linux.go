@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A writeWaiter tells which of the sockets given to it can be written again.
-// It is an epoll instance of its own, which only ever holds the few sockets
-// that are full; each is reported once for each add.
+// A writeWaiter reports which of its sockets can be written again, once for each
+// add. It is an epoll instance of its own that holds only full sockets.
 type writeWaiter struct {
 	file *os.File
 	fd   int

@@ -61,7 +61,7 @@ func TestSlowConsumerPace(t *testing.T) {
 					}
 					r.wait(time.Until(start.Add(time.Duration(second)*step - time.Millisecond)))
 					r.alive(c, "before its time")
-					r.do(func() { r.loop.clock(); test.act(r, c, second); r.loop.settle() })
+					r.do(func() { r.loop.clock(); test.act(r, c, second); r.loop.reap() })
 				}
 				if test.after == 0 {
 					return

@@ -1,0 +1,200 @@
+package server
+
+import (
+	"math"
+	"time"
+
+	"heartwheel/codec"
+	"heartwheel/wheel"
+)
+
+// incompleteLimit is how long part of a message, or a handshake, may be
+// outstanding (codec/SPEC.md, heartbeats).
+const incompleteLimit = 10 * time.Second
+
+// heard records at least one whole message. Part of another may follow it.
+func (l *loop) heard(c *Conn) {
+	c.timer.Touch(l.now)
+	if c.polls == 0 && c.partialAt == 0 && !c.has(flagAverted) && (c.ext == nil || c.ext.idle()) {
+		return // as nearly always: Touch has moved the deadline
+	}
+	c.polls = 0
+	c.flags &^= flagAverted
+	if !c.has(flagHandshake) {
+		c.partialAt = 0
+	}
+	if c.ext != nil {
+		if c.ext.held() == 0 {
+			c.dropExt()
+		} else if c.partialAt == 0 && c.state != statePaused {
+			c.partialAt = l.nowMS()
+		}
+	}
+	l.recheck(c)
+}
+
+// heardPart records bytes that complete no message.
+func (l *loop) heardPart(c *Conn) {
+	if c.partialAt == 0 {
+		c.partialAt = l.nowMS()
+		l.recheck(c)
+	}
+	if c.has(flagAverted) && l.io.unread(c) == 0 {
+		l.look(c) // what was unread at the deadline has been read and was no message
+	}
+}
+
+// setBeat sets the beat interval and the idle timeout of c.
+func (l *loop) setBeat(c *Conn, beat, timeout time.Duration) {
+	was := c.timeout
+	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
+	if c.timer.Armed() && c.timeout != was {
+		l.io.setTimeout(c, timeout)
+	}
+	l.recheck(c)
+}
+
+// decide returns the beat interval H and the idle timeout T for the interval that
+// a client asks for, 0 for none: H clamped to the range, T = 2.5 × H unless set (codec/SPEC.md).
+func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
+	beat = c.Beat
+	if wish > 0 {
+		beat = min(max(wish, c.BeatMin), c.BeatMax)
+	}
+	if c.Timeout == 0 {
+		return beat, beat * 5 / 2
+	}
+	return min(beat, c.Timeout*2/3), c.Timeout
+}
+
+// recheck moves the deadline of c to the next time that look has to run.
+func (l *loop) recheck(c *Conn) {
+	if c.timer.Armed() {
+		l.wheel.SetTimeout(&c.timer, l.untilCheck(c))
+	}
+}
+
+const (
+	// checkStep is what times of beats and stall checks are rounded up to, so that
+	// those of many peers share a wake-up. Only deaths must be exact.
+	checkStep = 100 * time.Millisecond
+
+	// lookAgain is how long the loop has to read what has arrived before a
+	// deadline.
+	lookAgain = 100 * time.Millisecond
+)
+
+// untilCheck returns how long after its last whole message look has to run for c.
+func (l *loop) untilCheck(c *Conn) time.Duration {
+	last := c.timer.Last()
+	if !c.timer.Armed() && last == 0 {
+		last = l.now
+	}
+	at := int64(math.MaxInt64)
+	if !c.closing() { // else it has closeAt
+		reads := c.state != statePaused
+		if reads && !c.has(flagHandshake) { // else partialAt holds its 10 s
+			at = last + int64(c.Timeout())
+		}
+		if reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 {
+			poll := last + int64(c.polls+1)*int64(c.Beat())
+			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
+		}
+		if c.partialAt != 0 && (reads || c.has(flagHandshake)) {
+			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+		}
+	}
+	if c.ext != nil {
+		if c.ext.out.len() > 0 {
+			at = min(at, roundUp(c.ext.out.progress.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
+		}
+		if c.ext.closeAt != 0 {
+			at = min(at, c.ext.closeAt)
+		}
+	}
+	return time.Duration(at - last)
+}
+
+// roundUp returns the first multiple of step that is not before at.
+func roundUp(at int64, step time.Duration) int64 {
+	n := max(int64(step), 1)
+	return (at + n - 1) / n * n
+}
+
+// sinceMS returns the loop clock in ns of a stamp made by nowMS.
+func (l *loop) sinceMS(stamp uint32) int64 {
+	return l.now - int64(int32(uint32(l.now/1e6)-stamp))*1e6
+}
+
+// due is called for a connection whose deadline has come.
+func (l *loop) due(t *wheel.Timer) {
+	c := timerConn(t)
+	l.cur = c
+	defer l.recoverAndFlush()
+	l.look(c)
+}
+
+// look does what is due, and arms the next deadline if c stays open.
+func (l *loop) look(c *Conn) {
+	t := &c.timer
+	reads := c.state != statePaused
+	switch silence := time.Duration(l.now - t.Last()); {
+	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
+		l.terminate(c, c.reason, true)
+	case c.queued() > 0 && l.now >= c.ext.out.progress.lookAt && l.stalled(c):
+		l.terminate(c, SlowConsumer, true)
+	case c.closing(): // it has closeAt
+	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
+		if reads && !c.has(flagAverted) && l.avert(c) {
+			return
+		}
+		l.expirePartial(c)
+	case reads && silence >= c.Timeout() && !c.has(flagHandshake):
+		if l.avert(c) {
+			return
+		}
+		l.stats.lateness.observe(int64(silence - c.Timeout()))
+		l.terminate(c, IdleTimeout, true)
+	case reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
+		c.polls++
+		l.sendBeat(c)
+	}
+	if !c.closing() || c.state == stateFlushing {
+		l.wheel.Arm(t, t.Last(), l.untilCheck(c))
+	}
+}
+
+// avert gives a connection whose deadline has passed lookAgain more if its socket
+// holds bytes, of whatever kind: what has reached this machine counts, read or
+// not.
+func (l *loop) avert(c *Conn) bool {
+	if l.io.unread(c) == 0 {
+		return false
+	}
+	c.flags |= flagAverted
+	l.stats.averted[avertedUnread]++
+	l.wheel.Arm(&c.timer, c.timer.Last(), time.Duration(l.now-c.timer.Last())+lookAgain)
+	return true
+}
+
+// stalled reports whether a peer is too slow. It tries to write first, as a socket
+// reports room only when it is nearly empty.
+func (l *loop) stalled(c *Conn) bool {
+	l.drainOutbox(c)
+	o := &c.ext.out
+	return c.state != stateTerminated && o.len() > 0 &&
+		o.progress.stalled(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+}
+
+// expirePartial closes a connection that left a message or its handshake
+// incomplete.
+func (l *loop) expirePartial(c *Conn) {
+	switch {
+	case !c.has(flagHandshake):
+		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
+	case c.state != statePaused:
+		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
+	default: // not the peer's fault: it may come back
+		l.close(c, Internal, codec.CodeInternalError, "HELLO not answered within 10 s")
+	}
+}
