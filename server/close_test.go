@@ -237,7 +237,10 @@ var endings = []struct {
 	{"end of stream", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, PeerClosed) }, PeerClosed, false},
 	{"reset", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, PeerReset) }, PeerReset, true},
 	{"engine stopped", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, EngineStopped) }, EngineStopped, true},
-	{"lost twice", Config{}, func(r *rig, c *Conn) { r.loop.lost(c, PeerReset); r.loop.lost(c, PeerTimeout) }, PeerReset, true},
+	{"lost twice", Config{}, func(r *rig, c *Conn) {
+		r.loop.lost(c, PeerReset)
+		r.loop.lost(c, PeerTimeout)
+	}, PeerReset, true},
 	{"lost after termination", Config{}, func(r *rig, c *Conn) {
 		r.loop.terminate(c, SlowConsumer, true)
 		r.loop.lost(c, PeerReset)
@@ -514,7 +517,8 @@ func TestHandlerReachesOthers(t *testing.T) {
 			}
 			r.feed(a, data("go"))
 			r.wantEnd(d, fail.why, true)
-			if got := r.take(a); len(got) != 2 || string(got[0].Payload) != "before" || string(got[1].Payload) != "after" {
+			if got := r.take(a); len(got) != 2 || string(got[0].Payload) != "before" ||
+				string(got[1].Payload) != "after" {
 				t.Errorf("a got %v", got)
 			}
 		}
@@ -547,7 +551,8 @@ func TestHandlerErrors(t *testing.T) {
 		if len(got) != 1 || got[0].Op != codec.OpError {
 			t.Fatalf("got %v, want ERROR", got)
 		}
-		if code, text, err := codec.ParseError(got[0].Payload); code != codec.CodeNotAllowed || text != "not you" || err != nil {
+		if code, text, err := codec.ParseError(got[0].Payload); code != codec.CodeNotAllowed ||
+			text != "not you" || err != nil {
 			t.Errorf("ERROR %d %q (%v)", code, text, err)
 		}
 		r.alive(c, "a refused frame")
@@ -558,7 +563,8 @@ func TestHandlerErrors(t *testing.T) {
 }
 
 func TestServerClosesOnce(t *testing.T) {
-	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
+	s, err := New(Config{Listen: []string{"tcp://127.0.0.1:0"},
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, Echo{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,8 @@ func TestConfigDefaults(t *testing.T) {
 var (
 	configField = regexp.MustCompile(`Config\.(\w+)`)
 	// flagWord is what the command calls a field: --listen, max-frame or beat.
-	flagWord = regexp.MustCompile(`--\w+|\b(beat|max|address|flap|ban|memory|write|require)-[a-z]+|\b(beat|timeout|outbox) =`)
+	flagWord = regexp.MustCompile(`--\w+|\b(beat|max|address|flap|ban|memory|write|require)-[a-z]+|` +
+		`\b(beat|timeout|outbox) =`)
 )
 
 // wrongFields lists the fields that an error of Validate names.
@@ -141,7 +142,8 @@ func TestConfigValidate(t *testing.T) {
 		{"spread", Config{Spread: time.Hour + 1}, "Spread"},
 		{"loops", Config{Loops: 257}, "Loops"},
 		{"everything at once", Config{
-			Listen: []string{"x"}, Beat: 2 * time.Hour, Timeout: sec, BeatMin: 1, BeatMax: 2, Beats: 9, BeatFloor: -1, MaxConnections: -1,
+			Listen: []string{"x"}, Beat: 2 * time.Hour, Timeout: sec, BeatMin: 1, BeatMax: 2, Beats: 9,
+			BeatFloor: -1, MaxConnections: -1,
 			MaxFrame: 1, WriteStall: 1, Drain: 2 * time.Hour, Spread: -1, Loops: -1,
 		}, "Listen Beat Timeout BeatMin BeatMax Beats BeatFloor MaxConnections MaxFrame WriteStall Drain Spread Loops"},
 	} {

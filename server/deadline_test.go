@@ -46,13 +46,20 @@ func TestIdleExpiry(t *testing.T) {
 		{"timeout with odd ms", Config{Timeout: 7123 * time.Millisecond}, nil, -1, 7123 * time.Millisecond},
 		{"wish in HELLO", Config{}, []step{{0, hello(codec.Hello{BeatMS: 2000})}}, 0, 5 * time.Second},
 		{"wish in CONFIG", Config{}, []step{{3 * time.Second, wish(2 * time.Second)}}, 0, 5 * time.Second},
-		{"shorter wish late in the old timeout", Config{}, []step{{37 * time.Second, wish(time.Second)}}, 0, 2500 * time.Millisecond},
+		{"shorter wish late in the old timeout", Config{}, []step{{37 * time.Second, wish(time.Second)}},
+			0, 2500 * time.Millisecond},
 		{"longer wish", Config{}, []step{{time.Second, wish(time.Minute)}}, 0, 150 * time.Second},
-		{"beat", Config{}, []step{{20 * time.Second, beat}, {37499 * time.Millisecond, beat}}, 1, 37500 * time.Millisecond},
-		{"traffic instead of beats", profile(t, "fast"), []step{{7 * time.Second, data("x")}, {7 * time.Second, codec.AppendPong(nil, nil)},
-			{7 * time.Second, codec.AppendFrame(nil, 0x55, nil)}, {7 * time.Second, codec.AppendPing(nil, []byte("p"))}}, 3, 7500 * time.Millisecond},
-		{"part of a frame does not refresh", profile(t, "fast"), []step{{time.Second, beat}, {5 * time.Second, data("long")[:6]}}, 0, 7500 * time.Millisecond},
-		{"dripped header does not refresh", profile(t, "fast"), []step{{time.Second, beat}, {2 * time.Second, []byte{0}}, {2 * time.Second, []byte{0}}, {2 * time.Second, []byte{0}}}, 0, 7500 * time.Millisecond},
+		{"beat", Config{}, []step{{20 * time.Second, beat}, {37499 * time.Millisecond, beat}},
+			1, 37500 * time.Millisecond},
+		{"traffic instead of beats", profile(t, "fast"), []step{{7 * time.Second, data("x")},
+			{7 * time.Second, codec.AppendPong(nil, nil)},
+			{7 * time.Second, codec.AppendFrame(nil, 0x55, nil)},
+			{7 * time.Second, codec.AppendPing(nil, []byte("p"))}}, 3, 7500 * time.Millisecond},
+		{"part of a frame does not refresh", profile(t, "fast"),
+			[]step{{time.Second, beat}, {5 * time.Second, data("long")[:6]}}, 0, 7500 * time.Millisecond},
+		{"dripped header does not refresh", profile(t, "fast"),
+			[]step{{time.Second, beat}, {2 * time.Second, []byte{0}}, {2 * time.Second, []byte{0}},
+				{2 * time.Second, []byte{0}}}, 0, 7500 * time.Millisecond},
 	}
 	for _, tc := range cases {
 		for _, phase := range []time.Duration{0, time.Millisecond, 50 * time.Millisecond, 99999 * time.Microsecond} {
@@ -235,9 +242,11 @@ func TestServerBeats(t *testing.T) {
 		})
 	})
 	t.Run("before T, however short", func(t *testing.T) {
-		for _, ms := range []struct{ h, t, phase time.Duration }{{100, 150, 0}, {100, 150, 60}, {120, 200, 20}, {100, 0, 40}, {200, 300, 80}} {
+		for _, ms := range []struct{ h, t, phase time.Duration }{{100, 150, 0}, {100, 150, 60}, {120, 200, 20},
+			{100, 0, 40}, {200, 300, 80}} {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t, Config{Beat: ms.h * time.Millisecond, Timeout: ms.t * time.Millisecond, Beats: ServerBeats}, nil)
+				r := newRig(t, Config{Beat: ms.h * time.Millisecond,
+					Timeout: ms.t * time.Millisecond, Beats: ServerBeats}, nil)
 				r.wait(time.Second + ms.phase*time.Millisecond)
 				c := r.open()
 				for range 1000 { // of 5 ms

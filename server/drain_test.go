@@ -21,7 +21,8 @@ type drained struct {
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 10000
-		cfg := Config{Beat: time.Minute, Drain: 2 * time.Minute, Spread: 5 * time.Second} // long: one tick is 1 % of a tenth
+		// long: one tick is 1 % of a tenth
+		cfg := Config{Beat: time.Minute, Drain: 2 * time.Minute, Spread: 5 * time.Second}
 		r := newRig(t, cfg, nil)
 		r.wait(30 * time.Millisecond)
 		all := make([]*drained, n)
@@ -54,7 +55,8 @@ func TestDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.wait(0)
-		for _, d := range all { // these are in the drain's list, but leave before their turn, which is later but for the first of them
+		// these are in the drain's list, but leave before their turn, which is later but for the first of them
+		for _, d := range all {
 			if d.before {
 				r.feed(d.c, codec.AppendClose(nil, codec.CodePeerClosed, ""))
 			}

@@ -45,7 +45,8 @@ func TestAnswers(t *testing.T) {
 		{"PUBLISH", codec.AppendPublish(nil, "g", []byte("p")), noGateway},
 		{"first extension", frame(0x40, []byte("x")), nil},
 		{"last extension", frame(0x7F, nil), nil},
-		{"a mixture", slices.Concat(data("1"), beat, codec.AppendPing(nil, []byte("2")), frame(0x50, nil), data("3"), codec.AppendSubscribe(nil, 1, "g"), beat),
+		{"a mixture", slices.Concat(data("1"), beat, codec.AppendPing(nil, []byte("2")), frame(0x50, nil), data("3"),
+			codec.AppendSubscribe(nil, 1, "g"), beat),
 			slices.Concat(data("1"), beat, codec.AppendPong(nil, []byte("2")), data("3"), noGateway, beat)},
 	} {
 		for _, cut := range []int{0, 1, 7} { // bytes at a time; 0: all at once
@@ -96,10 +97,12 @@ func TestRefusedBytes(t *testing.T) {
 		{"GOAWAY", codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), ProtocolError, codec.CodeProtocolError},
 		{"ERROR", codec.AppendError(nil, codec.CodeNotAllowed, "x"), ProtocolError, codec.CodeProtocolError},
 		{"CLOSE of one byte", codec.AppendFrame(nil, codec.OpClose, []byte{1}), ProtocolError, codec.CodeProtocolError},
-		{"CLOSE not UTF-8", codec.AppendFrame(nil, codec.OpClose, []byte{0x0B, 0xB8, 0xFF}), ProtocolError, codec.CodeProtocolError},
+		{"CLOSE not UTF-8", codec.AppendFrame(nil, codec.OpClose, []byte{0x0B, 0xB8, 0xFF}),
+			ProtocolError, codec.CodeProtocolError},
 	}
 	for _, op := range []codec.Op{0x0F, 0x10, 0x3F, 0x80, 0xC0, 0xFF} {
-		cases = append(cases, refusal{fmt.Sprintf("op %#x", uint8(op)), codec.AppendFrame(nil, op, []byte("x")), ProtocolError, codec.CodeProtocolError})
+		cases = append(cases, refusal{fmt.Sprintf("op %#x", uint8(op)), codec.AppendFrame(nil, op, []byte("x")),
+			ProtocolError, codec.CodeProtocolError})
 	}
 	for _, tc := range cases {
 		for _, before := range [][]byte{nil, data("ok")} {
@@ -139,7 +142,8 @@ func TestMaxFrame(t *testing.T) {
 
 func TestPeerCloses(t *testing.T) {
 	for name, b := range map[string][]byte{
-		"with a code": codec.AppendClose(nil, codec.CodePeerClosed, "bye"), "empty": codec.AppendFrame(nil, codec.OpClose, nil),
+		"with a code":          codec.AppendClose(nil, codec.CodePeerClosed, "bye"),
+		"empty":                codec.AppendFrame(nil, codec.OpClose, nil),
 		"with an unknown code": codec.AppendClose(nil, 9999, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +234,8 @@ func TestFrameErrors(t *testing.T) {
 					r.wantClose(c, Internal, codec.CodeInternalError)
 				} else {
 					r.alive(c, "after ERROR")
-					if code, text, err := codec.ParseError(one(r, c, codec.OpError).Payload); code != tc.code || text != "no" || err != nil {
+					if code, text, err := codec.ParseError(one(r, c, codec.OpError).Payload); code != tc.code ||
+						text != "no" || err != nil {
 						t.Errorf("ERROR %d %q %v", code, text, err)
 					}
 				}
@@ -345,14 +350,16 @@ func TestBeatFloor(t *testing.T) {
 // What is counted is what went over the wire.
 func TestFrameCounters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		in := slices.Concat(beat, beat, codec.AppendPing(nil, []byte("p")), data("abc"), codec.AppendFrame(nil, 0x41, []byte("z")))
+		in := slices.Concat(beat, beat, codec.AppendPing(nil, []byte("p")), data("abc"),
+			codec.AppendFrame(nil, 0x41, []byte("z")))
 		r, c := answers(t, Config{}, in, data("part")[:5])
 		s := r.stats()
 		out := r.sock(c).out
 		if s.bytesIn != uint64(len(in)) || s.bytesOut != uint64(len(out)) {
 			t.Errorf("bytes in %d, out %d; want %d, %d", s.bytesIn, s.bytesOut, len(in), len(out))
 		}
-		if s.framesIn[codec.OpBeat] != 2 || s.framesIn[codec.OpPing] != 1 || s.framesIn[codec.OpData] != 1 || s.framesIn[opLabels-1] != 1 {
+		if s.framesIn[codec.OpBeat] != 2 || s.framesIn[codec.OpPing] != 1 || s.framesIn[codec.OpData] != 1 ||
+			s.framesIn[opLabels-1] != 1 {
 			t.Errorf("frames in %v", s.framesIn)
 		}
 		if s.framesOut[codec.OpBeat] != 2 || s.framesOut[codec.OpPong] != 1 || s.framesOut[codec.OpData] != 1 {

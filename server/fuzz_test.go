@@ -83,8 +83,10 @@ func after(t *testing.T, r *rig, h *moody, chunks [][]byte) outcome {
 	}
 	s := r.sock(c)
 	o := outcome{
-		out: string(welcomeTime.ReplaceAll(s.out, nil)), state: c.state, reason: c.reason, flags: c.flags, polls: c.polls,
-		beat: c.beat, timeout: c.timeout, part: c.partialAt != 0, aborted: s.aborted, calls: strings.Join(h.calls, "\n"),
+		out: string(welcomeTime.ReplaceAll(s.out, nil)), state: c.state, reason: c.reason,
+		flags: c.flags, polls: c.polls,
+		beat: c.beat, timeout: c.timeout, part: c.partialAt != 0, aborted: s.aborted,
+		calls:    strings.Join(h.calls, "\n"),
 		framesIn: r.loop.stats.framesIn, framesOut: r.loop.stats.framesOut,
 		bytesIn: r.loop.stats.bytesIn, bytes: r.loop.stats.bytesOut, panics: r.loop.stats.panics,
 	}
@@ -145,23 +147,31 @@ func fuzzSeeds() [][]byte {
 	seeds = append(seeds, []byte{0, 0, 0, 1, 0}) // op 0
 	seeds = append(seeds,
 		nil, beat, slices.Repeat(beat, 3),
-		frame(codec.OpPing, ""), frame(codec.OpPing, strings.Repeat("p", 125)), frame(codec.OpPing, strings.Repeat("p", 126)),
-		frame(codec.OpData, ""), frame(codec.OpData, "panic"), frame(codec.OpData, "fail"), frame(codec.OpData, "close"),
+		frame(codec.OpPing, ""), frame(codec.OpPing, strings.Repeat("p", 125)),
+		frame(codec.OpPing, strings.Repeat("p", 126)),
+		frame(codec.OpData, ""), frame(codec.OpData, "panic"), frame(codec.OpData, "fail"),
+		frame(codec.OpData, "close"),
 		codec.AppendHello(nil, codec.Hello{}),
 		codec.AppendHello(nil, codec.Hello{Token: "good", Device: "d", BeatMS: 2000, Beats: "server", Resume: "r"}),
 		codec.AppendHello(nil, codec.Hello{Token: "bad"}), codec.AppendHello(nil, codec.Hello{Token: "panic"}),
 		codec.AppendHello(nil, codec.Hello{V: 2}), codec.AppendHello(nil, codec.Hello{Beats: "nobody"}),
 		frame(codec.OpHello, "{"), frame(codec.OpHello, strings.Repeat("[", 4000)),
-		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendConfig(nil, codec.Config{}), frame(codec.OpConfig, `{"beat_ms":-1}`),
-		codec.AppendClose(nil, codec.CodePeerClosed, "bye"), frame(codec.OpClose, ""), frame(codec.OpClose, "\x0b\xb8\xff"),
+		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendConfig(nil, codec.Config{}),
+		frame(codec.OpConfig, `{"beat_ms":-1}`),
+		codec.AppendClose(nil, codec.CodePeerClosed, "bye"), frame(codec.OpClose, ""),
+		frame(codec.OpClose, "\x0b\xb8\xff"),
 		codec.AppendReq(nil, 7, "subject", []byte("body")), codec.AppendRes(nil, 7, 0, []byte("body")),
 		codec.AppendSubscribe(nil, 8, "group"), codec.AppendPublish(nil, "group", []byte("body")),
-		codec.AppendWelcome(nil, codec.Welcome{}), codec.AppendGoaway(nil, codec.Goaway{Code: 3001}), codec.AppendError(nil, 4001, "no"),
-		[]byte("GET / HTTP/1.1\r\n\r\n"), []byte{0x16, 3, 1, 2, 0}, []byte{0, 0, 2}, []byte{0, 0, 2, 1}, []byte{0, 0, 1, 1, 3}, []byte{0, 0xff, 0xff, 0xff},
+		codec.AppendWelcome(nil, codec.Welcome{}), codec.AppendGoaway(nil, codec.Goaway{Code: 3001}),
+		codec.AppendError(nil, 4001, "no"),
+		[]byte("GET / HTTP/1.1\r\n\r\n"), []byte{0x16, 3, 1, 2, 0}, []byte{0, 0, 2}, []byte{0, 0, 2, 1},
+		[]byte{0, 0, 1, 1, 3}, []byte{0, 0xff, 0xff, 0xff},
 	)
 	all := bytes.Join([][]byte{
-		codec.AppendHello(nil, codec.Hello{BeatMS: 1500}), beat, frame(codec.OpPing, "p"), frame(codec.OpPong, "p"), frame(codec.OpData, "hi"),
-		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendReq(nil, 1, "s", nil), frame(0x40, "ext"), beat, {0, 0, 0, 9, 3, 'p'},
+		codec.AppendHello(nil, codec.Hello{BeatMS: 1500}), beat, frame(codec.OpPing, "p"),
+		frame(codec.OpPong, "p"), frame(codec.OpData, "hi"),
+		codec.AppendConfig(nil, codec.Config{BeatMS: 3000}), codec.AppendReq(nil, 1, "s", nil),
+		frame(0x40, "ext"), beat, {0, 0, 0, 9, 3, 'p'},
 	}, nil)
 	return append(seeds, all, append(all[:len(all):len(all)], frame(codec.OpClose, "")...))
 }

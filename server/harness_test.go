@@ -164,7 +164,8 @@ type gotFrame struct {
 }
 
 func newRecorder() *recorder {
-	return &recorder{opens: map[*Conn]int{}, closes: map[*Conn]int{}, why: map[*Conn]Reason{}, at: map[*Conn]time.Time{}}
+	return &recorder{opens: map[*Conn]int{}, closes: map[*Conn]int{},
+		why: map[*Conn]Reason{}, at: map[*Conn]time.Time{}}
 }
 
 func (h *recorder) Open(c *Conn) {
@@ -567,7 +568,8 @@ func TestHarness(t *testing.T) {
 		r.arrive(c, beat)
 		r.wait(0)
 		got := r.take(c)
-		if !slices.Equal(opsOf(got), []codec.Op{codec.OpBeat, codec.OpData, codec.OpBeat}) || string(got[1].Payload) != "hi" {
+		if !slices.Equal(opsOf(got), []codec.Op{codec.OpBeat, codec.OpData, codec.OpBeat}) ||
+			string(got[1].Payload) != "hi" {
 			t.Fatalf("answers %v", got)
 		}
 		r.wait(time.Hour)

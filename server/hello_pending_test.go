@@ -42,7 +42,8 @@ func TestHelloPending(t *testing.T) {
 					cfg.RequireHello, cfg.Beats = require, ServerBeats
 					r, h := pendingRig(t, cfg)
 					c := r.open()
-					first, second := hello(codec.Hello{BeatMS: 2000}), slices.Concat(data("1"), beat, data("2"), data("half")[:6])
+					first, second := hello(codec.Hello{BeatMS: 2000}),
+						slices.Concat(data("1"), beat, data("2"), data("half")[:6])
 					if early {
 						r.feed(c, append(first, second...))
 					} else {
@@ -91,7 +92,10 @@ func TestHelloPendingRefused(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
 		code codec.Code
-	}{{errors.New("no"), codec.CodeBadToken}, {&codec.Error{Code: codec.CodeBanned, Text: "go away"}, codec.CodeBanned}} {
+	}{
+		{errors.New("no"), codec.CodeBadToken},
+		{&codec.Error{Code: codec.CodeBanned, Text: "go away"}, codec.CodeBanned},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			r, h := pendingRig(t, Config{RequireHello: true})
 			c := r.open()

@@ -109,7 +109,8 @@ func TestWelcome(t *testing.T) {
 		c, other := r.open(), r.open()
 		r.feed(c, hello(codec.Hello{V: 1, Token: "t", Device: "d", Resume: "r"}))
 		w := welcome(r, c)
-		want := codec.Welcome{V: 1, Session: c.ID(), BeatMS: 15000, TimeoutMS: 37500, Beats: "client", MaxFrame: 1000, MinBeatMS: 500,
+		want := codec.Welcome{V: 1, Session: c.ID(), BeatMS: 15000, TimeoutMS: 37500, Beats: "client",
+			MaxFrame: 1000, MinBeatMS: 500,
 			SpreadMS: 7000, Time: time.Now().UTC().Format(time.RFC3339)}
 		if w != want {
 			t.Errorf("%+v\nwant %+v", w, want)
@@ -175,14 +176,20 @@ func TestHelloRefused(t *testing.T) {
 		{"an array", [][]byte{raw(codec.OpHello, "[]")}, nil, ProtocolError, codec.CodeProtocolError},
 		{"wrong type", [][]byte{raw(codec.OpHello, `{"beat_ms":"fast"}`)}, nil, ProtocolError, codec.CodeProtocolError},
 		{"negative", [][]byte{raw(codec.OpHello, `{"beat_ms":-1}`)}, nil, ProtocolError, codec.CodeProtocolError},
-		{"beats nobody", [][]byte{raw(codec.OpHello, `{"beats":"nobody"}`)}, nil, ProtocolError, codec.CodeProtocolError},
-		{"not UTF-8", [][]byte{raw(codec.OpHello, "{\"token\":\"\xff\"}")}, nil, ProtocolError, codec.CodeProtocolError},
-		{"too long", [][]byte{raw(codec.OpHello, `{"token":"`+strings.Repeat("x", codec.MaxControl)+`"}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"beats nobody", [][]byte{raw(codec.OpHello, `{"beats":"nobody"}`)}, nil,
+			ProtocolError, codec.CodeProtocolError},
+		{"not UTF-8", [][]byte{raw(codec.OpHello, "{\"token\":\"\xff\"}")}, nil,
+			ProtocolError, codec.CodeProtocolError},
+		{"too long", [][]byte{raw(codec.OpHello, `{"token":"`+strings.Repeat("x", codec.MaxControl)+`"}`)}, nil,
+			ProtocolError, codec.CodeProtocolError},
 		{"CONFIG not JSON", [][]byte{raw(codec.OpConfig, "no")}, nil, ProtocolError, codec.CodeProtocolError},
-		{"CONFIG not UTF-8", [][]byte{raw(codec.OpConfig, "{\"\xff\":1}")}, nil, ProtocolError, codec.CodeProtocolError},
-		{"CONFIG negative", [][]byte{raw(codec.OpConfig, `{"beat_ms":-5}`)}, nil, ProtocolError, codec.CodeProtocolError},
+		{"CONFIG not UTF-8", [][]byte{raw(codec.OpConfig, "{\"\xff\":1}")}, nil,
+			ProtocolError, codec.CodeProtocolError},
+		{"CONFIG negative", [][]byte{raw(codec.OpConfig, `{"beat_ms":-5}`)}, nil,
+			ProtocolError, codec.CodeProtocolError},
 		{"by the handler", [][]byte{hello(codec.Hello{})}, refuseWith(errors.New("no")), BadToken, codec.CodeBadToken},
-		{"by the handler with a code", [][]byte{hello(codec.Hello{})}, refuseWith(&codec.Error{Code: codec.CodeBanned, Text: "go away"}), BadToken, codec.CodeBanned},
+		{"by the handler with a code", [][]byte{hello(codec.Hello{})},
+			refuseWith(&codec.Error{Code: codec.CodeBanned, Text: "go away"}), BadToken, codec.CodeBanned},
 	} {
 		for _, require := range []bool{false, true} {
 			if require && len(tc.send) > 1 && tc.name != "twice" || require && strings.HasPrefix(tc.name, "CONFIG") {
@@ -328,8 +335,9 @@ func TestRequireHello(t *testing.T) {
 		})
 	})
 	for name, b := range map[string][]byte{
-		"beat": beat, "DATA": data("x"), "PING": codec.AppendPing(nil, nil), "CONFIG": wish(time.Second), "extension": codec.AppendFrame(nil, 0x40, nil),
-		"REQ": codec.AppendReq(nil, 1, "s", nil), "CLOSE": codec.AppendClose(nil, 3000, ""),
+		"beat": beat, "DATA": data("x"), "PING": codec.AppendPing(nil, nil), "CONFIG": wish(time.Second),
+		"extension": codec.AppendFrame(nil, 0x40, nil),
+		"REQ":       codec.AppendReq(nil, 1, "s", nil), "CLOSE": codec.AppendClose(nil, 3000, ""),
 	} {
 		t.Run("first is "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -363,7 +371,8 @@ func TestSetTimeout(t *testing.T) {
 
 // A CONFIG without a wish asks which values are in force, and changes nothing.
 func TestConfigAsks(t *testing.T) {
-	for name, payload := range map[string]string{"empty": "", "{}": "{}", "timeout only": `{"timeout_ms":5000}`, "zero": `{"beat_ms":0}`} {
+	for name, payload := range map[string]string{"empty": "", "{}": "{}",
+		"timeout only": `{"timeout_ms":5000}`, "zero": `{"beat_ms":0}`} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, Config{}, nil)

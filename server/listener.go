@@ -117,7 +117,8 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	err := setOptions(tc, s.tcpTimeout)
 	if err == nil && ln.checked.CompareAndSwap(false, true) {
 		if err := checkOptions(tc, s.tcpTimeout); err != nil {
-			s.log.Warn("kernel rejected a socket option; the TCP-level backup for the idle timeout is not fully active", "error", err)
+			s.log.Warn("kernel rejected a socket option; the TCP-level backup for the idle timeout is not "+
+				"fully active", "error", err)
 		}
 	}
 	if err != nil { // the peer is gone already

@@ -159,7 +159,8 @@ var metrics = []metric{
 	newMetric("memory_used_bytes", "Memory that counts against heartwheel_memory_limit_bytes.", gauge, nil,
 		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Used) })),
 	newMetric("memory_rung",
-		"Memory pressure. 1: every second new connection is refused (from 85 % of the limit); 2: every one (90 %); 3: and memory is given back (95 %).", gauge, nil,
+		"Memory pressure. 1: every second new connection is refused (from 85 % of the limit); 2: every one (90 %); 3: "+
+			"and memory is given back (95 %).", gauge, nil,
 		ofMemory(func(m admission.MemoryStats) float64 { return float64(m.Level) })),
 	newMetric("sessions", "Sessions of each event loop.", gauge, []string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.sessions) })),
@@ -217,7 +218,8 @@ var metrics = []metric{
 
 var (
 	latenessDesc = prometheus.NewDesc("heartwheel_expiry_error_seconds",
-		"Time from the idle timeout until a peer was declared dead, on the loop's clock, which stands still while the loop cannot run.", nil, nil)
+		"Time from the idle timeout until a peer was declared dead, on the loop's clock, which stands still while the "+
+			"loop cannot run.", nil, nil)
 	lagDesc = prometheus.NewDesc("heartwheel_loop_lag_seconds",
 		"Time from waking an event loop until it ran.", []string{"loop"}, nil)
 )

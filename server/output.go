@@ -192,7 +192,8 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 // await waits for room in the socket of c.
 func (l *loop) await(c *Conn) {
 	if err := l.io.watch(c); err != nil {
-		l.log.Error("cannot wait for a socket to become writable; its connection is closed", "conn", c.ID(), "error", err)
+		l.log.Error("cannot wait for a socket to become writable; its connection is closed",
+			"conn", c.ID(), "error", err)
 		l.terminate(c, WriteError, true)
 		return
 	}
@@ -277,7 +278,8 @@ func (l *loop) shed() {
 			continue
 		}
 		l.drainOutbox(c)
-		if c.state != stateTerminated && c.queued() > 0 && c.ext.out.progress.tookNone(l.now, shedStall, l.io.unacked(c)) {
+		if c.state != stateTerminated && c.queued() > 0 &&
+			c.ext.out.progress.tookNone(l.now, shedStall, l.io.unacked(c)) {
 			l.terminate(c, SlowConsumer, true)
 		}
 	}

@@ -36,7 +36,8 @@ func TestReasonWords(t *testing.T) {
 	}
 	for r, want := range map[Reason]codec.Code{
 		PeerClosed: 3000, Draining: 3001, Internal: 3004, SlowConsumer: 3008, WriteError: 3009, IdleTimeout: 3012,
-		BeatTooOften: 3021, BadToken: 3500, ProtocolError: 3501, Incomplete: 3502, FrameTooLarge: 3511, BadVersion: 3512,
+		BeatTooOften: 3021, BadToken: 3500, ProtocolError: 3501, Incomplete: 3502,
+		FrameTooLarge: 3511, BadVersion: 3512,
 	} {
 		if r.Code() != want {
 			t.Errorf("%s has the code %d, want %d", r, r.Code(), want)

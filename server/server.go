@@ -6,8 +6,9 @@
 // knows the event loops' engine. loop.go and session.go are the state machine, which
 // does no I/O: liveness.go has the deadlines of every protocol, native.go the native
 // Protocol, edge.go what lies between it and the wire, output.go and outbox.go the
-// way back. A Handler is the application. Deadlines come from package wheel. A connection belongs to one loop for life, and loops share nothing that
-// a frame passes.
+// way back. A Handler is the application. Deadlines come from package wheel. A
+// connection belongs to one loop for life, and loops share nothing that a frame
+// passes.
 //
 // Every method says "Safe for concurrent use." or "Loop only.": in Handler
 // callbacks, and in functions given to Conn.Post, and nowhere else.
@@ -125,7 +126,8 @@ func (s *Server) watchMemory() {
 	}
 	meters, err := s.admission.Meters(s.cfg.MemoryLimit)
 	if err != nil {
-		s.log.Warn("a memory limit is not watched; near it no connection is refused, and the kernel may kill this process",
+		s.log.Warn("a memory limit is not watched; near it no connection is refused, and the "+
+			"kernel may kill this process",
 			"error", err, "fix", "let this user read /sys/fs/cgroup, or switch the memory limit off")
 	}
 	s.admission.Watch(meters, s.shed)

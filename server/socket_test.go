@@ -295,7 +295,8 @@ func TestPanicOverASocket(t *testing.T) {
 	_, _ = good.Write(msg)
 	expect(t, good, msg)
 	if st := s.Stats(); st.Panics != 1 || st.Closed["internal_error"] != 1 || closes.Load() != 1 {
-		t.Errorf("panics %d, closed %d, close events %d; want 1 each", st.Panics, st.Closed["internal_error"], closes.Load())
+		t.Errorf("panics %d, closed %d, close events %d; want 1 each", st.Panics,
+			st.Closed["internal_error"], closes.Load())
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 // connection or to another, and the loop goes on.
 func TestWriteOfPart(t *testing.T) {
 	for _, part := range [][]byte{
-		{0}, {0, 0, 0}, {0, 0, 0, 9, 3}, append(data("whole"), data("cut")[:6]...), {1, 0, 0, 0}, append(data("whole"), 'x'),
+		{0}, {0, 0, 0}, {0, 0, 0, 9, 3}, append(data("whole"), data("cut")[:6]...),
+		{1, 0, 0, 0}, append(data("whole"), 'x'),
 	} {
 		for _, room := range []int{-1, 0, 3} { // with a full socket the frames are walked once more
 			for _, to := range []string{"itself", "another"} {
@@ -67,7 +68,8 @@ func TestWriteOfMany(t *testing.T) {
 			}
 			clear(many) // it was copied
 		})
-		if got := opsOf(r.frames(c)); !slices.Equal(got, []codec.Op{codec.OpData, codec.OpBeat, codec.OpRes, codec.OpData}) {
+		if got := opsOf(r.frames(c)); !slices.Equal(got,
+			[]codec.Op{codec.OpData, codec.OpBeat, codec.OpRes, codec.OpData}) {
 			t.Errorf("came out as %v", got)
 		}
 		r.alive(c, "after the frames")
@@ -234,11 +236,13 @@ func TestReturnedFrames(t *testing.T) {
 			}
 			for i := range want {
 				if got[i].Op != want[i].Op || !bytes.Equal(got[i].Payload, want[i].Payload) {
-					t.Fatalf("round %d: answer %d is %s %x, want %s %x", round, i, got[i].Op, got[i].Payload, want[i].Op, want[i].Payload)
+					t.Fatalf("round %d: answer %d is %s %x, want %s %x", round, i, got[i].Op, got[i].Payload,
+						want[i].Op, want[i].Payload)
 				}
 			}
 			if s := r.stats(); s.framesOut[codec.OpData]+s.framesOut[codec.OpRes] != uint64(len(want)) {
-				t.Fatalf("round %d: counted %d answers, want %d", round, s.framesOut[codec.OpData]+s.framesOut[codec.OpRes], len(want))
+				t.Fatalf("round %d: counted %d answers, want %d", round,
+					s.framesOut[codec.OpData]+s.framesOut[codec.OpRes], len(want))
 			}
 		}
 	})

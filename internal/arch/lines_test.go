@@ -25,7 +25,6 @@ var longLines = []string{
 	"internal/handover",
 	"internal/supervisor",
 	"loadtest",
-	"server",
 }
 
 // columns returns the width of a line of Go code.
