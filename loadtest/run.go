@@ -165,10 +165,11 @@ func (r *run) prepareSources() ([]netip.Addr, error) {
 	}
 	addrs := sourceAddrs(prefixes, r.plan.Connections)
 	if n, ports := max(1, len(addrs)), portRange(); r.plan.Connections > n*ports {
+		need := (r.plan.Connections + ports - 1) / ports
 		return nil, &PlanError{[]string{fmt.Sprintf(
 			"connections %s: are more than the %s × %d ports of the source addresses allow; "+
 				"write --source with at least %d addresses of this machine",
-			config.FormatNumber(r.plan.Connections), wording.Plural(n, "address"), ports, (r.plan.Connections+ports-1)/ports)}}
+			config.FormatNumber(r.plan.Connections), wording.Plural(n, "address"), ports, need)}}
 	}
 	return addrs, nil
 }

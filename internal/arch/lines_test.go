@@ -3,11 +3,9 @@ package arch
 import (
 	"bufio"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,15 +16,6 @@ const (
 	tabWidth = 4
 )
 
-// longLines has the directories that may have lines over maxLine for now.
-var longLines = []string{
-	"internal/cli",
-	"internal/daemon",
-	"internal/handover",
-	"internal/supervisor",
-	"loadtest",
-}
-
 // columns returns the width of a line of Go code.
 func columns(line string) int {
 	return utf8.RuneCountInString(line) + (tabWidth-1)*strings.Count(line, "\t")
@@ -34,7 +23,6 @@ func columns(line string) int {
 
 // TestLines checks that no line of Go code in the module is over maxLine columns.
 func TestLines(t *testing.T) {
-	long := map[string]int{} // long lines by directory
 	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -64,23 +52,13 @@ func TestLines(t *testing.T) {
 		lines := bufio.NewScanner(f)
 		for n := 1; lines.Scan(); n++ {
 			if c := columns(lines.Text()); c > maxLine {
-				if long[path.Dir(name)]++; !slices.Contains(longLines, path.Dir(name)) {
-					t.Errorf("%s:%d: %d columns, want at most %d", name, n, c, maxLine)
-				}
+				t.Errorf("%s:%d: %d columns, want at most %d", name, n, c, maxLine)
 			}
 		}
 		return lines.Err()
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if len(longLines) > 0 {
-		t.Logf("long lines by directory: %v", slices.Sorted(maps.Keys(long)))
-	}
-	for _, dir := range longLines {
-		if long[dir] == 0 {
-			t.Errorf("%s has no long line: take it out of longLines", dir)
-		}
 	}
 }
 

@@ -39,7 +39,8 @@ func startBlocked(t *testing.T, environ []string, args ...string) *blockedLog {
 		t.Fatal(err)
 	}
 	b := &blockedLog{pipe: r, ended: make(chan struct{})}
-	b.cmd = exec.Command(binary, append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0"}, args...)...)
+	args = append([]string{"serve", "--listen", "tcp://127.0.0.1:0", "--ops", "127.0.0.1:0"}, args...)
+	b.cmd = exec.Command(binary, args...)
 	b.cmd.Env, b.cmd.Stderr = environ, w
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := b.cmd.Start(); err != nil {
@@ -172,7 +173,8 @@ func TestBlockedLogWorkers(t *testing.T) {
 	}
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		text := b.get(t, "/metrics")
-		if strings.Contains(text, "heartwheel_worker_restarts_total 1") && strings.Contains(text, "heartwheel_workers_ready 2") {
+		if strings.Contains(text, "heartwheel_worker_restarts_total 1") &&
+			strings.Contains(text, "heartwheel_workers_ready 2") {
 			break
 		}
 		if time.Now().After(end) {

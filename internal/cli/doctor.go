@@ -43,12 +43,22 @@ counts as ok.`,
 	f.add("connections", "c", "number", "10k", "connections at one time")
 	f.add("role", "", "word", doctor.Both, "what of them is on this machine; "+wording.Choice(doctor.Roles)+" ends")
 	f.add("processes", "", "number", "1", "processes that share them, on each side")
-	f.sources = f.set.StringArray("source", nil, "source address of clients or `range` of them; may be given several times (default: ranges of 127.0.0.0/8 for a target on loopback, else one address)")
-	f.add("target", "", "address", "", "HOST:PORT that clients connect to (default: on loopback with --role both, else on another machine)")
+	f.sources = f.set.StringArray("source", nil, "source address of clients or `range` of them; may be given several "+
+		"times (default: ranges of 127.0.0.0/8 for a target on loopback, else one address)")
+	f.add("target", "", "address", "", "HOST:PORT that clients connect to (default: on loopback with --role both, "+
+		"else on another machine)")
 	f.add("connect-rate", "", "number", "20k", "new connections a second that the server has to be ready for")
 	asJSON := f.set.Bool("json", false, "write the report as JSON")
-	for name, words := range map[string][]string{"connections": nil, "role": doctor.Roles, "processes": nil, "source": nil, "target": nil, "connect-rate": nil} {
-		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	for name, words := range map[string][]string{
+		"connections":  nil,
+		"role":         doctor.Roles,
+		"processes":    nil,
+		"source":       nil,
+		"target":       nil,
+		"connect-rate": nil,
+	} {
+		complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+		if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 			panic(err) // no such flag
 		}
 	}
@@ -122,14 +132,16 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil {
-			wrong("source", text, errors.New("is not an address or a range of them; write one such as 10.0.0.5 or 127.0.0.0/26"))
+			wrong("source", text, errors.New("is not an address or a range of them; "+
+				"write one such as 10.0.0.5 or 127.0.0.0/26"))
 			continue
 		}
 		p.Sources = append(p.Sources, prefix.Masked())
 	}
 	if p.Target != "" {
 		if host, port, err := net.SplitHostPort(p.Target); err != nil || host == "" || port == "" {
-			wrong("target", f.values["target"].String(), errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000"))
+			err := errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000")
+			wrong("target", f.values["target"].String(), err)
 		}
 	}
 	var plan *doctor.PlanError

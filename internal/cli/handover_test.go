@@ -255,7 +255,8 @@ func TestSocketActivation(t *testing.T) {
 	}
 	start := func(args string) *exec.Cmd {
 		// LISTEN_PID is the pid of what the shell becomes.
-		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=clients:ops exec "$0" serve `+args, binary)
+		script := `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=clients:ops exec "$0" serve ` + args
+		cmd := exec.Command("/bin/sh", "-c", script, binary)
 		cmd.ExtraFiles = files
 		return cmd
 	}
@@ -282,9 +283,10 @@ func TestSocketActivation(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
+	bound := tcp.Addr().String()
 	for args, want := range map[string]string{
-		"--listen tcp://127.0.0.1:1":                        "it listens on " + tcp.Addr().String() + ", which is not an address of listen",
-		"--workers 2 --listen tcp://" + tcp.Addr().String(): "cannot share those of LISTEN_FDS",
+		"--listen tcp://127.0.0.1:1":          "it listens on " + bound + ", which is not an address of listen",
+		"--workers 2 --listen tcp://" + bound: "cannot share those of LISTEN_FDS",
 	} {
 		out, err := start(args).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), want) {

@@ -72,7 +72,8 @@ m: 20k. "heartwheel config show" prints the result.`,
 		defer out.Close(flushTimeout)
 		out.ReportDropped(func(n uint64) []byte {
 			var line bytes.Buffer
-			newLogger(&line, r.LogFormat, "error").Error("log lines were dropped: standard error was blocked or broken", "lines", n)
+			newLogger(&line, r.LogFormat, "error").
+				Error("log lines were dropped: standard error was blocked or broken", "lines", n)
 			return line.Bytes()
 		})
 		log := newLogger(out, r.LogFormat, r.LogLevel)

@@ -62,7 +62,9 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 }
 
 // RunWorker is Run for a worker of a supervisor.
-func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, metrics ...prometheus.Collector) error {
+func RunWorker(
+	r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, metrics ...prometheus.Collector,
+) error {
 	c := in.Control
 	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors != 0 { // else server.New reports it
@@ -146,7 +148,8 @@ func (d *daemon) run() error {
 			d.drain(sig)
 		case r := <-drains:
 			if r.Orphaned {
-				d.log.Warn("the supervisor has ended: this worker drains, and connections are refused until a server is started again")
+				d.log.Warn("the supervisor has ended: this worker drains, " +
+					"and connections are refused until a server is started again")
 			}
 			d.signaled, d.drainFrom = true, time.Now()
 			d.stop()
@@ -201,7 +204,8 @@ func (d *daemon) drain(sig os.Signal) {
 	}
 	d.stop()
 	d.process.Notifier.Notify("STOPPING=1")
-	d.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(d.r.Drain))
+	d.log.Info("draining; a second signal exits at once",
+		"signal", sig.String(), "at_most", wording.Duration(d.r.Drain))
 }
 
 // handOver starts a successor.

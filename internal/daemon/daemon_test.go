@@ -74,7 +74,8 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Run(testSettings(t, nil), slog.New(slog.NewTextHandler(log, nil)), &handover.Inheritance{}, Process{Signals: signals})
+		logger := slog.New(slog.NewTextHandler(log, nil))
+		ended <- Run(testSettings(t, nil), logger, &handover.Inheritance{}, Process{Signals: signals})
 	}()
 
 	ops := addr(t, log.wait(t, `msg="ops listening"`))

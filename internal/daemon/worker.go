@@ -16,7 +16,8 @@ func checkUnchanged(r *settings.Resolved, c *handover.Control, addresses []strin
 	const fix = "cannot change while the supervisor runs; restart it, or change it back"
 	want := r.WithDefaults().Listen
 	if !slices.Equal(slices.Sorted(slices.Values(addresses)), slices.Sorted(slices.Values(want))) {
-		return fmt.Errorf("listen was %s and is now %s: it %s", strings.Join(addresses, ","), strings.Join(want, ","), fix)
+		return fmt.Errorf("listen was %s and is now %s: it %s",
+			strings.Join(addresses, ","), strings.Join(want, ","), fix)
 	}
 	if r.Ops != c.Ops {
 		return fmt.Errorf("ops was %s and is now %s: it %s", c.Ops, r.Ops, fix)

@@ -13,12 +13,18 @@ func TestCheckUnchanged(t *testing.T) {
 	had := []string{"tcp://127.0.0.1:0", "tcp://127.0.0.1:0"}
 	for _, c := range []struct{ listen, ops, workers, want string }{
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "auto", ""},
-		{"tcp://127.0.0.1:0", "off", "2", "listen was tcp://127.0.0.1:0,tcp://127.0.0.1:0 and is now tcp://127.0.0.1:0: it cannot change"},
+		{"tcp://127.0.0.1:0", "off", "2",
+			"listen was tcp://127.0.0.1:0,tcp://127.0.0.1:0 and is now tcp://127.0.0.1:0: it cannot change"},
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", ":1", "2", "ops was off and is now :1: it cannot change"},
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "3", "workers was 2 and is now 3: it cannot change"},
 		{"tcp://127.0.0.1:0,tcp://127.0.0.1:0", "off", "1000", "1000 workers need"},
 	} {
-		r, err := settings.Resolve(settings.FlagLayer(map[string]string{"listen": c.listen, "ops": c.ops, "workers": c.workers, "max-connections": "1500"}))
+		r, err := settings.Resolve(settings.FlagLayer(map[string]string{
+			"listen":          c.listen,
+			"ops":             c.ops,
+			"workers":         c.workers,
+			"max-connections": "1500",
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,16 +60,17 @@ func (in *Inheritance) activate(fd int, name string, listen []string, ops string
 		return fmt.Errorf("is not a TCP socket but %s", ln.Addr().Network())
 	}
 	bound := tcp.Addr().(*net.TCPAddr).AddrPort()
+	i := slices.IndexFunc(listen, func(a string) bool { return boundTo(bound, strings.TrimPrefix(a, TCPScheme)) })
 	address := ""
-	switch i := slices.IndexFunc(listen, func(a string) bool { return boundTo(bound, strings.TrimPrefix(a, TCPScheme)) }); {
+	switch {
 	case name == "ops" || boundTo(bound, ops):
 		address = OpsScheme + ops
 	case i >= 0:
 		address = listen[i]
 	default:
 		ln.Close()
-		return fmt.Errorf("it listens on %s, which is not an address of listen: %s; add --listen tcp://%s, or change the socket unit",
-			bound, strings.Join(listen, ", "), bound)
+		return fmt.Errorf("it listens on %s, which is not an address of listen: %s; "+
+			"add --listen tcp://%s, or change the socket unit", bound, strings.Join(listen, ", "), bound)
 	}
 	in.sockets = append(in.sockets, server.Socket{Address: address, Listener: tcp})
 	return nil

@@ -142,7 +142,8 @@ func duplicate(ln *net.TCPListener) (*os.File, error) {
 		return nil, err
 	}
 	var dup int
-	if ctlErr := raw.Control(func(fd uintptr) { dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); ctlErr != nil {
+	ctlErr := raw.Control(func(fd uintptr) { dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if ctlErr != nil {
 		return nil, ctlErr
 	}
 	if err != nil {

@@ -33,7 +33,13 @@ func shell(t *testing.T, script string) (p *Program, stderr *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
-	return &Program{Path: "/bin/sh", Args: []string{"-c", script}, Environ: []string{"PATH=" + os.Getenv("PATH")}, Stderr: w, Log: w}, r
+	return &Program{
+		Path:    "/bin/sh",
+		Args:    []string{"-c", script},
+		Environ: []string{"PATH=" + os.Getenv("PATH")},
+		Stderr:  w,
+		Log:     w,
+	}, r
 }
 
 func handOverTo(t *testing.T, p *Program) *Handover {
@@ -47,12 +53,17 @@ func TestHandoverFails(t *testing.T) {
 		limit, drain time.Duration
 		err, said    string
 	}{
-		{"ends", "echo no >&2; echo way >&2; exit 3", limit, limit, "did not say that it is ready; it ended with exit status 3", "no\nway"},
-		{"closes the pipe first", "exec 3>&-; echo no >&2; exit 3", limit, limit, "it ended with exit status 3", "no"},
-		{"says something else", "echo really >&3; exit 0", limit, limit, "did not say that it is ready; it ended with exit status 0", ""},
+		{"ends", "echo no >&2; echo way >&2; exit 3", limit, limit,
+			"did not say that it is ready; it ended with exit status 3", "no\nway"},
+		{"closes the pipe first", "exec 3>&-; echo no >&2; exit 3", limit, limit,
+			"it ended with exit status 3", "no"},
+		{"says something else", "echo really >&3; exit 0", limit, limit,
+			"did not say that it is ready; it ended with exit status 0", ""},
 		{"is killed", "kill -9 $$", limit, limit, "it ended with signal: killed", ""},
-		{"hangs", "exec sleep 1000", 50 * time.Millisecond, limit, "was not ready within 50ms; it ended with signal: terminated", ""},
-		{"hangs and does not go", "trap '' TERM; echo stuck >&2; while :; do sleep 0.01; done", time.Second, 50 * time.Millisecond,
+		{"hangs", "exec sleep 1000", 50 * time.Millisecond, limit,
+			"was not ready within 50ms; it ended with signal: terminated", ""},
+		{"hangs and does not go", "trap '' TERM; echo stuck >&2; while :; do sleep 0.01; done",
+			time.Second, 50 * time.Millisecond,
 			"was not ready within 1s; it ended with signal: killed", "stuck"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -181,7 +192,14 @@ func TestStartedFrom(t *testing.T) {
 	}
 	t.Setenv("PATH", dir)
 	t.Chdir(dir)
-	for arg0, want := range map[string]string{link: link, "current": link, "./current": link, "missing": self, sh: self, "": self} {
+	for arg0, want := range map[string]string{
+		link:        link,
+		"current":   link,
+		"./current": link,
+		"missing":   self,
+		sh:          self,
+		"":          self,
+	} {
 		if got, err := startedFrom(arg0); err != nil || got != want {
 			t.Errorf("%q was started from %s, %v; want %s", arg0, got, err, want)
 		}
@@ -242,7 +260,11 @@ func TestNotifier(t *testing.T) {
 // TestNotifierNeverBlocks: a manager that does not read holds nothing up.
 func TestNotifierNeverBlocks(t *testing.T) {
 	var log strings.Builder
-	n := &Notifier{log: slog.New(slog.NewTextHandler(&log, nil)), queue: make(chan []string, 1), done: make(chan struct{})}
+	n := &Notifier{
+		log:   slog.New(slog.NewTextHandler(&log, nil)),
+		queue: make(chan []string, 1),
+		done:  make(chan struct{}),
+	}
 	n.Notify("1")
 	n.Notify("2") // would block
 	if !strings.Contains(log.String(), "one was dropped") {

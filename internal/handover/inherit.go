@@ -88,14 +88,15 @@ func Inherit(environ []string) (*Inheritance, error) {
 		return in, nil
 	}
 	_ = os.Unsetenv(settings.InheritEnv) // fails only for malformed names
+	const unsetIt = "only heartwheel sets it, for processes that it starts: unset it"
 	names, err := parseInherit(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%s %w; only heartwheel sets it, for processes that it starts: unset it", settings.InheritEnv, text, err)
+		return nil, fmt.Errorf("%s=%s %w; "+unsetIt, settings.InheritEnv, text, err)
 	}
 	for i, name := range names {
 		if err := in.open(name, firstInherited+i); err != nil {
 			in.Close()
-			return nil, fmt.Errorf("%s=%s: descriptor %d, %s: %w; only heartwheel sets it, for processes that it starts: unset it",
+			return nil, fmt.Errorf("%s=%s: descriptor %d, %s: %w; "+unsetIt,
 				settings.InheritEnv, text, firstInherited+i, name, err)
 		}
 	}

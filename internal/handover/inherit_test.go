@@ -42,7 +42,17 @@ func TestParseInherit(t *testing.T) {
 // FuzzParseInherit: what is taken is what was written, and has one pipe for
 // readiness.
 func FuzzParseInherit(f *testing.F) {
-	for _, text := range []string{"", "ready", "ready,stderr,tcp://[::1]:9000,ops://127.0.0.1:0", "ready,ready", "x,ready", ",", "ready,worker://0/2/off,count://1", "ops://", "tcp://"} {
+	for _, text := range []string{
+		"",
+		"ready",
+		"ready,stderr,tcp://[::1]:9000,ops://127.0.0.1:0",
+		"ready,ready",
+		"x,ready",
+		",",
+		"ready,worker://0/2/off,count://1",
+		"ops://",
+		"tcp://",
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -105,7 +115,9 @@ func listenHere(t *testing.T) *net.TCPListener {
 func TestTakeOps(t *testing.T) {
 	wanted, other, tcp := listenHere(t), listenHere(t), listenHere(t)
 	in := &Inheritance{sockets: []server.Socket{
-		{Address: "ops://a:1", Listener: other}, {Address: "tcp://b:2", Listener: tcp}, {Address: "ops://b:2", Listener: wanted},
+		{Address: "ops://a:1", Listener: other},
+		{Address: "tcp://b:2", Listener: tcp},
+		{Address: "ops://b:2", Listener: wanted},
 	}}
 	if got := in.TakeOps("b:2"); got != wanted {
 		t.Errorf("took %v", got)
@@ -120,7 +132,8 @@ func TestTakeOps(t *testing.T) {
 	if !open(wanted) || open(other) || !open(tcp) {
 		t.Errorf("wanted is open: %v, other: %v, tcp: %v", open(wanted), open(other), open(tcp))
 	}
-	if rest := in.Take(TCPScheme); !slices.Equal(rest, []server.Socket{{Address: "tcp://b:2", Listener: tcp}}) || len(in.sockets) != 0 {
+	left := []server.Socket{{Address: "tcp://b:2", Listener: tcp}}
+	if rest := in.Take(TCPScheme); !slices.Equal(rest, left) || len(in.sockets) != 0 {
 		t.Errorf("left are %v, then %v", rest, in.sockets)
 	}
 }

@@ -89,7 +89,8 @@ func (m *aggregate) all() []*dto.MetricFamily {
 func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
 
 func sortedLabels(a, b []*dto.LabelPair) []*dto.LabelPair {
-	return slices.SortedFunc(slices.Values(slices.Concat(a, b)), func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	byLabel := func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetName(), b.GetName()) }
+	return slices.SortedFunc(slices.Values(slices.Concat(a, b)), byLabel)
 }
 
 func labelKey(labels []*dto.LabelPair) string {

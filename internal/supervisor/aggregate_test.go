@@ -49,37 +49,45 @@ func writeText(t *testing.T, families []*dto.MetricFamily) string {
 }
 
 func TestAggregate(t *testing.T) {
+	const h = "# TYPE h histogram\n"
 	for _, c := range []struct {
 		what, want string
 		of         []string
 	}{
-		{"counters are added up by their labels", "a_total{reason=\"x\"} 5\na_total{reason=\"y\"} 7\na_total{reason=\"z\"} 1", []string{
+		{"counters are added up by their labels", `a_total{reason="x"} 5
+a_total{reason="y"} 7
+a_total{reason="z"} 1`, []string{
 			"# TYPE a_total counter\na_total{reason=\"x\"} 2\na_total{reason=\"y\"} 7\n",
 			"# TYPE a_total counter\na_total{reason=\"x\"} 3\na_total{reason=\"z\"} 1\n"}},
 		{"gauges are added up", "heartwheel_connections 12", []string{
-			"# TYPE heartwheel_connections gauge\nheartwheel_connections 5\n", "# TYPE heartwheel_connections gauge\nheartwheel_connections 7\n"}},
+			"# TYPE heartwheel_connections gauge\nheartwheel_connections 5\n",
+			"# TYPE heartwheel_connections gauge\nheartwheel_connections 7\n"}},
 		{"ready if all are", "heartwheel_ready 0", []string{
-			"# TYPE heartwheel_ready gauge\nheartwheel_ready 1\n", "# TYPE heartwheel_ready gauge\nheartwheel_ready 0\n", "# TYPE heartwheel_ready gauge\nheartwheel_ready 1\n"}},
+			"# TYPE heartwheel_ready gauge\nheartwheel_ready 1\n",
+			"# TYPE heartwheel_ready gauge\nheartwheel_ready 0\n",
+			"# TYPE heartwheel_ready gauge\nheartwheel_ready 1\n"}},
 		{"the highest rung", "heartwheel_memory_rung 2", []string{
-			"# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 2\n", "# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 0\n"}},
+			"# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 2\n",
+			"# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 0\n"}},
 		{"the earliest start", "process_start_time_seconds 3", []string{
-			"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 9\n", "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 3\n"}},
+			"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 9\n",
+			"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 3\n"}},
 		{"negative gauges", "g -3", []string{"# TYPE g gauge\ng -5\n", "# TYPE g gauge\ng 2\n"}},
 		{"histograms by bucket", `h_bucket{le="1"} 5
 h_bucket{le="2"} 9
 h_bucket{le="+Inf"} 12
 h_sum 30.5
 h_count 12`, []string{
-			"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"2\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n",
-			"# TYPE h histogram\nh_bucket{le=\"1\"} 3\nh_bucket{le=\"2\"} 5\nh_bucket{le=\"+Inf\"} 7\nh_sum 20.5\nh_count 7\n"}},
+			h + "h_bucket{le=\"1\"} 2\nh_bucket{le=\"2\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n",
+			h + "h_bucket{le=\"1\"} 3\nh_bucket{le=\"2\"} 5\nh_bucket{le=\"+Inf\"} 7\nh_sum 20.5\nh_count 7\n"}},
 		{"histograms with other buckets", `h_bucket{le="1"} 2
 h_bucket{le="2"} 7
 h_bucket{le="4"} 9
 h_bucket{le="+Inf"} 12
 h_sum 3
 h_count 12`, []string{
-			"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"4\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 1\nh_count 5\n",
-			"# TYPE h histogram\nh_bucket{le=\"2\"} 5\nh_bucket{le=\"+Inf\"} 7\nh_sum 2\nh_count 7\n"}},
+			h + "h_bucket{le=\"1\"} 2\nh_bucket{le=\"4\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 1\nh_count 5\n",
+			h + "h_bucket{le=\"2\"} 5\nh_bucket{le=\"+Inf\"} 7\nh_sum 2\nh_count 7\n"}},
 		{"summaries", `s{quantile="0"} 2
 s{quantile="1"} 8
 s_sum 3
@@ -102,7 +110,9 @@ s_count 12`, []string{
 
 // TestAggregateKeepsNothing checks that add neither changes nor keeps its argument.
 func TestAggregateKeepsNothing(t *testing.T) {
-	const text = "# TYPE a_total counter\na_total{r=\"x\"} 2\n# TYPE g gauge\ng 1\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n"
+	const text = "# TYPE a_total counter\na_total{r=\"x\"} 2\n" +
+		"# TYPE g gauge\ng 1\n" +
+		"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 5\nh_sum 10\nh_count 5\n"
 	families := readText(t, text)
 	before := writeText(t, families)
 	m := newAggregate()
@@ -113,7 +123,8 @@ func TestAggregateKeepsNothing(t *testing.T) {
 	if got := writeText(t, families); got != before {
 		t.Errorf("adding has changed what was added:\n%s", got)
 	}
-	if want := "a_total{r=\"x\"} 6\ng 7\nh_bucket{le=\"1\"} 6\nh_bucket{le=\"+Inf\"} 15\nh_sum 30\nh_count 15"; writeText(t, m.all()) != want {
+	const want = "a_total{r=\"x\"} 6\ng 7\nh_bucket{le=\"1\"} 6\nh_bucket{le=\"+Inf\"} 15\nh_sum 30\nh_count 15"
+	if writeText(t, m.all()) != want {
 		t.Errorf("it comes to\n%s", writeText(t, m.all()))
 	}
 }
@@ -130,7 +141,8 @@ func TestAggregateLabels(t *testing.T) {
 
 // TestCountersOf: only counters outlive a process.
 func TestCountersOf(t *testing.T) {
-	got := writeText(t, countersOf(readText(t, "# TYPE a_total counter\na_total 2\n# TYPE g gauge\ng 1\n# TYPE s summary\ns_sum 1\ns_count 5\n")))
+	const text = "# TYPE a_total counter\na_total 2\n# TYPE g gauge\ng 1\n# TYPE s summary\ns_sum 1\ns_count 5\n"
+	got := writeText(t, countersOf(readText(t, text)))
 	if want := "a_total 2\ns_sum 1\ns_count 5"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -138,19 +150,28 @@ func TestCountersOf(t *testing.T) {
 
 func TestSlotMetrics(t *testing.T) {
 	text := func(ready, most, conns, closed int) []*dto.MetricFamily {
-		return readText(t, fmt.Sprintf("# TYPE heartwheel_ready gauge\nheartwheel_ready %d\n# TYPE heartwheel_connections_max gauge\nheartwheel_connections_max %d\n"+
-			"# TYPE heartwheel_connections gauge\nheartwheel_connections %d\n# TYPE c_total counter\nc_total %d\n", ready, most, conns, closed))
+		return readText(t, fmt.Sprintf("# TYPE heartwheel_ready gauge\nheartwheel_ready %d\n"+
+			"# TYPE heartwheel_connections_max gauge\nheartwheel_connections_max %d\n"+
+			"# TYPE heartwheel_connections gauge\nheartwheel_connections %d\n"+
+			"# TYPE c_total counter\nc_total %d\n", ready, most, conns, closed))
 	}
-	s := &slot{ended: countersOf(text(1, 1, 1, 100)),
-		current: &worker{metrics: metricsCache{last: text(1, 50, 3, 10)}}, old: &worker{metrics: metricsCache{last: text(0, 50, 4, 1)}}}
-	if got, want := writeText(t, s.metrics()), "c_total 111\nheartwheel_connections 7\nheartwheel_connections_max 50\nheartwheel_ready 1"; got != want {
+	s := &slot{
+		ended:   countersOf(text(1, 1, 1, 100)),
+		current: &worker{metrics: metricsCache{last: text(1, 50, 3, 10)}},
+		old:     &worker{metrics: metricsCache{last: text(0, 50, 4, 1)}},
+	}
+	const want = "c_total 111\nheartwheel_connections 7\nheartwheel_connections_max 50\nheartwheel_ready 1"
+	if got := writeText(t, s.metrics()); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
 
 func TestSummaryOfNothing(t *testing.T) {
 	nan, q, v := math.NaN(), 0.5, 3.0
-	got := addSummary(&dto.Summary{Quantile: []*dto.Quantile{{Quantile: &q, Value: &nan}}}, &dto.Summary{Quantile: []*dto.Quantile{{Quantile: &q, Value: &v}}})
+	summary := func(value *float64) *dto.Summary {
+		return &dto.Summary{Quantile: []*dto.Quantile{{Quantile: &q, Value: value}}}
+	}
+	got := addSummary(summary(&nan), summary(&v))
 	if len(got.Quantile) != 1 || got.Quantile[0].GetValue() != 3 {
 		t.Errorf("a quantile of nothing and 3 is %v", got)
 	}

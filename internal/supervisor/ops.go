@@ -157,11 +157,13 @@ func (v *supervisor) forward(w http.ResponseWriter, r *http.Request) {
 		v.mu.Unlock()
 	}
 	if to == nil {
-		http.Error(w, fmt.Sprintf("there is no worker %s; they are 0 to %d", r.PathValue("index"), len(v.slots)-1), http.StatusNotFound)
+		text := fmt.Sprintf("there is no worker %s; they are 0 to %d", r.PathValue("index"), len(v.slots)-1)
+		http.Error(w, text, http.StatusNotFound)
 		return
 	}
 	proxy := httputil.ReverseProxy{Transport: to.client.Transport, Rewrite: func(p *httputil.ProxyRequest) {
-		p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.URL.RawPath = "http", "worker", "/debug/"+r.PathValue("rest"), ""
+		p.Out.URL.Scheme, p.Out.URL.Host = "http", "worker"
+		p.Out.URL.Path, p.Out.URL.RawPath = "/debug/"+r.PathValue("rest"), ""
 	}}
 	proxy.ServeHTTP(w, r)
 }
@@ -256,7 +258,8 @@ func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 		{"heartwheel_workers_ready", "Workers that accept connections.", ready},
 	} {
 		value := float64(o.value)
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: o.name, Help: o.help}, func() float64 { return value }))
+		opts := prometheus.GaugeOpts{Name: o.name, Help: o.help}
+		reg.MustRegister(prometheus.NewGaugeFunc(opts, func() float64 { return value }))
 	}
 	for _, o := range []struct {
 		name, help string
@@ -266,7 +269,8 @@ func (v *supervisor) ownMetrics() []*dto.MetricFamily {
 		{"heartwheel_workers_replaced_total", "Workers replaced by rolling restarts.", replaced},
 	} {
 		value := float64(o.value)
-		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: o.name, Help: o.help}, func() float64 { return value }))
+		opts := prometheus.CounterOpts{Name: o.name, Help: o.help}
+		reg.MustRegister(prometheus.NewCounterFunc(opts, func() float64 { return value }))
 	}
 	families, _ := reg.Gather() // these collectors do not fail
 	return families

@@ -27,7 +27,8 @@ func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 			if err != nil {
 				closeSockets(sockets)
 				if errors.Is(err, unix.EADDRINUSE) {
-					return nil, fmt.Errorf("cannot listen on %s: another process has this port; stop it, or choose another address with --listen: %w", hostport, err)
+					return nil, fmt.Errorf("cannot listen on %s: another process has this port; stop it, "+
+						"or choose another address with --listen: %w", hostport, err)
 				}
 				return nil, fmt.Errorf("cannot listen on %s: %w", hostport, err)
 			}
@@ -44,7 +45,9 @@ func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 // every socket when the next one is bound.
 func listenShared(hostport string, first bool) (*net.TCPListener, error) {
 	share := func(c syscall.RawConn) (err error) {
-		ctlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		ctlErr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
 		return errors.Join(ctlErr, err)
 	}
 	lc := net.ListenConfig{KeepAlive: -1}

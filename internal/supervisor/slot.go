@@ -160,7 +160,8 @@ func (v *supervisor) ended(s *slot, w *worker) {
 	}
 	v.mu.Unlock()
 	if (asked || v.stopping) && !w.State().Success() {
-		v.log.Error("worker ended before it had drained", "worker", s.index, "pid", w.PID(), "state", w.State().String())
+		v.log.Error("worker ended before it had drained",
+			"worker", s.index, "pid", w.PID(), "state", w.State().String())
 		if v.stopping && v.failed == nil {
 			v.failed = fmt.Errorf("worker %d ended with %s", s.index, w.State())
 		}

@@ -116,12 +116,13 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 // warnOfLimits logs what n workers cannot keep of the limits in r.
 func warnOfLimits(r *settings.Resolved, log *slog.Logger, n int, descriptors uint64) {
 	if room := admission.RoomForConnections(descriptors) * n; r.MaxConnections > room {
-		log.Warn("max-connections is more than these workers may open", "max-connections", r.MaxConnections, "now", room,
+		log.Warn("max-connections is more than these workers may open",
+			"max-connections", r.MaxConnections, "now", room,
 			"fix", fmt.Sprintf("write --workers %d", settings.WorkersFor(r.MaxConnections, descriptors)))
 	}
 	if n > 1 && (r.AddressRate > 0 || r.AddressMax > 0 || r.FlapLimit > 0) {
-		log.Warn("each worker applies the limits by address on its own: an address whose connections spread over all workers may have that many times as much",
-			"workers", n)
+		log.Warn("each worker applies the limits by address on its own: "+
+			"an address whose connections spread over all workers may have that many times as much", "workers", n)
 	}
 }
 
@@ -141,7 +142,8 @@ func (v *supervisor) run() error {
 			}
 			v.stop()
 			v.Notifier.Notify("STOPPING=1")
-			v.log.Info("draining; a second signal exits at once", "signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
+			v.log.Info("draining; a second signal exits at once",
+				"signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
 		case <-v.Hangups:
 			v.rollingRestart()
 		case event := <-v.events:
@@ -184,7 +186,8 @@ func (v *supervisor) startOthers() {
 	for _, s := range v.slots[0].sockets {
 		addrs = append(addrs, s.Listener.Addr())
 	}
-	v.settings.LogListening(v.log, addrs, "workers", len(v.slots), "took", time.Since(v.started).Round(time.Millisecond).String())
+	took := time.Since(v.started).Round(time.Millisecond)
+	v.settings.LogListening(v.log, addrs, "workers", len(v.slots), "took", took.String())
 	v.Notifier.Notify("READY=1")
 }
 

@@ -21,10 +21,12 @@ func TestCannotStart(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", heartwheel, "../..").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	const notReady = "cannot start: the new process did not say that it is ready; it ended with "
+	crash2 := "case $HEARTWHEEL_INHERIT in *worker://2/*) echo no >&2; kill -SEGV $$;; esac\n" +
+		"exec " + heartwheel + ` "$@"`
 	for what, c := range map[string]struct{ script, want string }{
-		"none": {"echo out of order >&2; exit 3", "worker 0 cannot start: the new process did not say that it is ready; it ended with exit status 3\nout of order"},
-		"one": {`case $HEARTWHEEL_INHERIT in *worker://2/*) echo no >&2; kill -SEGV $$;; esac; exec ` + heartwheel + ` "$@"`,
-			"worker 2 cannot start: the new process did not say that it is ready; it ended with signal: segmentation fault"},
+		"none":      {"echo out of order >&2; exit 3", "worker 0 " + notReady + "exit status 3\nout of order"},
+		"one":       {crash2, "worker 2 " + notReady + "signal: segmentation fault"},
 		"no binary": {"", "worker 0 cannot start: fork/exec"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -35,7 +37,11 @@ func TestCannotStart(t *testing.T) {
 				}
 			}
 			resolve := func() (*settings.Resolved, error) {
-				return settings.Resolve(settings.FlagLayer(map[string]string{"workers": "4", "listen": "tcp://127.0.0.1:0", "ops": "off"}))
+				return settings.Resolve(settings.FlagLayer(map[string]string{
+					"workers": "4",
+					"listen":  "tcp://127.0.0.1:0",
+					"ops":     "off",
+				}))
 			}
 			r, err := resolve()
 			if err != nil {
@@ -81,7 +87,8 @@ func TestOpenSockets(t *testing.T) {
 		}
 	}
 	taken := handover.TCPScheme + sockets[0][0].Listener.Addr().String()
-	if more, err := openSockets([]string{"tcp://127.0.0.1:0", taken}, 2); err == nil || !strings.Contains(err.Error(), "another process has this port; stop it") {
+	more, err := openSockets([]string{"tcp://127.0.0.1:0", taken}, 2)
+	if err == nil || !strings.Contains(err.Error(), "another process has this port; stop it") {
 		closeSockets(more)
 		t.Errorf("the port of others was taken: %v", err)
 	}

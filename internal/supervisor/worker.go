@@ -146,9 +146,18 @@ func (w *worker) finalScrape() {
 // workerProgram returns p as workers are started: without the service manager,
 // which is the supervisor's to notify, and with their share of the processors.
 func workerProgram(p *handover.Program, maxProcs int) *handover.Program {
-	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(kv string) bool { return strings.HasPrefix(kv, "NOTIFY_SOCKET=") })
+	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=")
+	})
 	if handover.Lookup(environ, "GOMAXPROCS") == "" {
 		environ = append(environ, fmt.Sprintf("GOMAXPROCS=%d", maxProcs))
 	}
-	return &handover.Program{Path: p.Path, Args: p.Args, Environ: environ, Stderr: p.Stderr, Log: p.Log, Slack: timerslack.Busy}
+	return &handover.Program{
+		Path:    p.Path,
+		Args:    p.Args,
+		Environ: environ,
+		Stderr:  p.Stderr,
+		Log:     p.Log,
+		Slack:   timerslack.Busy,
+	}
 }

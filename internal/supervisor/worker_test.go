@@ -10,7 +10,8 @@ func TestShareProcessors(t *testing.T) {
 		{1, 2, 2, 2}, {2, 2, 1, 2}, {56, 2, 1, 2}, {4, 64, 16, 16}, {5, 64, 12, 12}, {1, 1, 1, 2},
 	} {
 		if loops, maxProcs := shareProcessors(c.workers, c.processors); loops != c.loops || maxProcs != c.maxProcs {
-			t.Errorf("%d workers on %d processors have %d loops and GOMAXPROCS %d, want %+v", c.workers, c.processors, loops, maxProcs, c)
+			t.Errorf("%d workers on %d processors have %d loops and GOMAXPROCS %d, want %+v",
+				c.workers, c.processors, loops, maxProcs, c)
 		}
 	}
 }

@@ -73,7 +73,8 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 		writeLine(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
 	}
 	for _, f := range c.Failures {
-		writeLine(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, textIf(f.Example != "", ": "+f.Example))
+		example := textIf(f.Example != "", ": "+f.Example)
+		writeLine(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, example)
 	}
 	for _, t := range c.Told {
 		writeLine(b, "", "closed with %d (%s) × %s", t.Code, t.Meaning, wording.Grouped(t.Count))
