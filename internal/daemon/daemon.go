@@ -126,7 +126,7 @@ func (d *daemon) run() error {
 	d.announce()
 	var drains <-chan handover.DrainRequest
 	if d.worker != nil {
-		drains = d.worker.Drains
+		drains = d.worker.Drains()
 	}
 	scavenger, scavenge := newScavenger(), time.NewTicker(scavengeEvery)
 	defer scavenge.Stop()

@@ -35,19 +35,18 @@ type DrainRequest struct {
 // other side. PR_SET_PDEATHSIG would not do as well: it follows the thread that
 // started the process (golang/go#27505).
 //
-// It is a net.Listener for the connections that the supervisor passes. Accept and
-// Close are safe for concurrent use; the rest is for one goroutine.
+// It is a net.Listener for the connections that the supervisor passes. Accept,
+// Close and Drains are safe for concurrent use; the rest is for one goroutine.
 type Control struct {
 	// Static after newControl.
 	Index, Count int    // of this worker, of all workers
 	Loops        int    // event loops, unless the settings say
 	Ops          string // the supervisor's --ops
 
-	Drains chan DrainRequest // the first request; later ones are dropped
-
-	conn  *net.UnixConn
-	conns chan net.Conn
-	exit  chan struct{} // closed at msgExit and at the end of the socket
+	drains chan DrainRequest // of capacity 1: later requests are dropped
+	conn   *net.UnixConn
+	conns  chan net.Conn
+	exit   chan struct{} // closed at msgExit and at the end of the socket
 
 	closeOnce sync.Once
 	closed    chan struct{} // by Close
@@ -75,7 +74,7 @@ func newControl(text string, f *os.File) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Control{Index: index, Count: count, Loops: loops, Ops: parts[3], Drains: make(chan DrainRequest, 1),
+	return &Control{Index: index, Count: count, Loops: loops, Ops: parts[3], drains: make(chan DrainRequest, 1),
 		conn: conn, conns: make(chan net.Conn), exit: make(chan struct{}), closed: make(chan struct{})}, nil
 }
 
@@ -139,9 +138,12 @@ func (c *Control) pass(rights []byte) {
 	}
 }
 
+// Drains delivers the first request to drain; later ones are dropped.
+func (c *Control) Drains() <-chan DrainRequest { return c.drains }
+
 func (c *Control) drain(r DrainRequest) {
 	select {
-	case c.Drains <- r:
+	case c.drains <- r:
 	default: // already requested
 	}
 }

@@ -50,7 +50,7 @@ func TestControl(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r := <-c.Drains; r.Orphaned {
+	if r := <-c.Drains(); r.Orphaned {
 		t.Error("a drain request counts as the supervisor's end")
 	}
 	c.Close()
@@ -66,11 +66,11 @@ func TestControl(t *testing.T) {
 	}
 	<-scraped
 	<-c.exit
-	for len(c.Drains) > 0 {
-		<-c.Drains
+	for len(c.Drains()) > 0 {
+		<-c.Drains()
 	}
 	w.Close()
-	if r := <-c.Drains; !r.Orphaned {
+	if r := <-c.Drains(); !r.Orphaned {
 		t.Error("the supervisor's end counts as a drain request")
 	}
 	for _, text := range []string{"", "1", "1/2", "1/2/off", "x/2/1/off", "1/y/1/off", "1/2/z/off"} {

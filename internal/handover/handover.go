@@ -82,22 +82,24 @@ type Child struct {
 	done   chan struct{} // closed when it has ended
 }
 
-// An Extra is a descriptor to pass to a child beside its sockets.
-type Extra struct {
+// An InheritedFile is a descriptor that a child inherits beside its sockets.
+type InheritedFile struct {
 	Name string // in settings.InheritEnv
 	File *os.File
 }
 
-// CountExtra passes a connection count on, with a slot in it.
-func CountExtra(f *os.File, slot int) Extra { return Extra{fmt.Sprintf("%s%d", countScheme, slot), f} }
+// InheritedCount passes a connection count on, with a slot in it.
+func InheritedCount(f *os.File, slot int) InheritedFile {
+	return InheritedFile{fmt.Sprintf("%s%d", countScheme, slot), f}
+}
 
-// Start starts p with duplicates of the sockets, and with the extras, which it
-// closes in this process.
-func (p *Program) Start(sockets []server.Socket, extras ...Extra) (*Child, error) {
+// Start starts p with duplicates of the sockets, and with the inherited files,
+// which it closes in this process.
+func (p *Program) Start(sockets []server.Socket, inherited ...InheritedFile) (*Child, error) {
 	ready, announce, err := os.Pipe()
 	names, files := []string{readyName, stderrName}, []*os.File{announce, p.Stderr}
-	for _, x := range extras {
-		names, files = append(names, x.Name), append(files, x.File)
+	for _, f := range inherited {
+		names, files = append(names, f.Name), append(files, f.File)
 	}
 	defer func() {
 		for i, f := range files {
@@ -290,8 +292,8 @@ func (h *Handover) Run(ctx context.Context) (*Child, error) {
 // StartWorker starts p as a worker and returns it once it is ready. If ctx ends
 // first, or the process does not become ready, it is killed and the error is an
 // *Error.
-func (p *Program) StartWorker(ctx context.Context, sockets []server.Socket, extras ...Extra) (*Child, error) {
-	c, err := p.Start(sockets, extras...)
+func (p *Program) StartWorker(ctx context.Context, sockets []server.Socket, files ...InheritedFile) (*Child, error) {
+	c, err := p.Start(sockets, files...)
 	if err != nil {
 		return nil, &Error{Err: err}
 	}

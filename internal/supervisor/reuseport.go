@@ -55,11 +55,11 @@ func listenShared(hostport string, first bool) (*net.TCPListener, error) {
 	if !first {
 		lc.Control = func(_, _ string, c syscall.RawConn) error { return share(c) }
 	}
-	any, err := lc.Listen(context.Background(), "tcp", hostport)
+	l, err := lc.Listen(context.Background(), "tcp", hostport)
 	if err != nil {
 		return nil, err
 	}
-	ln := any.(*net.TCPListener)
+	ln := l.(*net.TCPListener)
 	if first {
 		raw, err := ln.SyscallConn()
 		if err == nil {

@@ -66,8 +66,13 @@ func (v *supervisor) start(s *slot) {
 		v.mu.Unlock()
 	}
 	ctx, start := v.startCtx, workerStart{
-		program: v.Program, control: handover.ControlName(s.index, len(v.slots), v.loops, v.settings.Ops),
-		index: s.index, countSlot: s.freeCountSlot(), count: v.memory, sockets: s.sockets, drainTime: v.settings.Drain,
+		program:   v.Program,
+		control:   handover.ControlName(s.index, len(v.slots), v.loops, v.settings.Ops),
+		index:     s.index,
+		countSlot: s.freeCountSlot(),
+		countFile: v.countFile,
+		sockets:   s.sockets,
+		drainTime: v.settings.Drain,
 	}
 	go func() {
 		v.starts <- struct{}{}

@@ -39,16 +39,16 @@ type Options struct {
 type supervisor struct {
 	// Static after newSupervisor.
 	Options
-	log     *slog.Logger
-	ops     *ops.Server
-	count   *admission.SharedCount
-	memory  *os.File // of count
-	slots   []*slot
-	loops   int           // of a worker, unless the settings say
-	starts  chan struct{} // a semaphore: bounds concurrent starts
-	events  chan func()
-	done    chan struct{} // closed when run has returned
-	started time.Time
+	log       *slog.Logger
+	ops       *ops.Server
+	count     *admission.SharedCount
+	countFile *os.File // of count
+	slots     []*slot
+	loops     int           // of a worker, unless the settings say
+	starts    chan struct{} // a semaphore: bounds concurrent starts
+	events    chan func()
+	done      chan struct{} // closed when run has returned
+	started   time.Time
 
 	// Of the goroutine of run.
 	settings     *settings.Resolved
@@ -97,7 +97,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 	}
 	sockets, err := openSockets(r.WithDefaults().Listen, n)
 	if err == nil {
-		v.memory, v.count, err = handover.NewCount(2 * n)
+		v.countFile, v.count, err = handover.NewCount(2 * n)
 	}
 	if err != nil {
 		closeSockets(sockets)

@@ -44,7 +44,7 @@ type workerStart struct {
 	control   string // name of its control socket
 	index     int
 	countSlot int
-	count     *os.File
+	countFile *os.File // of the shared connection count
 	sockets   []server.Socket
 	drainTime time.Duration
 }
@@ -56,14 +56,14 @@ func startWorker(ctx context.Context, s workerStart) (*worker, error) {
 	if err != nil {
 		return nil, &handover.Error{Err: err}
 	}
-	count, err := dupFile(s.count)
+	count, err := dupFile(s.countFile)
 	if err != nil {
 		control.Close()
 		theirs.Close()
 		return nil, &handover.Error{Err: err}
 	}
 	child, err := s.program.StartWorker(ctx, s.sockets,
-		handover.Extra{Name: s.control, File: theirs}, handover.CountExtra(count, s.countSlot))
+		handover.InheritedFile{Name: s.control, File: theirs}, handover.InheritedCount(count, s.countSlot))
 	if err != nil {
 		control.Close()
 		return nil, err
