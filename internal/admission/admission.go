@@ -5,6 +5,8 @@
 //
 // Control.Admit is the only way in. What it counts is in the Ticket, and
 // Control.Release gives it back.
+//
+// Of this module it imports codec.
 package admission
 
 import (

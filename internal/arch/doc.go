@@ -1,3 +1,4 @@
 // Package arch holds the tests of the module's form: which package may import
-// which, and the length of lines.
+// which, the length of lines, and what the documents cite. It imports nothing of
+// this module.
 package arch

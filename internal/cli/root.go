@@ -1,4 +1,5 @@
 // Package cli is the command heartwheel. Each subcommand has a file of its own.
+// It may import any package of this module.
 package cli
 
 import (

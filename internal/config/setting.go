@@ -5,6 +5,8 @@
 // reported at once, with its source and line.
 //
 // Nothing here keeps state: all functions are safe for concurrent use.
+//
+// Of this module it imports internal/wording.
 package config
 
 import (

@@ -1,5 +1,7 @@
 // Package daemon is one serving process from its start to its end: it runs a
-// server.Server, answers signals, hands over to a successor, and drains.
+// server.Server, answers signals, hands over to a successor, and drains. Of this
+// module it imports internal/admission, internal/handover, internal/ops,
+// internal/settings, internal/wording and server.
 package daemon
 
 import (

@@ -1,6 +1,6 @@
 // Package doctor checks whether a machine, as it is set up, can carry a number of
 // connections, and names the commands that raise the limits that are too low. It
-// changes nothing.
+// changes nothing. Of this module it imports internal/wording.
 package doctor
 
 import (

@@ -7,6 +7,5 @@
 // and [Monotonic] is the clock. Who owns a connection, what is sent on it and
 // when is the caller's.
 //
-// It imports golang.org/x/sys/unix and nothing of this module. All but Monotonic
-// is for Linux.
+// All but Monotonic is for Linux. It imports nothing of this module.
 package epoll

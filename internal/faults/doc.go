@@ -3,4 +3,6 @@
 //
 // Nothing here fails because a machine is slow. Whatever may be late on either
 // side is measured in the same run, and a bound is widened by just that.
+//
+// It imports nothing of this module.
 package faults

@@ -1,7 +1,9 @@
 // Package handover passes listening sockets from one heartwheel process to
 // another: to the successor that replaces this process, and to the workers of a
 // supervisor. It starts those processes, and speaks to them over the control
-// socket and to the service manager.
+// socket and to the service manager. Of this module it imports
+// internal/admission, internal/settings, internal/timerslack, internal/wording
+// and server.
 package handover
 
 import (

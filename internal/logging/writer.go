@@ -1,5 +1,5 @@
 // Package logging keeps a log that blocks from blocking the process: what reads
-// standard error may stop reading, and stay.
+// standard error may stop reading, and stay. It imports nothing of this module.
 package logging
 
 import (

@@ -6,4 +6,6 @@
 // The namespaces have no names and nothing of them is seen by the machine. They
 // live as long as the test, the processes and the sockets in them, and so are
 // gone even if the test is killed.
+//
+// It imports nothing of this module.
 package netlab

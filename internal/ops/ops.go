@@ -1,6 +1,6 @@
 // Package ops is the HTTP server for operators, and the parts of its answers that
 // need nothing of heartwheel: process metrics, profiles, access from this machine
-// only.
+// only. It imports nothing of this module.
 package ops
 
 import (

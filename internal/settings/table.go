@@ -1,5 +1,6 @@
 // Package settings has the settings of heartwheel serve: their table, the layers
-// that set them, and what follows from them for the workers.
+// that set them, and what follows from them for the workers. Of this module it
+// imports internal/admission, internal/config, internal/wording and server.
 package settings
 
 import (

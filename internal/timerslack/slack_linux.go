@@ -5,6 +5,8 @@
 // second that is most of the processor time. The kernel may extend sleeps by the
 // thread's timer slack (prctl(2), PR_SET_TIMERSLACK), 50 µs by default, which a new
 // process inherits from the thread that starts it.
+//
+// It imports nothing of this module.
 package timerslack
 
 import (

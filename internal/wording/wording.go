@@ -1,6 +1,7 @@
 // Package wording writes what people read in messages and reports: lists of
 // words, durations, numbers, and what a mistyped word was probably meant to be.
-// All functions are pure and safe for concurrent use.
+// All functions are pure and safe for concurrent use. It imports nothing of this
+// module.
 package wording
 
 import (
