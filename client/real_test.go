@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -230,5 +231,32 @@ func TestRealServerElsewhere(t *testing.T) {
 	}
 	if n := second.Stats().Connections; n != 1 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// A client behind a load balancer that puts a PROXY header in front of its bytes comes
+// back, however the header arrives.
+func TestRealServerProxyHeader(t *testing.T) {
+	s, _ := startReal(t, server.Config{})
+	for name, header := range map[string][]string{
+		"v1":           {"PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n"},
+		"v1 in pieces": {"P", "RO", "XY TCP4 192.0.2.1 192.0.2.2 5 6\r\n"},
+		"v2":           {"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"},
+		"v2 in pieces": {"\r\n\r", "\n", "\x00\r\nQUIT\n\x20\x00\x00\x00"},
+	} {
+		_, err := Dial(t.Context(), "tcp://"+s.Addrs()[0].String(), Config{DialContext: func(
+			ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := dial(ctx, network, addr)
+			for _, part := range header {
+				if err != nil {
+					return nil, err
+				}
+				_, err = nc.Write([]byte(part))
+				time.Sleep(20 * time.Millisecond)
+			}
+			return nc, err
+		}})
+		t.Log(name)
+		checkError(t, err, false, "the server said 3004 internal_error: codec: a PROXY protocol header")
 	}
 }

@@ -15,8 +15,8 @@ type Error struct {
 // Error returns "codec: " and the text.
 func (e *Error) Error() string { return "codec: " + e.Text }
 
-// Unwrap returns the more general error: ErrForeign for ErrTLS and ErrHTTP, ErrBody
-// for every error about a frame's content.
+// Unwrap returns the more general error: ErrForeign for ErrTLS, ErrHTTP and
+// ErrProxy, ErrBody for every error about a frame's content.
 func (e *Error) Unwrap() error {
 	if e.kind == nil {
 		return nil
@@ -32,11 +32,16 @@ var (
 		Text: "first byte is not 0: not this protocol, or a length in little-endian order"}
 	// ErrTLS is the ErrForeign of a TLS handshake (first byte 0x16).
 	ErrTLS = &Error{Code: CodeProtocolError, kind: ErrForeign,
-		Text: "a TLS handshake where plain frames are expected: connect without TLS, or to a TLS listener"}
+		Text: "a TLS handshake where plain frames are expected: connect without TLS"}
 	// ErrHTTP is the ErrForeign of a text protocol (first byte a letter), usually an
 	// HTTP request or a WebSocket upgrade.
 	ErrHTTP = &Error{Code: CodeProtocolError, kind: ErrForeign,
-		Text: "text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener"}
+		Text: "text, such as an HTTP request, where frames are expected: neither HTTP nor WebSocket is spoken here"}
+	// ErrProxy is the ErrForeign of a PROXY protocol header, version 1 or 2, which a
+	// load balancer sends in front of its client's bytes. That client can do nothing
+	// about it and comes back.
+	ErrProxy = &Error{Code: CodeInternalError, kind: ErrForeign,
+		Text: "a PROXY protocol header, which is not read here: set the load balancer not to send it"}
 	// ErrFrameTooLarge: the length is above the limit.
 	ErrFrameTooLarge = &Error{Code: CodeFrameTooLarge, Text: "frame is larger than the limit"}
 	// ErrOp: the op byte is 0x00, reserved (0x0F-0x3F) or invalid (0x80-0xFF).

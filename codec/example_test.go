@@ -46,5 +46,5 @@ func ExampleDecode_foreign() {
 	fmt.Println(err)
 	// Output:
 	// 3501 protocol_error false
-	// codec: text, such as an HTTP request, where plain frames are expected: connect to a WebSocket listener
+	// codec: text, such as an HTTP request, where frames are expected: neither HTTP nor WebSocket is spoken here
 }

@@ -56,8 +56,9 @@ var maxLength = func() (t [256]uint32) {
 // MaxFrameLimit.
 //
 // An invalid frame is refused as early as possible: with ErrForeign, ErrTLS or
-// ErrHTTP from 1 byte on, ErrFrameTooLarge from 4, ErrOp and ErrPing from 5. There are
-// no other errors. n is then 0, and the stream cannot be decoded further.
+// ErrHTTP from 1 byte on, or from the byte that sets it apart from a PROXY header,
+// ErrFrameTooLarge from 4, ErrOp, ErrPing and ErrProxy from 5. There are no other
+// errors. n is then 0, and the stream cannot be decoded further.
 //
 // Decode never allocates.
 func Decode(b []byte, max int) (f Frame, n int, err error) {
@@ -66,7 +67,7 @@ func Decode(b []byte, max int) (f Frame, n int, err error) {
 	}
 	length := binary.BigEndian.Uint32(b)
 	if int64(length) > int64(min(max, MaxFrameLimit)) {
-		return Frame{}, 0, refuseLength(length)
+		return Frame{}, 0, refuseLength(b, length)
 	}
 	if length == 0 {
 		return Frame{}, HeaderSize, nil
@@ -86,18 +87,22 @@ func Decode(b []byte, max int) (f Frame, n int, err error) {
 }
 
 // FrameSize returns the size in bytes, header included, of the first frame in b, so
-// that a reader can make room for it; 0 if b has fewer than HeaderSize bytes. max
-// is as for Decode.
+// that a reader can make room for it; 0 if b has fewer than HeaderSize bytes. It is
+// HeaderSize+1 while b may begin a PROXY header, which that byte decides. max is as
+// for Decode.
 //
-// It looks at the header only and returns the errors that Decode would: ErrForeign,
-// ErrTLS, ErrHTTP, ErrFrameTooLarge. It never allocates.
+// It does not look at the op and returns the errors that Decode would: ErrForeign,
+// ErrTLS, ErrHTTP, ErrProxy, ErrFrameTooLarge. It never allocates.
 func FrameSize(b []byte, max int) (size int, err error) {
 	if len(b) < HeaderSize {
 		return 0, checkFirst(b)
 	}
 	length := binary.BigEndian.Uint32(b)
 	if int64(length) > int64(min(max, MaxFrameLimit)) {
-		return 0, refuseLength(length)
+		if err := refuseLength(b, length); err != nil {
+			return 0, err
+		}
+		return HeaderSize + 1, nil
 	}
 	return HeaderSize + int(length), nil
 }
@@ -107,21 +112,37 @@ func checkFirst(b []byte) error {
 	if len(b) == 0 || b[0] == 0 {
 		return nil
 	}
-	return foreign(b[0])
+	return foreign(b)
 }
 
-// refuseLength returns the error for a length above the limit. It takes the length
-// and not the bytes so that Decode reads the header with one load.
-func refuseLength(length uint32) error {
+// refuseLength returns the error for a length above the limit, or nil while b may
+// begin a PROXY header.
+func refuseLength(b []byte, length uint32) error {
 	if length <= MaxFrameLimit {
 		return ErrFrameTooLarge
 	}
-	return foreign(byte(length >> 24))
+	return foreign(b)
 }
 
-// foreign returns the error for a first byte that is not 0.
-func foreign(first byte) error {
+// The first bytes of a PROXY protocol header, version 1 and 2. They are cut to the
+// HeaderSize+1 bytes that a reader has to look at for any frame; nothing else is
+// known to begin with them.
+const (
+	proxyV1 = "PROXY"
+	proxyV2 = "\r\n\r\n\x00"
+)
+
+// foreign returns the error for bytes that do not begin with 0, or nil while they
+// may begin a PROXY header.
+func foreign(b []byte) error {
+	start := b[:min(len(b), len(proxyV1))]
 	switch {
+	case string(start) == proxyV1, string(start) == proxyV2:
+		return ErrProxy
+	case string(start) == proxyV1[:len(start)], string(start) == proxyV2[:len(start)]:
+		return nil
+	}
+	switch first := b[0]; {
 	case first == 0x16:
 		return ErrTLS
 	case 'A' <= first && first <= 'Z', 'a' <= first && first <= 'z':

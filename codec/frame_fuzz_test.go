@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 )
 
@@ -110,6 +111,15 @@ func readSlow(stream []byte, max int) (r reading) {
 	for {
 		b := stream[r.consumed:]
 		if len(b) >= 1 && b[0] != 0 {
+			for _, signature := range []string{"PROXY", "\r\n\r\n\x00"} {
+				if strings.HasPrefix(signature, string(b)) && len(b) < 5 {
+					return r
+				}
+				if strings.HasPrefix(string(b), signature) {
+					r.err = ErrProxy
+					return r
+				}
+			}
 			r.err = ErrForeign
 			if b[0] == 0x16 {
 				r.err = ErrTLS

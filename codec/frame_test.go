@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -17,6 +18,14 @@ var refused = []struct {
 	want *Error
 }{
 	{"TLS", "16030100", DefaultMaxFrame, 1, ErrTLS},
+	{"PROXY v1", "50524f585920", DefaultMaxFrame, 5, ErrProxy},
+	{"PROXY v2", "0d0a0d0a000d0a515549540a", DefaultMaxFrame, 5, ErrProxy},
+	{"POST", "504f5354", DefaultMaxFrame, 2, ErrHTTP},
+	{"PROPFIND", "50524f5046494e44", DefaultMaxFrame, 4, ErrHTTP},
+	{"PROXIMITY", "50524f58494d495459", DefaultMaxFrame, 5, ErrHTTP},
+	{"CR", "0d0d0d0d0d", DefaultMaxFrame, 2, ErrForeign},
+	{"empty lines", "0d0a0d0a0d0a", DefaultMaxFrame, 5, ErrForeign},
+	{"a frame behind CR LF", "0d0a00000000", DefaultMaxFrame, 3, ErrForeign},
 	{"GET", "474554202f20", DefaultMaxFrame, 1, ErrHTTP},
 	{"lower case", "7a7a7a7a7a", DefaultMaxFrame, 1, ErrHTTP},
 	{"before A", "40000000", DefaultMaxFrame, 1, ErrForeign},
@@ -55,7 +64,7 @@ func TestDecodeRefuses(t *testing.T) {
 				if err != want || n != 0 || f.Op != 0 || f.Payload != nil {
 					t.Errorf("%d bytes: Decode = %v, %d, %v; want the zero Frame, 0, %v", k, f, n, err, want)
 				}
-				if tt.at == 5 { // the op: FrameSize does not look that far
+				if tt.at == 5 && wire[0] == 0 { // the op: FrameSize does not look that far
 					want = nil
 				}
 				size, err := FrameSize(wire[:k], tt.max)
@@ -196,6 +205,7 @@ func TestErrorKinds(t *testing.T) {
 		{ErrForeign, ErrForeign, CodeProtocolError},
 		{ErrTLS, ErrForeign, CodeProtocolError},
 		{ErrHTTP, ErrForeign, CodeProtocolError},
+		{ErrProxy, ErrForeign, CodeInternalError},
 		{ErrFrameTooLarge, ErrFrameTooLarge, CodeFrameTooLarge},
 		{ErrOp, ErrOp, CodeProtocolError},
 		{ErrPing, ErrBody, CodeProtocolError},
@@ -308,5 +318,21 @@ func BenchmarkAppend(b *testing.B) {
 				buf = bb.fn(buf[:0])
 			}
 		})
+	}
+}
+
+// TestRefusalsFit: a CLOSE carries the whole text of each refusal, and none names a
+// listener that no server has.
+func TestRefusalsFit(t *testing.T) {
+	for _, err := range []*Error{ErrForeign, ErrTLS, ErrHTTP, ErrProxy, ErrFrameTooLarge, ErrOp, ErrPing} {
+		if n := len(err.Error()); n > MaxReason {
+			t.Errorf("%q has %d bytes, a reason has room for %d", err, n, MaxReason)
+		}
+		if text := err.Error(); strings.Contains(text, "TLS listener") || strings.Contains(text, "WebSocket listener") {
+			t.Errorf("%q advises to use what there is not", text)
+		}
+	}
+	if !ErrProxy.Code.Reconnect() {
+		t.Error("a client ends for good behind a load balancer that is set up wrong")
 	}
 }

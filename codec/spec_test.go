@@ -17,7 +17,7 @@ import (
 // with the error of that name. A ';' begins a comment.
 func TestSpecExamples(t *testing.T) {
 	refusals := map[string]*Error{
-		"tls": ErrTLS, "http": ErrHTTP, "foreign": ErrForeign,
+		"tls": ErrTLS, "http": ErrHTTP, "foreign": ErrForeign, "proxy": ErrProxy,
 		"too-large": ErrFrameTooLarge, "op": ErrOp, "ping": ErrPing,
 	}
 	shown := map[string]bool{}
