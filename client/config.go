@@ -143,20 +143,28 @@ func (c Config) Validate() error {
 			wrong("Adaptive.Reprobe", a.Reprobe, "must not be negative; leave it out for %s", reprobeAfter)
 		}
 	}
-	if n := len(codec.AppendHello(nil, c.hello(""))); n > codec.HeaderSize+1+codec.MaxControl {
+	if n := helloSize(c.hello("")); n > maxHello {
 		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)),
 			"HELLO would have %d bytes with it, %d are allowed; use a shorter token or device",
-			n, codec.HeaderSize+1+codec.MaxControl)
+			n, maxHello)
 	}
 	return errors.Join(errs...)
 }
 
+// maxHello is the size of the largest HELLO, header included, in bytes.
+const maxHello = codec.HeaderSize + 1 + codec.MaxControl
+
+func helloSize(h codec.Hello) int { return len(codec.AppendHello(nil, h)) }
+
 // hello returns the HELLO of a connection. resume is the previous session, ""
-// for none.
+// for none. It is left out where HELLO would be too large with it.
 func (c *Config) hello(resume string) codec.Hello {
 	h := codec.Hello{V: codec.Version, Token: c.Token, Device: c.Device, BeatMS: c.Beat.Milliseconds(), Resume: resume}
 	if c.ServerBeats {
 		h.Beats = "server"
+	}
+	if resume != "" && helloSize(h) > maxHello {
+		h.Resume = ""
 	}
 	return h
 }

@@ -177,6 +177,8 @@ var badServers = []struct {
 		words: "timeout_ms is 14999"},
 	{name: "timeout huge", say: welcomeJSON(`"timeout_ms":25000`, `"timeout_ms":9223372036854775807`), final: true,
 		words: "timeout_ms"},
+	{name: "session too long", say: welcomeJSON(`"session":"s"`, `"session":"`+strings.Repeat("s", 129)+`"`),
+		final: true, words: "session is 129 bytes, at most 128 are allowed"},
 	{name: "beats both", say: welcomeJSON(`"beats":"client"`, `"beats":"both"`), final: true, words: "beats"},
 	{name: "max_frame 3", say: welcomeJSON(`"max_frame":65536`, `"max_frame":3`), final: true,
 		words: "max_frame is 3: not even a PING fits"},

@@ -322,3 +322,23 @@ func TestHerd(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A session that does not fit HELLO beside the token is not resumed: the server would
+// refuse such a HELLO for good.
+func TestSessionBesideToken(t *testing.T) {
+	for token, resumed := range map[string]bool{strings.Repeat("t", 3900): true, strings.Repeat("t", 4000): false} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t)
+			r.cfg.Token = token
+			r.welcome.Session = strings.Repeat("s", codec.MaxSession)
+			c := r.connect()
+			r.peer().hangUp()
+			time.Sleep(10 * time.Second)
+			h, err := codec.ParseHello(r.peer().frames(codec.OpHello)[0].Payload)
+			if err != nil || h.Token != token || (h.Resume != "") != resumed || len(r.dialTimes()) != 2 {
+				t.Errorf("token of %d bytes: resume %q after %d dials, %v", len(token), h.Resume, len(r.dialTimes()), err)
+			}
+			c.Close()
+		})
+	}
+}

@@ -87,7 +87,7 @@ func AppendHello(dst []byte, h Hello) []byte {
 // An error is an ErrBody and names the member. All four JSON parsers refuse a payload
 // above MaxControl, not UTF-8 or not exactly one object, a member of the wrong type,
 // and an integer below 0 or, in milliseconds, above ten years. ParseHello also refuses
-// a beats that is neither "client" nor "server".
+// a beats that is neither "client" nor "server", and a resume above MaxSession.
 func ParseHello(payload []byte) (Hello, error) {
 	if len(payload) == 0 {
 		return Hello{V: Version}, nil
@@ -107,7 +107,7 @@ func ParseHello(payload []byte) (Hello, error) {
 		case "beats":
 			h.Beats = m.beats()
 		case "resume":
-			h.Resume = m.text()
+			h.Resume = m.session()
 		}
 	}
 	if m.err != nil {
@@ -128,7 +128,7 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 // value, except that V is 1.
 //
 // An error is an ErrBody and names the member. See ParseHello; a max_frame above
-// MaxFrameLimit is refused too.
+// MaxFrameLimit and a session above MaxSession are refused too.
 func ParseWelcome(payload []byte) (Welcome, error) {
 	var w Welcome
 	m := openObject(OpWelcome, payload)
@@ -137,7 +137,7 @@ func ParseWelcome(payload []byte) (Welcome, error) {
 		case "v":
 			w.V = int(m.integer(math.MaxInt32))
 		case "session":
-			w.Session = m.text()
+			w.Session = m.session()
 		case "beat_ms":
 			w.BeatMS = m.integer(maxMS)
 		case "timeout_ms":

@@ -21,6 +21,8 @@ const (
 	MaxReason = 123
 	// MaxSubject is the longest subject of a REQ and the longest channel name.
 	MaxSubject = 255
+	// MaxSession is the longest session of WELCOME and resume of HELLO.
+	MaxSession = 128
 	// MaxControl is the largest JSON payload of HELLO, WELCOME, CONFIG, GOAWAY.
 	MaxControl = 4096
 )

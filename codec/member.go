@@ -94,6 +94,16 @@ func (m *members) text() string {
 	return unquote(m.value)
 }
 
+// session returns the current value, a string of at most MaxSession bytes; null is "".
+func (m *members) session() string {
+	s := m.text()
+	if len(s) > MaxSession {
+		m.err = bodyError(m.op, "%s is %d bytes, at most %d are allowed", m.name, len(s), MaxSession)
+		return ""
+	}
+	return s
+}
+
 // beats returns the current value, "client", "server" or ""; null is "".
 func (m *members) beats() string {
 	s := m.text()

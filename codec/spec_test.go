@@ -94,6 +94,8 @@ func TestSpecTables(t *testing.T) {
 		"channel name | n = 0–" + thousands(MaxSubject),
 		"milliseconds are 0 to " + thousands(maxMS),
 		"at most " + thousands(MaxControl) + " bytes, with nothing but white space",
+		"| `resume` | string of at most " + thousands(MaxSession) + " bytes |",
+		"| `session` | string of at most " + thousands(MaxSession) + " bytes |",
 		"| `max_frame` | integer, 0 to " + thousands(MaxFrameLimit) + " |",
 		"SHOULD assume " + thousands(DefaultMaxFrame) + " without it",
 		fmt.Sprintf("LengthFieldBasedFrameDecoder(%d, 0, 4, 0, 4)", HeaderSize+DefaultMaxFrame),
