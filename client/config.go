@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"heartwheel/codec"
@@ -16,8 +18,18 @@ import (
 // default in its comment. A Config may be shared by any number of clients; its
 // callbacks must then be safe for concurrent use.
 type Config struct {
-	Token  string // authenticates this client, sent in HELLO; empty: none
-	Device string // name of this device, sent in HELLO; empty: none
+	Token string // authenticates this client, sent in HELLO; empty: none
+	// TokenFunc returns the token for each attempt to connect, in place of Token: after
+	// code 3005 it should return a new one. addr is the host:port that the token will be
+	// sent to. It must return once ctx ends. An error fails the attempt, and the client
+	// tries again. With NewConn, addr is the connection's remote address.
+	TokenFunc func(ctx context.Context, addr string) (string, error)
+	Device    string // name of this device, sent in HELLO; empty: none
+
+	// RedirectHosts are the hosts, without a port, that GOAWAY may lead to besides
+	// Dial's. An address with any other host is not followed: the client returns to
+	// Dial's. Not with Token, which is sent to Dial's host only; TokenFunc knows the address.
+	RedirectHosts []string
 
 	// Beat is the beat interval to ask for; 0: the server's default. The server
 	// decides, within its range.
@@ -128,6 +140,19 @@ func (c Config) Validate() error {
 	if c.ReceiveBuffer < 0 {
 		wrong("ReceiveBuffer", c.ReceiveBuffer, "must not be negative; leave it out for 256 KiB")
 	}
+	if c.TokenFunc != nil && c.Token != "" {
+		wrong("TokenFunc", "set with Token", "leave one of them out")
+	}
+	if len(c.RedirectHosts) > 0 && c.Token != "" {
+		wrong("RedirectHosts", c.RedirectHosts, "Token is for Dial's host only; use TokenFunc")
+	}
+	for _, host := range c.RedirectHosts {
+		_, notIP := netip.ParseAddr(host)
+		if checkAddr(net.JoinHostPort(host, "1")) != nil || strings.Contains(host, ":") && notIP != nil {
+			wrong("RedirectHosts", fmt.Sprintf("%q", c.RedirectHosts), "must be hosts without a port")
+			break
+		}
+	}
 	if c.Adaptive != nil && c.ServerBeats {
 		wrong("Adaptive", "set with ServerBeats", "it adapts the client's own beats; leave one of them out")
 	}
@@ -143,10 +168,8 @@ func (c Config) Validate() error {
 			wrong("Adaptive.Reprobe", a.Reprobe, "must not be negative; leave it out for %s", reprobeAfter)
 		}
 	}
-	if n := helloSize(c.hello("")); n > maxHello {
-		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)),
-			"HELLO would have %d bytes with it, %d are allowed; use a shorter token or device",
-			n, maxHello)
+	if err := checkHello(c.hello(c.Token, "")); err != nil {
+		wrong("Token", fmt.Sprintf("%d bytes long", len(c.Token)), "%s", err)
 	}
 	return errors.Join(errs...)
 }
@@ -154,16 +177,39 @@ func (c Config) Validate() error {
 // maxHello is the size of the largest HELLO, header included, in bytes.
 const maxHello = codec.HeaderSize + 1 + codec.MaxControl
 
-func helloSize(h codec.Hello) int { return len(codec.AppendHello(nil, h)) }
+// checkHello reports a HELLO that is too large.
+func checkHello(h codec.Hello) error {
+	if n := len(codec.AppendHello(nil, h)); n > maxHello {
+		return fmt.Errorf("HELLO would have %d bytes with it, %d are allowed; use a shorter token or device",
+			n, maxHello)
+	}
+	return nil
+}
 
-// hello returns the HELLO of a connection. resume is the previous session, ""
-// for none. It is left out where HELLO would be too large with it.
-func (c *Config) hello(resume string) codec.Hello {
-	h := codec.Hello{V: codec.Version, Token: c.Token, Device: c.Device, BeatMS: c.Beat.Milliseconds(), Resume: resume}
+// helloTo returns the HELLO of a connection to addr, with a token of TokenFunc if
+// that is set.
+func (c *Config) helloTo(ctx context.Context, addr, resume string) (codec.Hello, error) {
+	token := c.Token
+	if c.TokenFunc != nil {
+		var err error
+		if token, err = c.TokenFunc(ctx, addr); err != nil {
+			return codec.Hello{}, &tokenError{err}
+		}
+		if err := checkHello(c.hello(token, "")); err != nil {
+			return codec.Hello{}, &tokenError{fmt.Errorf("%d bytes long: %w", len(token), err)}
+		}
+	}
+	return c.hello(token, resume), nil
+}
+
+// hello returns a HELLO. resume is the previous session, "" for none. It is left
+// out where HELLO would be too large with it.
+func (c *Config) hello(token, resume string) codec.Hello {
+	h := codec.Hello{V: codec.Version, Token: token, Device: c.Device, BeatMS: c.Beat.Milliseconds(), Resume: resume}
 	if c.ServerBeats {
 		h.Beats = "server"
 	}
-	if resume != "" && helloSize(h) > maxHello {
+	if resume != "" && checkHello(h) != nil {
 		h.Resume = ""
 	}
 	return h

@@ -64,7 +64,7 @@ type Beats struct {
 // NewConn starts the protocol on an open connection: TCP, TLS or any other ordered
 // stream. It sends HELLO and waits for WELCOME, for at most cfg.ConnectTimeout.
 // It takes ownership of nc, and closes it if it returns an error. The fields
-// RetryDial, TLS, DialContext, Adaptive and OnState are not used.
+// RetryDial, TLS, DialContext, RedirectHosts, Adaptive and OnState are not used.
 func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		_ = nc.Close()
@@ -83,11 +83,15 @@ func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	ready, got := make(chan struct{}), outcome{}
 	go func() {
 		defer close(ready)
-		got.welcome, got.rest, got.err = handshake(limited, nc, &cfg, "", 0)
+		var h codec.Hello
+		if h, got.err = cfg.helloTo(limited, addrOf(nc), ""); got.err == nil {
+			got.welcome, got.rest, got.err = handshake(limited, nc, h)
+		}
 	}()
 	if err := w.await(ctx, ready, nil); err != nil {
+		cancel()
 		_ = nc.Close()
-		<-ready // at once: Close ends its reads and writes
+		<-ready // at once: these end TokenFunc, reads and writes
 		return nil, err
 	}
 	if got.err != nil {

@@ -24,7 +24,10 @@
 // The first delay after a loss is spread over the window that the server named
 // in WELCOME, so that its clients do not all return at once. Further delays grow
 // from 0.5 s to 30 s with full jitter, until a connection has lasted 30 s.
-// GOAWAY's after_ms and addr are followed. Codes 3500 to 3999 and 4500 to 4999 end
+// GOAWAY's after_ms is followed, and its addr
+// if that is on Dial's host or one of Config.RedirectHosts. Config.Token is sent to
+// Dial's host only; Config.TokenFunc is called with the address of each attempt, and
+// should return a new token after code 3005. Codes 3500 to 3999 and 4500 to 4999 end
 // the client.
 //
 // Delivery is at most once: a lost connection loses what it had not delivered,

@@ -82,6 +82,12 @@ type handshakeError struct {
 func (e *handshakeError) Error() string { return e.text }
 func (e *handshakeError) Unwrap() error { return e.err }
 
+// A tokenError is an error of Config.TokenFunc. It is temporary, whatever it wraps.
+type tokenError struct{ err error }
+
+func (e *tokenError) Error() string { return "the token: " + e.err.Error() }
+func (e *tokenError) Unwrap() error { return e.err }
+
 // A brokenError is the end of the stream after WELCOME.
 type brokenError struct{ err error }
 
@@ -101,7 +107,13 @@ func (e *brokenError) Unwrap() error { return e.err }
 // welcomed, a heartwheel server has answered at this address before, and only a
 // final code is final.
 func final(err error, welcomed bool) bool {
-	var code *CodeError
+	var (
+		code  *CodeError
+		token *tokenError
+	)
+	if errors.As(err, &token) {
+		return false
+	}
 	if errors.As(err, &code) {
 		return !code.Code.Reconnect()
 	}
@@ -128,8 +140,11 @@ func explain(err error) string {
 		header tls.RecordHeaderError
 		op     *net.OpError
 		broken *brokenError
+		token  *tokenError
 	)
 	switch {
+	case errors.As(err, &token):
+		return token.Error()
 	case errors.As(err, &broken):
 		return broken.Error()
 	case errors.As(err, &dns) && dns.IsNotFound:

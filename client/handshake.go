@@ -26,21 +26,15 @@ var errNoWelcome = errors.New("the server accepted the connection but sent no WE
 
 var errPartialWelcome = errors.New("the server sent only part of its WELCOME; the network path may be bad")
 
-// handshake sends HELLO and waits for WELCOME until ctx ends. beat is the interval
-// to ask for in place of cfg.Beat; 0: cfg.Beat. rest is what followed WELCOME.
-func handshake(
-	ctx context.Context, nc net.Conn, cfg *Config, resume string, beat time.Duration,
-) (w *codec.Welcome, rest []byte, err error) {
+// handshake sends HELLO and waits for WELCOME until ctx ends. rest is what followed
+// WELCOME.
+func handshake(ctx context.Context, nc net.Conn, h codec.Hello) (w *codec.Welcome, rest []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() && err == nil { // the deadline may be set at any time now
 			err = ctx.Err()
 		}
 	}()
-	h := cfg.hello(resume)
-	if beat > 0 {
-		h.BeatMS = beat.Milliseconds()
-	}
 	// A server that refuses may have closed already: what it sent counts first.
 	_, wrote := nc.Write(codec.AppendHello(nil, h))
 	buf := make([]byte, 0, welcomeBuffer)

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"heartwheel/codec"
@@ -56,6 +58,10 @@ func (c *Client) attempt() {
 
 // open dials and completes the handshake.
 func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, rest []byte, err error) {
+	h, err := c.cfg.helloTo(ctx, addr, resume)
+	if err != nil {
+		return nil, nil, err
+	}
 	nc, err := c.cfg.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, nil, err
@@ -73,11 +79,12 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 		}
 		nc = t
 	}
-	var request time.Duration
 	if c.search != nil {
-		request = c.search.begin(time.Now())
+		if request := c.search.begin(time.Now()); request > 0 {
+			h.BeatMS = request.Milliseconds()
+		}
 	}
-	w, rest, err := handshake(ctx, nc, c.cfg, resume, request)
+	w, rest, err := handshake(ctx, nc, h)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,10 +133,22 @@ func (c *Client) failed(err error) {
 // maxWait. Called with mu held.
 func (c *Client) obey(g *codec.Goaway) time.Duration {
 	c.redirect = &redirect{}
-	if checkAddr(g.Addr) == nil {
+	if c.follows(g.Addr) {
 		c.redirect.addr = g.Addr
 	}
 	return min(time.Duration(g.AfterMS)*time.Millisecond, maxWait)
+}
+
+// follows reports whether GOAWAY may lead to addr: a host:port on Dial's host or on
+// one of RedirectHosts.
+func (c *Client) follows(addr string) bool {
+	if checkAddr(addr) != nil {
+		return false
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	home, _, _ := net.SplitHostPort(c.target.addr)
+	same := func(allowed string) bool { return strings.EqualFold(host, allowed) }
+	return same(home) || slices.ContainsFunc(c.cfg.RedirectHosts, same)
 }
 
 // goaway schedules the end of the current connection, which stays in use until

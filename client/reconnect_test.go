@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -89,6 +90,7 @@ func TestBackoffWindows(t *testing.T) {
 func TestGoaway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
+		r.cfg.RedirectHosts = []string{"other"}
 		c := r.connect()
 		time.Sleep(time.Second)
 		old := r.peer()
@@ -120,6 +122,77 @@ func TestGoaway(t *testing.T) {
 		}
 		c.Close()
 	})
+}
+
+// GOAWAY leads to another host only if that is allowed, and no token goes there that
+// was not meant for it.
+func TestGoawayHost(t *testing.T) {
+	for _, test := range []struct {
+		name, addr string
+		hosts      []string
+		goes       string
+	}{
+		{"another host", "other:2", nil, "server:1"},
+		{"another port", "server:2", nil, "server:2"},
+		{"in capitals", "SERVER:2", nil, "SERVER:2"},
+		{"a name that begins alike", "server.evil:1", nil, "server:1"},
+		{"a final dot", "server.:1", nil, "server:1"},
+		{"an address", "192.0.2.1:1", nil, "server:1"},
+		{"allowed", "other:2", []string{"spare", "Other"}, "other:2"},
+		{"IPv6 allowed", "[2001:db8::1]:2", []string{"2001:db8::1"}, "[2001:db8::1]:2"},
+		{"not the allowed one", "third:2", []string{"other"}, "server:1"},
+	} {
+		for _, refused := range []bool{false, true} { // GOAWAY in place of WELCOME
+			bubble(t, func(t *testing.T) {
+				r := newRig(t)
+				r.cfg.RedirectHosts, r.cfg.RetryDial = test.hosts, true
+				r.cfg.TokenFunc = func(_ context.Context, addr string) (string, error) { return "for " + addr, nil }
+				sent := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 1, Addr: test.addr})
+				first := true
+				r.greet = func(p *peer) {
+					if first && refused {
+						p.write(sent)
+					} else {
+						p.write(codec.AppendWelcome(nil, welcomed))
+					}
+					if first && !refused {
+						p.write(sent)
+					}
+					first = false
+				}
+				c := r.connect()
+				time.Sleep(5 * time.Second)
+				got := r.dialled()
+				h, err := codec.ParseHello(r.peer().frames(codec.OpHello)[0].Payload)
+				if len(got) != 2 || got[1] != test.goes || err != nil || h.Token != "for "+test.goes {
+					t.Errorf("%s: dialled %q with %q, want %s", test.name, got, h.Token, test.goes)
+				}
+				c.Close()
+			})
+		}
+	}
+}
+
+// A fixed token is for the host of Dial alone.
+func TestRedirectHostsNeedTokenFunc(t *testing.T) {
+	f := func(context.Context, string) (string, error) { return "", nil }
+	for _, test := range []struct {
+		cfg   Config
+		words string
+	}{
+		{Config{Token: "t", RedirectHosts: []string{"other"}}, "RedirectHosts is [other]: Token is for Dial's host"},
+		{Config{Token: "t", TokenFunc: f}, "TokenFunc is set with Token: "},
+		{Config{RedirectHosts: []string{"other:9000"}}, `RedirectHosts is ["other:9000"]: must be hosts`},
+		{Config{RedirectHosts: []string{""}}, `RedirectHosts is [""]: must be hosts without a port`},
+		{Config{RedirectHosts: []string{"other"}}, ""},
+		{Config{TokenFunc: f, RedirectHosts: []string{"other", "192.0.2.1", "::1"}}, ""},
+	} {
+		err := test.cfg.Validate()
+		if test.words == "" && err != nil || test.words != "" && (!errors.Is(err, ErrConfig) ||
+			!strings.Contains(err.Error(), test.words)) {
+			t.Errorf("%v, want %q", err, test.words)
+		}
+	}
 }
 
 // The error of a lost connection differs from that of one that was never made.
@@ -189,7 +262,7 @@ func TestGoawayForEver(t *testing.T) {
 func TestRefusedWithGoaway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
-		r.cfg.RetryDial = true
+		r.cfg.RetryDial, r.cfg.RedirectHosts = true, []string{"spare"}
 		full := true
 		r.greet = func(p *peer) {
 			r.mu.Lock()
@@ -336,9 +409,83 @@ func TestSessionBesideToken(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			h, err := codec.ParseHello(r.peer().frames(codec.OpHello)[0].Payload)
 			if err != nil || h.Token != token || (h.Resume != "") != resumed || len(r.dialTimes()) != 2 {
-				t.Errorf("token of %d bytes: resume %q after %d dials, %v", len(token), h.Resume, len(r.dialTimes()), err)
+				t.Errorf("token of %d bytes: resume %q after %d dials, %v", len(token), h.Resume,
+					len(r.dialTimes()), err)
 			}
 			c.Close()
 		})
 	}
+}
+
+// TokenFunc is asked for each connection, with its address: after 3005 the next HELLO
+// has a new token. Its error is temporary; 3500 is final.
+func TestTokenFunc(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		var asked []string
+		var fail error
+		r.cfg.TokenFunc = func(_ context.Context, addr string) (string, error) {
+			asked = append(asked, addr)
+			return fmt.Sprint("token ", len(asked)), fail
+		}
+		c := r.connect()
+		token := func() string {
+			h, err := codec.ParseHello(r.peer().frames(codec.OpHello)[0].Payload)
+			if err != nil {
+				t.Error(err)
+			}
+			return h.Token
+		}
+		if token() != "token 1" {
+			t.Errorf("HELLO has %q", token())
+		}
+		r.peer().write(codec.AppendClose(nil, codec.CodeTokenExpired, ""))
+		time.Sleep(10 * time.Second)
+		if token() != "token 2" || !slices.Equal(asked, []string{"server:1", "server:1"}) {
+			t.Errorf("HELLO has %q, asked for %q", token(), asked)
+		}
+		fail = errors.New("no ticket today")
+		r.peer().hangUp()
+		time.Sleep(10 * time.Second)
+		if c.State() == Ended || len(r.dialTimes()) != 2 || !strings.Contains(fmt.Sprint(c.Err()), "no ticket today") {
+			t.Errorf("%s after %d dials: %v", c.State(), len(r.dialTimes()), c.Err())
+		}
+		fail = nil
+		time.Sleep(time.Minute)
+		r.peer().write(codec.AppendClose(nil, codec.CodeBadToken, ""))
+		time.Sleep(time.Minute)
+		if c.State() != Ended {
+			t.Errorf("%s after 3500", c.State())
+		}
+		c.Close()
+	})
+}
+
+// Close and ConnectTimeout end a TokenFunc that waits.
+func TestTokenFuncHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.TokenFunc = func(ctx context.Context, _ string) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}
+		_, err := Dial(t.Context(), "tcp://server:1", r.cfg)
+		if r.now() != 10*time.Second || len(r.dialTimes()) != 0 {
+			t.Errorf("after %s and %d dials: %v", r.now(), len(r.dialTimes()), err)
+		}
+		checkError(t, err, false, "the token: ")
+	})
+}
+
+// A token that does not fit HELLO is never sent.
+func TestTokenFuncTooLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.TokenFunc = func(context.Context, string) (string, error) { return strings.Repeat("t", 4096), nil }
+		_, err := Dial(t.Context(), "tcp://server:1", r.cfg)
+		checkError(t, err, false, "the token: ", "4096 bytes long")
+		if len(r.dialTimes()) != 0 {
+			t.Error("dialled")
+		}
+	})
 }

@@ -187,7 +187,9 @@ func TestStopsForGood(t *testing.T) {
 // GOAWAY to another address.
 func TestObeys(t *testing.T) {
 	inEach(t, func(t *testing.T, l language) {
-		home, other := newFake(t), newFake(t)
+		home := newFake(t)
+		host, _, _ := net.SplitHostPort(home.Addr().String())
+		other := newFakeOn(t, net.JoinHostPort(host, "0"))
 		c := startClient(t, l, home.Addr().String(), "")
 		p := home.accept()
 		p.welcome("client", 60_000)
@@ -222,6 +224,29 @@ func TestObeys(t *testing.T) {
 		c.await(&c.err, "connected: ", 3)
 		p.write(codec.AppendClose(nil, codec.CodeInternalError, ""))
 		home.accept()
+	})
+}
+
+// GOAWAY to another host is not followed, nor to one whose name begins alike.
+func TestStaysAtHome(t *testing.T) {
+	inEach(t, func(t *testing.T, l language) {
+		home := newFake(t)
+		c := startClient(t, l, home.Addr().String(), `{"token": "secret"}`)
+		for i, addr := range []string{"127.8.8.8:9", home.Addr().(*net.TCPAddr).IP.String() + ".example:9", "nowhere"} {
+			p := home.accept()
+			p.welcome("client", 60_000)
+			c.await(&c.err, "connected: ", i+1)
+			p.write(codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, Addr: addr}))
+		}
+		home.accept()
+		c.await(&c.err, "connecting to "+home.Addr().String(), 4)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, line := range c.err {
+			if strings.HasPrefix(line, "connecting to ") && !strings.HasSuffix(line, home.Addr().String()) {
+				t.Errorf("it was %s", line)
+			}
+		}
 	})
 }
 

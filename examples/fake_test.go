@@ -19,7 +19,12 @@ type fakeServer struct {
 
 func newFake(t *testing.T) *fakeServer {
 	t.Helper()
-	ln, err := net.Listen("tcp", ownAddress())
+	return newFakeOn(t, ownAddress())
+}
+
+func newFakeOn(t *testing.T, addr string) *fakeServer {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ const LONGEST_RETRY = 30_000 // ms
 
 const now = () => performance.now()
 const say = text => process.stderr.write(text + '\n')
+const host = addr => addr.slice(0, addr.lastIndexOf(':')).toLowerCase()
 const random = (from, to) => from + Math.random() * (to - from)
 
 const [home = '127.0.0.1:9000', hello = '{}'] = process.argv.slice(2)
@@ -34,9 +35,8 @@ let timer
 
 function connect() {
   say(`connecting to ${addr}`)
-  const colon = addr.lastIndexOf(':')
-  const host = addr.slice(0, colon).replace(/^\[|\]$/g, '')
-  sock = net.connect({ host, port: addr.slice(colon + 1), noDelay: true })
+  const port = addr.slice(addr.lastIndexOf(':') + 1)
+  sock = net.connect({ host: host(addr).replace(/^\[|\]$/g, ''), port, noDelay: true })
   sock.on('data', receive).on('close', closed)
   sock.on('error', e => { ending[1] = e.message })
   sock.on('drain', () => process.stdin.resume())
@@ -139,7 +139,7 @@ function closed() {
   if (now() - began >= STABLE_AFTER) retry = 0
   const delay = (after || 0) + random(0, retry || terms.spread_ms)
   say(`lost: ${text}; next try in ${(delay / 1000).toFixed(1)} s`)
-  addr = elsewhere || home
+  addr = elsewhere && host(elsewhere) === host(home) ? elsewhere : home // the token is meant for it alone
   retry = Math.min(2 * retry || 500, LONGEST_RETRY)
   setTimeout(connect, delay)
 }

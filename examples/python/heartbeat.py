@@ -145,7 +145,9 @@ def main(home="127.0.0.1:9000", hello="{}"):
             retry = 0
         delay = (after_ms or 0) / 1000 + random.uniform(0, retry or client.terms["spread_ms"] / 1000)
         say(f"lost: {text}; next try in {delay:.1f} s")
-        addr, retry = elsewhere or home, min(2 * retry or 0.5, LONGEST_RETRY)
+        host = home.rpartition(":")[0]  # the token is meant for it alone
+        addr = elsewhere if elsewhere and elsewhere.rpartition(":")[0].lower() == host.lower() else home
+        retry = min(2 * retry or 0.5, LONGEST_RETRY)
         time.sleep(delay)
 
 
