@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -39,6 +40,9 @@ func (f *clientFlags) add(name, short, kind, def, help string) {
 	v := &flagValue{kind: kind, byDefault: def}
 	f.values[name] = v
 	f.cmd.Flags().VarP(v, name, short, help)
+	if kind == "path" {
+		return // the shell completes it
+	}
 	if err := f.cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions); err != nil {
 		panic(err) // two flags with one name
 	}
@@ -68,6 +72,61 @@ func (f *clientFlags) count(name string) int {
 	}
 	f.judge(name, err)
 	return n
+}
+
+// addToken adds the flags that setToken reads.
+func (f *clientFlags) addToken() {
+	f.add("token", "", "text", "", "credential to send in HELLO")
+	f.add("token-file", "", "path", "", "file that holds the credential")
+}
+
+// setToken sets the token of cfg: --token, otherwise what --token-file holds,
+// otherwise the environment's.
+func (f *clientFlags) setToken(cfg *client.Config, environ []string) {
+	if len(f.values["token"].texts) > 0 {
+		cfg.Token = f.text("token")
+		return
+	}
+	if len(f.values["token-file"].texts) == 0 {
+		for _, variable := range environ {
+			if token, ok := strings.CutPrefix(variable, settings.TokenEnv+"="); ok {
+				cfg.Token = token
+			}
+		}
+		return
+	}
+	path := f.text("token-file")
+	token, err := readToken(path)
+	f.judge("token-file", err)
+	info, err := os.Stat(path)
+	rotates := err == nil && info.Mode().IsRegular() // a pipe can be read only once
+	cfg.TokenFunc = func(context.Context, string) (string, error) {
+		if !rotates {
+			return token, nil
+		}
+		token, err := readToken(path)
+		if err != nil {
+			return "", fmt.Errorf("%s %w", path, err)
+		}
+		return token, nil
+	}
+}
+
+// readToken returns the content of a file without its last line break. The error
+// continues a sentence that begins with the path.
+func readToken(path string) (string, error) {
+	data, err := config.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	switch {
+	case token == "":
+		return "", errors.New("is empty; it must hold the token")
+	case !utf8.ValidString(token):
+		return "", errors.New("is not UTF-8")
+	}
+	return token, nil
 }
 
 func (f *clientFlags) judge(name string, err error) {

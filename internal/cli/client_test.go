@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"heartwheel/client"
 	"heartwheel/codec"
@@ -115,5 +117,84 @@ func TestCloseClientTwice(t *testing.T) {
 	close(release)
 	if err := closeClient(c, signals); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestToken: --token wins over --token-file, which wins over the environment.
+func TestToken(t *testing.T) {
+	file := func(content string) string {
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, env := file("of the file\n"), []string{"HEARTWHEEL_TOKEN=of the environment"}
+	for _, c := range []struct {
+		args, environ []string
+		want          string
+		wrong         string // the error, in place of a token
+	}{
+		{nil, nil, "", ""},
+		{nil, env, "of the environment", ""},
+		{nil, []string{"HEARTWHEEL_TOKEN="}, "", ""},
+		{[]string{"--token-file", good}, env, "of the file", ""},
+		{[]string{"--token-file", good, "--token", "of the flag"}, env, "of the flag", ""},
+		{[]string{"--token", ""}, env, "", ""},
+		{[]string{"--token-file", file("a b\r\n")}, nil, "a b", ""},
+		{[]string{"--token-file", file("no line break")}, nil, "no line break", ""},
+		{[]string{"--token-file", file("two\n\n")}, nil, "two\n", ""},
+		{[]string{"--token-file", file("")}, env, "", "is empty; it must hold the token"},
+		{[]string{"--token-file", file("\n")}, env, "", "is empty; it must hold the token"},
+		{[]string{"--token-file", file("\xff\n")}, env, "", "is not UTF-8"},
+		{[]string{"--token-file", "/nowhere"}, env, "", "cannot be read: "},
+		{[]string{"--token-file", ""}, env, "", "cannot be read: "},
+	} {
+		f := newClientFlags(&cobra.Command{Use: "x"})
+		f.addToken()
+		if err := f.cmd.ParseFlags(c.args); err != nil {
+			t.Fatal(err)
+		}
+		var cfg client.Config
+		f.setToken(&cfg, c.environ)
+		if c.wrong != "" {
+			var usage *settings.UsageError
+			if !errors.As(f.err(), &usage) || len(usage.Lines) != 1 || !strings.Contains(usage.Lines[0], c.wrong) {
+				t.Errorf("%q: %v, want %q", c.args, f.err(), c.wrong)
+			}
+			continue
+		}
+		got := cfg.Token
+		if cfg.TokenFunc != nil {
+			got, _ = cfg.TokenFunc(t.Context(), "h:1")
+		}
+		if got != c.want || f.err() != nil || cfg.Validate() != nil {
+			t.Errorf("%q, %q: token %q, %v, %v; want %q", c.args, c.environ, got, f.err(), cfg.Validate(), c.want)
+		}
+	}
+
+	// A file is read again for each connection, a pipe once.
+	f := newClientFlags(&cobra.Command{Use: "x"})
+	f.addToken()
+	_ = f.cmd.ParseFlags([]string{"--token-file", good})
+	var cfg client.Config
+	f.setToken(&cfg, nil)
+	if err := os.WriteFile(good, []byte("renewed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cfg.TokenFunc(t.Context(), "h:1"); got != "renewed" || err != nil {
+		t.Errorf("token %q, %v of the new file", got, err)
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = os.WriteFile(fifo, []byte("piped\n"), 0) }()
+	_ = f.cmd.ParseFlags([]string{"--token-file", fifo})
+	f.setToken(&cfg, nil)
+	for range 2 {
+		if got, err := cfg.TokenFunc(t.Context(), "h:1"); got != "piped" || err != nil {
+			t.Errorf("token %q, %v of a pipe", got, err)
+		}
 	}
 }

@@ -38,6 +38,11 @@ standard error. After the end of the input it waits until the server has read
 everything and no reply has arrived for 1s, then closes the connection. Ctrl-C
 closes it at once; a second Ctrl-C exits without waiting.
 
+The token that HELLO carries is the one of --token, otherwise the content of
+--token-file without its last line break, otherwise that of HEARTWHEEL_TOKEN.
+--token can be seen in the list of processes. A regular file is read again for
+each connection.
+
 Exits 0 after the end of the input or a signal; 1 if it could not connect, if
 the server said not to reconnect or refused a line, or if the connection was
 lost before the server had read everything; 2 for wrong usage.`,
@@ -46,7 +51,7 @@ lost before the server had read everything; 2 for wrong usage.`,
   seq 3 | heartwheel connect tcp://127.0.0.1:9000`,
 	}
 	f := newClientFlags(cmd)
-	f.add("token", "", "text", "", "credential to send in HELLO")
+	f.addToken()
 	f.add("device", "", "text", "", "device name to send in HELLO")
 	f.add("beat", "", "duration", "", "beat interval to request; the server decides (default: the server's)")
 	serverBeats := cmd.Flags().Bool("server-beats", false, "ask the server to send the beats")
@@ -58,11 +63,12 @@ lost before the server had read everything; 2 for wrong usage.`,
 			stateChanged: make(chan struct{}, 1),
 		}
 		cfg := client.Config{
-			Token: f.text("token"), Device: f.text("device"), ServerBeats: *serverBeats,
+			Device: f.text("device"), ServerBeats: *serverBeats,
 			Beat:           f.duration("beat", time.Millisecond, 24*time.Hour),
 			ConnectTimeout: f.duration("connect-timeout", time.Millisecond, time.Hour),
 			OnState:        s.onState, OnData: s.onData, OnError: s.onError,
 		}
+		f.setToken(&cfg, environ)
 		if err := f.err(); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"heartwheel/internal/wording"
 )
 
-func newPing() *cobra.Command {
+func newPing(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ping tcp://HOST:PORT",
 		Short: "Send heartbeats and show their round-trip times",
@@ -24,6 +24,11 @@ func newPing() *cobra.Command {
 of each, and a summary after --count beats or SIGINT; a second SIGINT exits at
 once. If the connection is lost it prints the reason and reconnects; beats that
 are due meanwhile count as lost.
+
+The token that HELLO carries is the one of --token, otherwise the content of
+--token-file without its last line break, otherwise that of HEARTWHEEL_TOKEN.
+--token can be seen in the list of processes. A regular file is read again for
+each connection.
 
 Exits 0 if a beat was answered, like ping(8); 1 if none was, if it could not
 connect, or if the server said not to reconnect; 2 for wrong usage.`,
@@ -35,7 +40,7 @@ connect, or if the server said not to reconnect; 2 for wrong usage.`,
 	f.add("count", "c", "number", "0", "beats to send; 0: until SIGINT")
 	f.add("interval", "i", "duration", "1s", "time between beats")
 	f.add("wait", "W", "duration", "10s", "a beat without an answer for this long is lost")
-	f.add("token", "", "text", "", "credential to send in HELLO")
+	f.addToken()
 	f.add("connect-timeout", "", "duration", "10s", "time limit of an attempt to connect")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p := &pinger{
@@ -45,9 +50,9 @@ connect, or if the server said not to reconnect; 2 for wrong usage.`,
 			events:   make(chan client.Event, 4), results: make(chan beatResult), done: make(chan struct{}),
 		}
 		cfg := client.Config{
-			Token: f.text("token"), OnState: p.onState,
-			ConnectTimeout: f.duration("connect-timeout", time.Millisecond, time.Hour),
+			OnState: p.onState, ConnectTimeout: f.duration("connect-timeout", time.Millisecond, time.Hour),
 		}
+		f.setToken(&cfg, environ)
 		if err := f.err(); err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ stated bound.`,
 	groupFlags(root)
 	root.SetHelpCommand(newHelp())
 	cobra.EnableCommandSorting = false // help lists them in this order
-	root.AddCommand(newServe(environ), newConfig(environ), newPing(), newConnect(environ),
+	root.AddCommand(newServe(environ), newConfig(environ), newPing(environ), newConnect(environ),
 		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -13,6 +13,7 @@ import (
 const (
 	EnvPrefix  = "HEARTWHEEL_"         // of every setting
 	InheritEnv = EnvPrefix + "INHERIT" // the inherited descriptors; not a setting
+	TokenEnv   = EnvPrefix + "TOKEN"   // the token of connect and ping; not a setting
 )
 
 // profileLayer leaves the timeout open: then it is 2.5 × the beat interval that
@@ -36,10 +37,10 @@ var kubernetes = regexp.MustCompile(
 	`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$`)
 
 // notASetting reports whether a variable with our prefix is of Kubernetes, of the
-// shell completion, or from another process of ours.
+// shell completion, of another command, or from another process of ours.
 func notASetting(name, value string) bool {
 	switch name {
-	case EnvPrefix + "ACTIVE_HELP", EnvPrefix + "COMPLETION_DESCRIPTIONS", InheritEnv:
+	case EnvPrefix + "ACTIVE_HELP", EnvPrefix + "COMPLETION_DESCRIPTIONS", InheritEnv, TokenEnv:
 		return true
 	}
 	return kubernetes.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")

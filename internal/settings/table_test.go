@@ -152,8 +152,9 @@ A value is written in the same way in a flag, a variable and the file: YAML's ow
 numbers and booleans (` + "`0x10`, `1e6`, `yes`" + `) have no meaning there.
 
 A variable that begins with HEARTWHEEL_ and is not a setting is an error, and so
-is an unknown key in the file. The variables that Kubernetes sets for a service
-called heartwheel are ignored. An empty variable counts as not set.
+is an unknown key in the file. HEARTWHEEL_TOKEN, which is for ping and connect, and
+the variables that Kubernetes sets for a service called heartwheel are ignored. An
+empty variable counts as not set.
 `)
 	if *update {
 		if err := os.WriteFile("../../docs/settings.md", []byte(b.String()), 0o666); err != nil {
