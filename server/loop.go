@@ -63,16 +63,17 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now        int64   // loop clock at the start of the current callback
-	cur        *Conn   // whose callback runs: its messages collect in out
-	reading    []byte  // the frame of cur that is being acted on, in the read buffer
-	back       []byte  // frames of cur that go back as they came, in the read buffer; out is empty then
-	out        []byte  // messages of the current callback
-	marks      []mark  // where those in out end, if cur is not plain native
-	terminated []*Conn // to be finished at the end of the current callback
-	tasks      []task  // taken from the mailbox
-	next       int     // the first of them that has not run
-	seq        uint64
+	now         int64   // loop clock at the start of the current callback
+	cur         *Conn   // whose callback runs: its messages collect in out
+	reading     []byte  // the frame of cur that is being acted on, in the read buffer
+	back        []byte  // frames of cur that go back as they came, in the read buffer; out is empty then
+	out         []byte  // messages of the current callback
+	marks       []mark  // where those in out end, if cur is not plain native
+	terminated  []*Conn // to be finished at the end of the current callback
+	tasks       []task  // taken from the mailbox
+	next        int     // the first of them that has not run
+	seq         uint64
+	proxyLogged int64 // when PROXY headers were last logged; 0: never
 
 	plain, unframed, sealed []byte // scratch: see consume, mark and write
 

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"heartwheel/codec"
 )
@@ -144,8 +145,18 @@ func (l *loop) refuse(c *Conn, err error) {
 	if code == codec.CodeFrameTooLarge {
 		why = FrameTooLarge
 	}
+	if errors.Is(err, codec.ErrProxy) && (l.proxyLogged == 0 || l.now-l.proxyLogged >= int64(proxyLogEvery)) {
+		l.proxyLogged = max(l.now, 1)
+		l.log.Error("a load balancer sends PROXY protocol headers, which this server does not read: its connections "+
+			"are closed", "addr", c.RemoteAddr().String(),
+			"fix", "turn them off there (HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)")
+	}
 	l.close(c, why, code, err.Error())
 }
+
+// proxyLogEvery is the least time between two messages of a loop about PROXY
+// headers: a load balancer sends one on every connection.
+const proxyLogEvery = time.Minute
 
 // close sends a final message and closes the connection once that has gone out.
 func (l *loop) close(c *Conn, why Reason, code codec.Code, text string) {
