@@ -112,7 +112,7 @@ var Table = config.Table[Plan]{
 			"3; may be repeated"},
 	{Key: "max-lag", Kind: config.Duration, Group: groupGenerator, Default: "5ms", Signed: true,
 		Field: func(p *Plan) any { return &p.MaxLag },
-		Help:  "p99 of the generator's own lag that makes a run invalid"},
+		Help:  "p99 of the generator's own lag, or of fewer than 1,000 the median, above which no latency counts"},
 	{Key: "seed", Kind: config.Number, Group: groupFaults, Default: "1",
 		Field: func(p *Plan) any { return config.Parsed(&p.Seed, parseSeed, formatSeed) },
 		Help:  "seed of the choice of connections for faults"},

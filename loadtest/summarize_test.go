@@ -166,6 +166,11 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		"lapses": func(m *measurements) { m.results[0].Tallies.Lapses = 1 },
 	} {
 		m := exampleMeasurements(t)
+		for _, r := range m.results { // nothing else is wrong
+			r.Tallies.Established, r.Tallies.Failed, r.Tallies.Wrong, r.Failures = 500, 0, 0, nil
+			r.Faults[0].Undetected, r.Faults[0].Late, r.Faults[0].Errors = 0, 0, r.Faults[0].Errors[:48]
+			r.Faults[2].Reconnected = 10
+		}
 		change(m)
 		o := summarize(m)
 		s := o.Summary
@@ -188,6 +193,34 @@ func TestLimitedRunShowsNoLatency(t *testing.T) {
 		}
 		if _, err := os.Stat(old); err == nil {
 			t.Errorf("%s: the response of the run before is still there", name)
+		}
+	}
+}
+
+// Of fewer than lagSamples the median is judged: of 30 connects the p99 is the worst.
+func TestFewLagsAreNoP99(t *testing.T) {
+	for name, c := range map[string]struct {
+		late, all int
+		limited   bool
+	}{
+		"the worst of 30":    {1, 30, false},
+		"most of 30":         {16, 30, true},
+		"2 % of nearly 1000": {20, 999, false},
+		"2 % of 1000":        {20, 1000, true},
+	} {
+		m := exampleMeasurements(t)
+		for _, r := range m.results {
+			r.ConnectLag = engine.NewHistogram(engine.RunDigits)
+		}
+		for i := range c.all {
+			lag := int64(1000)
+			if i < c.late {
+				lag = 6e6
+			}
+			m.results[0].ConnectLag.Record(lag)
+		}
+		if g := summarize(m).Summary.Generator; g.Limited != c.limited {
+			t.Errorf("%s: limited %v: %v", name, g.Limited, g.Why)
 		}
 	}
 }

@@ -2,7 +2,9 @@ package loadtest
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest/report"
@@ -95,9 +97,47 @@ func detection(what string, count func(*report.Detection) int) func(*report.Summ
 	}
 }
 
+// explained says whether a generator that was late can be the whole reason why metric
+// is out of its bound by excess. excess is in ms, for metrics that are times. A count
+// of what the server did is a fact, whatever the generator's lag.
+func explained(s *report.Summary, metric string, excess float64) bool {
+	switch name, _, _ := strings.Cut(metric, "."); name {
+	case "rtt", "response", "service", "connect", "lag", "lapses":
+		return true
+	case "detect", "late", "unanswered":
+		return excess <= latenessMS(s)
+	case "at_end":
+		return s.Generator.Lapses > 0
+	}
+	return false
+}
+
+// latenessMS is the generator's largest lag, and at least its bound.
+func latenessMS(s *report.Summary) float64 {
+	most := s.Generator.LagBoundUS / 1000
+	for _, d := range []*report.Distribution{s.Generator.LagUS, s.Generator.ConnectLagUS} {
+		if d != nil {
+			most = max(most, d.Max/1000)
+		}
+	}
+	return most
+}
+
+// excessMS is by how much a built-in rule about a time is broken.
+func excessMS(s *report.Summary, metric string) float64 {
+	switch {
+	case metric == "late" && s.Detection != nil && s.Detection.ErrorMS != nil:
+		return s.Detection.ErrorMS.Max - s.Detection.BoundMS
+	case metric == "unanswered":
+		return s.Frames.OldestUnansweredMS - unansweredLimitMS
+	}
+	return 0
+}
+
 // decide gives the verdict on s, whose SLO is filled in. It is pure. The first that
-// applies of: interrupted, an error of the run itself, generator-limited, a broken gate
-// of --slo, a broken built-in gate.
+// applies of: interrupted, an error of the run itself, a broken gate of --slo, a broken
+// built-in gate, generator-limited. With a limited generator only those gates count that
+// its lag does not explain.
 func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	switch {
 	case interrupted:
@@ -105,13 +145,13 @@ func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 			Reasons: append([]string{"interrupted: these are the figures until then"}, s.Errors...)}
 	case len(s.Errors) > 0:
 		return report.Verdict{Word: report.Failed, ExitCode: 1, Reasons: slices.Clone(s.Errors)}
-	case s.Generator.Limited:
-		return report.Verdict{Word: report.Invalid, ExitCode: 4,
-			Reasons: append([]string{"generator-limited: the figures say nothing about the server"},
-				s.Generator.Why...)}
 	}
+	limited := s.Generator.Limited
 	reasons := []string{}
-	for _, r := range s.SLO {
+	for i, r := range s.SLO {
+		if limited && !r.OK && explained(s, gates[i].Metric, math.Abs(r.Measured-r.Limit)) {
+			continue
+		}
 		switch {
 		case !r.Known:
 			reasons = append(reasons, fmt.Sprintf("gate %s: nothing was measured", r.Gate))
@@ -129,7 +169,7 @@ func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 	}
 	for _, rule := range builtinGates {
 		replaced := slices.ContainsFunc(gates, func(g Gate) bool { return g.Metric == rule.metric })
-		if replaced {
+		if replaced || limited && explained(s, rule.metric, excessMS(s, rule.metric)) {
 			continue
 		}
 		if text := rule.broken(s, bound); text != "" {
@@ -138,6 +178,13 @@ func decide(s *report.Summary, gates []Gate, interrupted bool) report.Verdict {
 				word, code = report.Failed, 1
 			}
 		}
+	}
+	if limited {
+		if code == 0 {
+			word, code = report.Invalid, 4
+		}
+		reasons = append(append(reasons, "generator-limited: the latencies say nothing about the server"),
+			s.Generator.Why...)
 	}
 	return report.Verdict{Word: word, ExitCode: code, Reasons: reasons}
 }

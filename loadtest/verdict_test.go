@@ -16,6 +16,17 @@ func passed() *report.Summary {
 	}
 }
 
+// limited makes a generator that was late by at most 20 ms.
+func limited(change func(s *report.Summary)) func(s *report.Summary) {
+	return func(s *report.Summary) {
+		s.Generator.Limited, s.Generator.Why = true, []string{"frames lagged"}
+		s.Generator.LagUS = &report.Distribution{Count: 2000, Max: 20_000}
+		if change != nil {
+			change(s)
+		}
+	}
+}
+
 func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -83,9 +94,39 @@ func TestDecide(t *testing.T) {
 		{name: "gate and rule", change: func(s *report.Summary) { s.FalseKills.Count = 1 },
 			gates: []string{"rtt.p99<5ms"},
 			word:  report.Breached, code: 3, reason: "1 false kill"},
-		{name: "limited", change: func(s *report.Summary) {
-			s.Generator.Limited, s.Generator.Why, s.FalseKills.Count = true, []string{"frames lagged"}, 1
-		}, gates: []string{"false_kills==0"}, word: report.Invalid, code: 4, reason: "frames lagged"},
+		{name: "limited", change: limited(nil), gates: []string{"false_kills==0", "rtt.p99<5ms", "detected>=1"},
+			word: report.Invalid, code: 4, reason: "frames lagged"},
+		{name: "limited, false kill", change: limited(func(s *report.Summary) { s.FalseKills.Count = 1 }),
+			word: report.Failed, code: 1, reason: "1 false kill"},
+		{name: "limited, false kill against a gate", change: limited(func(s *report.Summary) { s.FalseKills.Count = 1 }),
+			gates: []string{"false_kills==0"}, word: report.Breached, code: 3, reason: "gate false_kills==0: measured 1"},
+		{name: "limited, undetected", change: limited(func(s *report.Summary) { s.Detection.Undetected = 1 }),
+			word: report.Failed, code: 1, reason: "1 dead peer not detected"},
+		{name: "limited, early", change: limited(func(s *report.Summary) { s.Detection.Early = 1 }),
+			word: report.Failed, code: 1, reason: "too early"},
+		{name: "limited, said with the facts", change: limited(func(s *report.Summary) { s.Frames.Wrong = 1 }),
+			word: report.Failed, code: 1, reason: "frames lagged"},
+		{name: "limited, late by less than its lag", change: limited(func(s *report.Summary) {
+			s.Detection.Late, s.Detection.ErrorMS.Max = 1, 219
+		}), word: report.Invalid, code: 4, reason: "frames lagged"},
+		{name: "limited, late by more than its lag", change: limited(func(s *report.Summary) {
+			s.Detection.Late, s.Detection.ErrorMS.Max = 1, 221
+		}), word: report.Failed, code: 1, reason: "1 dead peer detected later"},
+		{name: "limited, gate of detection within its lag", change: limited(func(s *report.Summary) {}),
+			gates: []string{"detect.max<=timeout+235ms"}, word: report.Invalid, code: 4, reason: "frames lagged"},
+		{name: "limited, gate of detection beyond its lag", change: limited(func(s *report.Summary) {}),
+			gates: []string{"detect.max<=timeout+229ms"}, word: report.Breached, code: 3, reason: "gate detect.max"},
+		{name: "limited, unanswered for long", change: limited(func(s *report.Summary) {
+			s.Frames.Unanswered, s.Frames.OldestUnansweredMS = 1, 1021
+		}), word: report.Failed, code: 1, reason: "1 frame had no answer"},
+		{name: "limited, closed with a code", change: limited(func(s *report.Summary) {
+			s.Connections.Told = []report.Told{{Code: 3021, Count: 1}}
+		}), word: report.Failed, code: 1, reason: "closed with 3021"},
+		{name: "limited, at_end", change: limited(func(s *report.Summary) { s.Connections.AtEnd = 9 }),
+			gates: []string{"at_end>=10"}, word: report.Breached, code: 3, reason: "gate at_end"},
+		{name: "limited, at_end after lapses", change: limited(func(s *report.Summary) {
+			s.Connections.AtEnd, s.Generator.Lapses = 9, 1
+		}), gates: []string{"at_end>=10"}, word: report.Invalid, code: 4, reason: "frames lagged"},
 		{name: "error", change: func(s *report.Summary) {
 			s.Errors,
 				s.Generator.Limited = []string{"worker process 1: killed"}, true

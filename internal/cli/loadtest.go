@@ -36,14 +36,16 @@ A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
 "` + report.ResponseName + `" is measured from the time a frame was due,
 "` + report.ServiceName + `" from the time it was sent. If the generator itself was
-late, the run is invalid and has neither.
+late, it shows neither. The run is then invalid, unless what the server did is
+wrong however late the generator was: live peers closed, dead ones not detected,
+wrong answers, broken gates of --slo on such counts.
 
 -f takes a scenario: a YAML file with a line "key: value" for any of these
 flags, or a built-in one:
 ` + strings.Join(loadtest.ScenarioNames(), ", ") + `. Flags override it.
 
 Exits 0 if the run passed, 1 if it failed, 2 for a plan that cannot work, 3 if a
-gate of --slo was missed, 4 if the generator was too slow, 130 if it was
+gate of --slo was missed, 4 if only the generator was too slow, 130 if it was
 interrupted; the report then covers the time until that.`,
 		Example: `  heartwheel loadtest
   heartwheel loadtest tcp://127.0.0.1:9000 -c 15k -d 2m --fault silent:10%@20s

@@ -35,8 +35,8 @@ func (l *loop) judgeOpen(now int64) {
 	r := &l.result
 	for k := range l.injections {
 		v := &l.injections[k]
-		if v.ended || now <= v.expect+int64(l.load.Bound) {
-			continue // detected, or not due yet
+		if v.ended || l.handledUntil <= v.expect+int64(l.load.Bound) {
+			continue // detected, or not due yet by the last event that this loop has looked at
 		}
 		t := &r.Faults[v.fault]
 		t.Undetected++

@@ -264,7 +264,7 @@ func latencyChart(s *Summary, samples []Sample) *chart {
 	}}
 	switch {
 	case s.Generator.Limited:
-		c.Empty = "Not shown: the generator was limited, so the figures say nothing about the server."
+		c.Empty = "Not shown: the generator was limited, so the latencies say nothing about the server."
 	case !anyValue(c.Series[0].Y) && !anyValue(c.Series[2].Y):
 		c.Empty = "No frame was answered."
 	}

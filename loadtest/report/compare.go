@@ -59,7 +59,7 @@ func Compare(a, b *Summary, pathA, pathB string) *Comparison {
 		switch s.summary.Verdict.Word {
 		case Invalid:
 			c.Warnings = append(c.Warnings,
-				s.name+" is INVALID: its generator was limited, so its figures say nothing about the server")
+				s.name+" is INVALID: its generator was limited, so its latencies say nothing about the server")
 		case Interrupted:
 			c.Warnings = append(c.Warnings, s.name+" was interrupted: it has only what was measured until then")
 		}

@@ -108,7 +108,7 @@ func TestCompareWarns(t *testing.T) {
 			"the plans differ: the runs did not do the same"},
 		{"invalid", run(func(s *Summary) { s.Verdict.Word = Invalid }),
 			run(func(s *Summary) { s.Verdict.Word = Interrupted }),
-			"A is INVALID: its generator was limited, so its figures say nothing about the server" +
+			"A is INVALID: its generator was limited, so its latencies say nothing about the server" +
 				"|B was interrupted: it has only what was measured until then"},
 	} {
 		if got := strings.Join(Compare(c.a, c.b, "a", "b").Warnings, "|"); got != c.want {

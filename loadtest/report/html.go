@@ -245,7 +245,7 @@ func (p *page) tiles() {
 			wording.Microseconds(g.LagBoundUS))
 	}
 	p.Tiles = append(p.Tiles, kills)
-	if g.Limited { // then nothing is certainly the server's doing
+	if p.Verdict.Word == Invalid { // nothing is certainly the server's doing
 		for i := range p.Tiles {
 			p.Tiles[i].Tone = ""
 		}
@@ -256,7 +256,7 @@ func (p *page) tiles() {
 func (p *page) latency() {
 	switch {
 	case p.Generator.Limited:
-		p.NoLatency = "Not shown: the generator was limited, so the figures say nothing about the server."
+		p.NoLatency = "Not shown: the generator was limited, so the latencies say nothing about the server."
 	case p.Response == nil || p.Service == nil:
 		p.NoLatency = "Nothing was measured: no frame was answered in the hold phase."
 	default:

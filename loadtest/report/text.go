@@ -20,7 +20,7 @@ func (s *Summary) Text() string {
 	}
 	fmt.Fprintf(b, "%s\n", title)
 	for i, reason := range v.Reasons {
-		if v.Word == Invalid && i == 0 {
+		if v.Word == Invalid && i == 0 { // then it is the first: nothing else was wrong
 			continue // the title says it
 		}
 		fmt.Fprintf(b, "  %s\n", reason)
@@ -92,7 +92,7 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 func (s *Summary) writeLatency(b *strings.Builder) {
 	switch {
 	case s.Generator.Limited:
-		writeLine(b, "latency", "not shown: the generator was limited, so the figures say nothing about the server")
+		writeLine(b, "latency", "not shown: the generator was limited, so the latencies say nothing about the server")
 	case s.Response == nil || s.Service == nil:
 		writeLine(b, "latency", "nothing was measured")
 	default:
