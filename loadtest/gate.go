@@ -20,7 +20,7 @@ type Gate struct {
 	Value   float64
 	Timeout bool // T is added to Value
 	Bound   bool // the bound is added to Value
-	Percent bool // Value is percent of the connections of the plan
+	Percent bool // Value is percent of the connections of the plan, or of the frames due in hold
 }
 
 // gateOps has each operator before those that it begins with.
@@ -31,7 +31,7 @@ var (
 	gateTimes = []string{"rtt", "response", "service", "connect", "lag", "detect"}
 	gateParts = []string{"min", "mean", "p50", "p90", "p99", "p999", "max"}
 	counts    = []string{"false_kills", "undetected", "detected", "early", "late", "unexplained", "wrong",
-		"unanswered", "errors", "failed", "refused", "told", "not_back", "established", "at_end", "lapses"}
+		"unanswered", "errors", "failed", "refused", "told", "not_back", "established", "at_end", "sent", "lapses"}
 )
 
 // metricNames has every metric of a gate.
@@ -89,8 +89,8 @@ func parseGate(text string) (Gate, error) {
 	if err != nil {
 		return g, fmt.Errorf("the limit %q is not a number", limit)
 	}
-	if g.Percent && g.Metric != "established" && g.Metric != "at_end" {
-		return g, errors.New("a limit in percent is for established and at_end; write a number")
+	if g.Percent && g.Metric != "established" && g.Metric != "at_end" && g.Metric != "sent" {
+		return g, errors.New("a limit in percent is for established, at_end and sent; write a number")
 	}
 	g.Value = v
 	return g, nil
@@ -150,7 +150,10 @@ func (g *Gate) evaluate(s *report.Summary) report.SLOResult {
 	if g.isTime() {
 		r.Unit = "ms"
 	}
-	if g.Percent {
+	switch {
+	case g.Percent && g.Metric == "sent":
+		r.Limit = g.Value / 100 * float64(s.Frames.Scheduled)
+	case g.Percent:
 		r.Limit = g.Value / 100 * float64(s.Connections.Asked)
 	}
 	if (g.Timeout || g.Bound) && s.Detection == nil {
@@ -286,6 +289,8 @@ func (g *Gate) count(s *report.Summary) (int64, bool) {
 		return int64(s.Connections.Established), true
 	case "at_end":
 		return int64(s.Connections.AtEnd), true
+	case "sent":
+		return s.Frames.SentOnSchedule, s.Frames.Scheduled > 0
 	case "lapses":
 		return int64(s.Generator.Lapses), true
 	}

@@ -13,7 +13,7 @@ func sloSummary() *report.Summary {
 			TimeUS: &report.Distribution{Count: 1, P99: 1500},
 			Told: []report.Told{{Code: 3001, Meaning: "draining", Count: 4},
 				{Code: 3021, Meaning: "beat too often", Count: 2}}},
-		Frames: report.Frames{Wrong: 2, Unanswered: 5},
+		Frames: report.Frames{Scheduled: 2000, SentOnSchedule: 1970, Wrong: 2, Unanswered: 5},
 		Response: &report.Latency{US: report.Distribution{Count: 10, Min: 20, Mean: 60, P50: 50, P90: 80, P99: 4999.999,
 			P999: 6000, Max: 7000}},
 		Service: &report.Latency{US: report.Distribution{Count: 10, P50: 40, P99: 100}},
@@ -66,6 +66,9 @@ func TestGates(t *testing.T) {
 		"established>=1k":              {false, 990, 1000},
 		"at_end==90%":                  {true, 900, 900},
 		"lapses==0":                    {false, 9, 0},
+		"sent>=99%":                    {false, 1970, 1980},
+		"sent>=98%":                    {true, 1970, 1960},
+		"sent>=1970":                   {true, 1970, 1970},
 	} {
 		g, err := parseGate(text)
 		if err != nil {
@@ -121,7 +124,7 @@ func TestGateErrors(t *testing.T) {
 		"rtt.p99<timeout+-5ms": "is not a time",
 		"rtt.p99<5ms-timeout":  "is not a time",
 		"false_kills==none":    "is not a number",
-		"false_kills<=5%":      "for established and at_end",
+		"false_kills<=5%":      "for established, at_end and sent",
 		"false_kills==0ms":     "is not a number",
 	} {
 		if g, err := parseGate(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -94,6 +94,9 @@ var Table = config.Table[Plan]{
 		Help: "KIND:SHARE@WHEN, such as silent:10%@30s, with the options ,+over=DURATION and ,+reconnect; WHEN " +
 			"counts from the hold phase; may be repeated; KIND is " +
 			wording.Choice(faultNames())},
+	{Key: "expect-drain", Kind: config.Bool, Group: groupFaults, Default: "false",
+		Field: func(p *Plan) any { return &p.ExpectDrain },
+		Help:  "the server drains during the run: connections closed with 3001 are no failure"},
 	{Key: "timeout", Kind: config.Duration, Group: groupFaults, Unset: "what the server decides", Signed: true,
 		Field: func(p *Plan) any { return &p.Timeout },
 		Help:  "idle timeout T of the server, for one that does not announce it"},
@@ -108,7 +111,8 @@ var Table = config.Table[Plan]{
 		Help:  "address of the server's metrics, sampled about once per second"},
 	{Key: "slo", Kind: "gate", Group: groupResult, Unset: "none",
 		Field: func(p *Plan) any { return config.ListOf(&p.SLO, parseGate, func(g Gate) string { return g.Text }) },
-		Help: "gate such as rtt.p99<5ms, false_kills==0 or detect.max<=timeout+200ms; a broken gate is exit code " +
+		Help: "gate such as rtt.p99<5ms, false_kills==0, at_end>=99%, sent>=99% (of the beats due in the hold phase) or " +
+			"detect.max<=timeout+200ms; a broken gate is exit code " +
 			"3; may be repeated"},
 	{Key: "max-lag", Kind: config.Duration, Group: groupGenerator, Default: "5ms", Signed: true,
 		Field: func(p *Plan) any { return &p.MaxLag },

@@ -215,14 +215,23 @@ func TestCloses(t *testing.T) {
 		reason      string
 		kills, told int
 		unexplained int
+		more        []string
 	}{
-		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0},
+		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0, nil},
 		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed,
-			`end of stream, code 3501 "bad op"`, 2, 0, 0},
-		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "", 0, 2, 0},
+			`end of stream, code 3501 "bad op"`, 2, 0, 0, nil},
+		{"drained as planned", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "",
+			0, 2, 0, []string{"expect-drain", "true"}},
+		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Failed,
+			"2 unexplained closes", 0, 0, 2, nil},
+		{"drained by CLOSE", codec.AppendClose(nil, codec.CodeDraining, "bye"), "1h", report.Failed,
+			`2 unexplained closes; the first: at `, 0, 0, 2, nil},
+		{"open at the end", nil, "1h", report.Breached, "gate at_end>=99%: measured 2", 2, 0, 0,
+			[]string{"slo", "at_end>=99%"}},
+		{"sent", nil, "1h", report.Breached, "gate sent>=99%: measured", 2, 0, 0, []string{"slo", "sent>=99%"}},
 		{"too often", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeBeatTooOften}), "1h", report.Failed,
-			"2 connections closed with 3021", 0, 2, 0},
-		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2},
+			"2 connections closed with 3021", 0, 2, 0, nil},
+		{"T unknown", nil, "", report.Failed, "2 unexplained closes", 0, 0, 2, nil},
 	} {
 		target := listen(t, func(n int, conn *net.TCPConn) {
 			if n%2 == 0 { // the probe, and half of the others
@@ -243,6 +252,7 @@ func TestCloses(t *testing.T) {
 			_, _ = io.Copy(io.Discard, conn)
 		})
 		pairs := []string{"target", target, "connections", "4", "interval", "100ms", "duration", "800ms"}
+		pairs = append(pairs, c.more...)
 		if c.timeout != "" {
 			pairs = append(pairs, "timeout", c.timeout)
 		}
@@ -257,6 +267,24 @@ func TestCloses(t *testing.T) {
 			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told,
 				r.Unexplained)
 		}
+	}
+}
+
+// A peer that was asked to go and may stay is no better off.
+func TestDrainThatClosesNothing(t *testing.T) {
+	t.Parallel()
+	goaway := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining})
+	target := answering(t, func(n int, b []byte) []byte {
+		if n == 0 { // the probe
+			return b
+		}
+		return append(b, goaway...)
+	})
+	r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "3", "interval", "100ms", "duration", "300ms",
+		"slo", "sent>=99%")
+	r.want(t, report.Failed, "3 unexplained closes")
+	if f := r.Frames; f.Scheduled < 6 || f.SentOnSchedule != f.Scheduled {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -108,6 +108,8 @@ func explained(s *report.Summary, metric string, excess float64) bool {
 		return excess <= latenessMS(s)
 	case "at_end":
 		return s.Generator.Lapses > 0
+	case "sent": // what is a second behind at the end is not sent any more
+		return s.Generator.Lapses > 0 || latenessMS(s) >= 1000
 	}
 	return false
 }

@@ -19,7 +19,8 @@ type peerClose struct {
 	answered    bool  // the server has answered something
 	timeout     int64 // T; 0: unknown
 	bound       int64
-	code        int // of a CLOSE or GOAWAY that came before; 0: none
+	code        int  // of a CLOSE or GOAWAY that came before; 0: none
+	drains      bool // the load expects that the server drains
 
 	fault  bool  // a fault was injected
 	expect int64 // the earliest time at which the server should detect it
@@ -35,7 +36,7 @@ const (
 	classDetected                      // of a connection with a fault
 	classFalseKill                     // of a live peer that kept its beats
 	classLapse                         // the generator itself missed T
-	classUnexplained                   // T is unknown
+	classUnexplained                   // T is unknown, or the server drains though the load expects none
 )
 
 // immediateClose is the age below which the close of a connection that was never
@@ -58,6 +59,8 @@ func (c *peerClose) classify() closeClass {
 		return classRefused
 	case c.fault && !(told && c.code != int(codec.CodeIncomplete)):
 		return classDetected
+	case c.code == int(codec.CodeDraining) && c.established != 0 && !c.drains:
+		return classUnexplained
 	case told:
 		return classTold
 	case c.established == 0, !c.answered && c.at-c.established < immediateClose:

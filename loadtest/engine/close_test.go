@@ -21,7 +21,10 @@ func TestClassify(t *testing.T) {
 		{"just before T", with(func(c *peerClose) { c.at = 27500*ms - 1 }), classFalseKill, false, false},
 		{"at T: the generator was late", with(func(c *peerClose) { c.at = 27500 * ms }), classLapse, false, false},
 		{"T unknown", with(func(c *peerClose) { c.timeout = 0 }), classUnexplained, false, false},
-		{"draining", with(func(c *peerClose) { c.code = 3001 }), classTold, false, false},
+		{"draining as expected", with(func(c *peerClose) { c.code, c.drains = 3001, true }), classTold, false, false},
+		{"draining", with(func(c *peerClose) { c.code = 3001 }), classUnexplained, false, false},
+		{"draining in place of WELCOME", with(func(c *peerClose) { c.code, c.established = 3001, 0 }), classTold,
+			false, false},
 		{"overloaded", with(func(c *peerClose) { c.code = 3020 }), classRefused, false, false},
 		{"beats too often", with(func(c *peerClose) { c.code = 3021 }), classTold, false, false},
 		{"wrong bytes", with(func(c *peerClose) { c.code = 3501 }), classFalseKill, false, false},
@@ -49,7 +52,10 @@ func TestClassify(t *testing.T) {
 		{"half a frame, with its code", with(func(c *peerClose) { c.fault, c.expect, c.code = true, 22*s, 3502 }),
 			classDetected, false, false},
 		{"dead, but the server drains", with(func(c *peerClose) { c.fault, c.expect, c.code = true, 22*s, 3001 }),
-			classTold, false, false},
+			classUnexplained, false, false},
+		{"dead, but the server drains as expected", with(func(c *peerClose) {
+			c.fault, c.expect, c.code, c.drains = true, 22*s, 3001, true
+		}), classTold, false, false},
 		{"dead, T unknown", with(func(c *peerClose) { c.fault, c.expect, c.timeout = true, 22*s, 0 }), classDetected,
 			false, false},
 		{"dead before its first answer", with(func(c *peerClose) {

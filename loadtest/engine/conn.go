@@ -17,6 +17,7 @@ const (
 	flagReconnect               // of the fault conn.reconnectOf
 	flagCloseNotice             // a CLOSE or GOAWAY has arrived; see loop.closeNotices
 	flagPartial                 // part of an inbound frame is in loop.partial
+	flagReset                   // was reset by a fault: no frame of it is due
 	flagUnsent                  // outbound bytes are in loop.unsent
 )
 

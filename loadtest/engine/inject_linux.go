@@ -113,6 +113,7 @@ func (l *loop) inject(i int32, fault uint8) {
 	l.tallies.Injected++
 	if kind.Unobservable { // reset: the client sees nothing more
 		l.closeConn(i)
+		c.flags = flagReset
 		if f.Reconnect {
 			l.reconnect(i, fault)
 		}

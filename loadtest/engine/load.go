@@ -33,6 +33,7 @@ type Load struct {
 	PartialTimeout time.Duration // how long part of a frame may stay incomplete
 	Faults         []Fault
 	Seed           uint64 // of the choice of connections for faults
+	ExpectDrain    bool   // the server drains during the run: 3001 is no unexplained close
 }
 
 // The words of Mode, Phase and Frame.

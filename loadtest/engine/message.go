@@ -100,6 +100,8 @@ type Result struct {
 	Unanswered       int64          `json:"unanswered"`
 	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
 	AnsweredInHold   int64          `json:"answered_in_hold"`
+	Scheduled        int64          `json:"scheduled"`        // mode beat: frames due in the hold phase
+	SentOnSchedule   int64          `json:"sent_on_schedule"` // of those, sent
 
 	FirstConnect int64 `json:"first_connect"` // when the first attempt began
 	LastConnect  int64 `json:"last_connect"`
@@ -191,6 +193,8 @@ func MergeResults(results []*Result, faults int) *Result {
 		t.Unanswered += r.Unanswered
 		t.OldestUnanswered = max(t.OldestUnanswered, r.OldestUnanswered)
 		t.AnsweredInHold += r.AnsweredInHold
+		t.Scheduled += r.Scheduled
+		t.SentOnSchedule += r.SentOnSchedule
 		t.FirstConnect = earliest(t.FirstConnect, r.FirstConnect)
 		t.LastConnect = max(t.LastConnect, r.LastConnect)
 		t.HoldEnd = max(t.HoldEnd, r.HoldEnd)

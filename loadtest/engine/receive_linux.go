@@ -254,7 +254,7 @@ func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 	cl := peerClose{
 		at: at, slack: slack + l.stalledNS(c.lastFrame, at), lastFrame: c.lastFrame,
 		answered: c.flags&flagAnswered != 0, timeout: l.timeout, bound: int64(l.load.Bound),
-		code: l.closeNotices[i].code,
+		code: l.closeNotices[i].code, drains: l.load.ExpectDrain,
 	}
 	if c.state == stateUp {
 		cl.established = c.stateSince
@@ -263,6 +263,13 @@ func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 		cl.fault, cl.expect = true, l.injections[c.injection].expect
 	}
 	return cl
+}
+
+func (l *loop) countUnexplained(at int64, example CloseExample) {
+	if l.tallies.Unexplained++; l.tallies.Unexplained <= MaxExamples {
+		l.result.Unexplained = append(l.result.Unexplained, example)
+		l.event(at, EventUnexplained, "", 1, example.Text)
+	}
 }
 
 // closedByPeer handles a close by the server.
@@ -306,10 +313,7 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	case classLapse:
 		l.tallies.Lapses++
 	case classUnexplained:
-		if l.tallies.Unexplained++; l.tallies.Unexplained <= MaxExamples {
-			l.result.Unexplained = append(l.result.Unexplained, example)
-			l.event(at, EventUnexplained, "", 1, example.Text)
-		}
+		l.countUnexplained(at, example)
 	}
 	again = false
 	if c.injection >= 0 {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/codec"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
 )
@@ -22,12 +23,26 @@ func (l *loop) collect() {
 		}
 		r.HoldEnd = now
 	}
+	r.Scheduled += l.restOfSchedule(now)
 	l.judgeOpen(now)
 	r.Tallies = l.tallies // with what is open now
 	runtime.GC()
 	r.Heap, r.RSS = liveHeap(), maxRSS()
 	l.closeAll()
 	r.Closed = epoll.Monotonic()
+}
+
+// restOfSchedule is how many frames were still due when the hold phase ended early.
+func (l *loop) restOfSchedule(now int64) (n int64) {
+	if l.beats == nil || l.load.Mode != ModeBeat || l.hold == 0 || now >= l.end {
+		return 0
+	}
+	for i := range l.conns {
+		if c := &l.conns[i]; c.injection < 0 && c.flags&flagReset == 0 {
+			n++
+		}
+	}
+	return int64(float64(n) * float64(l.end-max(now, l.hold)) / float64(l.load.Interval))
 }
 
 // judgeOpen counts undetected faults and unanswered frames at the end.
@@ -52,6 +67,10 @@ func (l *loop) judgeOpen(now int64) {
 		c := &l.conns[i]
 		if c.state != stateUp || c.injection >= 0 {
 			continue
+		}
+		if n := l.closeNotices[int32(i)]; n.code == int(codec.CodeDraining) && !l.load.ExpectDrain {
+			cl := l.peerClose(int32(i), c, now, 0)
+			l.countUnexplained(now, cl.example(l.start, l.number(int32(i)), "asked to go, and still open", n.reason))
 		}
 		if c.unansweredBeats > 0 {
 			r.Unanswered += int64(c.unansweredBeats)

@@ -26,8 +26,19 @@ func (l *loop) beatsDue(now int64) (next int64) {
 			l.beatNext = 0
 			l.beatRound++
 		}
-		if c := &l.conns[i]; c.state == stateUp && c.injection < 0 && c.stateSince <= due {
+		c := &l.conns[i]
+		if c.injection >= 0 {
+			continue
+		}
+		scheduled := l.load.Mode == ModeBeat && l.inHold(due) && (l.end == 0 || due < l.end) && c.flags&flagReset == 0
+		if scheduled {
+			l.result.Scheduled++
+		}
+		if c.state == stateUp && c.stateSince <= due {
 			l.sendBeat(i, c, due)
+			if scheduled {
+				l.result.SentOnSchedule++
+			}
 		}
 	}
 	return now // there may be more

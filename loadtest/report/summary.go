@@ -26,7 +26,7 @@ type Summary struct {
 	Service     *Latency    `json:"service"`  // of the hold phase only
 	Detection   *Detection  `json:"detection"`
 	FalseKills  Closes      `json:"false_kills"`        // closed by the server though they kept their beats
-	Unexplained Closes      `json:"unexplained_closes"` // closed without a fault or a code, with T unknown
+	Unexplained Closes      `json:"unexplained_closes"` // closed with T unknown, or for a drain that the plan does not expect
 	Generator   Generator   `json:"generator"`
 	Server      *Server     `json:"server"` // null without --ops and without a local process
 	SLO         []SLOResult `json:"slo"`
@@ -111,6 +111,8 @@ type Told struct {
 // Frames counts whole frames of the entire run.
 type Frames struct {
 	Sent               int64   `json:"sent"`                 // that ask for an answer
+	Scheduled          int64   `json:"scheduled"`            // mode beat: due in hold, without dead peers
+	SentOnSchedule     int64   `json:"sent_on_schedule"`     // of those, sent
 	Answered           int64   `json:"answered"`             // correctly
 	Unanswered         int64   `json:"unanswered"`           // at the end, on open connections without a fault
 	OldestUnansweredMS float64 `json:"oldest_unanswered_ms"` // age of the oldest of them
