@@ -116,11 +116,23 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 		// Those under way at the end have neither failed nor succeeded.
 		c.Asked = t.Tallies.Attempts - t.Tallies.Connecting
 	}
+	other := report.Failure{Error: engine.OtherFailures}
+	if f := t.Failures[other.Error]; f != nil {
+		other.Count, other.Example = f.Count, f.Example
+		delete(t.Failures, other.Error)
+	}
 	for _, text := range slices.Sorted(maps.Keys(t.Failures)) {
 		c.Failures = append(c.Failures, report.Failure{Error: text, Count: t.Failures[text].Count,
 			Example: t.Failures[text].Example})
 	}
 	slices.SortStableFunc(c.Failures, func(a, b report.Failure) int { return b.Count - a.Count })
+	for _, f := range c.Failures[min(engine.MaxFailures, len(c.Failures)):] {
+		other.Count += f.Count
+	}
+	c.Failures = c.Failures[:min(engine.MaxFailures, len(c.Failures))]
+	if other.Count > 0 {
+		c.Failures = append(c.Failures, other)
+	}
 	for _, code := range slices.Sorted(maps.Keys(t.Told)) {
 		c.Told = append(c.Told, report.Told{Code: code, Meaning: codec.Code(code).String(), Count: t.Told[code]})
 	}

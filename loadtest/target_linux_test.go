@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -267,6 +268,35 @@ func TestCloses(t *testing.T) {
 			t.Errorf("%s: %+v kills %+v told %+v unexplained %+v", c.name, r.Verdict, r.FalseKills, r.Connections.Told,
 				r.Unexplained)
 		}
+	}
+}
+
+// A server that says something else to every connection fills no memory and no report.
+func TestFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	target := listen(t, func(n int, c *net.TCPConn) {
+		if n < 1 { // the probe
+			echo(n, c)
+			return
+		}
+		reason := strings.Repeat("x", 1000+n)
+		if n%2 == 0 {
+			reason = strconv.Itoa(n)
+		}
+		_, _ = c.Write(codec.AppendClose(nil, codec.CodeBadToken, reason))
+		_ = c.CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	})
+	r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "100", "hello", "true", "loops", "2", "duration",
+		"300ms")
+	failed := 0
+	for _, f := range r.Connections.Failures {
+		if failed += f.Count; len(f.Error) > 400 {
+			t.Errorf("%d bytes: %s", len(f.Error), f.Error)
+		}
+	}
+	if n := len(r.Connections.Failures); n < 2 || n > 21 || failed != 100 {
+		t.Errorf("%d texts for %d failures", n, failed)
 	}
 }
 

@@ -226,7 +226,12 @@ func (l *loop) failConn(i int32, at int64, text string) {
 // countFailure counts a failed connect; i is −1 if none was begun.
 func (l *loop) countFailure(i int32, at int64, text string) {
 	l.tallies.Failed++
+	text = cut(text)
 	f := l.result.Failures[text]
+	if f == nil && len(l.result.Failures) >= MaxFailures {
+		text = OtherFailures
+		f = l.result.Failures[text]
+	}
 	if f == nil {
 		f = &Failure{}
 		if i >= 0 {

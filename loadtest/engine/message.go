@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"time"
 
 	"heartwheel/internal/wording"
@@ -137,6 +138,24 @@ const (
 type Failure struct {
 	Count   int    `json:"count"`
 	Example string `json:"example"`
+}
+
+// MaxFailures bounds the texts that failures are counted by: a server chooses some of
+// them. The rest count as OtherFailures.
+const MaxFailures = 20
+
+// OtherFailures is the text for failures beyond MaxFailures.
+const OtherFailures = "other errors"
+
+// maxForeign bounds the bytes kept of a text that a server has sent.
+const maxForeign = 300
+
+// cut bounds a text by maxForeign.
+func cut(text string) string {
+	if len(text) <= maxForeign {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxForeign], "") + "…"
 }
 
 // A FaultTally is what became of one fault on one loop.

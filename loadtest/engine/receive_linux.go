@@ -237,14 +237,14 @@ func (l *loop) handleWelcome(i int32, c *conn, f codec.Frame, at int64) {
 
 // noteClose keeps the code with which the server is about to close.
 func (l *loop) noteClose(i int32, c *conn, code int, reason string) {
-	l.closeNotices[i] = closeNotice{code, reason}
+	l.closeNotices[i] = closeNotice{code, cut(reason)}
 	c.flags |= flagCloseNotice
 }
 
 // wrongAnswer counts a wrong answer.
 func (l *loop) wrongAnswer(i int32, at int64, text string) {
 	if l.tallies.Wrong++; l.tallies.Wrong == 1 {
-		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", Since(l.start, at), l.number(i), text)
+		l.result.WrongExample = fmt.Sprintf("at %.3f s connection %d: %s", Since(l.start, at), l.number(i), cut(text))
 		l.event(at, EventWrong, "", 1, l.result.WrongExample)
 	}
 }

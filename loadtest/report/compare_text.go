@@ -21,14 +21,14 @@ func (c *Comparison) Text() string {
 		rows = append(rows, [4]string{f.Name, f.text(f.A), f.text(f.B), ratio})
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-	fmt.Fprintf(w, "A\t%s\t%s\t%s\n", c.A.Path, c.A.Verdict, orDash(c.A.Started))
-	fmt.Fprintf(w, "B\t%s\t%s\t%s\n", c.B.Path, c.B.Verdict, orDash(c.B.Started))
+	fmt.Fprintf(w, "A\t%s\t%s\t%s\n", escape(c.A.Path), escape(c.A.Verdict), escape(orDash(c.A.Started)))
+	fmt.Fprintf(w, "B\t%s\t%s\t%s\n", escape(c.B.Path), escape(c.B.Verdict), escape(orDash(c.B.Started)))
 	w.Flush() // a strings.Builder cannot fail
 	for i, w := range c.Warnings {
 		if i == 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "! %s\n", w)
+		fmt.Fprintf(&b, "! %s\n", escape(w))
 	}
 	writeDifferences(&b, "PLAN", c.Plan)
 	writeDifferences(&b, "ENVIRONMENT", c.Environment)
@@ -47,7 +47,7 @@ func writeDifferences(b *strings.Builder, title string, list []Difference) {
 	w := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "%s\tA\tB\n", title)
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", d.Name, orDash(d.A), orDash(d.B))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", escape(d.Name), escape(orDash(d.A)), escape(orDash(d.B)))
 	}
 	w.Flush()
 }

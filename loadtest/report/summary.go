@@ -26,7 +26,7 @@ type Summary struct {
 	Service     *Latency    `json:"service"`  // of the hold phase only
 	Detection   *Detection  `json:"detection"`
 	FalseKills  Closes      `json:"false_kills"`        // closed by the server though they kept their beats
-	Unexplained Closes      `json:"unexplained_closes"` // closed with T unknown, or for a drain that the plan does not expect
+	Unexplained Closes      `json:"unexplained_closes"` // closed with T unknown, or for a drain not in the plan
 	Generator   Generator   `json:"generator"`
 	Server      *Server     `json:"server"` // null without --ops and without a local process
 	SLO         []SLOResult `json:"slo"`

@@ -18,12 +18,12 @@ func (s *Summary) Text() string {
 	if v.Word == Invalid {
 		title += ": generator-limited"
 	}
-	fmt.Fprintf(b, "%s\n", title)
+	fmt.Fprintf(b, "%s\n", escape(title))
 	for i, reason := range v.Reasons {
 		if v.Word == Invalid && i == 0 { // then it is the first: nothing else was wrong
 			continue // the title says it
 		}
-		fmt.Fprintf(b, "  %s\n", reason)
+		fmt.Fprintf(b, "  %s\n", escape(reason))
 	}
 	b.WriteByte('\n')
 	s.writeConnections(b)
@@ -47,7 +47,8 @@ func (s *Summary) Text() string {
 
 // writeLine writes one line of the report.
 func writeLine(b *strings.Builder, name, format string, args ...any) {
-	fmt.Fprintf(b, "%-13s "+format+"\n", append([]any{name}, args...)...)
+	b.WriteString(escape(fmt.Sprintf("%-13s "+format, append([]any{name}, args...)...)))
+	b.WriteByte('\n')
 }
 
 // textIf is the text, or nothing.
