@@ -99,7 +99,7 @@ func (b *bench) load(ctx context.Context, srv *server, timeout time.Duration, di
 	ctx, cancel := context.WithTimeoutCause(ctx, l.most, fmt.Errorf("the load test did not end within %s", l.most))
 	defer cancel()
 	args := append([]string{"loadtest", "tcp://" + srv.addr, "--timeout", timeout.String(), "-d",
-		l.for_.String(), "--out", dir,
+		l.for_.String(), "--out", dir, "--force",
 		"--seed", fmt.Sprint(b.opts.seed), "--max-lag", b.maxLag(l).String()}, l.args...)
 	w := &window{srv: srv, end: l.end, endAfter: max(2, int(l.for_/time.Second)-1)}
 	p, err := start(ctx, b.opts.loadCPUs, []string{fmt.Sprintf("GOMAXPROCS=%d", len(b.opts.loadCPUs)+1)},

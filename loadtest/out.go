@@ -4,15 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"heartwheel/internal/wording"
 )
 
 // prepareOut makes the directory and tries to write to it, so that a long run does
-// not end without its files.
-func prepareOut(dir string) error {
+// not end without its files. Those of another run are overwritten only with force.
+func prepareOut(dir string, force bool) error {
 	if dir == "" {
 		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "summary.json")); err == nil && !force {
+		return &PlanError{[]string{fmt.Sprintf("out %q: has the results of another run; "+
+			"name another directory, or overwrite them with --force", dir)}}
 	}
 	err := os.MkdirAll(dir, 0o777)
 	if err == nil {

@@ -1,7 +1,9 @@
 package loadtest
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -29,6 +31,9 @@ type Options struct {
 	Command func(args ...string) *exec.Cmd
 
 	Stdout   io.Writer // for the report
+	JSON     bool      // the report is summary.json, not text
+	Force    bool      // Plan.Out may have the files of another run
+	Quiet    bool      // no progress
 	Progress io.Writer // for the live view, or one line a second
 	Terminal bool      // Progress is a terminal: redraw the view in place
 	Color    bool
@@ -75,10 +80,11 @@ type secondStats struct{ response, service, lag engine.Histogram }
 // Run carries out the plan, shows it, and writes the report. An error means that no
 // connection was made: a *PlanError for a plan that cannot be carried out, any other
 // for a target that cannot be tested. All else is in the Summary. Run waits for
-// everything that it has started.
+// everything that it has started. With a Summary, an error means that the report could
+// not be written.
 func Run(o Options) (*report.Summary, error) {
 	r := &run{Options: o, plan: o.Plan}
-	if err := prepareOut(r.plan.Out); err != nil {
+	if err := prepareOut(r.plan.Out, o.Force); err != nil {
 		return nil, err
 	}
 	if err := r.prepareTarget(); err != nil {
@@ -112,17 +118,32 @@ func Run(o Options) (*report.Summary, error) {
 	r.runPhases()
 	out := r.result()
 	r.view.end()
-	fmt.Fprint(o.Stdout, out.Summary.Text())
+	return out.Summary, r.write(out)
+}
+
+// write writes the files, then the report.
+func (r *run) write(out *report.Run) error {
+	var files []string
+	var filesErr error
 	if r.plan.Out != "" {
-		files, err := out.Write(r.plan.Out)
-		if err != nil {
-			out.Summary.Errors = append(out.Summary.Errors, err.Error())
+		if files, filesErr = out.Write(r.plan.Out); filesErr != nil {
+			out.Summary.Errors = append(out.Summary.Errors, filesErr.Error())
 			out.Summary.Verdict = decide(out.Summary, r.plan.SLO, r.interrupted)
-			return out.Summary, nil
 		}
-		fmt.Fprintf(o.Stdout, "\nwritten to %s: %s\n", r.plan.Out, strings.Join(files, ", "))
 	}
-	return out.Summary, nil
+	b := &bytes.Buffer{}
+	if r.JSON {
+		_ = out.WriteSummary(b) // a Buffer cannot fail
+	} else {
+		b.WriteString(out.Summary.Text())
+		if r.plan.Out != "" && filesErr == nil {
+			fmt.Fprintf(b, "\nwritten to %s: %s\n", r.plan.Out, strings.Join(files, ", "))
+		}
+	}
+	if _, err := r.Stdout.Write(b.Bytes()); err != nil {
+		return errors.Join(filesErr, fmt.Errorf("cannot write the report to standard output: %w", wording.Cause(err)))
+	}
+	return filesErr
 }
 
 // prepareTarget starts a server if the plan names no target, and probes the target.
@@ -377,7 +398,20 @@ func (r *run) sample(n int) {
 	r.lastTallies, r.lastCPU = t, cpu
 	r.second = secondStats{}
 	r.samples = append(r.samples, s)
-	r.view.show(&s)
+	if !r.Quiet {
+		r.view.show(&s, r.length())
+	}
+}
+
+// length is how long the run takes: an estimate until the hold phase begins.
+func (r *run) length() time.Duration {
+	switch {
+	case r.hold != 0:
+		return time.Duration(r.hold-r.start) + r.plan.Duration
+	case r.plan.Mode == modeChurn:
+		return r.plan.Duration
+	}
+	return r.plan.ConnectTime() + r.plan.Duration
 }
 
 // phase is the phase at a time.

@@ -258,7 +258,7 @@ func TestFullDisk(t *testing.T) {
 
 func TestPrepareOut(t *testing.T) {
 	dir := t.TempDir()
-	if err := prepareOut(filepath.Join(dir, "a", "b")); err != nil {
+	if err := prepareOut(filepath.Join(dir, "a", "b"), false); err != nil {
 		t.Error(err)
 	}
 	if left, _ := os.ReadDir(filepath.Join(dir, "a", "b")); len(left) != 0 {
@@ -268,7 +268,7 @@ func TestPrepareOut(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := prepareOut(filepath.Join(file, "x")); err == nil ||
+	if err := prepareOut(filepath.Join(file, "x"), true); err == nil ||
 		!strings.Contains(err.Error(), "give a directory that can") {
 		t.Errorf("%v", err)
 	}

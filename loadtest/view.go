@@ -19,6 +19,7 @@ type view struct {
 	width    int // characters in a line
 	target   string
 	plan     *Plan
+	length   time.Duration
 	drawn    int       // lines on the screen
 	history  []float64 // p99 of the response of each second, in µs
 }
@@ -31,8 +32,9 @@ func newView(r *run) *view {
 		target: "tcp://" + r.target.String(), plan: r.plan}
 }
 
-// show shows the second that has ended.
-func (v *view) show(s *report.Sample) {
+// show shows the second that has ended, of a run that takes length.
+func (v *view) show(s *report.Sample, length time.Duration) {
+	v.length = length
 	p99 := 0.0
 	if s.ResponseUS != nil {
 		p99 = s.ResponseUS.P99
@@ -69,7 +71,8 @@ func (v *view) end() {
 func (v *view) lines(s *report.Sample) []string {
 	t := func(sec float64) string { return wording.Duration(time.Duration(sec) * time.Second) }
 	lines := []string{
-		row(s.Phase, "%s, %s to %s", t(s.T), wording.Plural(v.plan.Connections, "connection"), v.target),
+		row(s.Phase, "%s of %s, %s left, %s to %s", t(s.T), t(v.length.Round(time.Second).Seconds()), t(v.left(s)),
+			wording.Plural(v.plan.Connections, "connection"), v.target),
 		row("connections", "%s open, %s connecting, %s failed, %s a second", wording.Grouped(s.Connections),
 			wording.Grouped(s.Connecting), wording.Grouped(s.Failed), wording.Grouped(int64(s.Connects))),
 		row("frames", "%s sent, %s answered a second, %s wrong", wording.Grouped(int64(s.Sent)),
@@ -91,6 +94,11 @@ func (v *view) lines(s *report.Sample) []string {
 		lag = "late by p99 " + wording.Microseconds(s.LagUS.P99)
 	}
 	return append(lines, row("generator", "%s of a core, %s", wording.Percent(s.CPUPercent), lag))
+}
+
+// left is how many seconds the run still takes.
+func (v *view) left(s *report.Sample) float64 {
+	return max(0, v.length.Round(time.Second).Seconds()-s.T)
 }
 
 func row(name, format string, args ...any) string {
@@ -144,6 +152,7 @@ func (v *view) logLine(s *report.Sample) string {
 	if s.LagUS != nil {
 		fmt.Fprintf(b, ", generator late p99 %s", wording.Microseconds(s.LagUS.P99))
 	}
+	fmt.Fprintf(b, ", %.0fs left of %.0fs", v.left(s), v.length.Round(time.Second).Seconds())
 	return b.String()
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"heartwheel/loadtest/report"
@@ -34,7 +35,7 @@ func someSamples() []report.Sample {
 func TestViewLines(t *testing.T) {
 	v, b := someView(t)
 	for _, s := range someSamples() {
-		v.show(&s)
+		v.show(&s, 90*time.Second)
 	}
 	b.WriteByte('\n')
 	for _, s := range someSamples() {
@@ -53,7 +54,7 @@ func TestViewIsRedrawnInPlace(t *testing.T) {
 			v, b := someView(t)
 			v.terminal, v.color, v.width = true, color, width
 			for _, s := range someSamples() {
-				v.show(&s)
+				v.show(&s, 90*time.Second)
 			}
 			screen := replay(t, b.String())
 			s := someSamples()[2]

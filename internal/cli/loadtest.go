@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"heartwheel/internal/admission"
 	"heartwheel/internal/config"
@@ -29,8 +30,8 @@ func newLoadtest(environ []string) *cobra.Command {
 		Long: `Connects to a server of length-prefixed frames (4 bytes), sends heartbeats on
 every connection, makes some of them fail, and reports latencies, the dead peers
 that the server detected and how late, and the live ones that it killed. Without
-a target it starts "heartwheel serve" and tests that; without any argument it
-runs the scenario quick.
+a target it starts "heartwheel serve" and tests that; without a target and any
+flag of a plan it runs the scenario quick.
 
 A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
@@ -44,9 +45,10 @@ wrong answers, broken gates of --slo on such counts.
 flags, or a built-in one:
 ` + strings.Join(loadtest.ScenarioNames(), ", ") + `. Flags override it.
 
-Exits 0 if the run passed, 1 if it failed, 2 for a plan that cannot work, 3 if a
-gate of --slo was missed, 4 if only the generator was too slow, 130 if it was
-interrupted; the report then covers the time until that.`,
+Exits 0 if the run passed, 1 if it failed or its report cannot be written, 2 for
+a plan that cannot work, 3 if a gate of --slo was missed, 4 if only the
+generator was too slow, 130 if it was interrupted; the report then covers the
+time until that.`,
 		Example: `  heartwheel loadtest
   heartwheel loadtest tcp://127.0.0.1:9000 -c 15k -d 2m --fault silent:10%@20s
   heartwheel loadtest -f dead-wave --slo 'false_kills==0' --out run1`,
@@ -59,6 +61,9 @@ interrupted; the report then covers the time until that.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	values := loadtestFlags(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "write summary.json to standard output in place of the report")
+	quiet := cmd.Flags().BoolP("quiet", "q", false, "show no progress")
+	force := cmd.Flags().Bool("force", false, "overwrite the results of another run in --out")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		layers, err := values(args)
 		if err != nil {
@@ -79,6 +84,7 @@ interrupted; the report then covers the time until that.`,
 		summary, err := loadtest.Run(loadtest.Options{
 			Plan: plan, Settings: origins, Version: version(), Command: heartwheel,
 			Stdout: cmd.OutOrStdout(), Progress: progress,
+			JSON: *asJSON, Quiet: *quiet, Force: *force,
 			Terminal: width > 0, Width: width, Color: width > 0 && !slices.ContainsFunc(environ, noColor),
 			Signals: signals,
 		})
@@ -120,7 +126,11 @@ func loadtestFlags(cmd *cobra.Command) func(args []string) ([]config.Layer, erro
 		"YAML `file` with any of these settings, or one of "+wording.Choice(loadtest.ScenarioNames()))
 	return func(args []string) ([]config.Layer, error) {
 		var layers []config.Layer
-		if len(args) == 0 && cmd.Flags().NFlag() == 0 {
+		plain := len(args) == 0
+		cmd.Flags().Visit(func(f *pflag.Flag) {
+			plain = plain && slices.Contains([]string{"json", "quiet", "force"}, f.Name)
+		})
+		if plain {
 			*scenario = "quick"
 		}
 		if *scenario != "" {

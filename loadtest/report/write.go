@@ -24,7 +24,7 @@ func (r *Run) Write(dir string) (names []string, err error) {
 		skip  bool
 		write func(w io.Writer) error
 	}{
-		{"summary.json", false, r.writeSummary},
+		{"summary.json", false, r.WriteSummary},
 		{"timeseries.ndjson", false, func(w io.Writer) error { return writeLines(w, r.Samples) }},
 		{"events.ndjson", false, func(w io.Writer) error { return writeLines(w, r.Events) }},
 		{"response.hgrm", r.Response == nil, writePercentiles(r.Response)},
@@ -67,7 +67,8 @@ func writeFile(path string, write func(w io.Writer) error) error {
 	return fmt.Errorf("cannot write %s: %w; %s", path, wording.Cause(err), do)
 }
 
-func (r *Run) writeSummary(w io.Writer) error {
+// WriteSummary writes summary.json.
+func (r *Run) WriteSummary(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
