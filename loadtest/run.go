@@ -71,6 +71,7 @@ type run struct {
 	second      secondStats
 	samples     []report.Sample
 	events      []report.Event
+	notes       []string
 	errors      []string
 }
 
@@ -332,7 +333,9 @@ func (r *run) handleMessage(rep engine.Message) {
 		r.second.response.Merge(t.Response)
 		r.second.service.Merge(t.Service)
 		r.second.lag.Merge(t.Lag)
-		r.sampler.setOpen(r.total().Open)
+		total := r.total()
+		r.sampler.setOpen(total.Open)
+		r.endIfNothingIsLeft(&total)
 	case rep.Event != nil:
 		r.events = append(r.events, report.Event(*rep.Event))
 	case rep.Connected != nil:
@@ -403,6 +406,20 @@ func (r *run) sample(n int) {
 	}
 }
 
+// endIfNothingIsLeft ends the hold phase once every connection is gone: none would come
+// back.
+func (r *run) endIfNothingIsLeft(t *engine.Tallies) {
+	now := epoll.Monotonic()
+	if r.plan.Mode == modeChurn || r.stopped || r.hold == 0 || now < r.hold || t.Open+t.Connecting > 0 {
+		return
+	}
+	text := fmt.Sprintf("no connection was left %s before the planned end, so the run ended then",
+		wording.Duration((time.Duration(r.hold-now) + r.plan.Duration).Round(100*time.Millisecond)))
+	r.notes = append(r.notes, text)
+	r.event(now, report.EventNothingLeft, text)
+	r.stop()
+}
+
 // length is how long the run takes: an estimate until the hold phase begins.
 func (r *run) length() time.Duration {
 	switch {
@@ -430,6 +447,6 @@ func (r *run) result() *report.Run {
 	return summarize(&measurements{
 		plan: r.plan, settings: r.Settings, environment: r.environment(), probed: r.probed,
 		start: r.start, hold: r.hold, interrupted: r.interrupted, results: r.results, server: r.sampler.summary(),
-		samples: r.samples, events: r.events, errors: r.errors,
+		samples: r.samples, events: r.events, notes: r.notes, errors: r.errors,
 	})
 }

@@ -26,6 +26,7 @@ type measurements struct {
 	server      *report.Server
 	samples     []report.Sample
 	events      []report.Event
+	notes       []string
 	errors      []string
 }
 
@@ -43,9 +44,10 @@ func summarize(m *measurements) *report.Run {
 	s := &report.Summary{
 		Schema: report.Schema, Plan: m.settings, Environment: m.environment, Server: m.server,
 		Phases: m.phases(total), Connections: m.connections(total), Frames: m.frames(total),
-		FalseKills:  report.Closes{Count: total.Tallies.FalseKills, Examples: firstFew(total.FalseKills)},
-		Unexplained: report.Closes{Count: total.Tallies.Unexplained, Examples: firstFew(total.Unexplained)},
-		Generator:   m.generator(total), SLO: []report.SLOResult{}, Errors: append([]string{}, m.errors...),
+		FalseKills:  report.Closes{Count: total.Tallies.FalseKills, Examples: worstFew(total.FalseKills)},
+		Unexplained: report.Closes{Count: total.Tallies.Unexplained, Examples: worstFew(total.Unexplained)},
+		Generator:   m.generator(total), SLO: []report.SLOResult{}, Notes: append([]string{}, m.notes...),
+		Errors: append([]string{}, m.errors...),
 	}
 	out := &report.Run{Summary: s, Samples: m.samples, Events: m.events}
 	if !s.Generator.Limited {
@@ -64,6 +66,9 @@ func summarize(m *measurements) *report.Run {
 		out.Events = append(out.Events, faultOver(s.Detection)...)
 	}
 	slices.SortStableFunc(out.Events, func(a, b report.Event) int { return cmp.Compare(a.T, b.T) })
+	if text := m.guessTimeout(total); text != "" {
+		s.Notes = append(s.Notes, text)
+	}
 	for i := range m.plan.SLO {
 		s.SLO = append(s.SLO, m.plan.SLO[i].evaluate(s))
 	}
@@ -71,13 +76,45 @@ func summarize(m *measurements) *report.Run {
 	return out
 }
 
-func firstFew(found []engine.CloseExample) []report.CloseExample {
+// guessTimeout says what T is if the server's closes show another one than the run goes
+// by: all that it closed had been silent for the same time.
+func (m *measurements) guessTimeout(t *engine.Result) string {
+	const few = 3
+	bound := max(int64(m.plan.Bound), int64(m.probed.timeout)/10)
+	var silent []int64 // ns
+	if m.probed.timeout == 0 {
+		silent = t.Silences
+	} else {
+		for i := range m.plan.Faults {
+			if k, _ := engine.FaultKindByName(m.plan.Faults[i].Kind); k.Expect == engine.ExpectTimeout {
+				for _, us := range t.Faults[i].Errors {
+					silent = append(silent, int64(m.probed.timeout)+int64(us)*1000)
+				}
+			}
+		}
+	}
+	if len(silent) < few {
+		return ""
+	}
+	least, most := slices.Min(silent), slices.Max(silent)
+	off := least - int64(m.probed.timeout)
+	if most-least > bound || m.probed.timeout != 0 && off >= 0 && off <= bound {
+		return ""
+	}
+	guess := time.Duration(least).Round(10 * time.Millisecond)
+	return fmt.Sprintf("all %s that the server closed had been silent for the same time: looks like T = %s; "+
+		"try --timeout %s", wording.Plural(len(silent), "connection"), wording.Duration(guess), wording.Duration(guess))
+}
+
+// worstFew has the examples in order: the least silent first.
+func worstFew(found []engine.CloseExample) []report.CloseExample {
 	list := []report.CloseExample{}
 	for _, e := range found {
 		list = append(list, report.CloseExample(e))
 	}
 	slices.SortFunc(list, func(a, b report.CloseExample) int {
-		return cmp.Or(cmp.Compare(a.AtS, b.AtS), cmp.Compare(a.Connection, b.Connection))
+		return cmp.Or(cmp.Compare(a.SilentMS, b.SilentMS), cmp.Compare(a.AtS, b.AtS),
+			cmp.Compare(a.Connection, b.Connection))
 	})
 	return list[:min(len(list), engine.MaxExamples)]
 }
@@ -235,12 +272,13 @@ func (m *measurements) detection(t *engine.Result) *report.Detection {
 
 func (m *measurements) faultResult(f *Fault, got *engine.FaultTally) report.FaultResult {
 	kind, _ := engine.FaultKindByName(f.Kind)
-	slices.Sort(got.Examples) // in any order of the loops
 	fr := report.FaultResult{
 		Fault: f.Text, Kind: f.Kind, Expect: kind.Expect.String(), Observable: !kind.Unobservable,
 		Injected: got.Injected, Detected: got.Detected, Undetected: got.Undetected, Early: got.Early, Late: got.Late,
-		ErrorMS: errorsMS(got.Errors), Examples: append([]string{},
-			got.Examples[:min(len(got.Examples), engine.MaxExamples)]...),
+		ErrorMS: errorsMS(got.Errors), Examples: []string{},
+	}
+	for _, e := range engine.Worst(got.Examples) {
+		fr.Examples = append(fr.Examples, e.Text)
 	}
 	if got.Start != 0 {
 		fr.StartS, fr.EndS = m.at(got.Start), m.at(got.End)

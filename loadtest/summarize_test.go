@@ -87,7 +87,7 @@ func exampleMeasurements(t testing.TB) *measurements {
 			LoopCPU: 20 + float64(k), ProcCPU: 30 + float64(k), RSS: 20e6, Heap: 445 * 300,
 			Faults: []engine.FaultTally{
 				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1,
-					Examples: []string{fmt.Sprintf("connection %d was still open", 8+k)}},
+					Examples: []engine.FaultExample{{OffNS: int64(k), Text: fmt.Sprintf("connection %d was still open", 8+k)}}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
 				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1,
 					LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},
@@ -221,6 +221,34 @@ func TestFewLagsAreNoP99(t *testing.T) {
 		}
 		if g := summarize(m).Summary.Generator; g.Limited != c.limited {
 			t.Errorf("%s: limited %v: %v", name, g.Limited, g.Why)
+		}
+	}
+}
+
+// Closes after one and the same silence show T, unknown or not as the run was told.
+func TestGuessTimeout(t *testing.T) {
+	const ms = int64(time.Millisecond)
+	for name, c := range map[string]struct {
+		timeout  time.Duration
+		silences []int64 // with T unknown
+		errors   []int32 // else, in µs
+		want     string
+	}{
+		"alike":          {0, []int64{3001 * ms, 3003 * ms, 3100 * ms}, nil, "looks like T = 3s; try --timeout 3s"},
+		"spread":         {0, []int64{3001 * ms, 3003 * ms, 4000 * ms}, nil, ""},
+		"few":            {0, []int64{3001 * ms, 3003 * ms}, nil, ""},
+		"on time":        {time.Second, nil, []int32{1, 100_000, 150_000}, ""},
+		"late, alike":    {time.Second, nil, []int32{1_001_000, 1_009_000, 1_100_000}, "looks like T = 2s"},
+		"early, alike":   {time.Second, nil, []int32{-498_000, -450_000, -400_000}, "looks like T = 500ms"},
+		"late, all over": {time.Second, nil, []int32{1_001_000, 5_009_000, 9_100_000}, ""},
+	} {
+		m := exampleMeasurements(t)
+		m.probed.timeout = c.timeout
+		m.results = m.results[:1]
+		m.results[0].Silences, m.results[0].Faults[0].Errors = c.silences, c.errors
+		notes := strings.Join(summarize(m).Summary.Notes, "\n")
+		if c.want == "" && notes != "" || !strings.Contains(notes, c.want) {
+			t.Errorf("%s: %q, want %q", name, notes, c.want)
 		}
 	}
 }

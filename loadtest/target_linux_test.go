@@ -1,9 +1,11 @@
 package loadtest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -218,7 +220,7 @@ func TestCloses(t *testing.T) {
 		unexplained int
 		more        []string
 	}{
-		{"without a word", nil, "1h", report.Failed, "2 false kills; the first: at ", 2, 0, 0, nil},
+		{"without a word", nil, "1h", report.Failed, "2 false kills; the worst: at ", 2, 0, 0, nil},
 		{"accused", codec.AppendClose(nil, codec.CodeProtocolError, "bad op"), "1h", report.Failed,
 			`end of stream, code 3501 "bad op"`, 2, 0, 0, nil},
 		{"drained as planned", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Pass, "",
@@ -226,7 +228,7 @@ func TestCloses(t *testing.T) {
 		{"drained", codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining}), "1h", report.Failed,
 			"2 unexplained closes", 0, 0, 2, nil},
 		{"drained by CLOSE", codec.AppendClose(nil, codec.CodeDraining, "bye"), "1h", report.Failed,
-			`2 unexplained closes; the first: at `, 0, 0, 2, nil},
+			`2 unexplained closes; the worst: at `, 0, 0, 2, nil},
 		{"open at the end", nil, "1h", report.Breached, "gate at_end>=99%: measured 2", 2, 0, 0,
 			[]string{"slo", "at_end>=99%"}},
 		{"sent", nil, "1h", report.Breached, "gate sent>=99%: measured", 2, 0, 0, []string{"slo", "sent>=99%"}},
@@ -297,6 +299,45 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 	if n := len(r.Connections.Failures); n < 2 || n > 21 || failed != 100 {
 		t.Errorf("%d texts for %d failures", n, failed)
+	}
+}
+
+// Once every connection is gone the run ends and says so, and what T looks like.
+func TestNothingLeft(t *testing.T) {
+	t.Parallel()
+	const silence = 400 * time.Millisecond
+	target := listen(t, func(n int, c *net.TCPConn) {
+		if n < 2 { // the probe
+			echo(n, c)
+			return
+		}
+		b := make([]byte, 64)
+		for {
+			_ = c.SetReadDeadline(time.Now().Add(silence))
+			k, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			if _, err := c.Write(b[:k]); err != nil {
+				return
+			}
+		}
+	})
+	began := time.Now()
+	r := doRun(t, nil, "target", target, "connections", "20", "interval", "2s", "duration", "1m", "bound", "1s",
+		"slo", "sent>=99%")
+	r.want(t, report.Breached, "gate sent>=99%", "unexplained closes")
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the run took %s", took)
+	}
+	notes := strings.Join(r.Notes, "\n")
+	if !strings.Contains(notes, "no connection was left 5") || !strings.Contains(notes, "looks like T = ") || !strings.Contains(r.out, notes[:20]) ||
+		r.Frames.Scheduled < 500 {
+		t.Errorf("%q %+v\n%s", notes, r.Frames, r.out)
+	}
+	if list := r.Unexplained.Examples; len(list) < 3 ||
+		!slices.IsSortedFunc(list, func(a, b report.CloseExample) int { return cmp.Compare(a.SilentMS, b.SilentMS) }) {
+		t.Errorf("%+v", list)
 	}
 }
 

@@ -83,7 +83,7 @@ func closes(c *report.Closes, noun string) string {
 	}
 	text := wording.Plural(c.Count, noun)
 	if len(c.Examples) > 0 {
-		text += "; the first: " + c.Examples[0].Text
+		text += "; the worst: " + c.Examples[0].Text
 	}
 	return text
 }

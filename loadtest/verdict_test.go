@@ -54,7 +54,7 @@ func TestDecide(t *testing.T) {
 			gates: []string{"established>=9"}, word: report.Pass, code: 0},
 		{name: "false kill", change: func(s *report.Summary) {
 			s.FalseKills = report.Closes{Count: 1, Examples: []report.CloseExample{{Text: "at 3 s"}}}
-		}, word: report.Failed, code: 1, reason: "1 false kill; the first: at 3 s"},
+		}, word: report.Failed, code: 1, reason: "1 false kill; the worst: at 3 s"},
 		{name: "false kill against a gate", change: func(s *report.Summary) { s.FalseKills.Count = 1 },
 			gates: []string{"false_kills==0"}, word: report.Breached, code: 3,
 			reason: "gate false_kills==0: measured 1"},

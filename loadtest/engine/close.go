@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -96,6 +97,17 @@ func (c *peerClose) example(start int64, number int, how, reason string) CloseEx
 		e.Text += fmt.Sprintf(", code %d (%s)", c.code, codec.Code(c.code))
 	}
 	return e
+}
+
+// worstClose adds e to the examples and keeps the least silent few: the more lately a
+// peer has sent a frame, the less there is to say for its close.
+func worstClose(list []CloseExample, e CloseExample) []CloseExample {
+	at, _ := slices.BinarySearchFunc(list, e, func(a, b CloseExample) int { return cmp.Compare(a.SilentMS, b.SilentMS) })
+	if at == MaxExamples {
+		return list
+	}
+	list = slices.Insert(list, at, e)
+	return list[:min(len(list), MaxExamples)]
 }
 
 // A CloseExample is one close by the server.

@@ -217,7 +217,7 @@ func (l *loop) failConn(i int32, at int64, text string) {
 	l.closeConn(i)
 	if again {
 		l.reconnectTally(fault, at).ReconnectFailed++
-		l.addExample(&l.result.Faults[fault], fmt.Sprintf("connection %d did not reconnect: %s", l.number(i), text))
+		l.addExample(&l.result.Faults[fault], 0, fmt.Sprintf("connection %d did not reconnect: %s", l.number(i), text))
 		return
 	}
 	l.countFailure(i, at, text)

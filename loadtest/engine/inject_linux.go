@@ -187,11 +187,11 @@ func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
 	switch {
 	case cl.early():
 		t.Early++
-		l.addExample(t, fmt.Sprintf("detected %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())),
+		l.addExample(t, cl.errorNS(), fmt.Sprintf("detected %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())),
 			example.Text))
 	case cl.late():
 		t.Late++
-		l.addExample(t, fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())),
+		l.addExample(t, cl.errorNS(), fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())),
 			example.Text))
 	}
 }
@@ -207,9 +207,7 @@ func (l *loop) stalledNS(from, to int64) (ns int64) {
 	return ns
 }
 
-// addExample keeps the first few examples of a fault.
-func (l *loop) addExample(t *FaultTally, text string) {
-	if len(t.Examples) < MaxExamples {
-		t.Examples = append(t.Examples, text)
-	}
+// addExample keeps the worst few examples of a fault: off is in ns.
+func (l *loop) addExample(t *FaultTally, off int64, text string) {
+	t.Examples = Worst(append(t.Examples, FaultExample{max(off, -off), text}))
 }

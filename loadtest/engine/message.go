@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,6 +100,7 @@ type Result struct {
 	WrongExample     string         `json:"wrong_example"`
 	FalseKills       []CloseExample `json:"false_kill_examples"`
 	Unexplained      []CloseExample `json:"unexplained_examples"`
+	Silences         []int64        `json:"silences"` // of unexplained closes without a code: the first ones, in ns
 	Unanswered       int64          `json:"unanswered"`
 	OldestUnanswered int64          `json:"oldest_unanswered"` // ns
 	AnsweredInHold   int64          `json:"answered_in_hold"`
@@ -165,15 +168,32 @@ type FaultTally struct {
 	Undetected                        int
 	Early, Late                       int
 	Errors                            []int32 // of detections, in µs
-	Examples                          []string
+	Examples                          []FaultExample
 	Reconnects, Reconnected           int // of a herd, or of +reconnect
 	ReconnectRefused, ReconnectFailed int
 	LastReconnect                     int64
 	ReconnectTime                     Histogram
 }
 
+// A FaultExample is one peer whose fault was not detected as it should have been.
+type FaultExample struct {
+	OffNS int64 // how far from the time at which it should have been
+	Text  string
+}
+
 // MaxExamples is how many examples of a kind are kept.
 const MaxExamples = 5
+
+// Worst sorts the examples, those most off first, and returns the first few.
+func Worst(list []FaultExample) []FaultExample {
+	slices.SortFunc(list, func(a, b FaultExample) int {
+		return cmp.Or(cmp.Compare(b.OffNS, a.OffNS), cmp.Compare(a.Text, b.Text))
+	})
+	return list[:min(len(list), MaxExamples)]
+}
+
+// maxSilences bounds Result.Silences.
+const maxSilences = 1000
 
 // Since is t in seconds after start.
 func Since(start, t int64) float64 { return wording.Thousandths(time.Duration(t - start).Seconds()) }
@@ -209,6 +229,7 @@ func MergeResults(results []*Result, faults int) *Result {
 		t.WrongExample = firstText(t.WrongExample, r.WrongExample)
 		t.FalseKills = append(t.FalseKills, r.FalseKills...)
 		t.Unexplained = append(t.Unexplained, r.Unexplained...)
+		t.Silences = append(t.Silences, r.Silences...)
 		t.Unanswered += r.Unanswered
 		t.OldestUnanswered = max(t.OldestUnanswered, r.OldestUnanswered)
 		t.AnsweredInHold += r.AnsweredInHold

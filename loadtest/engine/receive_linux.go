@@ -266,8 +266,11 @@ func (l *loop) peerClose(i int32, c *conn, at, slack int64) peerClose {
 }
 
 func (l *loop) countUnexplained(at int64, example CloseExample) {
+	if example.Code == 0 && len(l.result.Silences) < maxSilences {
+		l.result.Silences = append(l.result.Silences, int64(example.SilentMS*1e6))
+	}
+	l.result.Unexplained = worstClose(l.result.Unexplained, example)
 	if l.tallies.Unexplained++; l.tallies.Unexplained <= MaxExamples {
-		l.result.Unexplained = append(l.result.Unexplained, example)
 		l.event(at, EventUnexplained, "", 1, example.Text)
 	}
 }
@@ -306,8 +309,8 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	case classDetected:
 		l.countDetection(c, &cl, example)
 	case classFalseKill:
+		l.result.FalseKills = worstClose(l.result.FalseKills, example)
 		if l.tallies.FalseKills++; l.tallies.FalseKills <= MaxExamples {
-			l.result.FalseKills = append(l.result.FalseKills, example)
 			l.event(at, EventFalseKill, "", 1, example.Text)
 		}
 	case classLapse:

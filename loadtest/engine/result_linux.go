@@ -61,7 +61,7 @@ func (l *loop) judgeOpen(now int64) {
 		if len(t.Examples) < MaxExamples {
 			l.event(now, EventUndetected, l.load.Faults[v.fault].Text, 1, text)
 		}
-		l.addExample(t, text)
+		l.addExample(t, now-v.expect, text)
 	}
 	for i := range l.conns {
 		c := &l.conns[i]

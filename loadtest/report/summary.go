@@ -30,6 +30,7 @@ type Summary struct {
 	Generator   Generator   `json:"generator"`
 	Server      *Server     `json:"server"` // null without --ops and without a local process
 	SLO         []SLOResult `json:"slo"`
+	Notes       []string    `json:"notes"` // what explains the figures, a sentence each
 	Errors      []string    `json:"errors"`
 }
 
@@ -179,7 +180,7 @@ type FaultResult struct {
 	Early      int           `json:"early"`
 	Late       int           `json:"late"`
 	ErrorMS    *Distribution `json:"error_ms"`
-	Examples   []string      `json:"examples"` // of undetected, early and late ones
+	Examples   []string      `json:"examples"` // of undetected, early and late ones, the worst first
 	Reconnect  *Reconnect    `json:"reconnect"`
 	Note       string        `json:"note"`
 }
@@ -204,7 +205,7 @@ type Bucket struct {
 // Closes counts closes of one class.
 type Closes struct {
 	Count    int            `json:"count"`
-	Examples []CloseExample `json:"examples"` // the first few
+	Examples []CloseExample `json:"examples"` // the worst few, those least silent first
 }
 
 // A CloseExample is one close by the server.
@@ -312,6 +313,7 @@ const (
 	EventWrong       = "wrong_answer"
 	EventTold        = "told"
 	EventConnect     = "connect_failed"
+	EventNothingLeft = "nothing_left" // the hold phase ended early
 	EventError       = "error"
 )
 

@@ -25,6 +25,9 @@ func (s *Summary) Text() string {
 		}
 		fmt.Fprintf(b, "  %s\n", escape(reason))
 	}
+	for _, note := range s.Notes {
+		fmt.Fprintf(b, "  %s\n", escape(note))
+	}
 	b.WriteByte('\n')
 	s.writeConnections(b)
 	s.writeLatency(b)
