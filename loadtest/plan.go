@@ -155,6 +155,12 @@ func (p *Plan) validateLoad(wrong wrongFunc) {
 				wording.Grouped(maxFramesPerProcess))
 		}
 	}
+	switch {
+	case p.ServerBeats && p.Mode != modeBeat:
+		wrong("server-beats", p.ServerBeats, "is for mode beat, in which nothing else is sent; leave one out")
+	case p.ServerBeats && p.HelloBeats == "client":
+		wrong("server-beats", p.ServerBeats, "contradicts hello-beats client; leave one out")
+	}
 	if p.Mode == modeEcho {
 		positive("inflight", p.Inflight, 1024)
 		if p.Payload < engine.MinPayload || p.Payload > codec.MaxFrameLimit-1 {
@@ -215,7 +221,7 @@ func (p *Plan) validateFaults(wrong wrongFunc) {
 // ValidateTimeout is Validate for a server with the idle timeout t; 0: unknown.
 func (p *Plan) ValidateTimeout(t time.Duration) error {
 	var lines []string
-	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && p.Interval*10 > t*9 {
+	if t > 0 && p.Mode == modeBeat && p.HelloBeats != "server" && !p.ServerBeats && p.Interval*10 > t*9 {
 		lines = append(lines, fmt.Sprintf("interval %s: is too long: "+
 			"the server declares a peer dead after T = %s of silence; write %s or less",
 			p.Interval, wording.Duration(t), wording.Duration((t*2/3).Truncate(time.Millisecond))))

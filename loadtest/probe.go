@@ -37,8 +37,11 @@ func resolveTarget(target string) (netip.AddrPort, error) {
 func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
 	got := probeResult{timeout: p.Timeout, timeoutSource: "--timeout"}
 	first := codec.AppendBeat(nil)
-	if p.Hello {
+	switch {
+	case p.Hello:
 		first = p.AppendHello(nil, 0)
+	case p.ServerBeats:
+		first = nil // the server begins
 	}
 	welcome, err := exchange(target, first)
 	if err != nil {
@@ -58,7 +61,7 @@ func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
 	return got, nil
 }
 
-// exchange sends one frame on a connection of its own and waits for an answer, WELCOME
+// exchange sends one frame, or none, on a connection of its own and waits for an answer, WELCOME
 // or not. No answer is no error: the run will count that. It returns once the target
 // has closed the connection as well, as the run may need that slot.
 func exchange(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {

@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"io"
@@ -299,6 +300,47 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 	if n := len(r.Connections.Failures); n < 2 || n > 21 || failed != 100 {
 		t.Errorf("%d texts for %d failures", n, failed)
+	}
+}
+
+// A server that beats by itself, without HELLO: it hears answers and nothing else.
+func TestServerBeatsWithoutHello(t *testing.T) {
+	t.Parallel()
+	const interval, timeout = 200 * time.Millisecond, 1500 * time.Millisecond
+	var unasked atomic.Int64
+	beat := codec.AppendBeat(nil)
+	target := listen(t, func(n int, c *net.TCPConn) {
+		b := make([]byte, 64)
+		_ = c.SetReadDeadline(time.Now().Add(interval)) // not before the first beat
+		if k, _ := c.Read(b); k > 0 && n == 1 {
+			return // the HELLO with which the probe asks for T
+		} else if k > 0 {
+			unasked.Add(1)
+		}
+		for {
+			if _, err := c.Write(beat); err != nil {
+				return
+			}
+			_ = c.SetReadDeadline(time.Now().Add(timeout))
+			k, err := io.ReadFull(c, b[:len(beat)])
+			if err != nil {
+				return
+			}
+			if !bytes.Equal(b[:k], beat) {
+				unasked.Add(1)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(interval))
+			if k, _ := c.Read(b); k > 0 {
+				unasked.Add(1)
+			}
+		}
+	})
+	r := doRun(t, nil, "target", target, "server-beats", "true", "timeout", timeout.String(), "connections", "10",
+		"interval", "50ms", "duration", "3s", "bound", "1s", "fault", "silent:3@100ms")
+	r.want(t, report.Pass)
+	if r.Frames.ServerBeats < 50 || r.Frames.Sent != 0 || r.Detection.Detected != 3 || r.Connections.AtEnd != 7 ||
+		unasked.Load() != 0 {
+		t.Errorf("%+v %+v, %d frames that were no answers", r.Frames, r.Detection, unasked.Load())
 	}
 }
 

@@ -102,7 +102,9 @@ func (c *peerClose) example(start int64, number int, how, reason string) CloseEx
 // worstClose adds e to the examples and keeps the least silent few: the more lately a
 // peer has sent a frame, the less there is to say for its close.
 func worstClose(list []CloseExample, e CloseExample) []CloseExample {
-	at, _ := slices.BinarySearchFunc(list, e, func(a, b CloseExample) int { return cmp.Compare(a.SilentMS, b.SilentMS) })
+	at, _ := slices.BinarySearchFunc(list, e, func(a, b CloseExample) int {
+		return cmp.Compare(a.SilentMS, b.SilentMS)
+	})
 	if at == MaxExamples {
 		return list
 	}

@@ -184,14 +184,15 @@ func (l *loop) countDetection(c *conn, cl *peerClose, example CloseExample) {
 	t.Detected++
 	t.End = max(t.End, cl.at)
 	t.Errors = append(t.Errors, int32(max(math.MinInt32, min(math.MaxInt32, cl.errorNS()/1000))))
+	off := cl.errorNS()
 	switch {
 	case cl.early():
 		t.Early++
-		l.addExample(t, cl.errorNS(), fmt.Sprintf("detected %s too early: %s", wording.Milliseconds(-milliseconds(cl.errorNS())),
+		l.addExample(t, off, fmt.Sprintf("detected %s too early: %s", wording.Milliseconds(-milliseconds(off)),
 			example.Text))
 	case cl.late():
 		t.Late++
-		l.addExample(t, cl.errorNS(), fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(cl.errorNS())),
+		l.addExample(t, off, fmt.Sprintf("detected %s late: %s", wording.Milliseconds(milliseconds(off)),
 			example.Text))
 	}
 }

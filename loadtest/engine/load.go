@@ -15,12 +15,13 @@ type Load struct {
 	ConnectRate    Rate
 	ConnectTimeout time.Duration // for the connection, and for WELCOME with Hello
 
-	Mode     string        // ModeBeat, ModeEcho or ModeChurn
-	Interval time.Duration // beat: between two beats of a connection
-	Phase    string        // beat: PhaseUniform or PhaseSync
-	Frame    string        // beat, churn: FrameEmpty or FramePing
-	Inflight int           // echo: frames under way on each connection
-	Payload  int           // echo: bytes in a frame after the op, MinPayload or more
+	Mode        string        // ModeBeat, ModeEcho or ModeChurn
+	Interval    time.Duration // beat: between two beats of a connection
+	ServerBeats bool          // beat: the server beats and the generator only answers; implied by HelloBeats "server"
+	Phase       string        // beat: PhaseUniform or PhaseSync
+	Frame       string        // beat, churn: FrameEmpty or FramePing
+	Inflight    int           // echo: frames under way on each connection
+	Payload     int           // echo: bytes in a frame after the op, MinPayload or more
 
 	Hello       bool // every connection begins with HELLO
 	HelloBeat   time.Duration
@@ -70,7 +71,7 @@ func (l *Load) beats() pacer {
 }
 
 // serverBeats says whether the server is the side that beats.
-func (l *Load) serverBeats() bool { return l.HelloBeats == "server" }
+func (l *Load) serverBeats() bool { return l.ServerBeats || l.HelloBeats == "server" }
 
 // StallsServer says whether the server's process is stopped for a time.
 func (l *Load) StallsServer() bool {
