@@ -114,7 +114,8 @@ var Table = config.Table[Plan]{
 		Help:  "address of the server's metrics, sampled about once per second"},
 	{Key: "slo", Kind: "gate", Group: groupResult, Unset: "none",
 		Field: func(p *Plan) any { return config.ListOf(&p.SLO, parseGate, func(g Gate) string { return g.Text }) },
-		Help: "gate such as rtt.p99<5ms, false_kills==0, at_end>=99%, sent>=99% (of the beats due in the hold phase) or " +
+		Help: "gate such as rtt.p99<5ms, false_kills==0, at_end>=99%, sent>=99% (of the beats " +
+			"due in the hold phase) or " +
 			"detect.max<=timeout+200ms; a broken gate is exit code " +
 			"3; may be repeated"},
 	{Key: "max-lag", Kind: config.Duration, Group: groupGenerator, Default: "5ms", Signed: true,

@@ -181,7 +181,8 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 
 func (m *measurements) frames(t *engine.Result) report.Frames {
 	f := report.Frames{
-		Sent: t.Tallies.Sent, Scheduled: t.Scheduled, SentOnSchedule: t.SentOnSchedule, Answered: t.Tallies.Answered, Unanswered: t.Unanswered,
+		Sent: t.Tallies.Sent, Scheduled: t.Scheduled, SentOnSchedule: t.SentOnSchedule,
+		Answered: t.Tallies.Answered, Unanswered: t.Unanswered,
 		OldestUnansweredMS: wording.Thousandths(ms(time.Duration(t.OldestUnanswered))),
 		Wrong:              t.Tallies.Wrong, WrongExample: t.WrongExample, ServerBeats: t.Tallies.ServerBeats,
 	}

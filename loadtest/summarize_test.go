@@ -87,7 +87,8 @@ func exampleMeasurements(t testing.TB) *measurements {
 			LoopCPU: 20 + float64(k), ProcCPU: 30 + float64(k), RSS: 20e6, Heap: 445 * 300,
 			Faults: []engine.FaultTally{
 				{Start: 103 * second, End: 111 * second, Injected: 50, Detected: 49, Undetected: 1, Late: 1,
-					Examples: []engine.FaultExample{{OffNS: int64(k), Text: fmt.Sprintf("connection %d was still open", 8+k)}}},
+					Examples: []engine.FaultExample{{OffNS: int64(k),
+						Text: fmt.Sprintf("connection %d was still open", 8+k)}}},
 				{Start: 104 * second, End: 104 * second, Injected: 2 + k},
 				{Start: 105 * second, End: 106 * second, Reconnects: 10, Reconnected: 9, ReconnectRefused: 1,
 					LastReconnect: 106 * second, ReconnectTime: engine.NewHistogram(engine.RunDigits)},

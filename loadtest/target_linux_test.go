@@ -290,7 +290,8 @@ func TestFailuresAreBounded(t *testing.T) {
 		_ = c.CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 	})
-	r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "100", "hello", "true", "loops", "2", "duration",
+	r := doRun(t, nil, "target", target, "timeout", "1h", "connections", "100", "hello",
+		"true", "loops", "2", "duration",
 		"300ms")
 	failed := 0
 	for _, f := range r.Connections.Failures {
@@ -373,7 +374,8 @@ func TestNothingLeft(t *testing.T) {
 		t.Errorf("the run took %s", took)
 	}
 	notes := strings.Join(r.Notes, "\n")
-	if !strings.Contains(notes, "no connection was left 5") || !strings.Contains(notes, "looks like T = ") || !strings.Contains(r.out, notes[:20]) ||
+	if !strings.Contains(notes, "no connection was left 5") || !strings.Contains(notes, "looks like T = ") ||
+		!strings.Contains(r.out, notes[:20]) ||
 		r.Frames.Scheduled < 500 {
 		t.Errorf("%q %+v\n%s", notes, r.Frames, r.out)
 	}

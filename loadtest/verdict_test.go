@@ -98,8 +98,10 @@ func TestDecide(t *testing.T) {
 			word: report.Invalid, code: 4, reason: "frames lagged"},
 		{name: "limited, false kill", change: limited(func(s *report.Summary) { s.FalseKills.Count = 1 }),
 			word: report.Failed, code: 1, reason: "1 false kill"},
-		{name: "limited, false kill against a gate", change: limited(func(s *report.Summary) { s.FalseKills.Count = 1 }),
-			gates: []string{"false_kills==0"}, word: report.Breached, code: 3, reason: "gate false_kills==0: measured 1"},
+		{name: "limited, false kill against a gate", change: limited(
+			func(s *report.Summary) { s.FalseKills.Count = 1 }),
+			gates: []string{"false_kills==0"}, word: report.Breached, code: 3,
+			reason: "gate false_kills==0: measured 1"},
 		{name: "limited, undetected", change: limited(func(s *report.Summary) { s.Detection.Undetected = 1 }),
 			word: report.Failed, code: 1, reason: "1 dead peer not detected"},
 		{name: "limited, early", change: limited(func(s *report.Summary) { s.Detection.Early = 1 }),
