@@ -269,7 +269,7 @@ func TestBeatsWords(t *testing.T) {
 // get asks the ops handler as a client at addr would.
 func get(h http.Handler, path, addr string) (int, string) {
 	r := httptest.NewRequest(http.MethodGet, path, nil)
-	r.RemoteAddr = addr
+	r.RemoteAddr, r.Host = addr, "localhost"
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w.Code, w.Body.String()

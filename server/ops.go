@@ -22,8 +22,9 @@ import (
 //	/debug/check   Check as JSON; 500 if an invariant is broken
 //	/debug/pprof/  profiles
 //
-// /metrics has what more collects as well. Only clients on this machine may read
-// /debug/, whatever address the handler is served on. The method and the handler are safe for concurrent use, and serve
+// /metrics has what more collects as well. Only clients on this machine that use a
+// loopback name and no proxy may read /debug/, whatever address the handler is
+// served on. The method and the handler are safe for concurrent use, and serve
 // after Close too.
 func (s *Server) OpsHandler(more ...prometheus.Collector) http.Handler {
 	reg := prometheus.NewRegistry()

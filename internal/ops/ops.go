@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -64,6 +65,58 @@ func (l retryListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
+// maxConns is how many connections the ops address serves at one time. More wait
+// in the kernel's backlog until one ends: a probe that waits is better off than
+// one that is reset, and idleTime and the other timeouts bound the wait.
+const maxConns = 32
+
+// idleTime is how long a connection without a request stays open.
+const idleTime = 10 * time.Second
+
+// A limitListener accepts a connection only while fewer than cap(slots) are open.
+type limitListener struct {
+	net.Listener
+	slots     chan struct{} // one element for each open connection
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+func limitConns(ln net.Listener, n int) *limitListener {
+	return &limitListener{Listener: ln, slots: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+func (l *limitListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: c, slots: l.slots}, nil
+}
+
+func (l *limitListener) Close() error {
+	l.closeOnce.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// A limitedConn gives its slot back when it is closed.
+type limitedConn struct {
+	net.Conn
+	slots chan struct{}
+	once  sync.Once
+}
+
+func (c *limitedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { <-c.slots })
+	return err
+}
+
 // A temporaryError is a net.Error that passes.
 type temporaryError struct{ error }
 
@@ -81,20 +134,31 @@ func (s *Server) Serve(h http.Handler) {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute, // profiles that take longer extend it themselves
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	ln := s.ln
+	if s.addr != "" {
+		ln = limitConns(ln, maxConns)
+	} else { // the one client is the supervisor, which keeps connections for a minute
+		s.http.IdleTimeout = 2 * time.Minute
 	}
 	s.done = make(chan struct{})
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(retryListener{s.ln}); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(retryListener{ln}); !errors.Is(err, http.ErrServerClosed) {
 			// The connections matter more: they stay.
 			s.log.Error("the ops address is not served any more", "error", err)
 		}
 	}()
 	if s.addr != "" {
 		s.log.Info("ops listening", "addr", s.ln.Addr().String())
+		if a, ok := s.ln.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+			s.log.Warn("the ops address is open to other machines and asks for no token: "+
+				"whatever reaches it reads the metrics", "addr", s.ln.Addr().String(),
+				"fix", "--ops with a loopback address, or a firewall")
+		}
 	}
 }
 

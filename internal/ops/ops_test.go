@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log"
@@ -112,5 +113,70 @@ func TestOpsAcceptFails(t *testing.T) {
 	ln.Close()
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// TestConnectionLimit: with maxConns open, one more waits until one of them
+// closes, and does not keep the server from ending.
+func TestConnectionLimit(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	o, err := Listen("127.0.0.1:0", nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Serve(http.NotFoundHandler())
+	dial := func() net.Conn {
+		c, err := net.DialTimeout("tcp", o.ln.Addr().String(), limit)
+		if err == nil {
+			_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	answered := func(c net.Conn, within time.Duration) bool {
+		_ = c.SetReadDeadline(time.Now().Add(within))
+		n, _ := c.Read(make([]byte, 1))
+		return n == 1
+	}
+	var conns []net.Conn
+	for i := range maxConns {
+		c := dial()
+		defer c.Close()
+		if !answered(c, limit) {
+			t.Fatalf("connection %d is not answered", i+1)
+		}
+		conns = append(conns, c)
+	}
+	more, last := dial(), dial()
+	defer more.Close()
+	defer last.Close()
+	if answered(more, 200*time.Millisecond) {
+		t.Errorf("%d connections are served at one time", maxConns+1)
+	}
+	conns[0].Close()
+	if !answered(more, limit) {
+		t.Error("the connection that waited is not answered once another has ended")
+	}
+	o.Close()
+	if o.http.IdleTimeout > 15*time.Second {
+		t.Errorf("a connection may be idle for %s", o.http.IdleTimeout)
+	}
+}
+
+// TestOpenWarning: an ops address that other machines reach is warned of.
+func TestOpenWarning(t *testing.T) {
+	for addr, want := range map[string]bool{"127.0.0.1:0": false, "localhost:0": false, "0.0.0.0:0": true, ":0": true} {
+		var log bytes.Buffer
+		o, err := Listen(addr, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Serve(http.NotFoundHandler())
+		o.Close()
+		if got := strings.Contains(log.String(), "level=WARN msg=\"the ops address is open"); got != want {
+			t.Errorf("%s: warned is %v, want %v\n%s", addr, got, want, log.String())
+		}
 	}
 }
