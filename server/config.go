@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,6 +118,7 @@ type Config struct {
 	FlapLimit    int           // connects within a minute; the next one bans the address for BanTime. 0: no limit
 	BanTime      time.Duration // 0: 5 min
 	Ban          []string      // addresses and CIDR prefixes that are refused as banned
+	Trust        []string      // addresses and CIDR prefixes that the limits for one address leave out; none of Ban
 
 	// Outbox is how many bytes may wait for a peer that reads too slowly. Beyond
 	// them the connection is closed as slow_consumer. 0: the larger of 256 KiB and
@@ -306,9 +309,23 @@ func (c *Config) validateAddresses(wrong func(field string, value any, want stri
 	if c.BanTime < time.Second || c.BanTime > 30*24*time.Hour {
 		wrong("BanTime", c.BanTime, "must lie between 1s and 720h")
 	}
+	var banned []netip.Prefix
 	for _, text := range c.Ban {
-		if _, err := admission.ParseBan(text); err != nil {
+		p, err := admission.ParsePrefix(text)
+		if err != nil {
 			wrong("Ban", text, "%s", err)
+			continue
+		}
+		banned = append(banned, p)
+	}
+	for _, text := range c.Trust {
+		p, err := admission.ParsePrefix(text)
+		if err != nil {
+			wrong("Trust", text, "%s", err)
+			continue
+		}
+		if i := slices.IndexFunc(banned, p.Overlaps); i >= 0 {
+			wrong("Trust", text, "overlaps with %s of Config.Ban; an address is banned or trusted, not both", banned[i])
 		}
 	}
 }
@@ -321,8 +338,13 @@ func (c *Config) admission() admission.Config {
 		Quota: c.Quota,
 	}
 	for _, text := range c.Ban {
-		if p, err := admission.ParseBan(text); err == nil { // Validate has seen to that
+		if p, err := admission.ParsePrefix(text); err == nil { // Validate has seen to that
 			a.Ban = append(a.Ban, p)
+		}
+	}
+	for _, text := range c.Trust {
+		if p, err := admission.ParsePrefix(text); err == nil {
+			a.Trust = append(a.Trust, p)
 		}
 	}
 	return a

@@ -197,3 +197,27 @@ func TestMostAreReset(t *testing.T) {
 	}
 	in(t, dialFrom(t, s, "127.0.0.4"))
 }
+
+// TestTrustedIsServed: a health check that connects again and again from a
+// trusted address is never refused, the same from another is.
+func TestTrustedIsServed(t *testing.T) {
+	s, stop := startStopped(t, Config{FlapLimit: 2, AddressMax: 2, Trust: []string{"127.0.0.2"}})
+	defer func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for range 10 {
+		in(t, dialFrom(t, s, "127.0.0.2"))
+	}
+	for range 2 {
+		in(t, dialFrom(t, s, "127.0.0.3"))
+	}
+	over := dialFrom(t, s, "127.0.0.3")
+	if g, err := codec.ParseGoaway(readFrame(t, over).Payload); err != nil || g.Code != codec.CodeRateLimited {
+		t.Errorf("got %+v, %v", g, err)
+	}
+	if c := s.Check(); !c.OK || c.Connections != 12 {
+		t.Errorf("%+v", c)
+	}
+}

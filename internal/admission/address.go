@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/gaissmai/bart"
 )
 
 const (
@@ -41,6 +43,7 @@ type addresses struct {
 	max      int32 // connections of one address; 0: no limit
 	flaps    int32 // connects in flapWindow; 0: no limit
 	banTime  int64 // ns
+	trusted  bart.Lite
 	now      func() int64
 
 	mu     sync.Mutex
@@ -130,13 +133,23 @@ func newAddresses(cfg *Config) *addresses {
 	for _, p := range cfg.Ban {
 		a.banned.list(p)
 	}
+	for _, p := range cfg.Trust {
+		a.trusted.Insert(p)
+	}
 	return a
 }
 
 // admit decides on a connection from ip. If it is let in, its slot is for Ticket
 // and leave must be called once when it has gone. A full server counts nothing:
-// refusing peers for that does not make them flap.
+// refusing peers for that does not make them flap. A trusted address is counted
+// nowhere, and a ban of its /64 does not hold for it.
 func (a *addresses) admit(ip netip.Addr, full bool) (slot uint32, r Refusal) {
+	if a.trusted.Contains(ip) {
+		if full {
+			return 0, Refusal{Cause: Overloaded}
+		}
+		return 1, Refusal{}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()

@@ -27,7 +27,7 @@ func withDefaults(cfg Config) Config {
 func prefixes(t testing.TB, texts ...string) (all []netip.Prefix) {
 	t.Helper()
 	for _, text := range texts {
-		p, err := ParseBan(text)
+		p, err := ParsePrefix(text)
 		if err != nil {
 			t.Fatalf("%s %v", text, err)
 		}
@@ -300,5 +300,44 @@ func TestAddressesAreBounded(t *testing.T) {
 	}
 	if err := a.check(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTrusted: a trusted address has no limits of its own, even while its /64 is
+// banned, and the whole server's hold for it.
+func TestTrusted(t *testing.T) {
+	c := newControl(t, 40, Config{FlapLimit: 1, AddressRate: 1, AddressMax: 1,
+		Trust: prefixes(t, "10.1.0.0/16", "2001:db8::1")})
+	balancer, trusted6 := netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("2001:db8::1")
+	neighbour, other := netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("10.2.0.1")
+	for _, ip := range []netip.Addr{neighbour, other} {
+		_, r := c.Admit(ip)
+		wantOutcome(t, r, "in")
+		_, r = c.Admit(ip)
+		wantOutcome(t, r, "flapping")
+	}
+	var tickets []Ticket
+	for i := range 38 {
+		ip := balancer
+		if i%2 == 1 {
+			ip = trusted6
+		}
+		ticket, r := c.Admit(ip)
+		wantOutcome(t, r, "in")
+		tickets = append(tickets, ticket)
+	}
+	_, r := c.Admit(balancer)
+	wantOutcome(t, r, "overloaded")
+	_, r = c.Admit(neighbour)
+	wantOutcome(t, r, "flapping")
+	wantOutcome(t, c.Bind(&tickets[0], trusted6), "in")
+	wantOutcome(t, c.Bind(&tickets[1], neighbour), "flapping")
+	wantCounts(t, c, 40, 2)
+	for i := range tickets {
+		c.Release(&tickets[i])
+	}
+	wantCounts(t, c, 2, 2)
+	if problems := c.Check(); problems != nil {
+		t.Error(problems)
 	}
 }

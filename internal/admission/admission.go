@@ -29,7 +29,8 @@ type Config struct {
 	FlapLimit      int           // connects of one address within a minute; one more is banned
 	BanTime        time.Duration // how long a flapping address is banned
 	Ban            []netip.Prefix
-	RetryAfter     time.Duration // of a Refusal that is no ban
+	Trust          []netip.Prefix // addresses without limits of their own, disjoint from Ban
+	RetryAfter     time.Duration  // of a Refusal that is no ban
 	Logger         *slog.Logger
 
 	// Now is the clock of the address limits. It never goes back. nil: the

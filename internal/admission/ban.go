@@ -89,9 +89,9 @@ func (b *bans) check() error {
 	return nil
 }
 
-// ParseBan reads an address or a CIDR prefix. The error continues a sentence that
+// ParsePrefix reads an address or a CIDR prefix. The error continues a sentence that
 // begins with the text, and says what to write instead. Safe for concurrent use.
-func ParseBan(text string) (netip.Prefix, error) {
+func ParsePrefix(text string) (netip.Prefix, error) {
 	const form = "write an address, such as 192.0.2.7 or 2001:db8::1, or a prefix, such as 192.0.2.0/24"
 	if ip, err := netip.ParseAddr(text); err == nil {
 		if ip.Zone() != "" {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestParseBan(t *testing.T) {
+func TestParsePrefix(t *testing.T) {
 	for _, test := range []struct{ in, out, complaint string }{
 		{"192.0.2.7", "192.0.2.7/32", ""},
 		{"192.0.2.0/24", "192.0.2.0/24", ""},
@@ -25,7 +25,7 @@ func TestParseBan(t *testing.T) {
 		{"192.0.2.0/33", "", "such as 192.0.2.7"},
 		{"host.example", "", "such as 192.0.2.7"},
 	} {
-		p, err := ParseBan(test.in)
+		p, err := ParsePrefix(test.in)
 		if test.complaint == "" && (err != nil || p.String() != test.out) {
 			t.Errorf("%q is %s, %v, want %s", test.in, p, err, test.out)
 		}
@@ -35,13 +35,13 @@ func TestParseBan(t *testing.T) {
 	}
 }
 
-func FuzzParseBan(f *testing.F) {
+func FuzzParsePrefix(f *testing.F) {
 	for _, seed := range []string{"192.0.2.7", "192.0.2.0/24", "::ffff:192.0.2.0/120", "2001:db8::/32", "fe80::1%a",
 		"::/0", "::ffff:0:0/96", "1/1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := ParseBan(text)
+		p, err := ParsePrefix(text)
 		if err != nil {
 			if p.IsValid() || err.Error() == "" {
 				t.Fatalf("%q: %s with the error %q", text, p, err)
@@ -51,7 +51,7 @@ func FuzzParseBan(f *testing.F) {
 		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
 			t.Fatalf("%q is %s", text, p)
 		}
-		if again, err := ParseBan(p.String()); err != nil || again != p {
+		if again, err := ParsePrefix(p.String()); err != nil || again != p {
 			t.Fatalf("%q is %s, which is %s, %v", text, p, again, err)
 		}
 		// What it means is what is found.

@@ -56,6 +56,8 @@ func TestErrorsNameSettings(t *testing.T) {
 		{map[string]string{"max-frame": "1"}, []string{"max-frame \"1\""}},
 		{map[string]string{"address-burst": "5"}, []string{"address-burst \"5\"", "without address-rate; set"}},
 		{map[string]string{"memory-limit": "1MiB"}, []string{"memory-limit \"1048576\""}},
+		{map[string]string{"ban": "10.0.0.0/8", "trust": "192.0.2.1,10.0.0.7"},
+			[]string{`trust "10.0.0.7" (flag --trust): overlaps with 10.0.0.0/8 of ban`}},
 		{map[string]string{"listen": "nonsense", "ban": "nonsense", "ban-time": "1ms", "write-stall": "1ms",
 			"drain": "2h", "spread": "2h", "loops": "1000"},
 			[]string{"listen \"nonsense\"", "ban \"nonsense\"", "ban-time \"1ms\"", "write-stall \"1ms\"",

@@ -113,6 +113,10 @@ var Table = config.Table[Options]{
 	{Key: "ban", Kind: config.List, Group: limits, Unset: "none",
 		Field: func(o *Options) any { return &o.Ban },
 		Help:  "address or CIDR prefix to refuse; may be repeated"},
+	{Key: "trust", Kind: config.List, Group: limits, Unset: "none",
+		Field: func(o *Options) any { return &o.Trust },
+		Help: "address or CIDR prefix without limits of its own, such as a load balancer whose health check " +
+			"connects often; may be repeated"},
 
 	{Key: "max-frame", Kind: config.Size, Group: memory, Default: "64KiB", Related: frameSizes,
 		Field: func(o *Options) any { return &o.MaxFrame },
