@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -33,6 +34,43 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("is larger than %s", FormatSize(maxFile))
 	}
 	return data, nil
+}
+
+// CheckLasting returns an error unless path names a regular file that another
+// process, started later, reads as well. A pipe is empty then, and descriptors,
+// such as those of /dev/stdin and of <(…) in a shell, are this process's own. The
+// error continues a sentence that begins with the path; a path that leads nowhere
+// is left to ReadFile.
+func CheckLasting(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.IsDir() {
+		return nil
+	}
+	if info.Mode().IsRegular() && !ofDescriptor(path) {
+		return nil
+	}
+	return errors.New("is not a regular file, and cannot be read again by a worker or a successor; " +
+		"save it to a file and give the path of that")
+}
+
+// ofDescriptor reports whether path, or a link that it leads to, stands for a
+// descriptor of a process.
+func ofDescriptor(path string) bool {
+	for range 40 { // as many links as Linux follows
+		path, _ = filepath.Abs(path) // fails without a working directory only
+		if strings.HasPrefix(path, "/dev/fd/") || strings.HasPrefix(path, "/proc/") && strings.Contains(path, "/fd/") {
+			return true
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return false
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return false
 }
 
 // ParseYAML returns the layer of a YAML file: one mapping, flat, of values that

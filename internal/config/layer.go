@@ -110,9 +110,12 @@ func (t Table[T]) Flags(values map[string][]string) Layer {
 	return l
 }
 
+// ArgumentSource is the Origin.Source of Argument.
+const ArgumentSource = "argument"
+
 // Argument is the layer of the one setting that an argument of a command gives.
 func Argument(key, value string) Layer {
-	return Layer{source: "argument", entries: []entry{entryOf(key, value)}}
+	return Layer{source: ArgumentSource, entries: []entry{entryOf(key, value)}}
 }
 
 // origin returns where the value of e comes from.

@@ -56,10 +56,17 @@ func FlagLayer(values map[string]string) config.Layer {
 }
 
 // ArgumentLayer has the path of the file of settings that an argument names.
+// It is read once, by this process.
 func ArgumentLayer(path string) config.Layer { return config.Argument("config", path) }
 
-// fileLayer reads the YAML file at path. The error says what to do.
-func fileLayer(path string) (config.Layer, error) {
+// fileLayer reads the YAML file at path, which must be one that other processes
+// can read later if lasting is set. The error says what to do.
+func fileLayer(path string, lasting bool) (config.Layer, error) {
+	if lasting {
+		if err := config.CheckLasting(path); err != nil {
+			return config.Layer{}, err
+		}
+	}
 	data, err := config.ReadFile(path)
 	if err != nil {
 		return config.Layer{}, fmt.Errorf("%w; give the path of a YAML file", err)

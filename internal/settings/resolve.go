@@ -24,7 +24,7 @@ func Resolve(outer ...config.Layer) (*Resolved, error) {
 	var fileErr error
 	if path != "" {
 		var file config.Layer
-		file, fileErr = fileLayer(path)
+		file, fileErr = fileLayer(path, from.Source != config.ArgumentSource)
 		layers = append(layers, file)
 	}
 	layers = append(layers, outer...)

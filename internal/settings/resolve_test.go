@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +69,52 @@ func TestFieldErrorsHaveALine(t *testing.T) {
 	} {
 		if want = strings.ReplaceAll(want, "F:", path+":"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no line says %q:\n%v", want, err)
+		}
+	}
+}
+
+// TestLastingFile: serve reads its file again in workers and successors, so it
+// takes regular files only. Checking one reads it once.
+func TestLastingFile(t *testing.T) {
+	dir := t.TempDir()
+	regular, link := filepath.Join(dir, "f.yaml"), filepath.Join(dir, "link")
+	const text = "address-max: 7\n"
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	_, _ = in.WriteString(text) // fits into the pipe
+	in.Close()
+	pipe := fmt.Sprintf("/dev/fd/%d", out.Fd())
+	if err := os.WriteFile(regular, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(regular)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	descriptor := fmt.Sprintf("/dev/fd/%d", f.Fd())
+	for name, target := range map[string]string{link: "f.yaml", link + "2": descriptor} {
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, lasting := range map[string]bool{regular: true, link: true, pipe: false, descriptor: false,
+		link + "2": false, "/dev/null": false} {
+		for _, l := range []config.Layer{FlagLayer(map[string]string{"config": path}),
+			EnvLayer([]string{"HEARTWHEEL_CONFIG=" + path})} {
+			_, err := Resolve(l)
+			if (err == nil) != lasting || err != nil && !strings.Contains(err.Error(), "is not a regular file") {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		if path == "/dev/null" {
+			continue
+		}
+		if r, err := Resolve(ArgumentLayer(path)); err != nil || r.AddressMax != 7 {
+			t.Errorf("%s as an argument: %v", path, err)
 		}
 	}
 }

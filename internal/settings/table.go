@@ -160,7 +160,7 @@ var Table = config.Table[Options]{
 
 	{Key: "config", Kind: config.Path, Group: config.Other, Unset: "no file", NotInFile: true, Check: checkPath,
 		Field: func(o *Options) any { return &o.File },
-		Help:  "YAML file with any of these settings, one \"key: value\" a line"},
+		Help:  "YAML file with any of these settings, one \"key: value\" a line; not a pipe"},
 }
 
 func profileNames() []string {
