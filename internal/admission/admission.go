@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -121,6 +122,28 @@ type Control struct {
 	unbound  atomic.Int64 // Tickets without an address while addresses count
 	refused  [numCauses]atomic.Uint64
 	banLog   atomic.Int64 // unix time of the last message about a ban, in s
+
+	limitMu     sync.Mutex
+	limitLog    time.Time // guarded by limitMu: of the last message about the connection limit
+	limitLogged uint64    // guarded by limitMu: Overloaded refusals that messages have had
+}
+
+// limitLogEvery is the time between messages about the connection limit.
+const limitLogEvery = time.Minute
+
+// logLimit says that the connection limit was reached, unless it did less than
+// limitLogEvery ago.
+func (c *Control) logLimit() {
+	if !c.limitMu.TryLock() {
+		return // another one is just saying it
+	}
+	defer c.limitMu.Unlock()
+	if !c.limitLog.IsZero() && time.Since(c.limitLog) < limitLogEvery {
+		return
+	}
+	n := c.refused[Overloaded].Load()
+	c.log.Warn("at the connection limit", "limit", c.Max(), "connections", c.Connections(), "refused", n-c.limitLogged)
+	c.limitLog, c.limitLogged = time.Now(), n
 }
 
 // New raises this process's limit of open descriptors to its hard value and
@@ -222,6 +245,9 @@ func (c *Control) countUnbound(t *Ticket, n int64) {
 // refuse counts a refusal and completes it.
 func (c *Control) refuse(r Refusal, peer netip.Addr) Refusal {
 	c.refused[r.Cause].Add(1)
+	if r.Cause == Overloaded {
+		c.logLimit()
+	}
 	switch r.Cause {
 	case Overloaded, AddressLimit, AddressRate, Memory:
 		r.RetryAfter = c.retryAfter

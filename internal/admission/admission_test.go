@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -248,4 +249,31 @@ func TestBanIsLogged(t *testing.T) {
 		strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("the log says %s", &log)
 	}
+}
+
+// TestLimitIsLogged: a server at its limit says so, once a minute, with the number
+// of refusals since the last time.
+func TestLimitIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		c := newControl(t, 1, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		said := func(refusals int, want string) {
+			t.Helper()
+			log.Reset()
+			for range refusals {
+				_, r := c.Admit(netip.Addr{})
+				wantOutcome(t, r, "overloaded")
+			}
+			if got := log.String(); strings.Count(got, "\n") != min(len(want), 1) || !strings.Contains(got, want) {
+				t.Errorf("the log says %q, want one line with %q", got, want)
+			}
+		}
+		_, r := c.Admit(netip.Addr{})
+		wantOutcome(t, r, "in")
+		said(5, `msg="at the connection limit" limit=1 connections=1 refused=1`)
+		time.Sleep(59 * time.Second)
+		said(2, "")
+		time.Sleep(time.Second)
+		said(3, "refused=7")
+	})
 }
