@@ -351,6 +351,7 @@ func checkMetrics(t *testing.T, h http.Handler) {
 		"heartwheel_expiry_error_seconds_sum", "heartwheel_expiry_error_seconds_count",
 		`heartwheel_loop_lag_seconds_count{loop="0"}`, `heartwheel_loop_lag_seconds_count{loop="1"}`,
 		`heartwheel_expiry_averted_total{why="unread"}`,
+		`heartwheel_build_info{goversion="` + runtime.Version() + `",version="(devel)"}`,
 		"heartwheel_wheel_rebuilds_total", "heartwheel_outbox_bytes", "heartwheel_handler_panics_total",
 		`heartwheel_frames_total{direction="in",op="ext"}`, `heartwheel_frames_total{direction="out",op="ext"}`,
 	}

@@ -30,7 +30,7 @@ func (s *Server) OpsHandler(more ...prometheus.Collector) http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(more...)
 	reg.MustRegister(s, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(gcCost)),
-		ops.ProcessMetrics())
+		ops.ProcessMetrics(), ops.BuildInfo())
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {

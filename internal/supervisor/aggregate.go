@@ -27,6 +27,7 @@ var gaugeRules = map[string]func(a, b float64) float64{
 	"process_start_time_seconds":       math.Min,
 	"process_max_fds":                  math.Min,
 	"go_info":                          math.Max,
+	"heartwheel_build_info":            math.Max,
 	"go_gc_gogc_percent":               math.Max,
 	"go_gc_gomemlimit_bytes":           math.Max,
 	"go_memstats_last_gc_time_seconds": math.Max,

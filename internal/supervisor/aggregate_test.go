@@ -69,6 +69,9 @@ a_total{reason="z"} 1`, []string{
 		{"the highest rung", "heartwheel_memory_rung 2", []string{
 			"# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 2\n",
 			"# TYPE heartwheel_memory_rung gauge\nheartwheel_memory_rung 0\n"}},
+		{"one build", "heartwheel_build_info{version=\"v1\"} 1", []string{
+			"# TYPE heartwheel_build_info gauge\nheartwheel_build_info{version=\"v1\"} 1\n",
+			"# TYPE heartwheel_build_info gauge\nheartwheel_build_info{version=\"v1\"} 1\n"}},
 		{"the earliest start", "process_start_time_seconds 3", []string{
 			"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 9\n",
 			"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 3\n"}},
