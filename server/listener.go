@@ -154,11 +154,15 @@ func ipOf(a net.Addr) netip.Addr {
 // the connection lives. Each net.TCPAddr of a socket holds on to the 32 or 64
 // bytes of a system call's answer, for 4 or 16 bytes of address, and the local
 // address is the same for nearly all connections. tc must not be shared yet.
+//
+// Zones are cleared: gnet returns the bytes of Zone, a Go string, to a pool of
+// buffers when it closes the connection, and so lets the next peer overwrite it.
 func (ln *listener) compactAddrs(tc *net.TCPConn, ips *ipBlock) {
 	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
-		a.IP = ips.keep(shortIP(a.IP))
+		a.IP, a.Zone = ips.keep(shortIP(a.IP)), ""
 	}
 	if a, ok := tc.LocalAddr().(*net.TCPAddr); ok {
+		a.Zone = ""
 		if last := ln.local.Load(); last != nil && last.Equal(a.IP) {
 			a.IP = *last
 			return
