@@ -51,7 +51,7 @@ func TestDrain(t *testing.T) {
 			}
 		}
 		from = time.Now()
-		if err := r.loop.mail.post(task{g: r.loop.startDrain}); err != nil {
+		if err := r.loop.mail.postOwn(r.loop.startDrain); err != nil {
 			t.Fatal(err)
 		}
 		r.wait(0)

@@ -288,7 +288,7 @@ func (e *engine) resume(c *Conn) { e.gate.resume(c.sock.Fd()) }
 // roomFor passes descriptors that have room from the waiter to the loop.
 // Safe for concurrent use.
 func (e *engine) roomFor(fds []int) {
-	_ = e.loop.mail.post(task{g: func() {
+	_ = e.loop.mail.postOwn(func() {
 		for _, fd := range fds {
 			// The descriptor may be another connection's by now, whose attempt to
 			// write does no harm.
@@ -297,7 +297,7 @@ func (e *engine) roomFor(fds []int) {
 				e.loop.writable(c)
 			}
 		}
-	}})
+	})
 }
 
 // readReason and writeReason return the Reason for a socket error.

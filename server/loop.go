@@ -63,15 +63,16 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now         int64   // loop clock at the start of the current callback
-	cur         *Conn   // whose callback runs: its messages collect in out
-	reading     []byte  // the frame of cur that is being acted on, in the read buffer
-	back        []byte  // frames of cur that go back as they came, in the read buffer; out is empty then
-	out         []byte  // messages of the current callback
-	marks       []mark  // where those in out end, if cur is not plain native
-	terminated  []*Conn // to be finished at the end of the current callback
-	tasks       []task  // taken from the mailbox
-	next        int     // the first of them that has not run
+	now         int64    // loop clock at the start of the current callback
+	cur         *Conn    // whose callback runs: its messages collect in out
+	reading     []byte   // the frame of cur that is being acted on, in the read buffer
+	back        []byte   // frames of cur that go back as they came, in the read buffer; out is empty then
+	out         []byte   // messages of the current callback
+	marks       []mark   // where those in out end, if cur is not plain native
+	terminated  []*Conn  // to be finished at the end of the current callback
+	tasks       []task   // taken from the mailbox
+	own         []func() // likewise, of the server itself
+	next        int      // the first of them that has not run
 	seq         uint64
 	proxyLogged int64 // when PROXY headers were last logged; 0: never
 
@@ -115,6 +116,11 @@ func (l *loop) run() {
 	since := l.mail.ack() // first: a wake after the clock was read means a later time
 	now := l.clock()
 	l.stats.lag.observe(l.mono() - since)
+	l.own = l.mail.swapOwn(l.own)
+	for i, f := range l.own {
+		l.own[i] = nil
+		f()
+	}
 	if l.next == len(l.tasks) {
 		l.tasks, l.next = l.mail.swap(l.tasks), 0
 	}
@@ -131,10 +137,6 @@ func (l *loop) run() {
 }
 
 func (l *loop) do(t task) {
-	if t.g != nil {
-		t.g()
-		return
-	}
 	if t.conn.closing() {
 		return
 	}

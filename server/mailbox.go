@@ -2,14 +2,14 @@ package server
 
 import "sync"
 
-// maxTasks bounds a loop's mailbox; beyond it Post fails with ErrBusy.
+// maxTasks bounds what the application posts to a loop; beyond it Post fails with
+// ErrBusy.
 const maxTasks = 65536
 
-// A task runs on a loop: f for a connection, or g for the loop itself.
+// A task is what the application posts for a connection.
 type task struct {
 	conn *Conn
 	f    func(*Conn)
-	g    func()
 }
 
 // A mailbox is the one way into a loop. Any number of posts and wakes before
@@ -19,9 +19,10 @@ type mailbox struct {
 
 	mu     sync.Mutex
 	tasks  []task
-	awake  bool   // a wake-up is under way
-	since  int64  // when it was sent
-	signal func() // wakes the loop; nil before it runs and after it stopped
+	own    []func() // the server's own tasks: they overtake the others and have no bound but what causes them
+	awake  bool     // a wake-up is under way
+	since  int64    // when it was sent
+	signal func()   // wakes the loop; nil before it runs and after it stopped
 }
 
 func (m *mailbox) post(t task) error {
@@ -38,6 +39,19 @@ func (m *mailbox) post(t task) error {
 	return nil
 }
 
+// postOwn has the loop run f, ahead of what the application has posted. It fails
+// with ErrClosed alone.
+func (m *mailbox) postOwn(f func()) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.signal == nil {
+		return ErrClosed
+	}
+	m.own = append(m.own, f)
+	m.wakeLocked()
+	return nil
+}
+
 // wake asks the loop to run soon.
 func (m *mailbox) wake() { m.wakeIf(true) }
 
@@ -45,7 +59,7 @@ func (m *mailbox) wake() { m.wakeIf(true) }
 func (m *mailbox) wakeIf(must bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if must || len(m.tasks) > 0 {
+	if must || len(m.tasks) > 0 || len(m.own) > 0 {
 		m.wakeLocked()
 	}
 }
@@ -68,7 +82,7 @@ func (m *mailbox) open(signal func()) {
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.signal, m.tasks = nil, nil
+	m.signal, m.tasks, m.own = nil, nil, nil
 }
 
 // ack records that the loop runs, so that the next wake is a new one, and returns
@@ -78,6 +92,15 @@ func (m *mailbox) ack() (since int64) {
 	defer m.mu.Unlock()
 	m.awake = false
 	return m.since
+}
+
+// swapOwn is swap for the server's own tasks.
+func (m *mailbox) swapOwn(spare []func()) []func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	own := m.own
+	m.own = spare[:0]
+	return own
 }
 
 // swap returns the waiting tasks and keeps the memory of spare for the next ones.

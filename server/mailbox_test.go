@@ -20,7 +20,7 @@ func TestMailboxKeepsOrderAndSignalsOnce(t *testing.T) {
 	var ran []int
 	for i := range 100 {
 		*now = int64(1000 + i)
-		if err := m.post(task{g: func() { ran = append(ran, i) }}); err != nil {
+		if err := m.post(task{f: func(*Conn) { ran = append(ran, i) }}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,7 +33,7 @@ func TestMailboxKeepsOrderAndSignalsOnce(t *testing.T) {
 	}
 	tasks := m.swap(nil)
 	for _, k := range tasks {
-		k.g()
+		k.f(nil)
 	}
 	for i, n := range ran {
 		if i != n {
@@ -102,7 +102,7 @@ func TestMailboxConcurrent(t *testing.T) {
 	for p := range posters {
 		wg.Go(func() {
 			for i := range each {
-				if err := m.post(task{g: func() {
+				if err := m.post(task{f: func(*Conn) {
 					if last[p] != i {
 						t.Errorf("poster %d: task %d came as number %d", p, i, last[p])
 					}
@@ -119,7 +119,7 @@ func TestMailboxConcurrent(t *testing.T) {
 		m.ack()
 		spare = m.swap(spare)
 		for _, k := range spare {
-			k.g()
+			k.f(nil)
 		}
 		n += len(spare)
 	}
@@ -197,5 +197,31 @@ func TestWakeWhileTheLoopRuns(t *testing.T) {
 	l.run()
 	if signals != 2 {
 		t.Errorf("%d signals, want one for the wake in the run", signals)
+	}
+}
+
+// TestMailboxOwnTasks: the server's own tasks get through when the application's
+// bound is reached, and come first.
+func TestMailboxOwnTasks(t *testing.T) {
+	m, _, _ := testMailbox()
+	for range maxTasks {
+		if err := m.post(task{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ran := false
+	if err := m.postOwn(func() { ran = true }); err != nil {
+		t.Fatalf("a task of the server's own: %v", err)
+	}
+	m.ack()
+	for _, f := range m.swapOwn(nil) {
+		f()
+	}
+	if !ran {
+		t.Error("it did not run")
+	}
+	m.close()
+	if err := m.postOwn(func() {}); err != ErrClosed {
+		t.Errorf("after close: %v, want ErrClosed", err)
 	}
 }

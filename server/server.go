@@ -188,7 +188,7 @@ func (s *Server) drain() error {
 	s.stopAccepting()
 	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", s.cfg.Drain.String())
 	for _, l := range s.loops {
-		_ = l.mail.post(task{g: l.startDrain})
+		_ = l.mail.postOwn(l.startDrain)
 	}
 	deadline := time.NewTimer(s.cfg.Drain)
 	defer deadline.Stop()
@@ -259,7 +259,7 @@ func (s *Server) close() error {
 // then is stuck in a handler. It reports whether f ran. Safe for concurrent use.
 func (s *Server) ask(l *loop, f func()) bool {
 	done := make(chan struct{})
-	if l.mail.post(task{g: func() { f(); close(done) }}) != nil {
+	if l.mail.postOwn(func() { f(); close(done) }) != nil {
 		return false
 	}
 	patience := time.NewTimer(time.Second)

@@ -182,7 +182,7 @@ func TestNothingIsLostBetweenAcceptAndEnroll(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := make(chan struct{})
-	if err := first.loops[0].mail.post(task{g: func() { <-release }}); err != nil {
+	if err := first.loops[0].mail.postOwn(func() { <-release }); err != nil {
 		t.Fatal(err)
 	}
 	var conns []net.Conn
