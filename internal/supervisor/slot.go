@@ -157,8 +157,8 @@ func (v *supervisor) ended(s *slot, w *worker) {
 	sum.add(s.ended)
 	sum.add(countersOf(w.metrics.latest()))
 	s.ended = sum.all()
-	asked := w.draining.Load()
-	if s.current == w {
+	asked, replaced := w.draining.Load(), s.current != w
+	if !replaced {
 		s.current = nil
 	} else {
 		s.old = nil
@@ -171,7 +171,9 @@ func (v *supervisor) ended(s *slot, w *worker) {
 			v.failed = fmt.Errorf("worker %d ended with %s", s.index, w.State())
 		}
 	}
-	if !v.stopping && s.current == nil && !s.starting {
+	// A worker that was replaced ends as planned: if its successor has ended too,
+	// that one's end has caused a restart.
+	if !v.stopping && !replaced && !s.starting {
 		v.restart(s, time.Since(w.readyAt), "pid", w.PID(), "state", w.State().String())
 		return
 	}

@@ -3,11 +3,13 @@ package supervisor
 import (
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"heartwheel/internal/handover"
 	"heartwheel/internal/settings"
@@ -133,5 +135,48 @@ func TestWorkerProgram(t *testing.T) {
 	p = workerProgram(&handover.Program{Environ: []string{"GOMAXPROCS=7"}}, 2)
 	if got := strings.Join(p.Environ, " "); got != "GOMAXPROCS=7" {
 		t.Error(got)
+	}
+}
+
+// TestPlannedEndIsNoRestart: a worker that drains after a replacement ends as
+// planned, also when the worker that replaced it has ended meanwhile.
+func TestPlannedEndIsNoRestart(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	ended := func(slot int) *worker {
+		child, err := (&handover.Program{Path: "/bin/true", Stderr: null, Log: null}).Start(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-child.Done()
+		control, theirs, err := handover.NewWorkerControl()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs.Close()
+		return &worker{Child: child, countSlot: slot, control: control, client: new(http.Client), readyAt: time.Now()}
+	}
+	file, count, err := handover.NewCount(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	v := &supervisor{log: slog.New(slog.DiscardHandler), count: count, serving: true, busy: 2,
+		events: make(chan func()), done: make(chan struct{})}
+	close(v.done) // so that no restart follows in this test
+	old, current := ended(0), ended(1)
+	old.draining.Store(true)
+	s := &slot{old: old, current: current}
+	v.slots = []*slot{s}
+	v.ended(s, current)
+	v.ended(s, old)
+	if v.restarts != 1 {
+		t.Errorf("%d restarts are counted, want 1: that of the worker that ended unasked", v.restarts)
+	}
+	if s.current != nil || s.old != nil || v.busy != 0 {
+		t.Errorf("the slot has %v and %v, %d are busy", s.current, s.old, v.busy)
 	}
 }
