@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"net"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -209,38 +208,14 @@ func TestDescriptorsRunOut(t *testing.T) {
 		return m.value("heartwheel_connections") == float64(room-leaving)
 	})
 
-	// A client of ops that sends nothing is no connection of the server's, but
-	// takes a descriptor too. Metrics come over a connection that is there.
-	var flood []net.Conn
-	defer func() {
-		for _, c := range flood {
-			c.Close()
-		}
-	}()
-	var waiting *conn // the kernel has taken it, the server cannot
-	for end := time.Now().Add(limit); ; waiting.reset() {
-		for range files - room {
-			c, err := net.DialTimeout("tcp", s.ops, limit)
-			if err != nil {
-				t.Fatal(err)
-			}
-			flood = append(flood, c)
-		}
-		waiting = dial(t, s.addr)
-		b.echoAll(t)
-		if m = s.metrics(); m.value("heartwheel_accept_errors_total") > 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the server still has files to open, and there are %d clients of ops", len(flood))
-		}
-	}
+	// The rest is taken by what no connection cap can count.
+	old := leave(t, s.pid(), 0)
+	waiting := dial(t, s.addr) // the kernel has taken it, the server cannot
+	m = s.await("accepting fails", func(m metrics) bool { return m.value("heartwheel_accept_errors_total") > 0 })
 	b.echoAll(t)
-	t.Logf("%d connections served with no file left to open; %v accepts have failed, %d silent clients of ops",
-		len(b.admitted), m.value("heartwheel_accept_errors_total"), len(flood))
-	for _, c := range flood {
-		c.Close()
-	}
+	t.Logf("%d connections served with no file left to open; %v accepts have failed",
+		len(b.admitted), m.value("heartwheel_accept_errors_total"))
+	limitFiles(t, s.pid(), old)
 	again := servedAgain(t, s, "a waiting connection was", waiting.echo)
 	b.admitted = append(b.admitted, waiting)
 	figure(t, 1, "%d files, %d dialled: %d admitted, %d refused with 3020 after at most %s, none of them lost without "+
