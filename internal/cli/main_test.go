@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,9 +23,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(patient{m}, map[string]func(){
 		"heartwheel": func() { os.Exit(Run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
 	})
+}
+
+// A patient runs more tests side by side than there are processors: they wait
+// most of the time, for beats and drains.
+type patient struct{ *testing.M }
+
+func (p patient) Run() int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	return p.M.Run()
 }
 
 // TestScript runs the scripts testdata/script/*.txtar with the real command. The
