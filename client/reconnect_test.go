@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -148,8 +150,9 @@ func TestGoawayHost(t *testing.T) {
 				r.cfg.RedirectHosts, r.cfg.RetryDial = test.hosts, true
 				r.cfg.TokenFunc = func(_ context.Context, addr string) (string, error) { return "for " + addr, nil }
 				sent := codec.AppendGoaway(nil, codec.Goaway{Code: codec.CodeDraining, AfterMS: 1, Addr: test.addr})
-				first := true
+				var greeted atomic.Bool
 				r.greet = func(p *peer) {
+					first := !greeted.Swap(true)
 					if first && refused {
 						p.write(sent)
 					} else {
@@ -158,7 +161,6 @@ func TestGoawayHost(t *testing.T) {
 					if first && !refused {
 						p.write(sent)
 					}
-					first = false
 				}
 				c := r.connect()
 				time.Sleep(5 * time.Second)
@@ -422,11 +424,19 @@ func TestSessionBesideToken(t *testing.T) {
 func TestTokenFunc(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
-		var asked []string
-		var fail error
+		var mu sync.Mutex
+		var asked []string // guarded by mu
+		var fail error     // guarded by mu
 		r.cfg.TokenFunc = func(_ context.Context, addr string) (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			asked = append(asked, addr)
 			return fmt.Sprint("token ", len(asked)), fail
+		}
+		failWith := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			fail = err
 		}
 		c := r.connect()
 		token := func() string {
@@ -441,16 +451,18 @@ func TestTokenFunc(t *testing.T) {
 		}
 		r.peer().write(codec.AppendClose(nil, codec.CodeTokenExpired, ""))
 		time.Sleep(10 * time.Second)
+		mu.Lock()
 		if token() != "token 2" || !slices.Equal(asked, []string{"server:1", "server:1"}) {
 			t.Errorf("HELLO has %q, asked for %q", token(), asked)
 		}
-		fail = errors.New("no ticket today")
+		mu.Unlock()
+		failWith(errors.New("no ticket today"))
 		r.peer().hangUp()
 		time.Sleep(10 * time.Second)
 		if c.State() == Ended || len(r.dialTimes()) != 2 || !strings.Contains(fmt.Sprint(c.Err()), "no ticket today") {
 			t.Errorf("%s after %d dials: %v", c.State(), len(r.dialTimes()), c.Err())
 		}
-		fail = nil
+		failWith(nil)
 		time.Sleep(time.Minute)
 		r.peer().write(codec.AppendClose(nil, codec.CodeBadToken, ""))
 		time.Sleep(time.Minute)
