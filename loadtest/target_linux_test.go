@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
 	"heartwheel/loadtest/report"
@@ -117,17 +120,30 @@ func TestAnswersInPieces(t *testing.T) {
 	}
 }
 
-func TestTargetsThatDoNotWork(t *testing.T) {
-	t.Parallel()
-	// An address of its own, so that no other test takes the port that is released here.
-	ln, err := net.Listen("tcp", "127.0.0.9:0")
+// closedPort returns a target that refuses connections until the test ends: a socket
+// that is bound and does not listen. One that has listened and was closed would go on
+// for a moment in a process that another test is starting.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := "tcp://" + ln.Addr().String()
-	ln.Close()
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("tcp://127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+}
+
+func TestTargetsThatDoNotWork(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, target, want string }{
-		{"closed", closed, "connection refused; is the server running there?"},
+		{"closed", closedPort(t), "connection refused; is the server running there?"},
 		{"no such name", "tcp://nowhere.invalid:1", "cannot find the target tcp://nowhere.invalid:1"},
 		{"closes at once", answering(t, func(int, []byte) []byte { return nil }),
 			"closes a connection at once, without an answer"},
