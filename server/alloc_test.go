@@ -167,12 +167,13 @@ func heap() int64 {
 // lightSockets takes everything and keeps nothing.
 type lightSockets struct{}
 
-func (*lightSockets) write(_ *Conn, b []byte) (int, error) { return len(b), nil }
-func (*lightSockets) unread(*Conn) int                     { return 0 }
-func (*lightSockets) unacked(*Conn) int                    { return 0 }
-func (*lightSockets) setTimeout(*Conn, time.Duration)      {}
-func (*lightSockets) close(*Conn, bool)                    {}
-func (*lightSockets) watch(*Conn) error                    { return nil }
-func (*lightSockets) unwatch(*Conn)                        {}
-func (*lightSockets) pause(*Conn)                          {}
-func (*lightSockets) resume(*Conn)                         {}
+func (*lightSockets) write(_ *Conn, b []byte) (int, error)    { return len(b), nil }
+func (*lightSockets) unread(*Conn) int                        { return 0 }
+func (*lightSockets) unacked(*Conn) int                       { return 0 }
+func (*lightSockets) traffic(*Conn) (in, out uint64, ok bool) { return 0, 0, false }
+func (*lightSockets) setTimeout(*Conn, time.Duration)         {}
+func (*lightSockets) close(*Conn, bool)                       {}
+func (*lightSockets) watch(*Conn) error                       { return nil }
+func (*lightSockets) unwatch(*Conn)                           {}
+func (*lightSockets) pause(*Conn)                             {}
+func (*lightSockets) resume(*Conn)                            {}

@@ -245,6 +245,8 @@ func (e *engine) unread(c *Conn) int {
 
 func (e *engine) unacked(c *Conn) int { return unacked(c.sock.Fd()) }
 
+func (e *engine) traffic(c *Conn) (in, out uint64, ok bool) { return traffic(c.sock.Fd()) }
+
 func (e *engine) setTimeout(c *Conn, t time.Duration) {
 	_ = setTimeouts(c.sock.Fd(), t) // it fails only when the peer is gone, which is noticed anyway
 }

@@ -112,6 +112,10 @@ func (f *fakeSockets) write(c *Conn, b []byte) (int, error) {
 	return n, nil
 }
 
+func (f *fakeSockets) traffic(c *Conn) (in, out uint64, ok bool) {
+	return 0, uint64(len(f.of(c).out)), true
+}
+
 func (f *fakeSockets) unread(c *Conn) int {
 	s := f.of(c)
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -96,10 +97,8 @@ func (ln *listener) accept() {
 func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 	ln.s.acceptErrors.Add(1)
 	*backoff = min(max(2**backoff, acceptBackoffMin), acceptBackoffMax)
-	if ln.s.acceptLog.allow() {
-		ln.s.log.Error("accept failed; connections wait in the backlog", "addr", ln.Addr().String(), "error", err,
-			"retry", backoff.String())
-	}
+	ln.s.acceptLog.log(ln.s.log, slog.LevelError, faultLogEvery, "accept failed; connections wait in the backlog",
+		func() []any { return []any{"addr", ln.Addr().String(), "error", err, "retry", backoff.String()} })
 	return ln.s.sleep(*backoff)
 }
 
@@ -135,9 +134,9 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 		l.assigned.Add(-1)
 		s.admission.Fail(&c.ticket, admission.EnrollFailed)
 		_ = tc.Close()
-		if s.acceptLog.allow() {
-			s.log.Error("cannot hand a connection to its event loop; it is closed", "loop", l.index, "error", err)
-		}
+		s.enrollLog.log(s.log, slog.LevelError, faultLogEvery,
+			"cannot hand a connection to its event loop; it is closed",
+			func() []any { return []any{"loop", l.index, "error", err} })
 	}
 }
 
@@ -200,6 +199,7 @@ func shortIP(ip net.IP) net.IP {
 // refuse ends a connection that was not admitted: it sends GOAWAY, without
 // waiting for the peer, or resets.
 func (s *Server) refuse(tc *net.TCPConn, r admission.Refusal) {
+	s.logRefusal(r.Cause, tc.RemoteAddr())
 	if r.Silent {
 		_ = tc.SetLinger(0)
 		_ = tc.Close()
@@ -321,12 +321,4 @@ func control(tc syscall.Conn, f func(fd int) error) error {
 		return err
 	}
 	return inner
-}
-
-// A logLimiter allows one message per second. Safe for concurrent use.
-type logLimiter struct{ last atomic.Int64 }
-
-func (l *logLimiter) allow() bool {
-	now, last := time.Now().Unix(), l.last.Load()
-	return now != last && l.last.CompareAndSwap(last, now)
 }

@@ -32,6 +32,9 @@ type socketOps interface {
 	// unacked returns the number of bytes written that the peer's kernel has not
 	// acknowledged; 0 where the system does not know.
 	unacked(c *Conn) int
+	// traffic returns the bytes received, and those that the peer's kernel has
+	// acknowledged; false where the system does not count.
+	traffic(c *Conn) (in, out uint64, ok bool)
 	// setTimeout sets the kernel's own timeouts to match the idle timeout.
 	setTimeout(c *Conn, t time.Duration)
 	// close closes the socket; abort resets and drops what is unsent.
@@ -63,18 +66,18 @@ type loop struct {
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
 
-	now         int64    // loop clock at the start of the current callback
-	cur         *Conn    // whose callback runs: its messages collect in out
-	reading     []byte   // the frame of cur that is being acted on, in the read buffer
-	back        []byte   // frames of cur that go back as they came, in the read buffer; out is empty then
-	out         []byte   // messages of the current callback
-	marks       []mark   // where those in out end, if cur is not plain native
-	terminated  []*Conn  // to be finished at the end of the current callback
-	tasks       []task   // taken from the mailbox
-	own         []func() // likewise, of the server itself
-	next        int      // the first of them that has not run
-	seq         uint64
-	proxyLogged int64 // when PROXY headers were last logged; 0: never
+	now        int64    // loop clock at the start of the current callback
+	cur        *Conn    // whose callback runs: its messages collect in out
+	reading    []byte   // the frame of cur that is being acted on, in the read buffer
+	back       []byte   // frames of cur that go back as they came, in the read buffer; out is empty then
+	out        []byte   // messages of the current callback
+	marks      []mark   // where those in out end, if cur is not plain native
+	terminated []*Conn  // to be finished at the end of the current callback
+	tasks      []task   // taken from the mailbox
+	own        []func() // likewise, of the server itself
+	next       int      // the first of them that has not run
+	seq        uint64
+	connLog    connLog
 
 	plain, unframed, sealed []byte // scratch: see consume, mark and write
 
@@ -158,8 +161,10 @@ func (l *loop) recoverAndFlush() {
 
 func (l *loop) panicked(c *Conn, p any) {
 	l.stats.panics++
-	l.log.Error("handler panicked; its connection is closed", "conn", c.ID(), "panic", fmt.Sprint(p),
-		"stack", string(debug.Stack()))
+	l.connLog.panics.log(l.log, slog.LevelError, faultLogEvery, "handler panicked; its connection is closed",
+		func() []any {
+			return []any{"conn", c.ID(), "panic", fmt.Sprint(p), "stack", string(debug.Stack())}
+		})
 	l.close(c, Internal, codec.CodeInternalError, "internal error")
 }
 
@@ -170,6 +175,7 @@ func (l *loop) opened(c *Conn, sock netConn) {
 	c.sock, c.id, c.state = sock, uint64(l.index)<<40|l.seq, stateOpen
 	l.openEdge(c)
 	l.stats.opened++
+	l.logOpen(c)
 	beat, timeout := l.cfg.decide(0)
 	l.setBeat(c, beat, timeout)
 	l.wheel.Arm(&c.timer, l.now, l.untilCheck(c))
@@ -242,6 +248,7 @@ func (l *loop) finish(c *Conn) {
 	}
 	l.stats.closed[c.reason]++
 	l.ended(c) // while the peer's address is still known
+	l.logClose(c)
 	l.io.close(c, c.has(flagAbort))
 	c.sock = nil
 	l.assigned.Add(-1)

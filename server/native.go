@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"time"
 
 	"heartwheel/codec"
@@ -153,7 +154,8 @@ func (n native) handle(c *Conn, f codec.Frame) {
 		n.tell(c, func(b []byte) []byte { return codec.AppendError(b, e.Code, e.Text) })
 		return
 	}
-	n.log.Error("handler failed; its connection is closed", "conn", c.ID(), "op", f.Op.String(), "error", err)
+	n.connLog.failed.log(n.log, slog.LevelError, faultLogEvery, "handler failed; its connection is closed",
+		func() []any { return []any{"conn", c.ID(), "op", f.Op.String(), "error", err} })
 	n.close(c, Internal, codec.CodeInternalError, "internal error")
 }
 

@@ -48,6 +48,8 @@ type Server struct {
 	// Safe for concurrent use.
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
+	enrollLog    logLimiter
+	refusalLog   []logLimiter // by admission.Cause
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
 	failed       chan error    // the error of the first engine that ended by itself
@@ -85,7 +87,7 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.WithDefaults()
 	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1),
 		quit:    make(chan struct{}),
-		notices: newNotices(cfg.Spread)}
+		notices: newNotices(cfg.Spread), refusalLog: make([]logLimiter, len(admission.Causes())+1)}
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])

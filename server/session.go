@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"time"
 
 	"heartwheel/codec"
@@ -145,11 +146,13 @@ func (l *loop) refuse(c *Conn, err error) {
 	if code == codec.CodeFrameTooLarge {
 		why = FrameTooLarge
 	}
-	if errors.Is(err, codec.ErrProxy) && (l.proxyLogged == 0 || l.now-l.proxyLogged >= int64(proxyLogEvery)) {
-		l.proxyLogged = max(l.now, 1)
-		l.log.Error("a load balancer sends PROXY protocol headers, which this server does not read: its connections "+
-			"are closed", "addr", c.RemoteAddr().String(),
-			"fix", "turn them off there (HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)")
+	if errors.Is(err, codec.ErrProxy) {
+		l.connLog.proxy.log(l.log, slog.LevelError, proxyLogEvery,
+			"a load balancer sends PROXY protocol headers, which this server does not read: its connections are closed",
+			func() []any {
+				return []any{"addr", c.RemoteAddr().String(),
+					"fix", "turn them off there (HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)"}
+			})
 	}
 	l.close(c, why, code, err.Error())
 }
@@ -169,6 +172,7 @@ func (l *loop) end(c *Conn, n Notice) {
 		return
 	}
 	n.Final = true
+	l.logOffence(c, n)
 	l.notify(c, n)
 	if c.closing() {
 		return

@@ -24,6 +24,9 @@ func writeNow(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
 // peer.
 func unacked(int) int { return 0 }
 
+// traffic is not known here.
+func traffic(int) (in, out uint64, ok bool) { return 0, 0, false }
+
 func limitUnsent(int) error { return nil }
 
 func setTimeouts(int, time.Duration) error { return nil }

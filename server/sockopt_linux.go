@@ -30,6 +30,17 @@ func unacked(fd int) int {
 	return n
 }
 
+// traffic returns the bytes received from the peer and those that it has
+// acknowledged, as the kernel counts them: retransmissions are not, the end of the
+// stream is one.
+func traffic(fd int) (in, out uint64, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, 0, false
+	}
+	return info.Bytes_received, info.Bytes_acked, true
+}
+
 // unsentLimit is how many bytes a socket takes beyond what the peer's window and
 // the network let it send. Without it the kernel keeps up to 4 MB (tcp_wmem) for
 // each peer that does not read, outside of any outbox limit and ahead of control
