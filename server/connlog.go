@@ -91,9 +91,9 @@ func (l *loop) logClose(c *Conn) {
 	l.log.Debug("connection closed", attrs...)
 }
 
-// logOffence logs that a connection is closed for what its peer did.
+// logOffence logs that a connection is closed for what its peer did, or left undone.
 func (l *loop) logOffence(c *Conn, n Notice) {
-	if n.Reason < Incomplete || n.Reason > BeatTooOften {
+	if n.Reason < Incomplete || n.Reason > HelloLimit {
 		return
 	}
 	if n.Reason == ProtocolError && n.Code != n.Reason.Code() {

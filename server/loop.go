@@ -81,8 +81,9 @@ type loop struct {
 
 	plain, unframed, sealed []byte // scratch: see consume, mark and write
 
-	drain drainState
-	stats counters
+	drain     drainState
+	strangers strangers
+	stats     counters
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
@@ -238,6 +239,7 @@ func (l *loop) reap() {
 func (l *loop) finish(c *Conn) {
 	c.state = stateClosed
 	l.wheel.Cancel(&c.timer)
+	l.strangers.met(c)
 	if c.ext != nil {
 		l.stats.outboxBytes -= int64(c.ext.out.len())
 		if c.ext.out.watched {

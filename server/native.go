@@ -65,7 +65,7 @@ func (n native) AppendBeat(dst []byte, _ Session) []byte {
 // AppendNotice says it in CLOSE, or in GOAWAY if the client is to come back
 // later.
 func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
-	if notice.Final && notice.Reason != BeatTooOften {
+	if notice.Final && notice.Reason != BeatTooOften && notice.Reason != HelloLimit {
 		n.stats.sent(codec.OpClose)
 		return codec.AppendClose(dst, notice.Code, notice.Text)
 	}

@@ -85,8 +85,14 @@ func (s Session) SetBeat(beat, timeout time.Duration, b Beats) {
 func (s Session) Finish(n Notice) { s.loop.end(s.Conn, n) }
 
 // ExpectHandshake starts the 10 s in which Established must be called. Until
-// then there is no idle timeout.
+// then there is no idle timeout, and until the first message the connection is
+// closed if too many others wait for theirs.
 func (s Session) ExpectHandshake() {
+	if !s.has(flagHandshake | flagBegan) {
+		s.loop.expect(s.Conn)
+	} else {
+		s.loop.strangers.met(s.Conn)
+	}
 	s.flags |= flagHandshake
 	if s.partialAt == 0 {
 		s.partialAt = s.loop.nowMS()
@@ -95,7 +101,10 @@ func (s Session) ExpectHandshake() {
 }
 
 // Established ends the handshake.
-func (s Session) Established() { s.flags &^= flagHandshake }
+func (s Session) Established() {
+	s.flags &^= flagHandshake
+	s.loop.strangers.met(s.Conn)
+}
 
 // State returns what SetState stored.
 func (s Session) State() any {

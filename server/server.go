@@ -110,6 +110,7 @@ func (s *Server) open(h Handler) error {
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
 		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.Release)
+		l.strangers.most = strangersMost(s.admission.Max(), s.cfg.Loops)
 		e, err := startEngine(l, s.fail)
 		if err != nil {
 			return err

@@ -66,7 +66,7 @@ func TestReasonsAreCodes(t *testing.T) {
 		words[c.String()] = c
 	}
 	local := map[Reason]bool{ // these have no code of their own
-		PeerReset: true, PeerTimeout: true, ReadError: true, Application: true, EngineStopped: true,
+		PeerReset: true, PeerTimeout: true, ReadError: true, Application: true, EngineStopped: true, HelloLimit: true,
 	}
 	for r := range numReasons {
 		code, known := words[r.String()]
