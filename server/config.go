@@ -132,7 +132,8 @@ type Config struct {
 	MemoryLimit int
 	// WriteStall is how long a peer may take to read 4 KiB of its pending data, or
 	// all if that is less. Beyond it, and at most an eighth of it later, the
-	// connection is closed as slow_consumer. 0: 8 s.
+	// connection is closed as slow_consumer. 0: 8 s or 0.8 × the connection's
+	// timeout, the smaller.
 	WriteStall time.Duration
 
 	Drain  time.Duration // longest duration of a drain; 0: 30 s
@@ -203,9 +204,6 @@ func (c Config) WithDefaults() Config {
 	if c.Outbox == 0 {
 		c.Outbox = max(256<<10, 2*c.MaxFrame)
 	}
-	if c.WriteStall == 0 {
-		c.WriteStall = 8 * time.Second
-	}
 	if c.Drain == 0 {
 		c.Drain = 30 * time.Second
 	}
@@ -255,7 +253,7 @@ func (c Config) Validate() error {
 				"leave it unset for the cgroup's limit", MinMemory)
 	}
 	c.validateAddresses(wrong)
-	if c.WriteStall < 100*time.Millisecond {
+	if c.WriteStall != 0 && c.WriteStall < 100*time.Millisecond {
 		wrong("WriteStall", c.WriteStall, "must be at least 100ms")
 	}
 	if c.Drain < 0 || c.Drain > time.Hour {

@@ -67,6 +67,19 @@ func (c *Config) decide(wish time.Duration) (beat, timeout time.Duration) {
 	return min(beat, c.Timeout*2/3), c.Timeout
 }
 
+// writeStallMost is the longest write stall by default.
+const writeStallMost = 8 * time.Second
+
+// writeStall returns how long the peer of c may take too little of what waits for
+// it. By default that ends within the idle timeout: what a peer that is gone was
+// sent must not keep it longer than silence would.
+func (l *loop) writeStall(c *Conn) time.Duration {
+	if l.cfg.WriteStall != 0 {
+		return l.cfg.WriteStall
+	}
+	return min(writeStallMost, c.Timeout()*4/5)
+}
+
 // recheck moves the deadline of c to the next time that look has to run.
 func (l *loop) recheck(c *Conn) {
 	if c.timer.Armed() {
@@ -106,7 +119,7 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 	}
 	if c.ext != nil {
 		if c.ext.out.len() > 0 {
-			at = min(at, roundUp(c.ext.out.progress.lookAt, min(checkStep, l.cfg.WriteStall/stallLooks)))
+			at = min(at, roundUp(c.ext.out.progress.lookAt, min(checkStep, l.writeStall(c)/stallLooks)))
 		}
 		if c.ext.closeAt != 0 {
 			at = min(at, c.ext.closeAt)
@@ -183,7 +196,7 @@ func (l *loop) stalled(c *Conn) bool {
 	l.drainOutbox(c)
 	o := &c.ext.out
 	return c.state != stateTerminated && o.len() > 0 &&
-		o.progress.stalled(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+		o.progress.stalled(l.now, l.writeStall(c), l.io.unacked(c), o.len())
 }
 
 // expirePartial closes a connection that left a message or its handshake

@@ -183,7 +183,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		left = 0
 	}
 	if first {
-		o.progress.start(l.now, l.cfg.WriteStall, l.io.unacked(c), o.len())
+		o.progress.start(l.now, l.writeStall(c), l.io.unacked(c), o.len())
 		l.await(c)
 		l.recheck(c)
 	}

@@ -75,3 +75,39 @@ func TestSlowConsumerPace(t *testing.T) {
 		})
 	}
 }
+
+// Unless it is set, the write stall is 8 s, or 0.8 of the connection's timeout if
+// that is less. What follows a change of the timeout counts from then on.
+func TestWriteStallDefault(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		cfg  Config
+		wish time.Duration // asked for in CONFIG
+		want time.Duration
+	}{
+		{"standard", profile(t, "standard"), 0, 8 * time.Second},
+		{"fast", profile(t, "fast"), 0, 6 * time.Second},
+		{"fast, asked for 1 s", profile(t, "fast"), time.Second, 2 * time.Second},
+		{"fast, asked for 15 s", profile(t, "fast"), 15 * time.Second, 8 * time.Second},
+		{"set", Config{Timeout: 5 * time.Second, WriteStall: 20 * time.Second}, 0, 20 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tc.cfg, nil)
+				c := r.open()
+				if tc.wish != 0 {
+					r.feed(c, wish(tc.wish))
+				}
+				fill(r, c)
+				from := time.Now()
+				posted(t, r, c, func(c *Conn) { _ = c.Send(codec.OpData, make([]byte, 9000)) })
+				for time.Since(from) < tc.want-100*time.Millisecond { // it beats, and does not read
+					r.wait(100 * time.Millisecond)
+					r.feed(c, codec.AppendPong(nil, nil))
+				}
+				r.wait(100*time.Millisecond + slack)
+				within(t, "closed", from, r.wantEnd(c, SlowConsumer, true).at, tc.want)
+			})
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"heartwheel/internal/config"
 	"heartwheel/internal/wording"
@@ -25,6 +26,14 @@ type Options struct {
 	LogFormat string
 	LogLevel  string
 	File      string // path of the YAML file; empty: none
+}
+
+// idleTimeout is that of a client that does not ask for another beat interval.
+func (o *Options) idleTimeout() time.Duration {
+	if o.Timeout != 0 {
+		return o.Timeout
+	}
+	return o.Beat * 5 / 2
 }
 
 // A Setting is one row of the Table.
@@ -68,7 +77,7 @@ var Table = config.Table[Options]{
 		Field: func(o *Options) any { return &o.Beat },
 		Help:  "beat interval of a client that asks for none"},
 	{Key: "timeout", Kind: config.Duration, Group: heartbeat, Unset: "2.5 × the connection's beat", Related: beatTimes,
-		Derived: func(o *Options) string { return wording.Duration(o.Beat * 5 / 2) },
+		Derived: func(o *Options) string { return wording.Duration(o.idleTimeout()) },
 		Field:   func(o *Options) any { return &o.Timeout },
 		Help:    "silence after which a peer is dead, for every connection; at least 1.5 × beat"},
 	{Key: "beat-min", Kind: config.Duration, Group: heartbeat, Unset: "from the profile", Related: beatTimes,
@@ -131,9 +140,11 @@ var Table = config.Table[Options]{
 		Help: "memory of the server and of the kernel for its connections; from 85 % of it, or of the cgroup's " +
 			"limit, new connections are refused; " +
 			"off: never refuse"},
-	{Key: "write-stall", Kind: config.Duration, Group: memory, Default: "8s",
-		Field: func(o *Options) any { return &o.WriteStall },
-		Help:  "close a peer that reads less than 4 KiB of its pending data in this time"},
+	{Key: "write-stall", Kind: config.Duration, Group: memory,
+		Unset:   "8s or 0.8 × the connection's timeout, the smaller",
+		Derived: func(o *Options) string { return wording.Duration(min(8*time.Second, o.idleTimeout()*4/5)) },
+		Field:   func(o *Options) any { return &o.WriteStall },
+		Help:    "close a peer that reads less than 4 KiB of its pending data in this time"},
 
 	{Key: "drain", Kind: config.Duration, Group: shutdown, Default: "30s",
 		Field: func(o *Options) any { return &o.Drain },

@@ -169,3 +169,24 @@ empty variable counts as not set.
 		t.Error("docs/settings.md is out of date: go test ./internal/settings -run TestSettingsPage -update")
 	}
 }
+
+// TestWriteStallShown: by default it depends on the timeout.
+func TestWriteStallShown(t *testing.T) {
+	for _, tc := range []struct {
+		flags map[string]string
+		want  string
+	}{
+		{nil, "8s"},
+		{map[string]string{"profile": "fast"}, "6s"},
+		{map[string]string{"beat": "2s", "timeout": "4s"}, "3.2s"},
+		{map[string]string{"profile": "fast", "write-stall": "20s"}, "20s"},
+	} {
+		r, err := Resolve(FlagLayer(tc.flags))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := r.Show(Table.ByKey("write-stall")); got != tc.want {
+			t.Errorf("%v: write-stall is %s, want %s", tc.flags, got, tc.want)
+		}
+	}
+}
