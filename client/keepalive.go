@@ -7,7 +7,7 @@ import "time"
 const answerTimeout = 10 * time.Second
 
 // askAfter is the silence, in beat intervals, after which a server that beats is
-// asked with a PING. It does not beat while this side sends.
+// asked with a PING: it should have sent something after 1.
 const askAfter = 1.5
 
 // An action is what a keepalive wants done.

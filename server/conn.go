@@ -36,7 +36,7 @@ const (
 	stateClosed                      // the close event has fired
 )
 
-type connFlags uint8
+type connFlags uint16
 
 const (
 	flagBegan       connFlags = 1 << iota // native: the first frame has come
@@ -46,6 +46,7 @@ const (
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
 	flagUnread                            // paused, and the socket is not read
+	flagAsked                             // a beat of this side has gone out since the last whole message
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -67,9 +68,9 @@ type Conn struct {
 
 	ticket admission.Ticket // 4 bytes; set before the loop takes the socket
 
-	polls  uint16 // server beats since the last whole message
-	state  connState
+	sentAt uint16 // where this side beats: when it last sent, in units of beatUnit
 	flags  connFlags
+	state  connState
 	reason Reason
 	edge   uint8 // index in loop.edges
 	taken  bool  // set once, when the loop takes the socket

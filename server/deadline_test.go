@@ -196,7 +196,11 @@ func TestServerBeats(t *testing.T) {
 			c := r.open()
 			var last time.Time
 			for i := range 20 {
-				r.wait(h + tick)
+				r.wait(h - 1)
+				if n := count(r, c); n != 0 {
+					t.Fatalf("round %d: beat before H of silence", i)
+				}
+				r.wait(1)
 				if n := count(r, c); n != 1 {
 					t.Fatalf("round %d: %d beats after H of silence", i, n)
 				}
@@ -204,11 +208,6 @@ func TestServerBeats(t *testing.T) {
 				if n := count(r, c); n != 0 {
 					t.Fatalf("round %d: the answer was answered", i)
 				}
-				r.wait(h - 1)
-				if n := count(r, c); n != 0 {
-					t.Fatalf("round %d: beat before H of silence", i)
-				}
-				r.feed(c, data("x"))
 				last = time.Now()
 			}
 			r.wait(idle + slack)
@@ -259,18 +258,72 @@ func TestServerBeats(t *testing.T) {
 			})
 		}
 	})
-	t.Run("traffic", func(t *testing.T) {
+	// Each side talks every H/2 or not at all. A silent peer answers beats.
+	for _, tc := range []struct {
+		name         string
+		peer, server bool
+		least, most  time.Duration // between two beats
+	}{
+		{"talkative peer", true, false, h, h},
+		{"talkative server", false, true, h, h + tick},
+		{"both silent", false, false, h, h},
+		{"both talkative", true, true, time.Hour, time.Hour},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := profile(t, "fast")
+				cfg.Beats = ServerBeats
+				r := newRig(t, cfg, nil)
+				c := r.open()
+				from := time.Now()
+				last := from
+				for step := 1; time.Since(from) < time.Minute; step++ {
+					r.wait(10 * time.Millisecond)
+					for _, f := range r.take(c) {
+						if f.Op != codec.OpBeat {
+							continue
+						}
+						if d := time.Since(last); d < tc.least || d > tc.most+10*time.Millisecond {
+							t.Fatalf("%v after the start: a beat after %v, want %v to %v",
+								time.Since(from), d, tc.least, tc.most)
+						}
+						last = time.Now()
+						r.feed(c, beat)
+					}
+					if step%150 != 0 {
+						continue
+					}
+					if tc.peer {
+						r.feed(c, data("x"))
+					}
+					if tc.server {
+						r.do(func() { r.loop.clock(); _ = c.Send(codec.OpData, []byte("push")) })
+					}
+				}
+				r.alive(c, "a peer that talks or answers")
+				if d := time.Since(last); d > tc.most+10*time.Millisecond {
+					t.Errorf("no beat for the last %v", d)
+				}
+			})
+		})
+	}
+	// What the server sends is as good as a beat, also where it goes back as it came.
+	t.Run("echo", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := profile(t, "fast")
 			cfg.Beats = ServerBeats
-			r := newRig(t, cfg, nil)
+			r := newRig(t, cfg, Echo{})
 			c := r.open()
-			for range 30 {
-				r.wait(2900 * time.Millisecond)
+			for i := range 100 {
+				r.wait(h - tick)
 				r.feed(c, data("x"))
+				if n := count(r, c); n != 1 {
+					t.Fatalf("round %d: %d frames, want the echo", i, n)
+				}
 			}
-			if n := count(r, c); n != 0 {
-				t.Errorf("%d beats to a peer that was never silent for H", n)
+			r.wait(h + tick)
+			if n := count(r, c); n != 1 {
+				t.Errorf("%d beats after H of silence", n)
 			}
 		})
 	})

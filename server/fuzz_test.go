@@ -60,7 +60,6 @@ type outcome struct {
 	state          connState
 	reason         Reason
 	flags          connFlags
-	polls          uint16
 	beat, timeout  uint32
 	part           bool
 	aborted        bool
@@ -84,8 +83,8 @@ func after(t *testing.T, r *rig, h *moody, chunks [][]byte) outcome {
 	s := r.sock(c)
 	o := outcome{
 		out: string(welcomeTime.ReplaceAll(s.out, nil)), state: c.state, reason: c.reason,
-		flags: c.flags, polls: c.polls,
-		beat: c.beat, timeout: c.timeout, part: c.partialAt != 0, aborted: s.aborted,
+		flags: c.flags,
+		beat:  c.beat, timeout: c.timeout, part: c.partialAt != 0, aborted: s.aborted,
 		calls:    strings.Join(h.calls, "\n"),
 		framesIn: r.loop.stats.framesIn, framesOut: r.loop.stats.framesOut,
 		bytesIn: r.loop.stats.bytesIn, bytes: r.loop.stats.bytesOut, panics: r.loop.stats.panics,

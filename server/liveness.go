@@ -15,11 +15,10 @@ const incompleteLimit = 10 * time.Second
 // heard records at least one whole message. Part of another may follow it.
 func (l *loop) heard(c *Conn) {
 	c.timer.Touch(l.now)
-	if c.polls == 0 && c.partialAt == 0 && !c.has(flagAverted) && (c.ext == nil || c.ext.idle()) {
+	if c.partialAt == 0 && c.flags&(flagServerBeats|flagAverted) == 0 && (c.ext == nil || c.ext.idle()) {
 		return // as nearly always: Touch has moved the deadline
 	}
-	c.polls = 0
-	c.flags &^= flagAverted
+	c.flags &^= flagAsked | flagAverted
 	if !c.has(flagHandshake) {
 		c.partialAt = 0
 	}
@@ -48,6 +47,7 @@ func (l *loop) heardPart(c *Conn) {
 func (l *loop) setBeat(c *Conn, beat, timeout time.Duration) {
 	was := c.timeout
 	c.beat, c.timeout = uint32(beat.Milliseconds()), uint32(timeout.Milliseconds())
+	l.sending(c) // sentAt has a new unit, and the peer hears of the change anyway
 	if c.timer.Armed() && c.timeout != was {
 		l.io.setTimeout(c, timeout)
 	}
@@ -109,9 +109,8 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		if reads && !c.has(flagHandshake) { // else partialAt holds its 10 s
 			at = last + int64(c.Timeout())
 		}
-		if reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 {
-			poll := last + int64(c.polls+1)*int64(c.Beat())
-			at = min(at, roundUp(poll, min(checkStep, c.Beat()/4)))
+		if reads && c.has(flagServerBeats) {
+			at = min(at, l.beatAt(c, last))
 		}
 		if c.partialAt != 0 && (reads || c.has(flagHandshake)) {
 			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
@@ -126,6 +125,29 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		}
 	}
 	return time.Duration(at - last)
+}
+
+// beatUnit is the unit of sentAt, and what times of beats are rounded up to.
+func (c *Conn) beatUnit() int64 { return int64(min(checkStep, c.Beat()/4)) }
+
+// sending notes that this side sends something to c now.
+func (l *loop) sending(c *Conn) {
+	c.sentAt = uint16(roundUp(l.now, time.Duration(c.beatUnit()))/c.beatUnit() - 1)
+}
+
+// beatAt returns when this side has to beat: after H of its own silence, so that
+// the peer knows that it is there, and after H without a whole message, so that the
+// peer has something to answer. The latter is not repeated while data goes out: it
+// arrives or the connection ends. last is the time of the last message.
+func (l *loop) beatAt(c *Conn, last int64) int64 {
+	unit, h := c.beatUnit(), int64(c.Beat())
+	now := l.now / unit
+	silent := now - int64(uint16(now)-c.sentAt) // sentAt wraps after 1.8 h or 16,384 H, the shorter
+	at := (silent + 1 + (h+unit-1)/unit) * unit
+	if !c.has(flagAsked) {
+		at = min(at, roundUp(last+h, time.Duration(unit)))
+	}
+	return at
 }
 
 // roundUp returns the first multiple of step that is not before at.
@@ -168,9 +190,12 @@ func (l *loop) look(c *Conn) {
 		}
 		l.stats.lateness.observe(int64(silence - c.Timeout()))
 		l.terminate(c, IdleTimeout, true)
-	case reads && c.has(flagServerBeats) && c.polls < math.MaxUint16 && silence >= time.Duration(c.polls+1)*c.Beat():
-		c.polls++
+	case reads && c.has(flagServerBeats) && l.now >= l.beatAt(c, t.Last()):
 		l.sendBeat(c)
+		c.flags |= flagAsked
+		// Counted from when it was due, a multiple of the unit: one that is a little
+		// late does not make the next one later.
+		c.sentAt = uint16(l.now/c.beatUnit() - 1)
 	}
 	if !c.closing() || c.state == stateFlushing {
 		l.wheel.Arm(t, t.Last(), l.untilCheck(c))

@@ -324,6 +324,9 @@ func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 	}
 	n.stats.sent(op)
 	n.stats.bytesOut += uint64(len(f))
+	if c.has(flagServerBeats) {
+		n.sending(c)
+	}
 	if len(n.back) >= flushLimit {
 		n.flush(c)
 	}

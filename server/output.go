@@ -43,6 +43,9 @@ func (l *loop) detach(c *Conn) {
 // to one read leave in one write; others go out at once.
 func (l *loop) sent(c *Conn, start int, urgent bool) error {
 	l.stats.bytesOut += uint64(len(l.out) - start)
+	if c.has(flagServerBeats) {
+		l.sending(c)
+	}
 	if c.edge != 0 {
 		return l.sentMarked(c, start, urgent)
 	}
