@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/json"
 	"math"
+	"strconv"
 )
 
 // maxMS is the largest value of a member in milliseconds, ten years of 365 days:
@@ -163,7 +164,24 @@ func ParseWelcome(payload []byte) (Welcome, error) {
 
 // AppendConfig appends a CONFIG frame. The values are not checked.
 func AppendConfig(dst []byte, c Config) []byte {
-	return appendControl(dst, OpConfig, c)
+	var body [maxConfig]byte
+	b := appendMS(append(body[:0], '{'), `"beat_ms":`, c.BeatMS)
+	b = appendMS(b, `"timeout_ms":`, c.TimeoutMS)
+	return AppendFrame(dst, OpConfig, append(b, '}'))
+}
+
+// maxConfig is the length of the longest CONFIG: two integers of 20 digits.
+const maxConfig = len(`{"beat_ms":,"timeout_ms":}`) + 2*20
+
+// appendMS appends a member to an object, unless it is 0.
+func appendMS(dst []byte, name string, ms int64) []byte {
+	if ms == 0 {
+		return dst
+	}
+	if dst[len(dst)-1] != '{' {
+		dst = append(dst, ',')
+	}
+	return strconv.AppendInt(append(dst, name...), ms, 10)
 }
 
 // ParseConfig returns the content of a CONFIG. An empty payload is {}: it only asks

@@ -1,8 +1,10 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -319,4 +321,29 @@ func BenchmarkHello(b *testing.B) {
 			}
 		}
 	})
+}
+
+// CONFIG, which a client may send again and again, is read and written without
+// garbage, whatever its values are.
+func TestConfigAllocatesNothing(t *testing.T) {
+	for _, c := range []Config{{}, {BeatMS: 1}, {TimeoutMS: 2}, {BeatMS: math.MaxInt64, TimeoutMS: math.MinInt64}} {
+		want, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := AppendConfig(nil, c)[HeaderSize+1:]; !bytes.Equal(got, want) {
+			t.Errorf("%+v is written as %s, not %s", c, got, want)
+		}
+	}
+	buf := make([]byte, 0, 64)
+	frame := AppendConfig(buf, Config{BeatMS: 15000, TimeoutMS: 37500})
+	if n := testing.AllocsPerRun(1000, func() {
+		c, err := ParseConfig(frame[HeaderSize+1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame = AppendConfig(buf, c)
+	}); n != 0 {
+		t.Errorf("%g allocations, want 0", n)
+	}
 }

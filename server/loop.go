@@ -79,6 +79,8 @@ type loop struct {
 	seq        uint64
 	connLog    connLog
 
+	configs map[*Conn]int64 // native: the theoretical arrival time of the next CONFIG, monotonic ns; see mayConfig
+
 	plain, unframed, sealed []byte // scratch: see consume, mark and write
 
 	drain     drainState
@@ -89,6 +91,7 @@ type loop struct {
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
 	l := &loop{
 		cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release,
+		configs: map[*Conn]int64{},
 	}
 	l.hello, _ = h.(HelloHandler)
 	l.edges = []edge{{protocol: native{l}, native: true}}

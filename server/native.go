@@ -52,6 +52,7 @@ func (n native) open(c *Conn) {
 }
 
 func (n native) End(s Session, why Reason) {
+	delete(n.configs, s.Conn)
 	if s.has(flagOpened) {
 		n.h.Close(s.Conn, why)
 	}
@@ -65,7 +66,7 @@ func (n native) AppendBeat(dst []byte, _ Session) []byte {
 // AppendNotice says it in CLOSE, or in GOAWAY if the client is to come back
 // later.
 func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
-	if notice.Final && notice.Reason != BeatTooOften && notice.Reason != HelloLimit {
+	if notice.Final && !waits(notice.Reason) {
 		n.stats.sent(codec.OpClose)
 		return codec.AppendClose(dst, notice.Code, notice.Text)
 	}
@@ -74,6 +75,9 @@ func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
 		Code: notice.Code, Reason: notice.Text, AfterMS: notice.After.Milliseconds(),
 	})
 }
+
+// waits reports whether the peer is to wait before it comes back.
+func waits(r Reason) bool { return r == BeatTooOften || r == RateLimited || r == HelloLimit }
 
 func (n native) Input(s Session, b []byte, _ bool) (used, need int, err error) {
 	used, err = n.frames(s.Conn, b)
@@ -264,8 +268,47 @@ func (n native) welcome(c *Conn, beatMS int64, err error) {
 	}
 }
 
+// A client may send configBurst CONFIG frames at once, and one each configEvery
+// (codec/SPEC.md, CONFIG). One costs about as much as a hundred beats.
+const (
+	configBurst = 20
+	configEvery = time.Second
+)
+
+// mayConfig counts a CONFIG, and ends the connection at one too many. As in
+// mayBeat it is the generic cell rate algorithm, whose state is kept by the loop:
+// few connections send CONFIG, and seldom, so that most states are out of date.
+func (n native) mayConfig(c *Conn) bool {
+	now := n.mono()
+	at := max(n.configs[c], now)
+	if at-now >= int64(configBurst*configEvery) {
+		n.end(c, Notice{Reason: RateLimited, Code: codec.CodeRateLimited, Text: "too many CONFIG", After: n.cfg.Spread})
+		return false
+	}
+	n.forgetConfigs(now)
+	n.configs[c] = at + int64(configEvery)
+	return true
+}
+
+// forgetConfigs looks at two states, and forgets those that are out of date. With
+// one more for each CONFIG, few are kept that are.
+func (n native) forgetConfigs(now int64) {
+	looked := 0
+	for c, at := range n.configs {
+		if at <= now {
+			delete(n.configs, c)
+		}
+		if looked++; looked == 2 {
+			return
+		}
+	}
+}
+
 // onConfig answers a client's wish with what was decided.
 func (n native) onConfig(c *Conn, body []byte) {
+	if !n.mayConfig(c) {
+		return
+	}
 	wish, err := codec.ParseConfig(body)
 	if err != nil {
 		n.refuse(c, err)

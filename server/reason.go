@@ -20,6 +20,7 @@ const (
 	BadVersion                  // a HELLO of an unknown version
 	BadToken                    // a HELLO that the handler refused
 	BeatTooOften                // beats closer together than the floor
+	RateLimited                 // more CONFIG frames than allowed
 	HelloLimit                  // too many connections have not sent their first message
 	SlowConsumer                // the outbox overflowed, or the peer read too little of it
 	Draining                    // this server is shutting down
@@ -45,6 +46,7 @@ var reasons = [numReasons]struct {
 	BadVersion:    {"bad_version", codec.CodeBadVersion},
 	BadToken:      {"bad_token", codec.CodeBadToken},
 	BeatTooOften:  {"beat_too_often", codec.CodeBeatTooOften},
+	RateLimited:   {"rate_limited", codec.CodeRateLimited},
 	HelloLimit:    {"hello_limit", codec.CodeOverloaded},
 	SlowConsumer:  {"slow_consumer", codec.CodeSlowConsumer},
 	Draining:      {"draining", codec.CodeDraining},
