@@ -66,6 +66,7 @@ func startEngine(l *loop, fail func(error)) (*engine, error) {
 	}
 	l.io = e
 	e.client, err = gnet.NewClient(e, gnet.WithNumEventLoop(1), gnet.WithReadBufferCap(readSize),
+		gnet.WithTCPNoDelay(gnet.TCPDelay), // leaves TCP_NODELAY as it is: Go has set it
 		gnet.WithLogger(gnetLog{l.log}))
 	if err != nil {
 		e.waiter.close()
@@ -167,6 +168,7 @@ func (e *engine) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 		e.control, e.events, e.gate = c, c.EventLoop(), newReadGate(c.Fd())
 		return nil, gnet.None
 	}
+	e.gate.resume(c.Fd()) // gnet asked for EPOLLPRI too
 	e.current, conn.taken = conn, true
 	e.loop.opened(conn, c)
 	return nil, e.action()

@@ -37,13 +37,14 @@ type listener struct {
 	address string // as in Config.Listen
 	edge    uint8  // what its connections speak: index in loop.edges
 	s       *Server
-	checked atomic.Bool            // socket options were read back
+	options atomic.Int32           // whether connections inherit the socket's options: an optionState
 	local   atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
 	wg      sync.WaitGroup
 }
 
 // listen opens a listener. Multipath TCP is off, as connections do not inherit
-// TCP_USER_TIMEOUT there. Go's own keep-alive settings are off: see setOptions.
+// TCP_USER_TIMEOUT there. Go's own keep-alive settings, which it would set on each
+// connection, are off: see setOptions.
 func listen(s *Server, address string) (*listener, error) {
 	hostport, err := parseListen(address)
 	if err != nil {
@@ -113,14 +114,7 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 		s.refuse(tc, refusal)
 		return
 	}
-	err := setOptions(tc, s.tcpTimeout)
-	if err == nil && ln.checked.CompareAndSwap(false, true) {
-		if err := checkOptions(tc, s.tcpTimeout); err != nil {
-			s.log.Warn("kernel rejected a socket option; the TCP-level backup for the idle timeout is not "+
-				"fully active", "error", err)
-		}
-	}
-	if err != nil { // the peer is gone already
+	if err := ln.ensureOptions(tc, s.tcpTimeout); err != nil { // the peer is gone already
 		s.admission.Fail(&ticket, admission.Gone)
 		_ = tc.Close()
 		return
@@ -267,10 +261,49 @@ func hangUp(fd int, scratch []byte) {
 	}
 }
 
-// setOptions sets the options of an accepted socket: no delay (Go has set that),
-// a bound on unsent bytes, and the kernel's own detection of dead peers as the
-// TCP-level backup for the idle timeout.
-func setOptions(tc *net.TCPConn, timeout time.Duration) error {
+// An optionState says whether the connections of a listener inherit its options.
+type optionState = int32
+
+const (
+	optionsUnknown   optionState = iota // none was looked at
+	optionsInherited                    // they do
+	optionsSet                          // they do not: each has its own set
+)
+
+// setOptions sets the options of the listening socket, for connections that are
+// yet to come. Safe for concurrent use.
+func (ln *listener) setOptions(timeout time.Duration) {
+	_ = setOptions(ln.TCPListener, timeout) // what fails is seen at the first connection
+	ln.options.Store(optionsUnknown)
+}
+
+// ensureOptions sees to it that tc has its options. It reads them back from the
+// first connection, and sets them on each where they are not inherited.
+func (ln *listener) ensureOptions(tc *net.TCPConn, timeout time.Duration) error {
+	state := ln.options.Load()
+	if state == optionsUnknown && checkOptions(tc, timeout) == nil {
+		state = optionsInherited
+		ln.options.CompareAndSwap(optionsUnknown, state)
+	}
+	if state == optionsInherited {
+		return nil
+	}
+	if err := setOptions(tc, timeout); err != nil {
+		return err
+	}
+	if ln.options.CompareAndSwap(optionsUnknown, optionsSet) {
+		if err := checkOptions(tc, timeout); err != nil {
+			ln.s.log.Warn("kernel rejected a socket option; the TCP-level backup for the idle timeout is not "+
+				"fully active", "error", err)
+		}
+	}
+	return nil
+}
+
+// setOptions sets the options of a socket, which the connections of a listening one
+// inherit: a bound on unsent bytes, and the kernel's own detection of dead peers as
+// the TCP-level backup for the idle timeout. Go sets no delay on each connection.
+func setOptions(tc syscall.Conn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
 			return fmt.Errorf("SO_KEEPALIVE: %w", err)
@@ -282,7 +315,7 @@ func setOptions(tc *net.TCPConn, timeout time.Duration) error {
 	})
 }
 
-// checkOptions reads back what setOptions has set.
+// checkOptions reads the options of a connection back.
 func checkOptions(tc *net.TCPConn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		var errs []error

@@ -313,7 +313,7 @@ func TestEngineEndEndsRun(t *testing.T) {
 }
 
 func TestSocketOptions(t *testing.T) {
-	ln, err := listen(&Server{}, "tcp://127.0.0.1:0")
+	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, "tcp://127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,31 +321,47 @@ func TestSocketOptions(t *testing.T) {
 	wantOptionsOf(t, ln)
 }
 
-// wantOptionsOf sets the options of a connection that ln accepts, and looks
-// what came of it.
+// wantOptionsOf looks whether connections of ln have their options, inherited where
+// the system can, and set on each where they are not.
 func wantOptionsOf(t *testing.T, ln *listener) {
+	t.Helper()
+	const timeout = 7500 * time.Millisecond
+	in := acceptOne(t, ln)
+	if len(wantOptions(timeout)) > 0 && checkOptions(in, timeout) == nil {
+		t.Error("the options are right before they were set: the check cannot fail")
+	}
+	for _, want := range []optionState{optionsSet, optionsInherited} {
+		if want == optionsInherited {
+			ln.setOptions(timeout)
+		}
+		in := acceptOne(t, ln)
+		if err := ln.ensureOptions(in, timeout); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkOptions(in, timeout); err != nil {
+			t.Error(err)
+		}
+		if got := ln.options.Load(); len(wantOptions(timeout)) > 0 && got != want {
+			t.Errorf("the state of the options is %d, want %d", got, want)
+		}
+		wantPlainTCP(t, in)
+	}
+}
+
+// acceptOne returns a connection that ln has accepted.
+func acceptOne(t *testing.T, ln *listener) *net.TCPConn {
 	t.Helper()
 	out, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = out.Close() }()
+	t.Cleanup(func() { _ = out.Close() })
 	in, err := ln.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = in.Close() }()
-	const timeout = 7500 * time.Millisecond
-	if len(wantOptions(timeout)) > 0 && checkOptions(in, timeout) == nil {
-		t.Error("the options are right before they were set: the check cannot fail")
-	}
-	if err := setOptions(in, timeout); err != nil {
-		t.Fatal(err)
-	}
-	if err := checkOptions(in, timeout); err != nil {
-		t.Error(err)
-	}
-	wantPlainTCP(t, in)
+	t.Cleanup(func() { _ = in.Close() })
+	return in
 }
 
 func TestPortTaken(t *testing.T) {

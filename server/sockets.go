@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ func (s *Server) openListeners() error {
 		if err != nil {
 			return err
 		}
+		ln.setOptions(s.tcpTimeout)
 		s.listeners = append(s.listeners, ln)
 	}
 	for _, o := range sockets {
@@ -47,9 +49,7 @@ func closeSockets(sockets []Socket) {
 	}
 }
 
-// adopt makes a listener of a socket that listens already. Go sets its own
-// keep-alive times on connections accepted there; setOptions overwrites them where
-// the system has such times.
+// adopt makes a listener of a socket that listens already.
 func adopt(s *Server, o Socket) (*listener, error) {
 	err := control(o.Listener, func(fd int) error {
 		// Not every system has this option.
@@ -61,7 +61,19 @@ func adopt(s *Server, o Socket) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: cannot use the socket given for %s: %w", o.Address, err)
 	}
+	noKeepAlive(o.Listener)
 	return &listener{TCPListener: o.Listener, address: o.Address, s: s}, nil
+}
+
+// noKeepAlive keeps Go from setting its own keep-alive times on each connection that
+// ln accepts, in place of those inherited. For a listener made of a descriptor there is
+// no other way than to set its ListenConfig. If a later Go has no such field, the times
+// are set once more for each connection: see ensureOptions.
+func noKeepAlive(ln *net.TCPListener) {
+	lc := reflect.ValueOf(ln).Elem().FieldByName("lc")
+	if lc.IsValid() && lc.Type() == reflect.TypeFor[net.ListenConfig]() {
+		(*net.ListenConfig)(lc.Addr().UnsafePointer()).KeepAlive = -1
+	}
 }
 
 // Sockets returns the listening sockets, in the order of Config.Listen, for

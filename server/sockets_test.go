@@ -100,11 +100,11 @@ func TestSocketsGoOn(t *testing.T) {
 
 // What is accepted from a given socket gets the same options.
 func TestOptionsOfAGivenSocket(t *testing.T) {
-	ln, err := listen(&Server{}, "tcp://127.0.0.1:0")
+	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, "tcp://127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := adopt(&Server{}, Socket{ln.address, duplicate(t, ln.TCPListener)})
+	again, err := adopt(&Server{log: ln.s.log}, Socket{ln.address, duplicate(t, ln.TCPListener)})
 	if err != nil {
 		t.Fatal(err)
 	}
