@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -47,9 +46,6 @@ func notifications(t *testing.T) (path string, next func() string) {
 // TestServiceManager checks the messages of two processes to a service manager. Only
 // its main process sends any.
 func TestServiceManager(t *testing.T) {
-	hangups := make(chan os.Signal, 1) // see TestScript
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	path, next := notifications(t)
 	binary, err := exec.LookPath("heartwheel")
 	if err != nil {
@@ -80,19 +76,19 @@ func TestServiceManager(t *testing.T) {
 		}
 		return rest
 	}
-	hangUp := func() {
+	handOver := func() {
 		t.Helper()
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		if err := cmd.Process.Signal(syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
 		want("RELOADING=1\n")
 	}
 	want("READY=1")
 	write("drain: soon")
-	hangUp()
+	handOver()
 	want("READY=1\nSTATUS=the last hand-over failed")
 	write("drain: 1s")
-	hangUp()
+	handOver()
 	pid, _, _ := strings.Cut(want("MAINPID="), "\nREADY=1")
 	if _, err := fmt.Sscan(pid, new(int)); err != nil || pid == fmt.Sprint(cmd.Process.Pid) {
 		t.Fatalf("the main process is now %q", pid)

@@ -26,14 +26,14 @@ func newServe(environ []string) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the heartbeat server",
 		Long: `Runs the heartbeat server. SIGTERM or SIGINT drains it, after which it exits 0;
-a second signal exits at once with 1. SIGHUP replaces it without refusing a
+a second signal exits at once with 1. SIGUSR2 replaces it without refusing a
 connection: a new process is started from the file now at the server's path,
 with the same arguments, and reads the configuration file again. If it does not
 become ready, the old process continues.
 
 With --workers this process is a supervisor: it starts that many workers with
 listening sockets of their own, restarts workers that end, and answers on --ops
-for all of them. SIGTERM drains all workers; SIGHUP replaces them, a few at a
+for all of them. SIGTERM drains all workers; SIGUSR2 replaces them, a few at a
 time.
 
 Each setting is taken from the first of these that has it: the flag, the
@@ -78,7 +78,7 @@ m: 20k. "heartwheel config show" prints the result.`,
 		})
 		log := newLogger(out, r.LogFormat, r.LogLevel)
 		if in.Control != nil { // signals are for the supervisor
-			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
 			return daemon.RunWorker(r, log, in, out.Collector())
 		}
 		program, err := handover.ThisProgram(os.Args, environ, os.Stderr, out)
@@ -87,20 +87,18 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		notifier := handover.NewNotifier(environ, log)
 		defer notifier.Close(flushTimeout)
-		signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
+		signals, handovers := make(chan os.Signal, 2), make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 		defer func() {
 			signal.Stop(signals)
 			close(signals)
 		}()
-		if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it, to survive the end of a terminal
-			signal.Notify(hangups, syscall.SIGHUP)
-			defer signal.Stop(hangups)
-		}
+		signal.Notify(handovers, syscall.SIGUSR2)
+		defer signal.Stop(handovers)
 		if r.Workers == 0 {
 			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Hangups: hangups,
-					Metrics: []prometheus.Collector{out.Collector()}})
+				daemon.Process{Program: program, Notifier: notifier, Signals: withoutRepeats(signals),
+					Handovers: handovers, Metrics: []prometheus.Collector{out.Collector()}})
 		}
 		if in.FromParent() {
 			in.Close()
@@ -112,8 +110,8 @@ m: 20k. "heartwheel config show" prints the result.`,
 				"LISTEN_FDS: leave out --workers, or the socket unit")}
 		}
 		return supervisor.Run(r, log, supervisor.Options{
-			Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Hangups: hangups, Resolve: resolve,
-			Metrics: []prometheus.Collector{out.Collector()},
+			Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Handovers: handovers,
+			Resolve: resolve, Metrics: []prometheus.Collector{out.Collector()},
 		})
 	}
 	return cmd

@@ -31,11 +31,11 @@ const GCPercent = 25
 // A Process is what a daemon needs of the process that it runs in. A worker has
 // no program, notifier or signals: those are its supervisor's.
 type Process struct {
-	Program  *handover.Program // what a hand-over starts
-	Notifier *handover.Notifier
-	Signals  <-chan os.Signal // SIGTERM, SIGINT
-	Hangups  <-chan os.Signal // SIGHUP
-	Metrics  []prometheus.Collector
+	Program   *handover.Program // what a hand-over starts
+	Notifier  *handover.Notifier
+	Signals   <-chan os.Signal // SIGTERM, SIGINT
+	Handovers <-chan os.Signal // SIGUSR2
+	Metrics   []prometheus.Collector
 }
 
 // Run serves with the settings r until the server ends by itself, which is a
@@ -155,7 +155,7 @@ func (d *daemon) run() error {
 			}
 			d.signaled, d.drainFrom = true, time.Now()
 			d.stop()
-		case <-d.process.Hangups:
+		case <-d.process.Handovers:
 			d.handOver()
 		case r := <-result:
 			d.handedOver(r)
@@ -214,10 +214,14 @@ func (d *daemon) drain(sig os.Signal) {
 func (d *daemon) handOver() {
 	switch {
 	case !d.drainFrom.IsZero():
-		d.log.Warn("SIGHUP ignored: this process is draining")
+		d.log.Warn("SIGUSR2 ignored: this process is draining")
 		return
 	case d.result != nil:
-		d.log.Warn("SIGHUP ignored: a hand-over is under way")
+		d.log.Warn("SIGUSR2 ignored: a hand-over is under way")
+		return
+	case os.Getpid() == 1:
+		d.log.Error("SIGUSR2 refused: this is process 1, and its end would end the container and the new process " +
+			"with it; start a new container instead")
 		return
 	}
 	d.process.Notifier.Notify(handover.Reloading()...)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,10 +34,6 @@ func startChain(t *testing.T, args ...string) *chain {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	// Ignored, as under nohup, it would be so for the server too.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	c := &chain{path: filepath.Join(t.TempDir(), "heartwheel")}
 	c.install(t, binary(t))
 	cmd := exec.Command(c.path, serverArgs(args...)...)
@@ -89,7 +84,7 @@ func (c *chain) signal(t *testing.T, pid int, sig syscall.Signal) {
 func (c *chain) handOver(t *testing.T) time.Duration {
 	t.Helper()
 	skip := len(c.logLines())
-	c.signal(t, c.current(), syscall.SIGHUP)
+	c.signal(t, c.current(), syscall.SIGUSR2)
 	return c.awaitHandedOver(t, skip)
 }
 
@@ -276,14 +271,14 @@ func TestHandoverToNothingGood(t *testing.T) {
 	} {
 		skip := len(c.logLines())
 		c.installText(t, content)
-		c.signal(t, c.pid(), syscall.SIGHUP)
+		c.signal(t, c.pid(), syscall.SIGUSR2)
 		c.awaitLine(want, skip, func(l logLine) bool { return strings.Contains(l.text, want) })
 		dial(t, c.addr).echo()
 	}
 	if err := os.Remove(c.path); err != nil {
 		t.Fatal(err)
 	}
-	c.signal(t, c.pid(), syscall.SIGHUP)
+	c.signal(t, c.pid(), syscall.SIGUSR2)
 	c.awaitLine("no such file", 0, func(l logLine) bool {
 		return strings.Contains(l.text,
 			"no such file or directory")
@@ -305,7 +300,7 @@ func slowly(waitFor, path string) string {
 	return fmt.Sprintf("#!/bin/sh\nwhile [ ! -e %s ]; do sleep 0.01; done\nexec %s \"$@\"\n", waitFor, path)
 }
 
-// TestSignalsInAHandover: a second SIGHUP is refused, and SIGTERM ends both.
+// TestSignalsInAHandover: a second SIGUSR2 is refused, and SIGTERM ends both.
 func TestSignalsInAHandover(t *testing.T) {
 	parallelSmoke(t)
 	c := startChain(t, "--drain", "5m")
@@ -313,10 +308,10 @@ func TestSignalsInAHandover(t *testing.T) {
 	file, second := filepath.Join(dir, "go"), filepath.Join(dir, "second")
 	(&chain{path: second}).install(t, binary(t))
 	c.installText(t, slowly(file, second))
-	c.signal(t, c.pid(), syscall.SIGHUP)
+	c.signal(t, c.pid(), syscall.SIGUSR2)
 	c.awaitLine("handing over", 0, func(l logLine) bool { return l.msg == "handing over" })
-	c.signal(t, c.pid(), syscall.SIGHUP)
-	c.awaitLine("under way", 0, func(l logLine) bool { return l.msg == "SIGHUP ignored: a hand-over is under way" })
+	c.signal(t, c.pid(), syscall.SIGUSR2)
+	c.awaitLine("under way", 0, func(l logLine) bool { return l.msg == "SIGUSR2 ignored: a hand-over is under way" })
 	served := dial(t, c.addr)
 	served.echo()
 	served.reset()
@@ -329,7 +324,7 @@ func TestSignalsInAHandover(t *testing.T) {
 	skip := len(c.logLines())
 	old := dial(t, c.addr)
 	old.echo()
-	c.signal(t, c.current(), syscall.SIGHUP)
+	c.signal(t, c.current(), syscall.SIGUSR2)
 	begun := c.awaitLine("handing over", skip, func(l logLine) bool { return l.msg == "handing over" })
 	c.signal(t, c.current(), syscall.SIGTERM)
 	c.awaitLine("the signal", skip, terminated)

@@ -195,7 +195,7 @@ func (s *soakServer) replace(t *testing.T) {
 		return
 	}
 	skip := len(s.logLines())
-	s.signal(t, s.current(), syscall.SIGHUP)
+	s.signal(t, s.current(), syscall.SIGUSR2)
 	s.awaitLine("the hand-over has failed", skip, func(l logLine) bool { return strings.Contains(l.msg, "failed") })
 }
 

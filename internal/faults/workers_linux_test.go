@@ -280,12 +280,12 @@ func TestWorkersReplaced(t *testing.T) {
 	held := holdConns(t, f.addr, stay)
 	f.install(t, binary(t))
 	skip := len(f.logLines())
-	f.signal(t, f.pid(), syscall.SIGHUP)
+	f.signal(t, f.pid(), syscall.SIGUSR2)
 	f.awaitLine("the replacement", skip, func(l logLine) bool { return l.msg == "replacing the workers" })
-	f.signal(t, f.pid(), syscall.SIGHUP)
-	f.awaitLine("another SIGHUP", skip, func(l logLine) bool {
+	f.signal(t, f.pid(), syscall.SIGUSR2)
+	f.awaitLine("another SIGUSR2", skip, func(l logLine) bool {
 		return l.msg ==
-			"SIGHUP ignored: a rolling restart is under way"
+			"SIGUSR2 ignored: a rolling restart is under way"
 	})
 	done := f.awaitLine("the end of it", skip, func(l logLine) bool { return l.msg == "workers replaced" })
 	for _, s := range held {
@@ -318,7 +318,7 @@ func TestWorkersReplaced(t *testing.T) {
 	}
 	late := max(r.oversleep, r.slowest, longestPause(paused()))
 	for _, line := range f.logLines()[skip:] {
-		if line.warns(late) && !strings.Contains(line.msg, "SIGHUP ignored") {
+		if line.warns(late) && !strings.Contains(line.msg, "SIGUSR2 ignored") {
 			t.Errorf("the log says: %s", line.text)
 		}
 	}
@@ -334,7 +334,7 @@ func TestReplacementStops(t *testing.T) {
 	before := f.workers()
 	f.installText(t, fmt.Sprintf("#!/bin/sh\ncase $HEARTWHEEL_INHERIT in *worker://2/*) echo out of order >&2; exit "+
 		"3;; esac\nexec %s \"$@\"\n", binary(t)))
-	f.signal(t, f.pid(), syscall.SIGHUP)
+	f.signal(t, f.pid(), syscall.SIGUSR2)
 	line := f.awaitLine("the end", 0, func(l logLine) bool {
 		return strings.HasPrefix(l.msg,
 			"the rest of the workers go on unchanged")
@@ -352,7 +352,7 @@ func TestReplacementStops(t *testing.T) {
 	}
 	f.awaitReady()
 	f.install(t, binary(t))
-	f.signal(t, f.pid(), syscall.SIGHUP)
+	f.signal(t, f.pid(), syscall.SIGUSR2)
 	f.awaitLine("the next one", 0, func(l logLine) bool { return l.msg == "workers replaced" })
 	if code := f.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
@@ -371,6 +371,7 @@ func TestWorkersDrain(t *testing.T) {
 		f.signal(t, w.PID, syscall.SIGTERM)
 		f.signal(t, w.PID, syscall.SIGINT)
 		f.signal(t, w.PID, syscall.SIGHUP)
+		f.signal(t, w.PID, syscall.SIGUSR2)
 	}
 	dial(t, f.addr).echo()
 	f.check()

@@ -54,7 +54,7 @@ func TestWorkersFull(t *testing.T) {
 		quantile(quiet, 0.99), quantile(quiet, 1))
 
 	skip = len(f.logLines())
-	f.signal(t, f.pid(), syscall.SIGHUP)
+	f.signal(t, f.pid(), syscall.SIGUSR2)
 	done := f.awaitLine("the end of the replacement", skip, func(l logLine) bool { return l.msg == "workers replaced" })
 	f.await("all are back", func(m metrics) bool { return m.value("heartwheel_connections") == float64(conns) })
 	for _, w := range f.workers() {

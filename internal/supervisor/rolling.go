@@ -22,17 +22,17 @@ type rolling struct {
 	failed   bool
 }
 
-// rollingRestart begins one: SIGHUP.
+// rollingRestart begins one: SIGUSR2.
 func (v *supervisor) rollingRestart() {
 	switch {
 	case v.stopping:
-		v.log.Warn("SIGHUP ignored: the workers are draining")
+		v.log.Warn("SIGUSR2 ignored: the workers are draining")
 		return
 	case v.rolling != nil:
-		v.log.Warn("SIGHUP ignored: a rolling restart is under way")
+		v.log.Warn("SIGUSR2 ignored: a rolling restart is under way")
 		return
 	case !v.serving:
-		v.log.Warn("SIGHUP ignored: the workers are starting")
+		v.log.Warn("SIGUSR2 ignored: the workers are starting")
 		return
 	}
 	v.Notifier.Notify(handover.Reloading()...)

@@ -27,12 +27,12 @@ import (
 
 // Options is what a supervisor needs of the process that it runs in.
 type Options struct {
-	Program  *handover.Program // what workers are started from
-	Notifier *handover.Notifier
-	Signals  <-chan os.Signal                   // SIGTERM, SIGINT
-	Hangups  <-chan os.Signal                   // SIGHUP
-	Metrics  []prometheus.Collector             // of this process
-	Resolve  func() (*settings.Resolved, error) // the settings as they are now
+	Program   *handover.Program // what workers are started from
+	Notifier  *handover.Notifier
+	Signals   <-chan os.Signal                   // SIGTERM, SIGINT
+	Handovers <-chan os.Signal                   // SIGUSR2
+	Metrics   []prometheus.Collector             // of this process
+	Resolve   func() (*settings.Resolved, error) // the settings as they are now
 }
 
 // A supervisor accepts no clients itself: it keeps the listening sockets open
@@ -146,7 +146,7 @@ func (v *supervisor) run() error {
 			v.Notifier.Notify("STOPPING=1")
 			v.log.Info("draining; a second signal exits at once",
 				"signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
-		case <-v.Hangups:
+		case <-v.Handovers:
 			v.rollingRestart()
 		case event := <-v.events:
 			event()
