@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -37,14 +38,10 @@ const (
 // Safe for concurrent use.
 type addresses struct {
 	// Static after construction.
-	counting bool // there is a limit for each address, not only a list of bans
-	rate     gcra
-	notices  gcra
-	max      int32 // connections of one address; 0: no limit
-	flaps    int32 // connects in flapWindow; 0: no limit
-	banTime  int64 // ns
-	trusted  bart.Lite
-	now      func() int64
+	notices gcra
+	now     func() int64
+
+	limits atomic.Pointer[addressLimits] // written under mu
 
 	mu     sync.Mutex
 	known  map[addressKey]*address // guarded by mu, as are the entries
@@ -54,6 +51,18 @@ type addresses struct {
 	conns  int                     // guarded by mu: sum of live
 	banned bans                    // guarded by mu
 	spare  *address                // guarded by mu: the last one forgotten, to be used again
+}
+
+// addressLimits are what the settings say of addresses. They do not change:
+// reload puts others in their place.
+type addressLimits struct {
+	active   bool // there is a limit for each address, or a list of bans
+	counting bool // there is a limit for each address
+	rate     gcra
+	max      int32 // connections of one address; 0: no limit
+	flaps    int32 // connects in flapWindow; 0: no limit
+	banTime  int64 // ns
+	trusted  bart.Lite
 }
 
 // An address is what is known of one address.
@@ -114,29 +123,40 @@ func (g gcra) allow(tat *int64, now int64) bool {
 	return true
 }
 
-// newAddresses returns nil if cfg limits nothing by address.
 func newAddresses(cfg *Config) *addresses {
-	a := &addresses{
-		counting: cfg.AddressRate > 0 || cfg.AddressMax > 0 || cfg.FlapLimit > 0,
-		rate:     newGCRA(cfg.AddressRate, cfg.AddressBurst), notices: newGCRA(noticesPerSecond, noticesPerSecond),
-		max: int32(cfg.AddressMax), flaps: int32(cfg.FlapLimit), banTime: int64(cfg.BanTime),
-		known: map[addressKey]*address{},
-	}
-	if !a.counting && len(cfg.Ban) == 0 {
-		return nil
-	}
+	a := &addresses{notices: newGCRA(noticesPerSecond, noticesPerSecond), known: map[addressKey]*address{}}
 	start := time.Now()
 	a.now = func() int64 { return int64(time.Since(start)) }
 	if cfg.Now != nil {
 		a.now = func() int64 { return int64(cfg.Now()) }
 	}
-	for _, p := range cfg.Ban {
-		a.banned.list(p)
-	}
-	for _, p := range cfg.Trust {
-		a.trusted.Insert(p)
-	}
+	a.reload(cfg)
 	return a
+}
+
+// reload puts the limits of cfg in force, for connections that come. Those that
+// are in stay, counted or not: a limit for each address counts the connections
+// that came while there was one. Of flapping addresses, a ban ends within the new
+// ban time, and at once if there is no limit of flaps any more.
+func (a *addresses) reload(cfg *Config) {
+	l := &addressLimits{
+		counting: cfg.AddressRate > 0 || cfg.AddressMax > 0 || cfg.FlapLimit > 0,
+		rate:     newGCRA(cfg.AddressRate, cfg.AddressBurst),
+		max:      int32(cfg.AddressMax), flaps: int32(cfg.FlapLimit), banTime: int64(cfg.BanTime),
+	}
+	l.active = l.counting || len(cfg.Ban) > 0
+	for _, p := range cfg.Trust {
+		l.trusted.Insert(p)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.banned.relist(cfg.Ban)
+	latest := a.now()
+	if l.flaps > 0 {
+		latest += l.banTime
+	}
+	a.banned.endBy(latest)
+	a.limits.Store(l)
 }
 
 // admit decides on a connection from ip. If it is let in, its slot is for Ticket
@@ -144,7 +164,7 @@ func newAddresses(cfg *Config) *addresses {
 // refusing peers for that does not make them flap. A trusted address is counted
 // nowhere, and a ban of its /64 does not hold for it.
 func (a *addresses) admit(ip netip.Addr, full bool) (slot uint32, r Refusal) {
-	if a.trusted.Contains(ip) {
+	if a.limits.Load().trusted.Contains(ip) {
 		if full {
 			return 0, Refusal{Cause: Overloaded}
 		}
@@ -152,25 +172,25 @@ func (a *addresses) admit(ip netip.Addr, full bool) (slot uint32, r Refusal) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := a.now()
+	now, l := a.now(), a.limits.Load()
 	if b := a.banned.find(ip, now); b != nil {
 		return 0, a.refuseBanned(b, now)
 	}
 	if full {
 		return 0, Refusal{Cause: Overloaded}
 	}
-	if !a.counting {
+	if !l.counting {
 		return 1, Refusal{}
 	}
 	e := a.entry(keyOf(ip), now)
 	switch {
-	case a.flapping(e, now):
-		r := a.refuseBanned(a.banned.add(prefixOf(ip), now, now+a.banTime), now)
+	case l.flapping(e, now):
+		r := a.refuseBanned(a.banned.add(prefixOf(ip), now, now+l.banTime), now)
 		r.ban = true
 		return 0, r
-	case a.max > 0 && e.live >= a.max:
+	case l.max > 0 && e.live >= l.max:
 		return 0, Refusal{Cause: AddressLimit, Silent: !a.notices.allow(&e.noticeTAT, now)}
-	case !a.rate.allow(&e.rateTAT, now):
+	case !l.rate.allow(&e.rateTAT, now):
 		return 0, Refusal{Cause: AddressRate, Silent: !a.notices.allow(&e.noticeTAT, now)}
 	}
 	if e.live == 0 {
@@ -205,14 +225,14 @@ func (a *addresses) leave(slot uint32) {
 }
 
 // flapping counts a connect, and reports whether it is one too many.
-func (a *addresses) flapping(e *address, now int64) bool {
-	if a.flaps == 0 {
+func (l *addressLimits) flapping(e *address, now int64) bool {
+	if l.flaps == 0 {
 		return false
 	}
 	if e.connects == 0 || now-e.window >= int64(flapWindow) {
 		e.window, e.connects = now, 0
 	}
-	if e.connects++; e.connects <= a.flaps {
+	if e.connects++; e.connects <= l.flaps {
 		return false
 	}
 	e.connects = 0 // the count starts anew after the ban
@@ -321,11 +341,7 @@ type AddressStats struct {
 // AddressStats returns the figures of the limits by address.
 func (c *Control) AddressStats() AddressStats { return c.addresses.stats() }
 
-// stats may be called on a nil a.
 func (a *addresses) stats() AddressStats {
-	if a == nil {
-		return AddressStats{}
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.banned.expire(a.now())

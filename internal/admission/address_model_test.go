@@ -112,7 +112,7 @@ func TestAddressesAgainstAModel(t *testing.T) {
 					t.Skip("none is in")
 				}
 				i := rapid.IntRange(0, len(in)-1).Draw(t, "who")
-				if a.counting {
+				if a.limits.Load().counting {
 					a.leave(in[i].slot)
 				}
 				m.live[keyOf(in[i].ip)]--
@@ -123,7 +123,7 @@ func TestAddressesAgainstAModel(t *testing.T) {
 					20 * time.Second, time.Minute, 3 * time.Minute}).Draw(t, "time")
 			},
 			"": func(t *rapid.T) {
-				if err := a.check(); err != nil && a.counting {
+				if err := a.check(); err != nil && a.limits.Load().counting {
 					t.Fatal(err)
 				}
 				want := AddressStats{Connections: int64(len(in))}
@@ -133,7 +133,7 @@ func TestAddressesAgainstAModel(t *testing.T) {
 					}
 				}
 				got := a.stats()
-				if got.Banned != want.Banned || a.counting && got.Connections != want.Connections ||
+				if got.Banned != want.Banned || a.limits.Load().counting && got.Connections != want.Connections ||
 					got.Known > len(ips) {
 					t.Fatalf("%+v, want %+v", got, want)
 				}
@@ -233,9 +233,10 @@ func BenchmarkAdmit(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			cfg := withDefaults(bench.cfg)
 			c := &Control{addresses: newAddresses(&cfg)}
-			c.capacity.max = 10
+			c.capacity.max.Store(10)
 			if bench.name == "known" { // faster than any rate that may be set: none of it is refused
-				c.addresses.rate, c.addresses.flaps = newGCRA(1e6, 1e6), 1<<30
+				l := c.addresses.limits.Load()
+				l.rate, l.flaps = newGCRA(1e6, 1e6), 1<<30
 			}
 			i := uint32(0)
 			b.ReportAllocs()

@@ -111,13 +111,10 @@ func TestAddressKeys(t *testing.T) {
 	}
 }
 
-// Off by default, and then there is nothing: no table, no entry, no cost.
+// Off by default, and then there is nothing: no entry, no cost.
 func TestAddressesOff(t *testing.T) {
-	if a := newAddresses(&Config{AddressBurst: 1, BanTime: time.Minute}); a != nil {
-		t.Fatal("there is a table without a limit")
-	}
-	if f := (*addresses)(nil).stats(); f != (AddressStats{}) {
-		t.Errorf("figures without a table: %+v", f)
+	if c := newControl(t, 100, Config{AddressBurst: 1, BanTime: time.Minute}); c.ByAddress() {
+		t.Fatal("addresses are looked at without a limit")
 	}
 	a, _ := clocked(Config{Ban: prefixes(t, "192.0.2.0/24")})
 	for i := range 100 {

@@ -113,15 +113,15 @@ const firstSlot = 2
 // is its owner's alone.
 type Control struct {
 	// Static after New, but for memory: set by Watch, before any Admit.
-	log        *slog.Logger
-	retryAfter time.Duration
-	addresses  *addresses // nil: no limits by address
-	memory     *memory    // nil: no limit is known
+	log       *slog.Logger
+	addresses *addresses
+	memory    *memory // nil: no limit is known
 
-	capacity capacity
-	unbound  atomic.Int64 // Tickets without an address while addresses count
-	refused  [numCauses]atomic.Uint64
-	banLog   atomic.Int64 // unix time of the last message about a ban, in s
+	capacity   capacity
+	retryAfter atomic.Int64 // ns
+	unbound    atomic.Int64 // Tickets without an address
+	refused    [numCauses]atomic.Uint64
+	banLog     atomic.Int64 // unix time of the last message about a ban, in s
 
 	limitMu     sync.Mutex
 	limitLog    time.Time // guarded by limitMu: of the last message about the connection limit
@@ -150,19 +150,32 @@ func (c *Control) logLimit() {
 // returns a Control that knows no limit of memory until Watch. It fails if the
 // descriptors leave no room for connections.
 func New(cfg Config) (*Control, error) {
-	c := &Control{log: cfg.Logger, retryAfter: cfg.RetryAfter, addresses: newAddresses(&cfg)}
+	c := &Control{log: cfg.Logger, addresses: newAddresses(&cfg)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if err := c.capacity.init(&cfg, c.log); err != nil {
 		return nil, err
 	}
+	c.retryAfter.Store(int64(cfg.RetryAfter))
 	return c, nil
 }
 
-// ByAddress reports whether Admit and Bind look at addresses. If not, callers
+// Reload puts the limits of cfg in force for connections that come, but for the
+// Quota, which stays, as do Logger and Now. No connection that is in is affected.
+// If there is an error, nothing has changed.
+func (c *Control) Reload(cfg Config) error {
+	if err := c.capacity.resize(cfg.MaxConnections, c.log); err != nil {
+		return err
+	}
+	c.retryAfter.Store(int64(cfg.RetryAfter))
+	c.addresses.reload(&cfg)
+	return nil
+}
+
+// ByAddress reports whether Admit and Bind look at addresses now. If not, callers
 // need not find them out.
-func (c *Control) ByAddress() bool { return c.addresses != nil }
+func (c *Control) ByAddress() bool { return c.addresses.limits.Load().active }
 
 // Admit decides on a connection from peer, the cheapest refusals first. The zero
 // Addr says that the address comes later, through Bind: nothing is counted for
@@ -170,7 +183,7 @@ func (c *Control) ByAddress() bool { return c.addresses != nil }
 // it has gone.
 func (c *Control) Admit(peer netip.Addr) (Ticket, Refusal) {
 	t := Ticket{n: 1}
-	if c.addresses != nil && peer.IsValid() {
+	if c.ByAddress() && peer.IsValid() {
 		slot, r := c.addresses.admit(peer, c.capacity.full())
 		if r.Refused() {
 			return Ticket{}, c.refuse(r, peer)
@@ -193,7 +206,7 @@ func (c *Control) Admit(peer netip.Addr) (Ticket, Refusal) {
 // the address it was counted for before. If addr is refused, the Ticket is still
 // to be released. Bind does nothing with a Ticket that stands for none.
 func (c *Control) Bind(t *Ticket, addr netip.Addr) Refusal {
-	if c.addresses == nil || t.n == 0 {
+	if t.n == 0 || !c.ByAddress() {
 		return Refusal{}
 	}
 	c.countUnbound(t, -1)
@@ -235,9 +248,10 @@ func (c *Control) leaveAddress(t *Ticket) {
 	}
 }
 
-// countUnbound adds n to the Tickets without an address if t is one of them.
+// countUnbound adds n to the Tickets without an address if t is one of them. It
+// does so without limits by address too, as Reload may set some.
 func (c *Control) countUnbound(t *Ticket, n int64) {
-	if t.n == 1 && c.addresses != nil && c.addresses.counting {
+	if t.n == 1 {
 		c.unbound.Add(n)
 	}
 }
@@ -250,19 +264,19 @@ func (c *Control) refuse(r Refusal, peer netip.Addr) Refusal {
 	}
 	switch r.Cause {
 	case Overloaded, AddressLimit, AddressRate, Memory:
-		r.RetryAfter = c.retryAfter
+		r.RetryAfter = time.Duration(c.retryAfter.Load())
 	}
 	if r.ban {
 		if now, last := time.Now().Unix(), c.banLog.Load(); now != last && c.banLog.CompareAndSwap(last, now) {
 			c.log.Warn("banned an address that connects too often", "address", prefixOf(peer).String(),
-				"limit", c.addresses.flaps, "for", time.Duration(c.addresses.banTime).String())
+				"limit", c.addresses.limits.Load().flaps, "for", r.RetryAfter.String())
 		}
 	}
 	return r
 }
 
 // Max returns the connection limit of this process.
-func (c *Control) Max() int { return int(c.capacity.max) }
+func (c *Control) Max() int { return int(c.capacity.max.Load()) }
 
 // Connections returns how many connections are in.
 func (c *Control) Connections() int64 { return c.capacity.live.Load() }
@@ -273,9 +287,6 @@ func (c *Control) Refused(cause Cause) uint64 { return c.refused[cause].Load() }
 // Check re-derives what must always hold, and returns what does not. It keeps
 // Admit waiting for some 10 ms per 100,000 addresses.
 func (c *Control) Check() (problems []string) {
-	if c.addresses == nil {
-		return nil
-	}
 	if err := c.addresses.check(); err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -287,7 +298,7 @@ func (c *Control) Check() (problems []string) {
 func (c *Control) checkCounts() []string {
 	before := c.Connections()
 	counted := c.addresses.stats().Connections + c.unbound.Load()
-	if now := c.Connections(); c.addresses.counting && now == before && counted != now {
+	if now := c.Connections(); c.addresses.limits.Load().counting && now == before && counted != now {
 		return []string{fmt.Sprintf("%d connections are counted, but %d by their addresses", now, counted)}
 	}
 	return nil

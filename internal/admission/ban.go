@@ -19,9 +19,10 @@ const forever = math.MaxInt64
 // bans are the addresses that are not let in: listed ones for ever, flapping ones
 // for some time. Not safe for concurrent use.
 type bans struct {
-	table  bart.Table[*ban]
-	ending []*ban // of flapping addresses, in the order in which they end
-	made   uint64 // bans of flapping addresses since the start
+	listed bart.Table[*ban]
+	table  bart.Table[*ban] // flapping addresses
+	ending []*ban           // of flapping addresses, in the order in which they end
+	made   uint64           // bans of flapping addresses since the start
 }
 
 // A ban of a prefix.
@@ -33,11 +34,26 @@ type ban struct {
 
 // list bans a prefix for ever.
 func (b *bans) list(p netip.Prefix) {
-	b.table.Insert(p, &ban{prefix: p, until: forever})
+	b.listed.Insert(p, &ban{prefix: p, until: forever})
 }
 
-// add bans an address that is not banned yet. now never goes back, and all bans
-// are equally long.
+// relist bans these prefixes for ever, and no longer those listed before.
+func (b *bans) relist(prefixes []netip.Prefix) {
+	b.listed = bart.Table[*ban]{}
+	for _, p := range prefixes {
+		b.list(p)
+	}
+}
+
+// endBy makes the bans of flapping addresses end at that time at the latest.
+func (b *bans) endBy(latest int64) {
+	for _, one := range b.ending {
+		one.until = min(one.until, latest)
+	}
+}
+
+// add bans an address that is not banned yet. now never goes back, and no
+// ban in force ends later than the new one.
 func (b *bans) add(p netip.Prefix, now, until int64) *ban {
 	b.expire(now)
 	if len(b.ending) == maxBans {
@@ -50,11 +66,14 @@ func (b *bans) add(p netip.Prefix, now, until int64) *ban {
 	return one
 }
 
-// find returns the ban of the longest prefix that holds ip, nil if there is
-// none. A listed address never flaps, so no other ban hides a listed one.
+// find returns the ban of the longest prefix that holds ip, a listed one first;
+// nil if there is none.
 func (b *bans) find(ip netip.Addr, now int64) *ban {
 	b.expire(now)
-	one, _ := b.table.Lookup(ip)
+	one, ok := b.listed.Lookup(ip)
+	if !ok {
+		one, _ = b.table.Lookup(ip)
+	}
 	return one
 }
 

@@ -88,8 +88,8 @@ func TestBansOverlap(t *testing.T) {
 			t.Errorf("%s at %d: %+v, want until %d", test.ip, test.now, one, test.until)
 		}
 	}
-	if n := b.table.Size(); n != 2 || len(b.ending) != 0 {
-		t.Errorf("%d prefixes and %d that end are left", n, len(b.ending))
+	if n := b.table.Size(); n != 0 || b.listed.Size() != 2 || len(b.ending) != 0 {
+		t.Errorf("%d flapping and %d listed prefixes and %d that end are left", n, b.listed.Size(), len(b.ending))
 	}
 }
 

@@ -81,15 +81,21 @@ func connectionLimit(want int, descriptors uint64, log *slog.Logger) (int64, err
 // capacity counts connections against the limit of this process, and against the
 // quota if there is one. Safe for concurrent use.
 type capacity struct {
-	// Static after init.
-	max   int64
-	quota Quota // nil: none
+	quota Quota // static after init; nil: none
 
+	max  atomic.Int64
 	live atomic.Int64
 }
 
 // init takes the limits from cfg and from this process's descriptors.
 func (c *capacity) init(cfg *Config, log *slog.Logger) error {
+	c.quota = cfg.Quota
+	return c.resize(cfg.MaxConnections, log)
+}
+
+// resize limits the connections to want, or to what this process's descriptors
+// allow. More that are in stay.
+func (c *capacity) resize(want int, log *slog.Logger) error {
 	descriptors, err := RaiseDescriptorLimit()
 	if descriptors == 0 {
 		return err
@@ -97,21 +103,23 @@ func (c *capacity) init(cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		log.Warn(err.Error())
 	}
-	want := cfg.MaxConnections
-	if c.quota = cfg.Quota; c.quota != nil { // without a warning: no process has to hold all of it
+	if c.quota != nil { // without a warning: no process has to hold all of it
 		want = min(want, RoomForConnections(descriptors))
 	}
-	if c.max, err = connectionLimit(want, descriptors, log); err != nil {
+	limit, err := connectionLimit(want, descriptors, log)
+	if err != nil {
 		return err
 	}
-	growDescriptors(c.max)
+	if limit > c.max.Swap(limit) {
+		growDescriptors(limit)
+	}
 	return nil
 }
 
 // enter counts one connection more unless there are max already. It never counts
 // one too many, not even for a moment: another might be refused for it.
 func (c *capacity) enter() bool {
-	for n := c.live.Load(); n < c.max; n = c.live.Load() {
+	for n := c.live.Load(); n < c.max.Load(); n = c.live.Load() {
 		if !c.live.CompareAndSwap(n, n+1) {
 			continue
 		}
@@ -126,7 +134,7 @@ func (c *capacity) enter() bool {
 
 // full reports whether enter would fail now.
 func (c *capacity) full() bool {
-	return c.live.Load() >= c.max || c.quota != nil && c.quota.Full()
+	return c.live.Load() >= c.max.Load() || c.quota != nil && c.quota.Full()
 }
 
 func (c *capacity) leave() {

@@ -68,7 +68,7 @@ func TestConnectionLimit(t *testing.T) {
 }
 
 func TestCapacity(t *testing.T) {
-	c := capacity{max: 2}
+	c := newCapacity(2, nil)
 	if first, second, third := c.enter(), c.enter(), c.enter(); !first || !second || third {
 		t.Fatal("the limit of 2 does not hold")
 	}

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 	"unsafe"
 )
@@ -50,25 +51,42 @@ func (c *SharedCount) Total() int64 {
 // Clear takes out what a process that has ended has left in its slot.
 func (c *SharedCount) Clear(slot int) { c.slots[slot].n.Store(0) }
 
-// Quota returns the limit of all processes that count in c. Each must ask for
-// the same limit.
-func (c *SharedCount) Quota(limit int) Quota { return &sharedQuota{c, int64(limit)} }
+// Quota returns the limit of all processes that count in c; 0: none. Each must ask
+// for the same limit.
+func (c *SharedCount) Quota(limit int) *SharedQuota {
+	q := &SharedQuota{count: c}
+	q.SetLimit(limit)
+	return q
+}
 
-type sharedQuota struct {
-	*SharedCount
-	limit int64
+// A SharedQuota is the Quota of a SharedCount. Its methods are safe for concurrent
+// use.
+type SharedQuota struct {
+	count *SharedCount
+	limit atomic.Int64
+}
+
+// SetLimit sets another limit; 0: none. Connections beyond it stay.
+func (q *SharedQuota) SetLimit(limit int) {
+	if limit == 0 {
+		limit = math.MaxInt
+	}
+	q.limit.Store(int64(limit))
 }
 
 // Enter implements Quota. If two processes ask for the last place at one time,
-// both may be refused; there are never more than limit.
-func (q *sharedQuota) Enter() bool {
-	q.own.Add(1)
-	if q.Total() > q.limit {
-		q.own.Add(-1)
+// both may be refused; there are never more than the limit.
+func (q *SharedQuota) Enter() bool {
+	q.count.own.Add(1)
+	if q.count.Total() > q.limit.Load() {
+		q.count.own.Add(-1)
 		return false
 	}
 	return true
 }
 
-func (q *sharedQuota) Leave()     { q.own.Add(-1) }
-func (q *sharedQuota) Full() bool { return q.Total() >= q.limit }
+// Leave implements Quota.
+func (q *SharedQuota) Leave() { q.count.own.Add(-1) }
+
+// Full implements Quota.
+func (q *SharedQuota) Full() bool { return q.count.Total() >= q.limit.Load() }

@@ -24,7 +24,7 @@ func TestSharedLimit(t *testing.T) {
 	var inside atomic.Int64
 	var all []*capacity
 	for i := range processes {
-		a := &capacity{max: 40, quota: newShared(t, mem, i).Quota(limit)}
+		a := newCapacity(40, newShared(t, mem, i).Quota(limit))
 		all = append(all, a)
 		for range 8 {
 			wg.Go(func() {
@@ -75,8 +75,8 @@ func TestSharedLimit(t *testing.T) {
 // and full says what enter would do.
 func TestSharedCountOfTheDead(t *testing.T) {
 	mem := make([]byte, 2*SlotBytes)
-	dead := &capacity{max: 10, quota: newShared(t, mem, 0).Quota(4)}
-	a := &capacity{max: 10, quota: newShared(t, mem, 1).Quota(4)}
+	dead := newCapacity(10, newShared(t, mem, 0).Quota(4))
+	a := newCapacity(10, newShared(t, mem, 1).Quota(4))
 	for range 4 {
 		if dead.full() || !dead.enter() {
 			t.Fatal("one of four is refused")
@@ -105,7 +105,7 @@ func TestSharedCountBounds(t *testing.T) {
 // BenchmarkCapacity is what a connection costs the count, of one process alone and
 // of 56 that share one.
 func BenchmarkCapacity(b *testing.B) {
-	for name, a := range map[string]*capacity{"alone": {max: 10}, "shared56": {max: 10}} {
+	for name, a := range map[string]*capacity{"alone": newCapacity(10, nil), "shared56": newCapacity(10, nil)} {
 		if name != "alone" {
 			c, _ := NewSharedCount(make([]byte, 112*SlotBytes), 3)
 			a.quota = c.Quota(10)
@@ -117,4 +117,10 @@ func BenchmarkCapacity(b *testing.B) {
 			}
 		})
 	}
+}
+
+func newCapacity(limit int64, q Quota) *capacity {
+	c := &capacity{quota: q}
+	c.max.Store(limit)
+	return c
 }
