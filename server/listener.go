@@ -114,7 +114,7 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 		s.refuse(tc, refusal)
 		return
 	}
-	if err := ln.ensureOptions(tc, s.tcpTimeout); err != nil { // the peer is gone already
+	if err := ln.ensureOptions(tc, s.tcpTimeout()); err != nil { // the peer is gone already
 		s.admission.Fail(&ticket, admission.Gone)
 		_ = tc.Close()
 		return
@@ -199,7 +199,7 @@ func (s *Server) refuse(tc *net.TCPConn, r admission.Refusal) {
 		_ = tc.Close()
 		return
 	}
-	notice := s.notices[r.Cause]
+	notice := s.inForce.Load().notices[r.Cause]
 	if notice == nil {
 		notice = newNotice(r)
 	}

@@ -51,7 +51,6 @@ type socketOps interface {
 // the loop's goroutine, and so do its methods unless they say otherwise.
 type loop struct {
 	// Static after construction.
-	cfg     *Config
 	h       Handler
 	hello   HelloHandler // nil if h is none
 	edges   []edge       // what connections speak, by Conn.edge; the first is plain native
@@ -65,6 +64,9 @@ type loop struct {
 
 	mail     mailbox      // safe for concurrent use
 	assigned atomic.Int64 // connections given to this loop, those on the way included
+
+	cfg        *Config // does not change: see reload
+	floorAfter uint64  // connections up to this seq have no beat floor
 
 	now        int64    // loop clock at the start of the current callback
 	cur        *Conn    // whose callback runs: its messages collect in out

@@ -170,7 +170,7 @@ func (n native) handle(c *Conn, f codec.Frame) {
 // peer that was silent may make up for it, by no more than the idle timeout: what
 // a stall of the network or of this process has held up comes all at once.
 func (n native) mayBeat(c *Conn) bool {
-	if n.cfg.BeatFloor == 0 {
+	if n.cfg.BeatFloor == 0 || c.id&(1<<40-1) <= n.floorAfter {
 		return true
 	}
 	f := n.state(c)

@@ -189,7 +189,7 @@ func TestMostAreReset(t *testing.T) {
 			b, err = io.ReadAll(c)
 			_ = c.Close()
 		}
-		notice := err == nil && bytes.Equal(b, s.notices[admission.Banned])
+		notice := err == nil && bytes.Equal(b, s.inForce.Load().notices[admission.Banned])
 		reset := errors.Is(err, syscall.ECONNRESET) && len(b) == 0
 		if i < noticesPerSecond && !notice || i >= noticesPerSecond && !reset {
 			t.Fatalf("dial %d: read %q, %v", i+1, b, err)

@@ -34,18 +34,17 @@ import (
 // safe for concurrent use unless they say otherwise.
 type Server struct {
 	// Static after New.
-	cfg        Config
-	log        *slog.Logger
-	boot       string
-	wheel      *wheel.Wheel
-	loops      []*loop
-	engines    []*engine
-	listeners  []*listener
-	admission  *admission.Control
-	notices    [][]byte      // GOAWAY frame per refusal, by admission.Cause; nil: made for each
-	tcpTimeout time.Duration // idle timeout of a connection that does not ask for another
+	cfg       Config // as New got it, with defaults: see inForce for what Reload changes
+	log       *slog.Logger
+	boot      string
+	wheel     *wheel.Wheel
+	loops     []*loop
+	engines   []*engine
+	listeners []*listener
+	admission *admission.Control
 
 	// Safe for concurrent use.
+	inForce      atomic.Pointer[inForce]
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
 	enrollLog    logLimiter
@@ -53,6 +52,9 @@ type Server struct {
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
 	failed       chan error    // the error of the first engine that ended by itself
+
+	reloadMu sync.Mutex // serializes Reload, and the start of a drain with it
+	draining bool       // guarded by reloadMu
 
 	lastMu sync.Mutex
 	last   []counters // guarded by lastMu: each loop's figures as last read
@@ -86,12 +88,11 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	}
 	cfg = cfg.WithDefaults()
 	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1),
-		quit:    make(chan struct{}),
-		notices: newNotices(cfg.Spread), refusalLog: make([]logLimiter, len(admission.Causes())+1)}
+		quit: make(chan struct{}), refusalLog: make([]logLimiter, len(admission.Causes())+1)}
+	s.inForce.Store(newInForce(cfg))
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
-	_, s.tcpTimeout = cfg.decide(0)
 	var err error
 	if s.admission, err = admission.New(cfg.admission()); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
@@ -189,11 +190,15 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", s.cfg.Drain.String())
+	s.reloadMu.Lock()
+	s.draining = true
+	s.reloadMu.Unlock()
+	atMost := s.inForce.Load().cfg.Drain
+	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", atMost.String())
 	for _, l := range s.loops {
 		_ = l.mail.postOwn(l.startDrain)
 	}
-	deadline := time.NewTimer(s.cfg.Drain)
+	deadline := time.NewTimer(atMost)
 	defer deadline.Stop()
 	step := time.NewTicker(drainStep)
 	defer step.Stop()

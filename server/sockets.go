@@ -33,7 +33,7 @@ func (s *Server) openListeners() error {
 		if err != nil {
 			return err
 		}
-		ln.setOptions(s.tcpTimeout)
+		ln.setOptions(s.tcpTimeout())
 		s.listeners = append(s.listeners, ln)
 	}
 	for _, o := range sockets {

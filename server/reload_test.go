@@ -1,0 +1,153 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// TestReloadIsForNewcomers checks what other beat times, a beat floor and
+// RequireHello mean for connections that are open and for those that come.
+func TestReloadIsForNewcomers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, Echo{})
+		old := r.open()
+		reload := func(cfg Config) {
+			cfg = cfg.WithDefaults()
+			r.do(func() { r.loop.reload(&cfg) })
+		}
+		cfg := profile(t, "fast")
+		cfg.BeatFloor, cfg.RequireHello = 500*time.Millisecond, true
+		reload(cfg)
+		newcomer := r.open()
+		if old.Timeout() != 37500*time.Millisecond || newcomer.Timeout() != 7500*time.Millisecond {
+			t.Errorf("the timeouts are %s and %s, want 37.5s and 7.5s", old.Timeout(), newcomer.Timeout())
+		}
+		for range 10 { // far below the floor, which it was not told of
+			r.feed(old, codec.AppendBeat(nil))
+		}
+		r.alive(old, "after ten beats at once")
+		r.feed(newcomer, codec.AppendBeat(nil))
+		r.wantClose(newcomer, ProtocolError, codec.CodeProtocolError)
+
+		cfg.RequireHello = false
+		reload(cfg)
+		second := r.open()
+		for range 4 {
+			r.feed(second, codec.AppendBeat(nil))
+		}
+		r.wantEnd(second, BeatTooOften, false)
+
+		r.feed(old, codec.AppendConfig(nil, codec.Config{BeatMS: 60_000})) // asks again: the range is the new one
+		if old.Beat() != 15*time.Second {
+			t.Errorf("the interval asked for is %s, want 15s", old.Beat())
+		}
+		cfg.BeatFloor = 100 * time.Millisecond // lower: for all, and none of them is below it
+		reload(cfg)
+		r.wait(time.Second)
+		r.feed(old, codec.AppendBeat(nil))
+		r.alive(old, "after one beat")
+	})
+}
+
+// TestReloadUnderLoad reloads while connections come, go and beat, of which none
+// is lost.
+func TestReloadUnderLoad(t *testing.T) {
+	cfg := Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2}
+	s := start(t, cfg, Echo{})
+	held := dial(t, s)
+	beats := func(c net.Conn, n int) error {
+		b := make([]byte, codec.HeaderSize)
+		for range n {
+			if _, err := c.Write(codec.AppendBeat(nil)); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	var done atomic.Bool
+	for range 4 {
+		wg.Go(func() {
+			for !done.Load() {
+				c, err := net.Dial("tcp", s.Addrs()[0].String())
+				if err == nil {
+					err = errors.Join(c.SetDeadline(time.Now().Add(patience)), beats(c, 20), c.Close())
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	fast := profile(t, "fast")
+	for i := range 200 {
+		next := cfg
+		next.Drain = 200 * time.Millisecond
+		if i%2 == 0 {
+			next.Beat, next.BeatMin, next.BeatMax = fast.Beat, fast.BeatMin, fast.BeatMax
+			next.MaxConnections, next.AddressMax, next.Ban = 100, 100, []string{"192.0.2.0/24"}
+			next.Spread, next.WriteStall = time.Second, time.Second
+		}
+		if err := s.Reload(next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+	_ = held.SetDeadline(time.Now().Add(patience))
+	if err := beats(held, 3); err != nil {
+		t.Error("the connection that was there is lost:", err)
+	}
+	if check := s.Check(); !check.OK {
+		t.Errorf("%+v", check)
+	}
+}
+
+// TestReloadRefuses checks that a wrong Config, and one that differs in what cannot
+// change, changes nothing.
+func TestReloadRefuses(t *testing.T) {
+	cfg := Config{Listen: []string{"tcp://127.0.0.1:0"}, MaxConnections: 50, MemoryLimit: -1, Loops: 1,
+		Logger: slog.New(slog.DiscardHandler)}
+	s, stop := startUntil(t, cfg, Echo{})
+	for want, change := range map[string]func(*Config){
+		"Config.Listen":                  func(c *Config) { c.Listen = []string{"tcp://127.0.0.1:1"} },
+		`Config.MaxFrame "1000": cannot`: func(c *Config) { c.MaxFrame, c.Outbox = 1000, 256<<10 },
+		"Config.Outbox":                  func(c *Config) { c.Outbox = 1 << 20 },
+		"Config.MemoryLimit":             func(c *Config) { c.MemoryLimit = 0 },
+		`Config.Loops "2": cannot change while the server runs; it is 1`: func(c *Config) { c.Loops = 2 },
+		`Config.Beat "1ns"`: func(c *Config) { c.Beat = 1 },
+	} {
+		next := cfg
+		next.MaxConnections = 60
+		change(&next)
+		err := s.Reload(next)
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) || s.MaxConnections() != 50 {
+			t.Errorf("%v, want %q; the limit is %d", err, want, s.MaxConnections())
+		}
+	}
+	next := cfg
+	next.MaxConnections = 60
+	if err := s.Reload(next); err != nil || s.MaxConnections() != 60 {
+		t.Errorf("%v, and the limit is %d, want 60", err, s.MaxConnections())
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Reload(next); !errors.Is(err, ErrClosed) {
+		t.Errorf("after a drain: %v", err)
+	}
+}
