@@ -50,6 +50,9 @@ func addSettings[T any](cmd *cobra.Command, table config.Table[T], without ...st
 		if s.Default == "" && s.Unset != "none" {
 			help += " (default: " + s.Unset + ")"
 		}
+		if s.Live != "" {
+			help += " [reload]"
+		}
 		v := &flagValue{kind: string(s.Kind), byDefault: s.Default}
 		values[s.Key] = v
 		f := fs.VarPF(v, s.Key, s.Short, help)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -46,6 +47,9 @@ func notifications(t *testing.T) (path string, next func() string) {
 // TestServiceManager checks the messages of two processes to a service manager. Only
 // its main process sends any.
 func TestServiceManager(t *testing.T) {
+	hangups := make(chan os.Signal, 1) // see TestScript
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	path, next := notifications(t)
 	binary, err := exec.LookPath("heartwheel")
 	if err != nil {
@@ -76,19 +80,24 @@ func TestServiceManager(t *testing.T) {
 		}
 		return rest
 	}
-	handOver := func() {
+	send := func(sig syscall.Signal) {
 		t.Helper()
-		if err := cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
 		want("RELOADING=1\n")
 	}
 	want("READY=1")
 	write("drain: soon")
-	handOver()
+	send(syscall.SIGHUP)
+	want("READY=1\nSTATUS=the last reload failed")
+	send(syscall.SIGUSR2)
 	want("READY=1\nSTATUS=the last hand-over failed")
+	write("drain: 2s")
+	send(syscall.SIGHUP)
+	want("READY=1\nSTATUS=")
 	write("drain: 1s")
-	handOver()
+	send(syscall.SIGUSR2)
 	pid, _, _ := strings.Cut(want("MAINPID="), "\nREADY=1")
 	if _, err := fmt.Sscan(pid, new(int)); err != nil || pid == fmt.Sprint(cmd.Process.Pid) {
 		t.Fatalf("the main process is now %q", pid)

@@ -66,6 +66,7 @@ func TestScript(t *testing.T) {
 			"echoes":     cmdEchoes,
 			"hangup":     cmdHangup,
 			"get":        cmdGet,
+			"fetch":      cmdFetch,
 			"type":       cmdType,
 			"testserver": cmdTestserver,
 		},
@@ -256,6 +257,18 @@ func dialed(ts *testscript.TestScript, name string) net.Conn {
 		ts.Fatalf("%s was not dialed", name)
 	}
 	return c
+}
+
+// fetch URL FILE writes what the URL answers to a file.
+func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "fetch URL FILE")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: limit}
+	resp, err := client.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o666))
 }
 
 // get URL STATUS waits until the URL answers with that status.

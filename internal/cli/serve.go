@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"heartwheel/internal/config"
 	"heartwheel/internal/daemon"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/logging"
@@ -26,15 +26,17 @@ func newServe(environ []string) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the heartbeat server",
 		Long: `Runs the heartbeat server. SIGTERM or SIGINT drains it, after which it exits 0;
-a second signal exits at once with 1. SIGUSR2 replaces it without refusing a
-connection: a new process is started from the file now at the server's path,
-with the same arguments, and reads the configuration file again. If it does not
-become ready, the old process continues.
+a second signal exits at once with 1. SIGHUP reads the configuration file again
+and puts the settings marked [reload] in force, mostly for new connections; no
+connection is closed, and a wrong file changes nothing. SIGUSR2 replaces the
+server without refusing a connection: a new process is started from the file now
+at the server's path, with the same arguments. If it does not become ready, the
+old process continues.
 
 With --workers this process is a supervisor: it starts that many workers with
 listening sockets of their own, restarts workers that end, and answers on --ops
-for all of them. SIGTERM drains all workers; SIGUSR2 replaces them, a few at a
-time.
+for all of them. SIGTERM drains all workers, SIGHUP reloads them all, SIGUSR2
+replaces them, a few at a time.
 
 Each setting is taken from the first of these that has it: the flag, the
 environment, the file of --config, the profile. --max-frame is the variable
@@ -49,15 +51,22 @@ m: 20k. "heartwheel config show" prints the result.`,
 		Args: noArgs,
 	}
 	flags := addSettings(cmd, settings.Table)
-	resolve := func() (*settings.Resolved, error) { return settings.Resolve(settings.EnvLayer(environ), flags()) }
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r, err := resolve()
-		if err != nil {
-			return err
-		}
 		in, err := handover.Inherit(environ)
 		if err != nil {
 			return &settings.Failure{Err: err}
+		}
+		layers := []config.Layer{settings.EnvLayer(environ), flags()}
+		read := func() *settings.File { return settings.ReadFile(layers...) }
+		resolve := func(f *settings.File) (*settings.Resolved, error) { return settings.ResolveFile(f, layers...) }
+		file := in.Settings
+		if file == nil {
+			file = read()
+		}
+		r, err := resolve(file)
+		if err != nil {
+			in.Close()
+			return err
 		}
 		if !in.FromParent() {
 			if in, err = handover.Activated(environ, r.WithDefaults().Listen, r.Ops); err != nil {
@@ -70,16 +79,20 @@ m: 20k. "heartwheel config show" prints the result.`,
 		signal.Ignore(syscall.SIGPIPE) // a broken log must not end the connections
 		out := logging.NewWriter(cmd.ErrOrStderr(), 0)
 		defer out.Close(flushTimeout)
+		handler := logging.NewHandler(out)
+		setLog := func(r *settings.Resolved) { handler.Set(r.LogFormat, r.LogLevel) }
+		setLog(r)
+		log := slog.New(handler)
 		out.ReportDropped(func(n uint64) []byte {
 			var line bytes.Buffer
-			newLogger(&line, r.LogFormat, "error").
+			slog.New(handler.To(&line)).
 				Error("log lines were dropped: standard error was blocked or broken", "lines", n)
 			return line.Bytes()
 		})
-		log := newLogger(out, r.LogFormat, r.LogLevel)
+		metrics := []prometheus.Collector{out.Collector()}
 		if in.Control != nil { // signals are for the supervisor
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
-			return daemon.RunWorker(r, log, in, out.Collector())
+			return daemon.RunWorker(r, log, in, daemon.Process{Resolve: resolve, SetLog: setLog, Metrics: metrics})
 		}
 		program, err := handover.ThisProgram(os.Args, environ, os.Stderr, out)
 		if err != nil {
@@ -87,18 +100,23 @@ m: 20k. "heartwheel config show" prints the result.`,
 		}
 		notifier := handover.NewNotifier(environ, log)
 		defer notifier.Close(flushTimeout)
-		signals, handovers := make(chan os.Signal, 2), make(chan os.Signal, 1)
+		signals, reloads, handovers := make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 		defer func() {
 			signal.Stop(signals)
 			close(signals)
 		}()
+		if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it, to survive the end of a terminal
+			signal.Notify(reloads, syscall.SIGHUP)
+			defer signal.Stop(reloads)
+		}
 		signal.Notify(handovers, syscall.SIGUSR2)
 		defer signal.Stop(handovers)
 		if r.Workers == 0 {
-			return daemon.Run(r, log, in,
-				daemon.Process{Program: program, Notifier: notifier, Signals: withoutRepeats(signals),
-					Handovers: handovers, Metrics: []prometheus.Collector{out.Collector()}})
+			return daemon.Run(r, log, in, daemon.Process{
+				Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Reloads: reloads,
+				Handovers: handovers, Read: read, Resolve: resolve, SetLog: setLog, Metrics: metrics,
+			})
 		}
 		if in.FromParent() {
 			in.Close()
@@ -110,8 +128,8 @@ m: 20k. "heartwheel config show" prints the result.`,
 				"LISTEN_FDS: leave out --workers, or the socket unit")}
 		}
 		return supervisor.Run(r, log, supervisor.Options{
-			Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Handovers: handovers,
-			Resolve: resolve, Metrics: []prometheus.Collector{out.Collector()},
+			Program: program, Notifier: notifier, Signals: withoutRepeats(signals), Reloads: reloads,
+			Handovers: handovers, File: file, Read: read, Resolve: resolve, SetLog: setLog, Metrics: metrics,
 		})
 	}
 	return cmd
@@ -120,13 +138,3 @@ m: 20k. "heartwheel config show" prints the result.`,
 // flushTimeout is how long a process that exits waits for its log and its service
 // manager.
 const flushTimeout = 500 * time.Millisecond
-
-// newLogger returns a logger for the settings log-format and log-level.
-func newLogger(w io.Writer, format, level string) *slog.Logger {
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level)) // log-level takes no other words
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
-}

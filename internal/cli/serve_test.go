@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"heartwheel/internal/logging"
 )
 
 // addr returns the address in a log line.
@@ -103,7 +106,9 @@ func TestLogger(t *testing.T) {
 	for level, want := range map[string]string{"debug": "diwe", "info": "iwe", "warn": "we", "error": "e"} {
 		for format, first := range map[string]string{"text": "time=", "json": "{"} {
 			var b bytes.Buffer
-			log := newLogger(&b, format, level)
+			h := logging.NewHandler(&b)
+			h.Set(format, level)
+			log := slog.New(h)
 			log.Debug("d")
 			log.Info("i")
 			log.Warn("w")

@@ -30,6 +30,12 @@ const (
 	Text     Kind = "text"
 )
 
+// What Setting.Live says.
+const (
+	LiveNow = "at once"
+	LiveNew = "new connections"
+)
+
 // Other is the group of flags that belong to none.
 const Other = "Other"
 
@@ -57,8 +63,9 @@ type Setting[T any] struct {
 	Check    func(text string) error // judges a text; nil: any is right
 	Related  string                  // settings with the same word here are judged against each other
 
-	Secret    bool // never shown
-	NotInFile bool // a file cannot set it
+	Live      string // for what a reload puts another value in force: LiveNow or LiveNew; empty: for nothing
+	Secret    bool   // never shown
+	NotInFile bool   // a file cannot set it
 }
 
 // A Table holds the settings of T, in the order of the help.

@@ -34,8 +34,14 @@ type Process struct {
 	Program   *handover.Program // what a hand-over starts
 	Notifier  *handover.Notifier
 	Signals   <-chan os.Signal // SIGTERM, SIGINT
+	Reloads   <-chan os.Signal // SIGHUP
 	Handovers <-chan os.Signal // SIGUSR2
+	Read      func() *settings.File
+	Resolve   func(*settings.File) (*settings.Resolved, error)
+	SetLog    func(*settings.Resolved) // puts its log-level and log-format in force
 	Metrics   []prometheus.Collector
+
+	quota *admission.SharedQuota // of a worker; nil: none
 }
 
 // Run serves with the settings r until the server ends by itself, which is a
@@ -64,10 +70,9 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 }
 
 // RunWorker is Run for a worker of a supervisor.
-func RunWorker(
-	r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, metrics ...prometheus.Collector,
-) error {
+func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Process) error {
 	c := in.Control
+	log = log.With("worker", c.Index)
 	descriptors, err := admission.RaiseDescriptorLimit()
 	if descriptors != 0 { // else server.New reports it
 		err = checkUnchanged(r, c, in.Addresses(), descriptors)
@@ -76,8 +81,17 @@ func RunWorker(
 		in.Close()
 		return &settings.Failure{Err: err}
 	}
-	if in.Count != nil && r.MaxConnections > 0 {
-		r.Quota = in.Count.Quota(r.MaxConnections)
+	if in.Reload != nil {
+		if next, err := p.Resolve(in.Reload); err != nil {
+			settings.LogReloadFailed(log, err)
+		} else {
+			r.TakeLive(next)
+			p.SetLog(r)
+		}
+	}
+	if in.Count != nil {
+		p.quota = in.Count.Quota(r.MaxConnections)
+		r.Quota = p.quota
 	}
 	if r.Loops == 0 {
 		r.Loops = c.Loops
@@ -86,7 +100,7 @@ func RunWorker(
 		r.MemoryLimit /= c.Count
 	}
 	c.Start()
-	return Run(r, log.With("worker", c.Index), in, Process{Metrics: metrics})
+	return Run(r, log, in, p)
 }
 
 // withPID is for the time when two processes write to one log.
@@ -97,12 +111,13 @@ type daemon struct {
 	// Static after Run.
 	process Process
 	worker  *handover.Control // nil: this process is not a worker
-	r       *settings.Resolved
 	in      *handover.Inheritance
 	s       *server.Server
 	ops     *ops.Server
 
+	r         *settings.Resolved // in force
 	log       *slog.Logger
+	reading   chan resolved      // what a reload has read; nil: none is under way
 	stop      context.CancelFunc // starts the server's drain
 	drainFrom time.Time          // when the drain began; zero: it has not
 	signaled  bool               // a signal has asked for the end
@@ -127,8 +142,9 @@ func (d *daemon) run() error {
 	<-d.s.Accepting()
 	d.announce()
 	var drains <-chan handover.DrainRequest
+	var orders <-chan handover.ReloadRequest
 	if d.worker != nil {
-		drains = d.worker.Drains()
+		drains, orders = d.worker.Drains(), d.worker.Reloads()
 	}
 	scavenger, scavenge := newScavenger(), time.NewTicker(scavengeEvery)
 	defer scavenge.Stop()
@@ -136,6 +152,10 @@ func (d *daemon) run() error {
 		result := d.result
 		if d.signaled { // too late for a hand-over: see finish
 			result = nil
+		}
+		reloads, handovers := d.process.Reloads, d.process.Handovers
+		if d.reading != nil { // the next waits for its turn
+			reloads, handovers = nil, nil
 		}
 		var successorDone <-chan struct{}
 		if d.successor != nil {
@@ -155,7 +175,13 @@ func (d *daemon) run() error {
 			}
 			d.signaled, d.drainFrom = true, time.Now()
 			d.stop()
-		case <-d.process.Handovers:
+		case <-reloads:
+			d.reload()
+		case r := <-d.reading:
+			d.reloaded(r)
+		case r := <-orders:
+			d.obey(r)
+		case <-handovers:
 			d.handOver()
 		case r := <-result:
 			d.handedOver(r)

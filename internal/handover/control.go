@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/settings"
 )
 
 // The control socket joins a supervisor and a worker. A message is one byte:
@@ -19,6 +21,9 @@ const (
 	msgConn    = 'c' // to the worker, with a descriptor: a connection for its ops handler
 	msgDrain   = 'd' // to the worker: drain and exit
 	msgExit    = 'g' // to the worker: its final scrape is done, exit
+	msgReload  = 's' // to the worker, with a descriptor: the configuration file, to take settings from
+	msgTaken   = 't' // from the worker: it has taken them
+	msgRefused = 'r' // from the worker: it has not, and its log says why
 	msgDrained = 'l' // from the worker: it has drained and waits for msgExit
 )
 
@@ -30,23 +35,40 @@ type DrainRequest struct {
 	Orphaned bool // the supervisor has ended
 }
 
+// A ReloadRequest asks a worker to take settings from a configuration file. It is
+// to be answered, once.
+type ReloadRequest struct {
+	File *settings.File
+	c    *Control
+}
+
+// Answer tells the supervisor whether the settings are in force.
+func (r ReloadRequest) Answer(taken bool) {
+	msg := byte(msgRefused)
+	if taken {
+		msg = msgTaken
+	}
+	_, _ = r.c.conn.Write([]byte{msg}) // it fails if the supervisor has ended: see read
+}
+
 // A Control is a worker's side of its control socket. When the socket ends the
 // supervisor has ended, however that happened: only the supervisor holds the
 // other side. PR_SET_PDEATHSIG would not do as well: it follows the thread that
 // started the process (golang/go#27505).
 //
 // It is a net.Listener for the connections that the supervisor passes. Accept,
-// Close and Drains are safe for concurrent use; the rest is for one goroutine.
+// Close, Drains and Reloads are safe for concurrent use; the rest is for one goroutine.
 type Control struct {
 	// Static after newControl.
 	Index, Count int    // of this worker, of all workers
 	Loops        int    // event loops, unless the settings say
 	Ops          string // the supervisor's --ops
 
-	drains chan DrainRequest // of capacity 1: later requests are dropped
-	conn   *net.UnixConn
-	conns  chan net.Conn
-	exit   chan struct{} // closed at msgExit and at the end of the socket
+	drains  chan DrainRequest  // of capacity 1: later requests are dropped
+	reloads chan ReloadRequest // of capacity 1: a later request replaces the one that waits
+	conn    *net.UnixConn
+	conns   chan net.Conn
+	exit    chan struct{} // closed at msgExit and at the end of the socket
 
 	closeOnce sync.Once
 	closed    chan struct{} // by Close
@@ -74,8 +96,9 @@ func newControl(text string, f *os.File) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Control{Index: index, Count: count, Loops: loops, Ops: parts[3], drains: make(chan DrainRequest, 1),
-		conn: conn, conns: make(chan net.Conn), exit: make(chan struct{}), closed: make(chan struct{})}, nil
+	return &Control{Index: index, Count: count, Loops: loops, Ops: parts[3],
+		drains: make(chan DrainRequest, 1), reloads: make(chan ReloadRequest, 1), conn: conn,
+		conns: make(chan net.Conn), exit: make(chan struct{}), closed: make(chan struct{})}, nil
 }
 
 // unixConn returns a connection of its own for the socket f.
@@ -110,6 +133,8 @@ func (c *Control) read() {
 			c.drain(DrainRequest{})
 		case msgExit:
 			c.stopWaiting()
+		case msgReload:
+			c.reload(rights[:rightsLen])
 		}
 	}
 }
@@ -117,15 +142,10 @@ func (c *Control) read() {
 // pass gives the connection whose descriptor came with a message to Accept. An
 // unusable one is closed, which the other side sees.
 func (c *Control) pass(rights []byte) {
-	messages, err := unix.ParseSocketControlMessage(rights)
-	if err != nil || len(messages) != 1 {
+	f := fileOf(rights)
+	if f == nil {
 		return
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return
-	}
-	f := os.NewFile(uintptr(fds[0]), "ops")
 	defer f.Close()
 	conn, err := unixConn(f)
 	if err != nil {
@@ -137,6 +157,36 @@ func (c *Control) pass(rights []byte) {
 		conn.Close()
 	}
 }
+
+// fileOf returns the descriptor that came with a message; nil if there is none.
+func fileOf(rights []byte) *os.File {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil
+	}
+	return os.NewFile(uintptr(fds[0]), "passed")
+}
+
+// reload is called by read alone, which alone sends to reloads.
+func (c *Control) reload(rights []byte) {
+	r := ReloadRequest{File: &settings.File{Err: errors.New("did not reach the worker")}, c: c}
+	if f := fileOf(rights); f != nil {
+		r.File.Data, r.File.Err = readSettings(f)
+		f.Close()
+	}
+	select {
+	case <-c.reloads:
+	default:
+	}
+	c.reloads <- r
+}
+
+// Reloads delivers requests to take other settings.
+func (c *Control) Reloads() <-chan ReloadRequest { return c.reloads }
 
 // Drains delivers the first request to drain; later ones are dropped.
 func (c *Control) Drains() <-chan DrainRequest { return c.drains }
@@ -191,7 +241,10 @@ func (c *Control) Addr() net.Addr { return c.conn.LocalAddr() }
 
 // A WorkerControl is the supervisor's side of a control socket. Its methods are
 // safe for concurrent use, but for Serve.
-type WorkerControl struct{ conn *net.UnixConn }
+type WorkerControl struct {
+	conn    *net.UnixConn
+	answers chan bool // to Reload, of capacity 1
+}
 
 // NewWorkerControl makes a control socket. The file is the worker's end, for
 // Program.StartWorker, which closes it in this process.
@@ -200,7 +253,7 @@ func NewWorkerControl() (*WorkerControl, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &WorkerControl{conn: ours}, theirs, nil
+	return &WorkerControl{conn: ours, answers: make(chan bool, 1)}, theirs, nil
 }
 
 // sendTimeout bounds sending to a worker that has stopped reading.
@@ -214,6 +267,35 @@ func (w *WorkerControl) send(msg byte, rights []byte) error {
 
 // Drain asks the worker to drain and exit.
 func (w *WorkerControl) Drain() error { return w.send(msgDrain, nil) }
+
+// ReloadTimeout is how long a worker may take to take other settings.
+const ReloadTimeout = 3 * time.Second
+
+// Reload has the worker take settings from the file, and returns when it has. Not
+// twice at one time.
+func (w *WorkerControl) Reload(file *settings.File) error {
+	f, err := newSettings(file.Data)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	select {
+	case <-w.answers: // too late, to an earlier one
+	default:
+	}
+	if err := w.send(msgReload, syscall.UnixRights(int(f.Fd()))); err != nil {
+		return err
+	}
+	select {
+	case taken := <-w.answers:
+		if !taken {
+			return errors.New("it has refused them, see its log")
+		}
+		return nil
+	case <-time.After(ReloadTimeout):
+		return fmt.Errorf("it has not answered within %s", ReloadTimeout)
+	}
+}
 
 // Dial makes a connection to the worker's ops handler.
 func (w *WorkerControl) Dial() (net.Conn, error) {
@@ -237,9 +319,15 @@ func (w *WorkerControl) Serve(finalScrape func()) {
 		if _, err := w.conn.Read(msg); err != nil {
 			return
 		}
-		if msg[0] == msgDrained {
+		switch msg[0] {
+		case msgDrained:
 			finalScrape()
 			_ = w.send(msgExit, nil)
+		case msgTaken, msgRefused:
+			select {
+			case w.answers <- msg[0] == msgTaken:
+			default: // Reload has given up
+			}
 		}
 	}
 }

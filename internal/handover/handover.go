@@ -95,6 +95,34 @@ func InheritedCount(f *os.File, slot int) InheritedFile {
 	return InheritedFile{fmt.Sprintf("%s%d", countScheme, slot), f}
 }
 
+// InheritedSettings returns what passes the configuration file on to a worker: as
+// it was when the worker's settings were read anew, and as it was last reloaded
+// since. Either may be nil.
+func InheritedSettings(base, reload *settings.File) (files []InheritedFile, err error) {
+	for _, one := range []struct {
+		name string
+		file *settings.File
+	}{{settingsName, base}, {reloadName, reload}} {
+		if one.file == nil {
+			continue
+		}
+		f, err := newSettings(one.file.Data)
+		if err != nil {
+			for _, f := range files {
+				f.File.Close()
+			}
+			return nil, err
+		}
+		files = append(files, InheritedFile{one.name, f})
+	}
+	return files, nil
+}
+
+// readSettings returns the content of what newSettings has made.
+func readSettings(f *os.File) ([]byte, error) {
+	return io.ReadAll(io.NewSectionReader(f, 0, 1<<62)) // the descriptor's offset is shared
+}
+
 // Start starts p with duplicates of the sockets, and with the inherited files,
 // which it closes in this process.
 func (p *Program) Start(sockets []server.Socket, inherited ...InheritedFile) (*Child, error) {

@@ -26,6 +26,8 @@ import (
 //	ops://HOST:PORT            the same for --ops
 //	worker://INDEX/COUNT/…     the control socket of a worker: see Control
 //	count://SLOT               the connection count that workers share, and the worker's slot in it
+//	settings                   of a worker: the content of the configuration file, in place of the file
+//	reload                     likewise, as the file was when it was last reloaded
 //
 // An address is written as in the settings: port 0 stays 0. ready is always
 // there.
@@ -35,6 +37,9 @@ const (
 
 	readyName  = "ready"
 	stderrName = "stderr"
+
+	settingsName = "settings"
+	reloadName   = "reload"
 
 	TCPScheme    = "tcp://"
 	OpsScheme    = "ops://"
@@ -53,7 +58,7 @@ func parseInherit(text string) ([]string, error) {
 	seen := map[string]bool{}
 	for _, name := range names {
 		switch {
-		case name == readyName || name == stderrName:
+		case slices.Contains([]string{readyName, stderrName, settingsName, reloadName}, name):
 			if seen[name] {
 				return nil, fmt.Errorf("names %s twice", name)
 			}
@@ -74,6 +79,8 @@ func parseInherit(text string) ([]string, error) {
 type Inheritance struct {
 	Control *Control               // nil: this process is not a worker
 	Count   *admission.SharedCount // nil: this process counts its connections alone
+
+	Settings, Reload *settings.File // of a worker: see InheritedSettings; nil: there is none
 
 	ready, stderr *os.File
 	sockets       []server.Socket // those of tcp:// and ops://
@@ -116,7 +123,16 @@ func (in *Inheritance) open(name string, fd int) error {
 		in.stderr = f
 		return nil
 	}
-	defer f.Close() // the rest keeps a duplicate or a mapping
+	defer f.Close() // the rest keeps a duplicate, a mapping or the content
+	if name == settingsName || name == reloadName {
+		data, err := readSettings(f)
+		if name == settingsName {
+			in.Settings = &settings.File{Data: data}
+		} else {
+			in.Reload = &settings.File{Data: data}
+		}
+		return err
+	}
 	if text, ok := strings.CutPrefix(name, workerScheme); ok {
 		var err error
 		in.Control, err = newControl(text, f)

@@ -59,17 +59,17 @@ func FlagLayer(values map[string]string) config.Layer {
 // It is read once, by this process.
 func ArgumentLayer(path string) config.Layer { return config.Argument("config", path) }
 
-// fileLayer reads the YAML file at path, which must be one that other processes
-// can read later if lasting is set. The error says what to do.
-func fileLayer(path string, lasting bool) (config.Layer, error) {
+// readFile reads the file at path, which must be one that other processes can read
+// later if lasting is set. The error says what to do.
+func readFile(path string, lasting bool) ([]byte, error) {
 	if lasting {
 		if err := config.CheckLasting(path); err != nil {
-			return config.Layer{}, err
+			return nil, err
 		}
 	}
 	data, err := config.ReadFile(path)
 	if err != nil {
-		return config.Layer{}, fmt.Errorf("%w; give the path of a YAML file", err)
+		return nil, fmt.Errorf("%w; give the path of a YAML file", err)
 	}
-	return config.ParseYAML("file "+path, data)
+	return data, nil
 }

@@ -15,16 +15,40 @@ type Resolved struct {
 	merged *config.Merged
 }
 
-// Resolve merges the defaults, the profile, the file and then the outer layers,
-// and validates the result. The error is a *UsageError with a line for everything
-// that is wrong.
+// A File is the content of the configuration file as it was read at one time. It
+// does not change.
+type File struct {
+	Data []byte
+	Err  error // it could not be read; continues a sentence that begins with the path
+}
+
+// ReadFile reads the file that the layers name. Without one it returns nil.
+func ReadFile(outer ...config.Layer) *File {
+	path, from := config.Last(outer, "config")
+	if path == "" {
+		return nil
+	}
+	data, err := readFile(path, from.Source != config.ArgumentSource)
+	return &File{data, err}
+}
+
+// Resolve is ResolveFile with the file as it is now.
 func Resolve(outer ...config.Layer) (*Resolved, error) {
+	return ResolveFile(ReadFile(outer...), outer...)
+}
+
+// ResolveFile merges the defaults, the profile, the file and then the outer layers,
+// which name the file, and validates the result. The error is a *UsageError with a
+// line for everything that is wrong.
+func ResolveFile(f *File, outer ...config.Layer) (*Resolved, error) {
 	layers := []config.Layer{Table.Defaults()}
 	path, from := config.Last(outer, "config")
 	var fileErr error
-	if path != "" {
+	if f != nil {
 		var file config.Layer
-		file, fileErr = fileLayer(path, from.Source != config.ArgumentSource)
+		if fileErr = f.Err; fileErr == nil {
+			file, fileErr = config.ParseYAML("file "+path, f.Data)
+		}
 		layers = append(layers, file)
 	}
 	layers = append(layers, outer...)
@@ -45,6 +69,17 @@ func Resolve(outer ...config.Layer) (*Resolved, error) {
 	}
 	return r, nil
 }
+
+// TakeLive takes from next the settings that a running server can change. It
+// returns those that are different now, and those that differ in next and are kept.
+func (r *Resolved) TakeLive(next *Resolved) (changed, kept []Change) {
+	changed, kept = Table.TakeLive(&r.Options, r.merged, &next.Options, next.merged)
+	r.Config.Beats = next.Config.Beats
+	return changed, kept
+}
+
+// Clone returns a copy that TakeLive changes without a change to r.
+func (r *Resolved) Clone() *Resolved { return &Resolved{Options: r.Options, merged: r.merged.Clone()} }
 
 // Written returns the number of settings that the user wrote, but for config.
 func (r *Resolved) Written() int {

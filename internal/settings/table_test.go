@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -114,10 +115,14 @@ A flag overrides the environment, which overrides the file, which overrides the
 profile. The keys of the file are the names of the flags.
 ` + "`heartwheel config show`" + ` prints the values in force and their origins;
 ` + "`heartwheel config check FILE`" + ` reports what is wrong with a file, with line numbers.
+
+SIGHUP reads the file again. The column of that name says for what a new value counts
+from then on; the others (—) need a hand-over or a restart: [handover.md](handover.md).
 `)
 	for _, group := range Table.Groups() {
 		fmt.Fprintf(&b,
-			"\n## %s\n\n| flag and key | environment | value | default | meaning |\n|---|---|---|---|---|\n", group)
+			"\n## %s\n\n| flag and key | environment | value | default | SIGHUP | meaning |\n"+
+				"|---|---|---|---|---|---|\n", group)
 		for _, s := range Table {
 			if s.Group != group {
 				continue
@@ -129,7 +134,8 @@ profile. The keys of the file are the names of the flags.
 			if s.Default != "" {
 				def = "`" + s.Default + "`"
 			}
-			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s |\n", s.Key, s.Variable(EnvPrefix), value, def, s.Help)
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s | %s |\n", s.Key, s.Variable(EnvPrefix), value, def,
+				cmp.Or(s.Live, "—"), s.Help)
 		}
 	}
 	b.WriteString("\n## Profiles\n\n| profile | beat | timeout | beat-min | beat-max |\n|---|---|---|---|---|\n")

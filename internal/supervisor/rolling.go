@@ -15,6 +15,7 @@ const rollingShare = 4
 // A rolling restart replaces all workers, a few at a time. It belongs to the
 // goroutine of supervisor.run.
 type rolling struct {
+	settings *workerSettings
 	started  time.Time
 	next     int // slot to go on with
 	atOnce   int // workers that may drain at the same time
@@ -22,8 +23,8 @@ type rolling struct {
 	failed   bool
 }
 
-// rollingRestart begins one: SIGUSR2.
-func (v *supervisor) rollingRestart() {
+// handOver reads the settings anew and begins a rolling restart with them: SIGUSR2.
+func (v *supervisor) handOver() {
 	switch {
 	case v.stopping:
 		v.log.Warn("SIGUSR2 ignored: the workers are draining")
@@ -36,9 +37,31 @@ func (v *supervisor) rollingRestart() {
 		return
 	}
 	v.Notifier.Notify(handover.Reloading()...)
+	v.reading = true
+	go func() { // the file may be on a disk that does not answer
+		file := v.Read()
+		now, _ := v.Resolve(file) // the new program may know more: its workers judge the file
+		v.post(func() {
+			v.reading = false
+			v.rollingRestart(&workerSettings{base: file, now: now})
+		})
+	}()
+}
+
+// rollingRestart begins one.
+func (v *supervisor) rollingRestart(from *workerSettings) {
+	if v.stopping {
+		return
+	}
+	if from.base != nil && from.base.Err != nil {
+		v.log.Error("replacement failed: nothing has changed, the workers go on", "file", v.settings.File,
+			"error", from.base.Err)
+		v.Notifier.Notify("READY=1", "STATUS=the last replacement failed, see the log")
+		return
+	}
 	atOnce := max(1, len(v.slots)/rollingShare)
 	rounds := (len(v.slots) + atOnce - 1) / atOnce
-	v.rolling = &rolling{started: time.Now(), atOnce: atOnce}
+	v.rolling = &rolling{settings: from, started: time.Now(), atOnce: atOnce}
 	v.log.Info("replacing the workers", "workers", len(v.slots), "at_once", atOnce, "path", v.Program.Path,
 		"about_at_most", wording.Duration(time.Duration(rounds)*v.settings.Drain))
 	v.rollOn()

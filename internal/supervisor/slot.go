@@ -19,6 +19,7 @@ type slot struct {
 	sockets []server.Socket
 
 	// Of the goroutine of supervisor.run.
+	settings *workerSettings // what the next worker is started with
 	backoff  backoff
 	starting bool
 
@@ -59,11 +60,9 @@ func (v *supervisor) start(s *slot) {
 	}
 	s.starting = true
 	v.busy++
-	if now, err := v.Resolve(); err == nil {
-		v.settings.Drain = now.Drain // the new worker's
-		v.mu.Lock()
-		v.limit = now.MaxConnections
-		v.mu.Unlock()
+	from := s.settings
+	if v.rolling != nil && s.current != nil {
+		from = v.rolling.settings
 	}
 	ctx, start := v.startCtx, workerStart{
 		program:   v.Program,
@@ -72,7 +71,8 @@ func (v *supervisor) start(s *slot) {
 		countSlot: s.freeCountSlot(),
 		countFile: v.countFile,
 		sockets:   s.sockets,
-		drainTime: v.settings.Drain,
+		base:      from.base,
+		reload:    from.reload,
 	}
 	go func() {
 		v.starts <- struct{}{}
@@ -85,6 +85,10 @@ func (v *supervisor) start(s *slot) {
 				v.count.Clear(start.countSlot)
 				v.startFailed(s, err)
 				return
+			}
+			w.drainTime = from.drain(v.settings)
+			if s.settings = from; w.reload != from.reload { // reloaded while it started
+				v.tell(w, from.reload)
 			}
 			v.ready(s, w)
 		})
@@ -107,7 +111,9 @@ func (v *supervisor) ready(s *slot, w *worker) {
 	}
 	v.mu.Unlock()
 	if before != nil && v.rolling != nil {
-		v.rolling.replaced++
+		if v.rolling.replaced++; v.rolling.replaced == 1 {
+			v.adopt(v.rolling.settings.now)
+		}
 	}
 	switch {
 	case v.stopping:

@@ -29,10 +29,14 @@ import (
 type Options struct {
 	Program   *handover.Program // what workers are started from
 	Notifier  *handover.Notifier
-	Signals   <-chan os.Signal                   // SIGTERM, SIGINT
-	Handovers <-chan os.Signal                   // SIGUSR2
-	Metrics   []prometheus.Collector             // of this process
-	Resolve   func() (*settings.Resolved, error) // the settings as they are now
+	Signals   <-chan os.Signal       // SIGTERM, SIGINT
+	Reloads   <-chan os.Signal       // SIGHUP
+	Handovers <-chan os.Signal       // SIGUSR2
+	Metrics   []prometheus.Collector // of this process
+	File      *settings.File         // what the settings are from; nil: no file
+	Read      func() *settings.File
+	Resolve   func(*settings.File) (*settings.Resolved, error)
+	SetLog    func(*settings.Resolved) // puts its log-level and log-format in force
 }
 
 // A supervisor accepts no clients itself: it keeps the listening sockets open
@@ -53,8 +57,9 @@ type supervisor struct {
 	started   time.Time
 
 	// Of the goroutine of run.
-	settings     *settings.Resolved
-	startCtx     context.Context // ends when the supervisor stops
+	settings     *settings.Resolved // in force
+	reading      bool               // settings are being read, or workers take them
+	startCtx     context.Context    // ends when the supervisor stops
 	cancelStarts context.CancelFunc
 	serving      bool // all workers have been ready at the same time
 	stopping     bool
@@ -110,7 +115,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 	v.Program, v.loops = workerProgram(o.Program, maxProcs), loops
 	v.starts, v.events, v.done = make(chan struct{}, 2*runtime.GOMAXPROCS(0)), make(chan func()), make(chan struct{})
 	for i := range n {
-		v.slots = append(v.slots, &slot{index: i, sockets: sockets[i]})
+		v.slots = append(v.slots, &slot{index: i, sockets: sockets[i], settings: &workerSettings{base: o.File, now: r}})
 	}
 	return v, nil
 }
@@ -135,6 +140,10 @@ func (v *supervisor) run() error {
 	v.log.Info("starting workers", "workers", len(v.slots), "pid", os.Getpid())
 	v.start(v.slots[0]) // if this one cannot start, the others cannot either
 	for !v.stopping || v.busy > 0 {
+		reloads, handovers := v.Reloads, v.Handovers
+		if v.reading { // the next waits for its turn
+			reloads, handovers = nil, nil
+		}
 		select {
 		case sig := <-v.Signals:
 			if v.stopping {
@@ -146,8 +155,10 @@ func (v *supervisor) run() error {
 			v.Notifier.Notify("STOPPING=1")
 			v.log.Info("draining; a second signal exits at once",
 				"signal", sig.String(), "at_most", wording.Duration(v.settings.Drain))
-		case <-v.Handovers:
-			v.rollingRestart()
+		case <-reloads:
+			v.reload()
+		case <-handovers:
+			v.handOver()
 		case event := <-v.events:
 			event()
 		}

@@ -38,14 +38,11 @@ func TestCannotStart(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			resolve := func() (*settings.Resolved, error) {
-				return settings.Resolve(settings.FlagLayer(map[string]string{
-					"workers": "4",
-					"listen":  "tcp://127.0.0.1:0",
-					"ops":     "off",
-				}))
-			}
-			r, err := resolve()
+			r, err := settings.Resolve(settings.FlagLayer(map[string]string{
+				"workers": "4",
+				"listen":  "tcp://127.0.0.1:0",
+				"ops":     "off",
+			}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +53,7 @@ func TestCannotStart(t *testing.T) {
 			defer stderr.Close()
 			program := &handover.Program{Path: path, Environ: os.Environ(), Stderr: stderr, Log: stderr,
 				Args: []string{"serve", "--workers", "4", "--listen", "tcp://127.0.0.1:0", "--ops", "off"}}
-			v, err := newSupervisor(r, slog.New(slog.DiscardHandler), Options{Program: program, Resolve: resolve})
+			v, err := newSupervisor(r, slog.New(slog.DiscardHandler), Options{Program: program})
 			if err != nil {
 				t.Fatal(err)
 			}

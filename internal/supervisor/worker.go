@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"heartwheel/internal/handover"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/timerslack"
 	"heartwheel/server"
 )
@@ -25,15 +26,16 @@ import (
 type worker struct {
 	// Static after startWorker.
 	*handover.Child
-	index     int // of its slot
-	countSlot int // in the shared connection count
-	drainTime time.Duration
+	index     int            // of its slot
+	countSlot int            // in the shared connection count
+	reload    *settings.File // of its start: see workerSettings
 	control   *handover.WorkerControl
 	client    *http.Client  // connects to its ops handler, whatever the host in the URL
 	readyAt   time.Time     // when it became ready
 	scraped   chan struct{} // closed when its control socket has ended
 
-	draining atomic.Bool // written by the goroutine of supervisor.run
+	drainTime time.Duration // of the goroutine of supervisor.run
+	draining  atomic.Bool   // written by it
 
 	metrics metricsCache
 }
@@ -46,7 +48,8 @@ type workerStart struct {
 	countSlot int
 	countFile *os.File // of the shared connection count
 	sockets   []server.Socket
-	drainTime time.Duration
+
+	base, reload *settings.File // see workerSettings
 }
 
 // startWorker starts a worker and waits until it is ready. If ctx ends first, or
@@ -62,13 +65,20 @@ func startWorker(ctx context.Context, s workerStart) (*worker, error) {
 		theirs.Close()
 		return nil, &handover.Error{Err: err}
 	}
-	child, err := s.program.StartWorker(ctx, s.sockets,
-		handover.InheritedFile{Name: s.control, File: theirs}, handover.InheritedCount(count, s.countSlot))
+	files, err := handover.InheritedSettings(s.base, s.reload)
+	if err != nil {
+		control.Close()
+		theirs.Close()
+		count.Close()
+		return nil, &handover.Error{Err: err}
+	}
+	child, err := s.program.StartWorker(ctx, s.sockets, append(files,
+		handover.InheritedFile{Name: s.control, File: theirs}, handover.InheritedCount(count, s.countSlot))...)
 	if err != nil {
 		control.Close()
 		return nil, err
 	}
-	w := &worker{Child: child, index: s.index, countSlot: s.countSlot, drainTime: s.drainTime,
+	w := &worker{Child: child, index: s.index, countSlot: s.countSlot, reload: s.reload,
 		control: control, readyAt: time.Now(), scraped: make(chan struct{})}
 	w.client = &http.Client{Transport: &http.Transport{
 		DialContext:         func(context.Context, string, string) (net.Conn, error) { return control.Dial() },

@@ -15,3 +15,5 @@ var errNoWorkers = errors.New("workers are possible on Linux only")
 func NewCount(int) (*os.File, *admission.SharedCount, error) { return nil, nil, errNoWorkers }
 
 func mapCount(*os.File, int) (*admission.SharedCount, error) { return nil, errNoWorkers }
+
+func newSettings([]byte) (*os.File, error) { return nil, errNoWorkers }
