@@ -85,6 +85,8 @@ var packageRules = map[string]packageRule{
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
+	"internal/edge/websocket": {own: []string{"codec"}, thirdParty: true},
+
 	"internal/epoll":      {thirdParty: true},
 	"internal/timerslack": {thirdParty: true},
 	"internal/wording":    {},
