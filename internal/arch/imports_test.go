@@ -85,7 +85,8 @@ var packageRules = map[string]packageRule{
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
-	"internal/edge/websocket": {own: []string{"codec"}, thirdParty: true},
+	"internal/edge/proxyproto": {own: []string{"codec"}},
+	"internal/edge/websocket":  {own: []string{"codec"}, thirdParty: true},
 
 	"internal/epoll":      {thirdParty: true},
 	"internal/timerslack": {thirdParty: true},
