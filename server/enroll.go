@@ -2,53 +2,86 @@ package server
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/admission"
 )
 
-// enroll hands an accepted socket to the loop of e. The engine duplicates the
-// descriptor and closes the one it was given, even if there was none left for the
-// duplicate. A spare keeps the socket open meanwhile, so that the connection waits
-// for a descriptor as those in the backlog do, and is not reset. If there is an
-// error, the caller closes tc.
-func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn) error {
-	var spare *os.File // after the first failure
+// enteringMost is how many sockets may be on their way to a loop.
+const enteringMost = 256
+
+// enteringFull reports whether as many are. Safe for concurrent use.
+func (l *loop) enteringFull() bool { return len(l.entering) == cap(l.entering) }
+
+// enter hands an accepted socket to its loop, without waiting for that loop's turn
+// unless enteringMost others do so already. It takes over tc, and reports to the log
+// and to admission what fails.
+func (ln *listener) enter(l *loop, e *engine, tc *net.TCPConn, c *Conn) {
+	spare, err := ln.takeSpare(tc)
+	if err != nil {
+		ln.enrolled(l, tc, c, err)
+		return
+	}
+	l.entering <- struct{}{}
+	ln.wg.Go(func() {
+		ln.enrolled(l, tc, c, ln.enroll(e, tc, c, spare))
+		<-l.entering
+	})
+}
+
+// enrolled deals with an error of enroll.
+func (ln *listener) enrolled(l *loop, tc *net.TCPConn, c *Conn, err error) {
+	if err == nil {
+		return
+	}
+	l.assigned.Add(-1) // the loop does not have c
+	ln.s.admission.Fail(&c.ticket, admission.EnrollFailed)
+	_ = tc.Close()
+	ln.s.enrollLog.log(ln.s.log, slog.LevelError, faultLogEvery,
+		"cannot hand a connection to its event loop; it is closed",
+		func() []any { return []any{"loop", l.index, "error", err} })
+}
+
+// takeSpare duplicates the descriptor of tc, and waits while there is none left.
+//
+// The engine duplicates it too and closes the one it was given, even if there was
+// none left for the duplicate. The spare keeps the socket open meanwhile, so that the
+// connection waits for a descriptor as those in the backlog do, and is not reset.
+func (ln *listener) takeSpare(tc *net.TCPConn) (spare int, err error) {
 	var backoff time.Duration
 	for {
-		var err error
-		if spare == nil {
-			spare, err = enrollSpared(e, tc, c)
-		} else if tc, err = reopen(spare); err == nil {
-			err = e.enroll(tc, c)
-		}
-		if !outOfFiles(err) || !ln.waitToRetry(&backoff, err) {
-			if spare != nil {
-				_ = spare.Close()
-			}
+		err := control(tc, func(fd int) (err error) {
+			spare, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			return err
+		})
+		if !outOfFiles(err) || !ln.waitToRetry(&backoff, err) {
+			return spare, err
 		}
 	}
 }
 
-// enrollSpared is the first attempt. It returns the spare if descriptors have run
-// out.
-func enrollSpared(e *engine, tc *net.TCPConn, c *Conn) (*os.File, error) {
-	spare := -1
-	err := control(tc, func(fd int) (err error) {
-		spare, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+// enroll hands a socket to the loop of e and waits until that has it. It takes over
+// the spare.
+func (ln *listener) enroll(e *engine, tc *net.TCPConn, c *Conn, spare int) error {
+	err := e.enroll(tc, c)
+	if !outOfFiles(err) {
+		_ = unix.Close(spare)
 		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	if err = e.enroll(tc, c); outOfFiles(err) {
-		return os.NewFile(uintptr(spare), "spare"), err
+	kept := os.NewFile(uintptr(spare), "spare")
+	defer func() { _ = kept.Close() }()
+	var backoff time.Duration
+	for outOfFiles(err) && ln.waitToRetry(&backoff, err) {
+		if tc, err = reopen(kept); err == nil {
+			err = e.enroll(tc, c)
+		}
 	}
-	_ = unix.Close(spare)
-	return nil, err
+	return err
 }
 
 // reopen makes a connection from a duplicate of the spare.

@@ -171,7 +171,9 @@ func (e *engine) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	e.gate.resume(c.Fd()) // gnet asked for EPOLLPRI too
 	e.current, conn.taken = conn, true
 	e.loop.opened(conn, c)
-	return nil, e.action()
+	action := e.action()
+	e.loop.runIfLate()
+	return nil, action
 }
 
 func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
@@ -184,7 +186,9 @@ func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
 	e.current = conn
 	b, _ := c.Next(-1) // all of it: gnet's own buffer is neither bounded nor counted
 	e.loop.received(conn, b)
-	return e.action()
+	action := e.action()
+	e.loop.runIfLate() // it may close any connection, also this one: gnet ignores what comes later
+	return action
 }
 
 // action closes the connection whose callback has ended, if close was called in it.

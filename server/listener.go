@@ -19,8 +19,8 @@ import (
 	"heartwheel/internal/admission"
 )
 
-// acceptors is the number of goroutines that accept on a listener. Handing a
-// socket to its loop waits for that loop's turn, so one is not enough.
+// acceptors is the number of goroutines that accept on a listener. One may wait for
+// a descriptor, or for a loop that does not run.
 const acceptors = 8
 
 // Back-off after an accept error such as EMFILE. Once there is room again, the
@@ -103,7 +103,7 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 	return ln.s.sleep(*backoff)
 }
 
-// accepted admits a connection, sets its socket's options and hands it to a loop.
+// accepted admits a connection and sends it on its way to a loop.
 func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	var peer netip.Addr
 	if s.admission.ByAddress() {
@@ -124,14 +124,7 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 	c := l.newConn(ln.edge)
 	c.ticket = ticket
 	l.assigned.Add(1)
-	if err := ln.enroll(e, tc, c); err != nil { // the loop does not have c
-		l.assigned.Add(-1)
-		s.admission.Fail(&c.ticket, admission.EnrollFailed)
-		_ = tc.Close()
-		s.enrollLog.log(s.log, slog.LevelError, faultLogEvery,
-			"cannot hand a connection to its event loop; it is closed",
-			func() []any { return []any{"loop", l.index, "error", err} })
-	}
+	ln.enter(l, e, tc, c)
 }
 
 // ipOf returns the address of a TCP socket's peer in the form that admission

@@ -17,7 +17,17 @@ import (
 const (
 	tasksPerRun  = 256
 	closesPerRun = 32
+
+	// runTasksFor is how long tasks may take. The server's own end with the one that
+	// is under way; of the application's the clock is read every tasksPerLook.
+	runTasksFor  = time.Millisecond
+	tasksPerLook = 16
 )
+
+// readTurn is how long a wake-up may wait while sockets are read: deadlines, tasks
+// and a drain get their turn among the sockets that are ready together, of which
+// there may be 1,024 with readSize bytes each.
+const readTurn = 2 * time.Millisecond
 
 // flushLimit is how many bytes of answers a loop collects before it writes them.
 const flushLimit = 64 << 10
@@ -62,8 +72,9 @@ type loop struct {
 	index   int
 	release func(*admission.Ticket) // of a connection that has gone
 
-	mail     mailbox      // safe for concurrent use
-	assigned atomic.Int64 // connections given to this loop, those on the way included
+	mail     mailbox       // safe for concurrent use
+	assigned atomic.Int64  // connections given to this loop, those on the way included
+	entering chan struct{} // one for each socket on its way: see listener.enter
 
 	cfg        *Config // does not change: see reload
 	floorAfter uint64  // connections up to this seq have no beat floor
@@ -76,8 +87,9 @@ type loop struct {
 	marks      []mark   // where those in out end, if cur is not plain native
 	terminated []*Conn  // to be finished at the end of the current callback
 	tasks      []task   // taken from the mailbox
-	own        []func() // likewise, of the server itself
 	next       int      // the first of them that has not run
+	own        []func() // tasks of the server itself
+	nextOwn    int      // likewise
 	seq        uint64
 	connLog    connLog
 
@@ -93,7 +105,7 @@ type loop struct {
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
 	l := &loop{
 		cfg: cfg, h: h, mono: w.Now, log: cfg.Logger.With("loop", index), boot: boot, index: index, release: release,
-		configs: map[*Conn]int64{},
+		configs: map[*Conn]int64{}, entering: make(chan struct{}, enteringMost),
 	}
 	l.hello, _ = h.(HelloHandler)
 	l.edges = []edge{{protocol: native{l}, native: true}}
@@ -120,29 +132,56 @@ func (l *loop) clock() int64 {
 func (l *loop) nowMS() uint32 { return uint32(l.now/1e6+1) | 1 }
 
 // run serves the mailbox, the wheel and a drain. The engine calls it after each
-// wake-up.
+// wake-up, between the callbacks of connections.
 func (l *loop) run() {
 	since := l.mail.ack() // first: a wake after the clock was read means a later time
 	now := l.clock()
-	l.stats.lag.observe(l.mono() - since)
-	l.own = l.mail.swapOwn(l.own)
-	for i, f := range l.own {
-		l.own[i] = nil
+	began := l.mono()
+	if since != 0 {
+		l.stats.lag.observe(began - since)
+	}
+	left := l.runTasks(began + int64(runTasksFor))
+	more := l.wheel.Advance(now, closesPerRun, l.due)
+	telling := l.stepDrain()
+	l.reap()
+	l.mail.wakeIf(left || more || telling)
+}
+
+// runIfLate runs if a wake-up has waited for readTurn.
+func (l *loop) runIfLate() {
+	if since := l.mail.waiting.Load(); since != 0 && l.mono()-since >= int64(readTurn) {
+		l.run()
+	}
+}
+
+// runTasks runs what the mailbox has, at least one task of the server's own and
+// tasksPerLook others, and reports whether some are left.
+func (l *loop) runTasks(until int64) (left bool) {
+	if l.nextOwn == len(l.own) {
+		l.own, l.nextOwn = l.mail.swapOwn(l.own), 0
+	}
+	for l.nextOwn < len(l.own) {
+		f := l.own[l.nextOwn]
+		l.own[l.nextOwn] = nil
+		l.nextOwn++
 		f()
+		if l.mono() >= until {
+			break
+		}
 	}
 	if l.next == len(l.tasks) {
 		l.tasks, l.next = l.mail.swap(l.tasks), 0
 	}
-	for n := 0; n < tasksPerRun && l.next < len(l.tasks); n++ {
+	for n := 1; n <= tasksPerRun && l.next < len(l.tasks); n++ {
 		t := l.tasks[l.next]
 		l.tasks[l.next] = task{}
 		l.next++
 		l.do(t)
+		if n%tasksPerLook == 0 && l.mono() >= until {
+			break
+		}
 	}
-	more := l.wheel.Advance(now, closesPerRun, l.due)
-	telling := l.stepDrain()
-	l.reap()
-	l.mail.wakeIf(more || telling || l.next < len(l.tasks))
+	return l.nextOwn < len(l.own) || l.next < len(l.tasks)
 }
 
 func (l *loop) do(t task) {

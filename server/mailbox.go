@@ -1,6 +1,9 @@
 package server
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // maxTasks bounds what the application posts to a loop; beyond it Post fails with
 // ErrBusy.
@@ -15,13 +18,12 @@ type task struct {
 // A mailbox is the one way into a loop. Any number of posts and wakes before
 // the loop looks cost one wake-up of it. Safe for concurrent use.
 type mailbox struct {
-	now func() int64 // monotonic ns
+	now     func() int64 // monotonic ns
+	waiting atomic.Int64 // when the wake-up that is under way was sent; 0: none is
 
 	mu     sync.Mutex
 	tasks  []task
 	own    []func() // the server's own tasks: they overtake the others and have no bound but what causes them
-	awake  bool     // a wake-up is under way
-	since  int64    // when it was sent
 	signal func()   // wakes the loop; nil before it runs and after it stopped
 }
 
@@ -65,10 +67,10 @@ func (m *mailbox) wakeIf(must bool) {
 }
 
 func (m *mailbox) wakeLocked() {
-	if m.signal == nil || m.awake {
+	if m.signal == nil || m.waiting.Load() != 0 {
 		return
 	}
-	m.awake, m.since = true, m.now()
+	m.waiting.Store(max(m.now(), 1))
 	m.signal()
 }
 
@@ -86,12 +88,11 @@ func (m *mailbox) close() {
 }
 
 // ack records that the loop runs, so that the next wake is a new one, and returns
-// when it was woken.
+// when it was woken; 0: it was not.
 func (m *mailbox) ack() (since int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.awake = false
-	return m.since
+	return m.waiting.Swap(0)
 }
 
 // swapOwn is swap for the server's own tasks.

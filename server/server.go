@@ -292,11 +292,16 @@ func (s *Server) sleep(d time.Duration) bool {
 	}
 }
 
-// leastLoaded returns the loop with the fewest connections.
+// leastLoaded returns the loop with the fewest connections, of those that take their
+// newcomers in if there are any.
 func (s *Server) leastLoaded() (*loop, *engine) {
 	best := 0
 	for i, l := range s.loops {
-		if l.assigned.Load() < s.loops[best].assigned.Load() {
+		if full, than := l.enteringFull(), s.loops[best].enteringFull(); full != than {
+			if than {
+				best = i
+			}
+		} else if l.assigned.Load() < s.loops[best].assigned.Load() {
 			best = i
 		}
 	}
