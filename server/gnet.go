@@ -49,6 +49,7 @@ type engine struct {
 	waiter  *writeWaiter
 	gate    readGate
 	blocked map[int]*Conn // connections that wait for their socket to have room, by descriptor
+	resting []rest        // in the order in which they were read
 	scratch []byte
 }
 
@@ -181,12 +182,20 @@ func (e *engine) OnTraffic(c gnet.Conn) gnet.Action {
 	if !ok {
 		_, _ = c.Discard(-1)
 		e.loop.run()
+		e.endRests()
 		return gnet.None
 	}
-	e.current = conn
 	b, _ := c.Next(-1) // all of it: gnet's own buffer is neither bounded nor counted
+	began := int64(0)
+	if len(b) >= restBytes {
+		began = e.loop.mono()
+	}
+	e.current = conn
 	e.loop.received(conn, b)
 	action := e.action()
+	if began != 0 && action == gnet.None {
+		e.mayRest(conn, began)
+	}
 	e.loop.runIfLate() // it may close any connection, also this one: gnet ignores what comes later
 	return action
 }
