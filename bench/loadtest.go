@@ -109,7 +109,7 @@ func (b *bench) load(ctx context.Context, srv *server, timeout time.Duration, di
 	}
 	err = p.wait(ctx)
 	var exit *exec.ExitError
-	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() != 2) { // 2: an impossible plan
+	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() != 64) { // 64: an impossible plan
 		return nil, fmt.Errorf("%w: heartwheel %s: %s", err, strings.Join(args, " "), p.said(4))
 	}
 	got, err := readLoad(dir)

@@ -25,7 +25,7 @@ func newConfigCheck() *cobra.Command {
 		Use:   "check FILE",
 		Short: "Check a configuration file",
 		Long: `Reports every mistake in a YAML configuration file. The environment is not
-considered. Exits 0 if the file is valid, else 2.`,
+considered. Exits 0 if the file is valid, else 64.`,
 		Example: "  heartwheel config check heartwheel.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

@@ -31,7 +31,7 @@ connect_rate; fits, the most connections that this machine can carry in this
 setup, or null; findings, each with name, status (ok, wrong or unknown), have,
 need, fix (alternatives to copy, the best first; empty unless wrong) and why.
 
-Exits 0 if no limit is wrong, 1 if one is, 2 for wrong usage. An unknown limit
+Exits 0 if no limit is wrong, 1 if one is, 64 for wrong usage. An unknown limit
 counts as ok.`,
 		Example: `  heartwheel doctor -c 1m
   heartwheel doctor -c 500k --role server --processes 30

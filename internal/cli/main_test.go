@@ -183,12 +183,12 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// signal NAME TERM|INT|HUP|USR2 [PID] sends a signal to it, or to its successor with
+// signal NAME TERM|INT|HUP|USR2|QUIT [PID] sends a signal to it, or to its successor with
 // that process ID.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	sigs := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP,
-		"USR2": syscall.SIGUSR2}
-	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP|USR2 [PID]")
+		"USR2": syscall.SIGUSR2, "QUIT": syscall.SIGQUIT}
+	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP|USR2|QUIT [PID]")
 	p, pid := named(ts, args[0]), 0
 	if len(args) == 2 {
 		ts.Check(p.cmd.Process.Signal(sigs[args[1]]))

@@ -38,7 +38,7 @@ name, a and b for each difference; figures, each with name, unit (us, ms, bytes,
 percent, per_s, or empty for a count), a, b and ratio, which are null if a run
 does not have them.
 
-Exits 0 after a comparison, 1 if a run cannot be read, 2 for wrong usage.`,
+Exits 0 after a comparison, 1 if a run cannot be read, 64 for wrong usage.`,
 		Example: `  heartwheel report compare run1 run2
   heartwheel report compare --json old/summary.json new/summary.json`,
 		Args: exactly(2, "two runs"),
@@ -76,7 +76,7 @@ func newReportShow() *cobra.Command {
 		Short: "Print the short report of a run again",
 		Long: `Prints the report of a run. DIR is a directory written by "heartwheel loadtest
 --out", or the summary.json in one. Exits 0 whatever the result of the run, 1 if
-it cannot be read, 2 for wrong usage.`,
+it cannot be read, 64 for wrong usage.`,
 		Example: "  heartwheel report show run1",
 		Args:    exactly(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,7 +97,7 @@ func newReportHTML() *cobra.Command {
 		Use:   "html DIR",
 		Short: "Write report.html of a run again",
 		Long: `Writes report.html in DIR from the other files there. DIR is a directory written
-by "heartwheel loadtest --out". Exits 0 if it was written, 1 if not, 2 for wrong
+by "heartwheel loadtest --out". Exits 0 if it was written, 1 if not, 64 for wrong
 usage.`,
 		Example: "  heartwheel report html run1",
 		Args:    exactly(1, "one directory"),

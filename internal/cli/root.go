@@ -18,8 +18,8 @@ import (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitFailed = 1 // an error at run time
-	exitUsage  = 2 // wrong usage or settings; nothing was started
+	exitFailed = 1  // an error at run time
+	exitUsage  = 64 // wrong usage or settings; nothing was started (EX_USAGE). 2 is a crash: Go exits with it
 )
 
 // An exitError makes Run return its code. What went wrong has been written.
