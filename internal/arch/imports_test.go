@@ -86,6 +86,7 @@ var packageRules = map[string]packageRule{
 	"examples/embedded": {own: []string{"server", "codec"}},
 
 	"internal/edge/proxyproto": {own: []string{"codec"}},
+	"internal/edge/tlsedge":    {own: []string{"codec"}},
 	"internal/edge/websocket":  {own: []string{"codec"}, thirdParty: true},
 
 	"internal/epoll":      {thirdParty: true},
