@@ -120,8 +120,10 @@ type Config struct {
 	Ban          []string      // addresses and CIDR prefixes that are refused as banned
 	Trust        []string      // addresses and CIDR prefixes that the limits for one address leave out; none of Ban
 
-	// Outbox is how many bytes may wait for a peer that reads too slowly. Beyond
-	// them the connection is closed as slow_consumer. 0: the larger of 256 KiB and
+	// Outbox is how many bytes may wait for a peer that reads too slowly, and the
+	// answers to one message of it as much again. Beyond them the connection is closed
+	// as slow_consumer. From half of it on the peer is not read from until a quarter
+	// is left; meanwhile its timeout rests and WriteStall decides. 0: the larger of 256 KiB and
 	// 2 × MaxFrame.
 	Outbox int
 	// MemoryLimit is how many bytes this process and the kernel's part of its

@@ -46,6 +46,8 @@ const (
 	flagAverted                           // saved at its deadline by unread bytes, and no frame has come since
 	flagAbort                             // close by reset
 	flagUnread                            // paused, and the socket is not read
+	flagPending                           // paused: HELLO is pending
+	flagFull                              // paused: the outbox is nearly full
 	flagAsked                             // a beat of this side has gone out since the last whole message
 )
 
@@ -82,8 +84,10 @@ type ext struct {
 	value   any    // the handler's
 	state   any    // the protocol's
 	closeAt int64  // loop clock by which a flushing connection is cut off
-	partial []byte // the beginning of a message that has not arrived whole
+	partial []byte // the beginning of a message that has not arrived whole, or what a pause holds back
 	edge    *edgeState
+
+	fullSince int64 // loop clock: when the outbox became nearly full
 }
 
 // partialOf returns what a stage of the edge has left.
@@ -129,7 +133,8 @@ func (c *Conn) ensureExt() *ext {
 
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
-	if x := c.ext; x.idle() && !x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
+	if x := c.ext; x.idle() && !c.has(flagFull) &&
+		!x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
 		c.ext = nil
 	}
 }
@@ -177,7 +182,9 @@ func (c *Conn) isNative() bool { return c.edge == 0 || c.loop.edges[c.edge].nati
 // Send sends one frame of the native protocol. payload is copied. What the socket does not take waits
 // in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
 // when the outbox is full the connection is closed as slow_consumer and
-// ErrSlowConsumer returned. Loop only.
+// ErrSlowConsumer returned. In Handler.Frame, answers may take it to twice its
+// bound: no further message of the connection is acted on before it has drained.
+// Loop only.
 func (c *Conn) Send(op codec.Op, payload []byte) error {
 	if c.closing() {
 		return ErrClosed

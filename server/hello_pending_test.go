@@ -226,7 +226,7 @@ func TestEdgePause(t *testing.T) {
 		c := r.open()
 		r.rec.onFrame = func(c *Conn, f codec.Frame) error {
 			if string(f.Payload) == "stop" {
-				r.loop.pause(c)
+				r.loop.pause(c, flagPending)
 			}
 			return nil
 		}
@@ -240,7 +240,7 @@ func TestEdgePause(t *testing.T) {
 				t.Fatalf("after %d pauses: heard %q, want %q", i, got, want)
 			}
 			r.check()
-			posted(t, r.rig, c, func(c *Conn) { r.loop.resume(c) })
+			posted(t, r.rig, c, func(c *Conn) { r.loop.resume(c, flagPending) })
 		}
 		from := time.Now()
 		r.wait(idle + slack)

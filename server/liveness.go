@@ -167,6 +167,7 @@ func (l *loop) due(t *wheel.Timer) {
 	l.cur = c
 	defer l.recoverAndFlush()
 	l.look(c)
+	l.relieve(c)
 }
 
 // look does what is due, and arms the next deadline if c stays open.
@@ -230,7 +231,7 @@ func (l *loop) expirePartial(c *Conn) {
 	switch {
 	case !c.has(flagHandshake):
 		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
-	case c.state != statePaused:
+	case !c.has(flagPending):
 		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
 	default: // not the peer's fault: it may come back
 		l.close(c, Internal, codec.CodeInternalError, "HELLO not answered within 10 s")

@@ -71,6 +71,7 @@ type loop struct {
 	boot    string // names this run of the server in session ids
 	index   int
 	release func(*admission.Ticket) // of a connection that has gone
+	collect int                     // how many bytes of answers are collected before they are written
 
 	mail     mailbox       // safe for concurrent use
 	assigned atomic.Int64  // connections given to this loop, those on the way included
@@ -81,6 +82,7 @@ type loop struct {
 
 	now        int64    // loop clock at the start of the current callback
 	cur        *Conn    // whose callback runs: its messages collect in out
+	asked      *Conn    // whose input is acted on; see enqueue
 	reading    []byte   // the frame of cur that is being acted on, in the read buffer
 	back       []byte   // frames of cur that go back as they came, in the read buffer; out is empty then
 	out        []byte   // messages of the current callback
@@ -108,6 +110,7 @@ func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, rel
 		configs: map[*Conn]int64{}, entering: make(chan struct{}, enteringMost),
 	}
 	l.hello, _ = h.(HelloHandler)
+	l.collect = cfg.collectMost()
 	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
 	l.wheel = w.NewLoop(l.mail.wake)
@@ -202,6 +205,7 @@ func (l *loop) recoverAndFlush() {
 	}
 	l.cur, l.reading = nil, nil
 	l.flush(c)
+	l.asked = nil
 }
 
 func (l *loop) panicked(c *Conn, p any) {

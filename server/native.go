@@ -217,7 +217,7 @@ func (n native) onHello(c *Conn, body []byte) {
 		if err == ErrHelloPending && !c.closing() {
 			n.state(c).helloBeat = h.BeatMS
 			Session{c}.ExpectHandshake()
-			n.pause(c)
+			n.pause(c, flagPending)
 			return
 		}
 	}
@@ -226,7 +226,7 @@ func (n native) onHello(c *Conn, body []byte) {
 
 // answerHello answers a HELLO that is pending.
 func (n native) answerHello(c *Conn, err error) {
-	if !c.has(flagHandshake) || c.state != statePaused {
+	if !c.has(flagPending) || c.state != statePaused {
 		return // it is answered
 	}
 	beatMS := n.state(c).helloBeat
@@ -234,7 +234,7 @@ func (n native) answerHello(c *Conn, err error) {
 		Session{c}.SetState(nil)
 	}
 	n.welcome(c, beatMS, err)
-	n.resume(c)
+	n.resume(c, flagPending)
 }
 
 // welcome answers HELLO with WELCOME, or closes the connection for err.
@@ -370,7 +370,7 @@ func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 	if c.has(flagServerBeats) {
 		n.sending(c)
 	}
-	if len(n.back) >= flushLimit {
+	if len(n.back) >= n.collect {
 		n.flush(c)
 	}
 	return true

@@ -50,7 +50,7 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 		return l.sentMarked(c, start, urgent)
 	}
 	if c == l.cur && c.queued() == 0 {
-		if len(l.out) >= flushLimit {
+		if len(l.out) >= l.collect {
 			l.flush(c)
 		}
 	} else {
@@ -65,7 +65,7 @@ func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
 	marked := len(l.marks)
 	l.mark(c, start, urgent)
 	if c == l.cur && c.queued() == 0 {
-		if len(l.out) >= flushLimit {
+		if len(l.out) >= l.collect {
 			l.flush(c)
 		}
 	} else {
@@ -162,8 +162,16 @@ func (l *loop) pushRest(c *Conn, m batch, n int, sealed []byte) {
 
 // enqueue puts messages into the outbox, behind what is sealed; the first left
 // bytes are what remains of a message that is half written.
+//
+// The bound of the outbox is for what others send. What c asks for may take twice
+// as much: its input stops when the outbox is nearly full, so that is what waited
+// before and the answers to one message.
 func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 	o := &c.ensureExt().out
+	limit := l.cfg.Outbox
+	if c == l.asked {
+		limit *= 2
+	}
 	first := o.len() == 0
 	if m.marks != nil && o.lengths == nil {
 		o.lengths = new(lengths)
@@ -177,7 +185,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		if left == 0 {
 			n, urgent = m.first()
 		}
-		if !o.add(m.b[:n], urgent, left, l.cfg.Outbox) {
+		if !o.add(m.b[:n], urgent, left, limit) {
 			l.terminate(c, SlowConsumer, true)
 			return
 		}
@@ -189,6 +197,9 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		o.progress.start(l.now, l.writeStall(c), l.io.unacked(c), o.len())
 		l.await(c)
 		l.recheck(c)
+	}
+	if o.len() > l.cfg.fullAt() {
+		l.pause(c, flagFull)
 	}
 }
 
@@ -203,17 +214,25 @@ func (l *loop) await(c *Conn) {
 	c.ext.out.watched = true
 }
 
-// writable writes what waits, now that the socket of c has room.
+// writable writes what waits, now that the socket of c has room, and acts on what
+// has arrived meanwhile.
 func (l *loop) writable(c *Conn) {
-	if c.closing() && c.state != stateFlushing || c.queued() == 0 {
+	if c.closing() && c.state != stateFlushing || c.ext == nil {
 		return
 	}
 	l.clock()
+	l.writeAndRelieve(c)
+	l.reap()
+}
+
+func (l *loop) writeAndRelieve(c *Conn) {
+	l.cur = c
+	defer l.recoverAndFlush()
 	c.ext.out.watched = false
-	if l.drainOutbox(c) {
+	if c.queued() > 0 && l.drainOutbox(c) {
 		l.await(c)
 	}
-	l.reap()
+	l.relieve(c)
 }
 
 // drainOutbox writes until the outbox is empty or the socket full, and reports

@@ -15,7 +15,7 @@ func (l *loop) input(c *Conn, b []byte) {
 	if c.closing() {
 		return // closing: nothing that arrives matters any more
 	}
-	l.cur = c
+	l.cur, l.asked = c, c
 	defer l.recoverAndFlush()
 	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
 		used, err := l.frames(c, b)
@@ -50,6 +50,9 @@ func (l *loop) inputDone(c *Conn, heard bool) {
 		}
 	case heard:
 		l.heard(c)
+		if c.state == statePaused {
+			l.arrivedInPause(c)
+		}
 	case c.state == statePaused:
 		l.arrivedInPause(c)
 	default:
@@ -173,11 +176,14 @@ func (l *loop) end(c *Conn, n Notice) {
 	}
 	n.Final = true
 	l.logOffence(c, n)
+	asked := l.asked
+	l.asked = c // there is always room for it
 	l.notify(c, n)
-	if c.closing() {
+	if l.asked = asked; c.closing() {
 		return
 	}
 	c.state, c.reason = stateFlushing, n.Reason
+	l.readOn(c) // a peer that waits for us to read may not read before
 	if c != l.cur {
 		l.finishFlush(c)
 	}

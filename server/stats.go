@@ -110,6 +110,9 @@ func (l *loop) check() error {
 		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
 			return fmt.Errorf("connection %s is armed in state %d", c.ID(), c.state)
 		}
+		if c.state <= stateOpen && (c.state == statePaused) != c.has(pauseCauses) {
+			return fmt.Errorf("connection %s is in state %d with flags %#x", c.ID(), c.state, c.flags)
+		}
 		waiting += int64(c.queued())
 		if c.ext != nil {
 			partial += int64(cap(c.ext.partial))
