@@ -48,6 +48,7 @@ const (
 	flagUnread                            // paused, and the socket is not read
 	flagPending                           // paused: HELLO is pending
 	flagFull                              // paused: the outbox is nearly full
+	flagEnded                             // the peer sends nothing more, see inputEnded
 	flagAsked                             // a beat of this side has gone out since the last whole message
 )
 

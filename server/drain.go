@@ -63,6 +63,9 @@ func (l *loop) stepDrain() (more bool) {
 	for n := 0; n < closesPerRun && d.shut < shut; n++ {
 		if c := d.conns[d.shut]; !c.closing() {
 			l.close(c, Draining, codec.CodeDraining, "server is going away")
+		} else if c.state == stateFlushing && c.has(flagEnded) && c.ext.closeAt == 0 {
+			c.ext.closeAt = l.now + int64(closeGrace)
+			l.recheck(c)
 		}
 		d.conns[d.shut] = nil
 		d.shut++

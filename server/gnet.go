@@ -216,12 +216,29 @@ func (e *engine) OnClose(c gnet.Conn, err error) gnet.Action {
 	case ok && err == nil:
 		e.loop.lost(conn, EngineStopped) // nothing if we closed it: it has its reason
 	case ok:
-		e.loop.lost(conn, readReason(err))
+		if errors.Is(err, io.EOF) && err != io.EOF && conn.owes() { // the end of what it sends
+			if fd, dupErr := unix.FcntlInt(uintptr(c.Fd()), unix.F_DUPFD_CLOEXEC, 0); dupErr == nil {
+				e.loop.inputEnded(conn, detached{fd, c.RemoteAddr()})
+				return gnet.None
+			}
+		}
+		e.loop.lost(conn, e.endReason(c, err))
 	case !e.stopping.Load():
 		e.loop.mail.close()
 		e.fail(fmt.Errorf("server: event loop %d ended unexpectedly: %w", e.loop.index, closeCause(err)))
 	}
 	return gnet.None
+}
+
+// endReason returns why a connection has ended. gnet reports EPOLLHUP as io.EOF
+// itself; a reset and the end of both directions look the same there.
+func (e *engine) endReason(c gnet.Conn, err error) Reason {
+	if err == io.EOF {
+		if errno, _ := unix.GetsockoptInt(c.Fd(), unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 {
+			err = unix.Errno(errno)
+		}
+	}
+	return readReason(err)
 }
 
 func closeCause(err error) error {
@@ -280,6 +297,10 @@ func (e *engine) close(c *Conn, abort bool) {
 	}
 	if c == e.current {
 		e.closing = true
+		return
+	}
+	if _, ok := c.sock.(detached); ok {
+		_ = unix.Close(fd)
 		return
 	}
 	if g, ok := c.sock.(gnet.Conn); ok {

@@ -178,6 +178,9 @@ func (l *loop) look(c *Conn) {
 	case c.ext != nil && c.ext.closeAt != 0 && l.now >= c.ext.closeAt:
 		l.terminate(c, c.reason, true)
 	case c.queued() > 0 && l.now >= c.ext.out.progress.lookAt && l.stalled(c):
+		if c.has(flagEnded) && c.reason == PeerClosed { // it has lost answers
+			c.reason = SlowConsumer
+		}
 		l.terminate(c, SlowConsumer, true)
 	case c.closing(): // it has closeAt
 	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):

@@ -107,11 +107,12 @@ func (l *loop) flush(c *Conn) {
 }
 
 // finishFlush ends a closing connection that has nothing left to send, and starts
-// the grace period of any other.
+// the grace period of any other, except one that its peer has ended: that has as
+// long as it keeps reading.
 func (l *loop) finishFlush(c *Conn) {
 	if c.queued() == 0 {
 		l.terminate(c, c.reason, false)
-	} else if c.ext.closeAt == 0 {
+	} else if c.ext.closeAt == 0 && !(c.has(flagEnded) && c.reason == PeerClosed) {
 		c.ext.closeAt = l.now + int64(closeGrace)
 		l.recheck(c)
 	}

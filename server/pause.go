@@ -41,7 +41,7 @@ func (l *loop) pause(c *Conn, cause connFlags) {
 }
 
 func (l *loop) stopReading(c *Conn) {
-	if !c.has(flagUnread) {
+	if !c.has(flagUnread | flagEnded) {
 		c.flags |= flagUnread
 		l.io.pause(c)
 	}
@@ -106,6 +106,10 @@ func (l *loop) resume(c *Conn, cause connFlags) {
 		return
 	}
 	if c.state == stateOpen {
+		if c.has(flagEnded) {
+			l.flushEnded(c)
+			return
+		}
 		l.readOn(c)
 	}
 	if c.ext != nil {
