@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,9 @@ var soakActivities = []activity{
 	{"readers that never read", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 4<<20) }},
 	{"readers that stall", 2 * time.Second, func(_ *soak, s *soakServer) error { return dontRead(s, 200<<10) }},
 	{"bad inputs", 200 * time.Millisecond, sendBad},
+	{"floods of CONFIG", 500 * time.Millisecond, floodConfig},
+	{"unfinished frames", 300 * time.Millisecond, leaveUnfinished},
+	{"half-closes", 200 * time.Millisecond, endStream},
 	{"dials of a flooding address", 10 * time.Millisecond, func(_ *soak,
 		s *soakServer) error {
 		return dialRefused(s, "127.0.0.2")
@@ -165,6 +169,96 @@ func sendBad(_ *soak, s *soakServer) error {
 	}
 	if _, err = c.frameErr(); err != io.EOF {
 		return fmt.Errorf("%s: %v, not the end", kind.name, err)
+	}
+	return nil
+}
+
+// floodConfig sends CONFIG without end, and reads the answers. It has to be closed
+// with GOAWAY 3013.
+func floodConfig(_ *soak, s *soakServer) error {
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		flood := bytes.Repeat(codec.AppendConfig(nil, codec.Config{BeatMS: soakBeat.Milliseconds()}), 1000)
+		for range 100 { // it ends with the connection, long before that
+			if c.sendErr(flood) != nil {
+				return
+			}
+		}
+	}()
+	defer func() { c.reset(); <-sent }()
+	for {
+		f, err := c.frameErr()
+		if err != nil {
+			return fmt.Errorf("%w, not goaway %d", err, codec.CodeRateLimited)
+		}
+		if f.Op == codec.OpConfig {
+			continue
+		}
+		g, err := codec.ParseGoaway(f.Payload)
+		if f.Op != codec.OpGoaway || err != nil || g.Code != codec.CodeRateLimited {
+			return fmt.Errorf("got %s %q", f.Op, f.Payload)
+		}
+		return nil
+	}
+}
+
+// leaveUnfinished sends most of a frame, beats before it. It wants to be reset, not
+// before the timeout: part of a frame is no sign of life.
+func leaveUnfinished(_ *soak, s *soakServer) error {
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	began := time.Now()
+	if err := c.echoErr(); err != nil {
+		return err
+	}
+	frame := codec.AppendData(nil, make([]byte, 60<<10))
+	if err := c.sendErr(frame[:len(frame)-1]); err != nil {
+		return err
+	}
+	_, err = c.frameErr()
+	if took := time.Since(began); !errors.Is(err, syscall.ECONNRESET) || took < soakTimeout {
+		return fmt.Errorf("%v after %s, not a reset", err, took)
+	}
+	return nil
+}
+
+// endStream sends more than a socket takes and ends its stream. It wants the answer
+// to all of it, and then the end.
+func endStream(_ *soak, s *soakServer) error {
+	c, err := dialFromErr(s.t, visitor(), s.addr)
+	if err != nil {
+		return err
+	}
+	defer c.reset()
+	const frames = 200
+	var all []byte
+	for i := range frames {
+		all = codec.AppendData(all, bytes.Repeat([]byte{byte(i)}, 1000))
+	}
+	if err := c.sendErr(all); err != nil {
+		return err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(rand.Int64N(int64(soakBeat / 2)))) // it reads late
+	for i := range frames {
+		f, err := c.frameErr()
+		if err != nil || f.Op != codec.OpData || len(f.Payload) != 1000 || f.Payload[0] != byte(i) {
+			return fmt.Errorf("frame %d of %d: got %s of %d B, %v", i, frames, f.Op, len(f.Payload), err)
+		}
+	}
+	if f, err := c.frameErr(); err != io.EOF {
+		return fmt.Errorf("after all: got %s %q %v, not the end", f.Op, f.Payload, err)
 	}
 	return nil
 }
