@@ -85,9 +85,10 @@ var packageRules = map[string]packageRule{
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 
-	"internal/edge/proxyproto": {own: []string{"codec"}},
-	"internal/edge/tlsedge":    {own: []string{"codec"}},
-	"internal/edge/websocket":  {own: []string{"codec"}, thirdParty: true},
+	"internal/edge/lengthfield": {own: []string{"codec"}},
+	"internal/edge/proxyproto":  {own: []string{"codec"}},
+	"internal/edge/tlsedge":     {own: []string{"codec"}},
+	"internal/edge/websocket":   {own: []string{"codec"}, thirdParty: true},
 
 	"internal/epoll":      {thirdParty: true},
 	"internal/timerslack": {thirdParty: true},
