@@ -52,6 +52,7 @@ var packageRules = map[string]packageRule{
 		thirdParty: true},
 	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
+	"internal/auth":      {own: []string{"codec"}, thirdParty: true},
 	"internal/admission": {own: []string{"codec"}, thirdParty: true},
 	"internal/config":    {own: []string{"internal/wording"}, thirdParty: true},
 	"internal/settings":  {own: []string{"internal/admission", "internal/config", "internal/wording", "server"}},
