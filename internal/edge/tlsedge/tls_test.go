@@ -80,6 +80,7 @@ func write(t testing.TB, file string, b []byte) {
 
 func newServer(t testing.TB, c Config) *Server {
 	t.Helper()
+	c.Timeout = time.Minute // no test waits for it, and a busy machine may be slow
 	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)
