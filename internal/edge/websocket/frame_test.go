@@ -175,8 +175,8 @@ func behaviours() []behaviour {
 		{"length 65,535 in 8 bytes", []byte{0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}, nil, ErrLength},
 		{"length of 2⁶³", []byte{0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0}, nil, ErrLength},
 		{"too large, known at the length", []byte{0x82, 0xFF, 0, 0, 0, 0, 1, 0, 0, 1}, nil, ErrTooLarge},
-		{"too large in fragments", join(frame(0x02, "a"), []byte{0x80, 0xFF, 0, 0, 0, 0, 1, 0, 0, 0}),
-			[]string{"binary a…"}, ErrTooLarge},
+		{"too large in fragments", join(frame(0x02, "a"), frame(0x00, "b"),
+			[]byte{0x80, 0xFF, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF}), []string{"binary a…", "binary b…"}, ErrTooLarge},
 	}
 	for _, n := range []int{125, 126, 127, 128, 65535, 65536} { // 1.1.2 to 1.2.7
 		s := strings.Repeat("*", n)
