@@ -92,8 +92,9 @@ func (s *edgeState) afterWire() stage {
 }
 
 // consume has a stage act on what is whole in b, and returns how many bytes that
-// took. For need see Protocol.Input; heard: a whole frame or message was there.
-func (l *loop) consume(c *Conn, s stage, b []byte) (used, need int, heard bool) {
+// took. For need see Protocol.Input; heard: a whole frame or message was there. all
+// says that b is all there is: the last piece that the framing gave ends with it.
+func (l *loop) consume(c *Conn, s stage, b []byte, all bool) (used, need int, heard bool) {
 	var err error
 	switch s {
 	case stageWire:
@@ -111,11 +112,15 @@ func (l *loop) consume(c *Conn, s stage, b []byte) (used, need int, heard bool) 
 				break
 			}
 			used += n
-			l.feed(c, stageMessage, p)
 			heard = true
+			if len(p) == 0 && e.end && len(c.ext.partial) == 0 { // an empty message
+				l.consume(c, stageMessage, p, true)
+			} else if len(p) > 0 || e.end {
+				l.feed(c, stageMessage, p)
+			}
 		}
 	case stageMessage:
-		end := c.ext != nil && c.ext.edge != nil && c.ext.edge.end
+		end := all && c.ext != nil && c.ext.edge != nil && c.ext.edge.end
 		used, need, err = l.protocol(c).Input(Session{c}, b, end)
 		heard = used > 0
 	}

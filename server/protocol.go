@@ -25,7 +25,8 @@ type Protocol interface {
 	// It stops behind a message that closed or paused the connection: see
 	// Session.Receiving.
 	//
-	// end says that p ends a message of the framing; a stream has none.
+	// end says that p ends a message of the framing; a stream has none. An empty
+	// message is an empty p with end.
 	//
 	// An error closes the connection with the code of a *codec.Error, 3501 for
 	// any other. Input must return one for a message that is too large as soon

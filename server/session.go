@@ -67,7 +67,7 @@ func (l *loop) feed(c *Conn, s stage, b []byte) (heard bool) {
 		b, heard = l.complete(c, s, b)
 	}
 	if len(b) > 0 && c.receiving() {
-		used, _, h := l.consume(c, s, b)
+		used, _, h := l.consume(c, s, b, true)
 		heard = heard || h
 		b = b[used:]
 	}
@@ -87,7 +87,7 @@ func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
 	p := c.ext.partialOf(s)
 	added := 0
 	for c.receiving() {
-		used, need, h := l.consume(c, s, *p)
+		used, need, h := l.consume(c, s, *p, added == len(b))
 		heard = heard || h
 		if left := len(*p) - used; used > 0 && left <= added {
 			l.detach(c)
