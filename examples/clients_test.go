@@ -18,7 +18,7 @@ import (
 
 var (
 	requireLanguages = flag.Bool("require-languages", false,
-		"fail, and not skip, where an interpreter or library that docs/clients.md needs is missing")
+		"fail, and not skip, where an interpreter or library that a page of docs needs is missing")
 	long = flag.Bool("long", false, "also run what takes longer")
 )
 

@@ -117,8 +117,13 @@ type Config struct {
 	AddressMax   int           // connections at one time; more are refused as address_limit. 0: no limit
 	FlapLimit    int           // connects within a minute; the next one bans the address for BanTime. 0: no limit
 	BanTime      time.Duration // 0: 5 min
-	Ban          []string      // addresses and CIDR prefixes that are refused as banned
-	Trust        []string      // addresses and CIDR prefixes that the limits for one address leave out; none of Ban
+	// ProxyFrom lists addresses and CIDR prefixes of load balancers that send a PROXY
+	// protocol header, version 1 or 2, on each connection. If there are any, only
+	// these may connect, and each connection is that of the address in its header.
+	ProxyFrom []string
+
+	Ban   []string // addresses and CIDR prefixes that are refused as banned
+	Trust []string // addresses and CIDR prefixes that the limits for one address leave out; none of Ban
 
 	// Outbox is how many bytes may wait for a peer that reads too slowly, and the
 	// answers to one message of it as much again. Beyond them the connection is closed
@@ -318,6 +323,11 @@ func (c *Config) validateAddresses(wrong func(field string, value any, want stri
 		}
 		banned = append(banned, p)
 	}
+	for _, text := range c.ProxyFrom {
+		if _, err := admission.ParsePrefix(text); err != nil {
+			wrong("ProxyFrom", text, "%s", err)
+		}
+	}
 	for _, text := range c.Trust {
 		p, err := admission.ParsePrefix(text)
 		if err != nil {
@@ -337,17 +347,18 @@ func (c *Config) admission() admission.Config {
 		AddressMax: c.AddressMax, FlapLimit: c.FlapLimit, BanTime: c.BanTime, RetryAfter: c.Spread, Logger: c.Logger,
 		Quota: c.Quota,
 	}
-	for _, text := range c.Ban {
-		if p, err := admission.ParsePrefix(text); err == nil { // Validate has seen to that
-			a.Ban = append(a.Ban, p)
-		}
-	}
-	for _, text := range c.Trust {
-		if p, err := admission.ParsePrefix(text); err == nil {
-			a.Trust = append(a.Trust, p)
-		}
-	}
+	a.Ban, a.Trust = prefixes(c.Ban), prefixes(c.Trust)
 	return a
+}
+
+// prefixes parses what Validate has found right.
+func prefixes(texts []string) (all []netip.Prefix) {
+	for _, text := range texts {
+		if p, err := admission.ParsePrefix(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // parseListen returns the host:port of a tcp:// address. The error continues a

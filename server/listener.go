@@ -34,12 +34,13 @@ const (
 // fail, pause and end without touching a connection.
 type listener struct {
 	*net.TCPListener
-	address string // as in Config.Listen
-	edge    uint8  // what its connections speak: index in loop.edges
-	s       *Server
-	options atomic.Int32           // whether connections inherit the socket's options: an optionState
-	local   atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
-	wg      sync.WaitGroup
+	address  string // as in Config.Listen
+	edge     uint8  // what its connections speak: index in loop.edges
+	s        *Server
+	options  atomic.Int32           // whether connections inherit the socket's options: an optionState
+	local    atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
+	prefaces prefaces
+	wg       sync.WaitGroup
 }
 
 // listen opens a listener. Multipath TCP is off, as connections do not inherit
@@ -65,6 +66,7 @@ func listen(s *Server, address string) (*listener, error) {
 
 // serve starts to accept, until the listener is closed.
 func (ln *listener) serve() {
+	ln.prefaces.init()
 	for range acceptors {
 		ln.wg.Add(1)
 		go func() {
@@ -105,6 +107,10 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 
 // accepted admits a connection and sends it on its way to a loop.
 func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
+	if from := s.inForce.Load().proxyFrom; len(from) > 0 {
+		s.proxied(ln, tc, from)
+		return
+	}
 	var peer netip.Addr
 	if s.admission.ByAddress() {
 		peer = ipOf(tc.RemoteAddr())
@@ -114,6 +120,11 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 		s.refuse(tc, refusal)
 		return
 	}
+	s.admitted(ln, tc, ticket, ips)
+}
+
+// admitted sends a connection that was admitted on its way to a loop.
+func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket, ips *ipBlock) {
 	if err := ln.ensureOptions(tc, s.tcpTimeout()); err != nil { // the peer is gone already
 		s.admission.Fail(&ticket, admission.Gone)
 		_ = tc.Close()

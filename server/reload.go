@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -10,14 +11,16 @@ import (
 // inForce is what the Config means to accepting. It does not change: Reload puts
 // another one in its place.
 type inForce struct {
-	cfg        Config        // complete
-	notices    [][]byte      // GOAWAY frame per refusal, by admission.Cause; nil: made for each
+	cfg        Config   // complete
+	notices    [][]byte // GOAWAY frame per refusal, by admission.Cause; nil: made for each
+	proxyFrom  []netip.Prefix
 	tcpTimeout time.Duration // idle timeout of a connection that does not ask for another
 }
 
 func newInForce(cfg Config) *inForce {
 	f := &inForce{cfg: cfg, notices: newNotices(cfg.Spread)}
 	_, f.tcpTimeout = cfg.decide(0)
+	f.proxyFrom = prefixes(cfg.ProxyFrom)
 	return f
 }
 
@@ -28,7 +31,7 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 // Reload puts cfg in force in place of the Config given to New or to the Reload
 // before. It closes no connection:
 //
-//   - The limits of connections and addresses, Ban and Trust hold for connections
+//   - The limits of connections and addresses, Ban, Trust and ProxyFrom hold for connections
 //     that come. AddressMax does not count those that came while nothing was
 //     limited by address. A shorter BanTime shortens the bans of flapping
 //     addresses, and they end if FlapLimit is 0.

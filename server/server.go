@@ -48,6 +48,7 @@ type Server struct {
 	acceptErrors atomic.Uint64
 	acceptLog    logLimiter
 	enrollLog    logLimiter
+	proxyLog     logLimiter
 	refusalLog   []logLimiter // by admission.Cause
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
@@ -218,10 +219,21 @@ func (s *Server) drain() error {
 	return nil
 }
 
+// stopping reports whether accepting has ended.
+func (s *Server) stopping() bool {
+	select {
+	case <-s.quit:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s *Server) stopAccepting() {
 	s.quitOnce.Do(func() { close(s.quit) })
 	for _, ln := range s.listeners {
 		_ = ln.Close()
+		ln.prefaces.end()
 	}
 	gone := make(chan struct{})
 	go func() {

@@ -154,7 +154,8 @@ func (l *loop) refuse(c *Conn, err error) {
 			"a load balancer sends PROXY protocol headers, which this server does not read: its connections are closed",
 			func() []any {
 				return []any{"addr", c.RemoteAddr().String(),
-					"fix", "turn them off there (HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)"}
+					"fix", "name its address as a sender of them (proxy-from), or turn them off there " +
+						"(HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)"}
 			})
 	}
 	l.close(c, why, code, err.Error())

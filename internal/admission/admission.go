@@ -52,6 +52,8 @@ const (
 	Flapping                      // the address is banned for some time: it connected too often
 	Banned                        // the address is listed in Config.Ban
 	Memory                        // memory is short
+	NoProxy                       // the peer is no load balancer, and only those may connect
+	ProxyHeader                   // a load balancer sent no PROXY header, or a bad one
 	numCauses
 )
 
@@ -67,6 +69,8 @@ var causes = [numCauses]struct {
 	Flapping:     {"flapping", codec.CodeRateLimited},
 	Banned:       {"banned", codec.CodeBanned},
 	Memory:       {"memory", codec.CodeOverloaded},
+	NoProxy:      {"no_proxy", codec.CodeBanned},
+	ProxyHeader:  {"proxy_header", codec.CodeProtocolError},
 }
 
 // String returns the word of the cause, such as "overloaded"; of the zero Cause

@@ -68,6 +68,10 @@ var Table = config.Table[Options]{
 	{Key: "ops", Kind: config.Address, Group: listening, Default: "127.0.0.1:9090", Check: checkOps,
 		Field: func(o *Options) any { return &o.Ops },
 		Help:  "HOST:PORT for health, metrics and profiles over HTTP, or off"},
+	{Key: "proxy-from", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
+		Field: func(o *Options) any { return &o.ProxyFrom },
+		Help: "address or CIDR prefix of a load balancer that sends PROXY protocol headers; if there is one, " +
+			"nothing else may connect; may be repeated"},
 
 	{Key: "profile", Kind: config.Word, Group: heartbeat, Words: profileNames(), Default: server.Profiles[0].Name,
 		Live:    config.LiveNew,
