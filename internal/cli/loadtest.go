@@ -45,8 +45,8 @@ wrong answers, broken gates of --slo on such counts.
 flags, or a built-in one:
 ` + strings.Join(loadtest.ScenarioNames(), ", ") + `. Flags override it.
 
-Exits 0 if the run passed, 1 if it failed or its report cannot be written, 64 for
-a plan that cannot work, 3 if a gate of --slo was missed, 4 if only the
+Exits 0 if the run passed, 1 if it failed or its report cannot be written, 64
+for a plan that cannot work, 3 if a gate of --slo was missed, 4 if only the
 generator was too slow, 130 if it was interrupted; the report then covers the
 time until that.`,
 		Example: `  heartwheel loadtest

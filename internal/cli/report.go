@@ -97,8 +97,8 @@ func newReportHTML() *cobra.Command {
 		Use:   "html DIR",
 		Short: "Write report.html of a run again",
 		Long: `Writes report.html in DIR from the other files there. DIR is a directory written
-by "heartwheel loadtest --out". Exits 0 if it was written, 1 if not, 64 for wrong
-usage.`,
+by "heartwheel loadtest --out". Exits 0 if it was written, 1 if not, 64 for
+wrong usage.`,
 		Example: "  heartwheel report html run1",
 		Args:    exactly(1, "one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
