@@ -68,8 +68,9 @@ func (s *Server) Reload(cfg Config) error {
 	for _, ln := range s.listeners {
 		ln.setOptions(next.tcpTimeout)
 	}
+	most := strangersMost(s.admission.Max(), next.cfg.Loops)
 	for _, l := range s.loops {
-		_ = l.mail.postOwn(func() { l.reload(&next.cfg) }) // it fails for a loop that has ended
+		_ = l.mail.postOwn(func() { l.reload(&next.cfg, most) }) // it fails for a loop that has ended
 	}
 	return nil
 }
@@ -94,10 +95,11 @@ func checkFixed(old, cfg *Config) error {
 }
 
 // reload puts cfg in force on this loop. Connections that are open have no beat
-// floor any more if it rises: they were promised another one. Loop only.
-func (l *loop) reload(cfg *Config) {
+// floor any more if it rises: they were promised another one. strangers is how many
+// may wait from now on. Loop only.
+func (l *loop) reload(cfg *Config, strangers int) {
 	if cfg.BeatFloor > l.cfg.BeatFloor {
 		l.floorAfter = l.seq
 	}
-	l.cfg = cfg
+	l.cfg, l.strangers.most = cfg, strangers
 }

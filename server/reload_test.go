@@ -23,7 +23,7 @@ func TestReloadIsForNewcomers(t *testing.T) {
 		old := r.open()
 		reload := func(cfg Config) {
 			cfg = cfg.WithDefaults()
-			r.do(func() { r.loop.reload(&cfg) })
+			r.do(func() { r.loop.reload(&cfg, 0) })
 		}
 		cfg := profile(t, "fast")
 		cfg.BeatFloor, cfg.RequireHello = 500*time.Millisecond, true
@@ -149,5 +149,24 @@ func TestReloadRefuses(t *testing.T) {
 	}
 	if err := s.Reload(next); !errors.Is(err, ErrClosed) {
 		t.Errorf("after a drain: %v", err)
+	}
+}
+
+// TestReloadStrangers checks that the bound on connections without HELLO follows the
+// connection limit.
+func TestReloadStrangers(t *testing.T) {
+	cfg := Config{Listen: []string{"tcp://127.0.0.1:0"}, Loops: 2, MaxConnections: 1000}
+	s := start(t, cfg, Echo{})
+	for _, c := range []struct{ connections, want int }{{1000, 250}, {400, 100}, {2000, 500}} {
+		cfg.MaxConnections = c.connections
+		if err := s.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range s.loops {
+			most := 0
+			if s.ask(l, func() { most = l.strangers.most }); most != c.want {
+				t.Errorf("of %d connections %d may be strangers on a loop, want %d", c.connections, most, c.want)
+			}
+		}
 	}
 }
