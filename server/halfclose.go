@@ -47,4 +47,5 @@ func (l *loop) inputEnded(c *Conn, sock netConn) {
 func (l *loop) flushEnded(c *Conn) {
 	c.state, c.reason = stateFlushing, PeerClosed
 	c.flags &^= pauseCauses
+	l.recheck(c) // a pause that ends has moved the deadline
 }

@@ -152,3 +152,22 @@ func TestHalfCloseReset(t *testing.T) {
 	_ = c.Close()
 	eventually(t, "it is closed", func() bool { st := s.Stats(); return st.Connections == 0 })
 }
+
+// The write stall of one whose pause ends counts from its last progress, however long
+// the pause was.
+func TestHalfCloseStallAfterPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{WriteStall: 8 * time.Second}, Echo{})
+		c := r.open()
+		flood(r, c)
+		r.do(func() { r.loop.inputEnded(c, r.sock(c)) })
+		for c.state == statePaused || c.queued() > 100<<10 {
+			r.wait(5 * time.Second)
+			r.alive(c, "a slow reader")
+			r.do(func() { r.writable(c, 6000) })
+		}
+		from := time.Now()
+		r.wait(30 * time.Second)
+		within(t, "closed", from, r.wantEnd(c, SlowConsumer, true).at, 9*time.Second)
+	})
+}
