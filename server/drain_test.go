@@ -279,3 +279,27 @@ func TestMassExpiry(t *testing.T) {
 		r.check()
 	})
 }
+
+// A drain's notice has room in an outbox that holds more than its bound, as answers
+// may.
+func TestDrainNoticeBehindLargeAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxFrame: 1024, Outbox: 4096, Drain: 5 * time.Second}, nil)
+		r.rec.onFrame = func(c *Conn, _ codec.Frame) error {
+			for range 7 {
+				_ = c.Send(codec.OpData, make([]byte, 1000))
+			}
+			return nil
+		}
+		c := r.open()
+		fill(r, c)
+		r.feed(c, data("ask"))
+		r.do(r.loop.startDrain)
+		r.do(r.loop.run)
+		r.alive(c, "after its notice")
+		r.do(func() { r.writable(c, -1) })
+		if got := opsOf(r.frames(c)); len(got) != 8 || !slices.Contains(got, codec.OpGoaway) {
+			t.Errorf("sent %v", got)
+		}
+	})
+}

@@ -177,10 +177,7 @@ func (l *loop) end(c *Conn, n Notice) {
 	}
 	n.Final = true
 	l.logOffence(c, n)
-	asked := l.asked
-	l.asked = c // there is always room for it
-	l.notify(c, n)
-	if l.asked = asked; c.closing() {
+	if l.notify(c, n); c.closing() {
 		return
 	}
 	c.state, c.reason = stateFlushing, n.Reason
@@ -190,8 +187,12 @@ func (l *loop) end(c *Conn, n Notice) {
 	}
 }
 
-// notify sends a notice. The final one comes after what was sent before it.
+// notify sends a notice. The final one comes after what was sent before it. Answers
+// that take the outbox beyond its bound leave room for it.
 func (l *loop) notify(c *Conn, n Notice) {
+	asked := l.asked
+	l.asked = c
+	defer func() { l.asked = asked }()
 	start := l.begin()
 	l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n)
 	_ = l.sent(c, start, !n.Final)
