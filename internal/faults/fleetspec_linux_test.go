@@ -42,6 +42,8 @@ type fleetReport struct {
 	LongPass  time.Duration // the longest that the fleet was away from its sockets
 	Latest    time.Duration // the most that a beat was written after its time
 	Trace     []answer      // of each beat that was answered, if the spec asks for it
+
+	early time.Duration // how long before its timeout a silent peer may be closed; not the fleet's
 }
 
 // An answer is that to one beat.
