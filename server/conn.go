@@ -50,6 +50,7 @@ const (
 	flagFull                              // paused: the outbox is nearly full
 	flagEnded                             // the peer sends nothing more, see inputEnded
 	flagAsked                             // a beat of this side has gone out since the last whole message
+	flagRests                             // in engine.resting, and not read until it has left it
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:

@@ -320,22 +320,27 @@ func (e *engine) unwatch(c *Conn) {
 	e.waiter.remove(fd)
 }
 
-func (e *engine) pause(c *Conn)  { e.gate.pause(c.sock.Fd()) }
-func (e *engine) resume(c *Conn) { e.gate.resume(c.sock.Fd()) }
+func (e *engine) pause(c *Conn) { e.gate.pause(c.sock.Fd()) }
+
+func (e *engine) resume(c *Conn) {
+	if !c.has(flagRests) { // else endRests does it
+		e.gate.resume(c.sock.Fd())
+	}
+}
 
 // roomFor passes descriptors that have room from the waiter to the loop.
 // Safe for concurrent use.
 func (e *engine) roomFor(fds []int) {
-	_ = e.loop.mail.postOwn(func() {
-		for _, fd := range fds {
+	for _, fd := range fds { // a task each: a pause that ends may leave much input to act on
+		_ = e.loop.mail.postOwn(func() {
 			// The descriptor may be another connection's by now, whose attempt to
 			// write does no harm.
 			if c := e.blocked[fd]; c != nil {
 				delete(e.blocked, fd)
 				e.loop.writable(c)
 			}
-		}
-	})
+		})
+	}
 }
 
 // readReason and writeReason return the Reason for a socket error.

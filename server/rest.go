@@ -24,9 +24,10 @@ type rest struct {
 // mayRest has c rest if its input, which has been taken since began, took long.
 func (e *engine) mayRest(c *Conn, began int64) {
 	took := time.Duration(e.loop.mono() - began)
-	if took < restAfter || c.sock == nil || c.has(flagUnread) {
+	if took < restAfter || c.sock == nil || c.has(flagUnread|flagRests) {
 		return
 	}
+	c.flags |= flagRests
 	e.gate.pause(c.sock.Fd())
 	e.resting = append(e.resting, rest{c, took})
 	e.loop.mail.wake() // which calls endRests
@@ -38,6 +39,7 @@ func (e *engine) endRests() {
 	for took := time.Duration(0); n < len(e.resting) && took < restTurn; n++ {
 		r := e.resting[n]
 		e.resting[n] = rest{}
+		r.c.flags &^= flagRests
 		if r.c.sock != nil && !r.c.has(flagUnread) { // else it is closed, or paused for another reason
 			e.gate.resume(r.c.sock.Fd())
 			took += r.took

@@ -67,3 +67,76 @@ func TestOthersBetweenHeavyPeers(t *testing.T) {
 		return resting == 0
 	})
 }
+
+// A connection rests once, whatever pauses and resumes it meanwhile.
+func TestRestsOnce(t *testing.T) {
+	s := start(t, Config{Loops: 1}, Echo{})
+	c := dial(t, s)
+	in(t, c)
+	l, e := s.loops[0], s.engines[0]
+	if !s.ask(l, func() {
+		conn := l.conns()[0]
+		long := l.mono() - int64(time.Second)
+		e.mayRest(conn, long)
+		l.stopReading(conn)
+		l.readOn(conn)
+		e.mayRest(conn, long)
+		if len(e.resting) != 1 {
+			t.Errorf("it rests %d times", len(e.resting))
+		}
+	}) {
+		t.Fatal("the loop does not run")
+	}
+	_, _ = c.Write(beat)
+	expect(t, c, beat) // its rest ends
+}
+
+// Peers that read again, and for which input is held, do not all get their turn before
+// others get one.
+func TestOthersBetweenRelievedPeers(t *testing.T) {
+	const conns, work = 32, 2 * time.Millisecond
+	served, before := 0, make(chan int, 1) // served is the loop's
+	s := start(t, Config{Loops: 1}, hooks{frame: func(_ *Conn, f codec.Frame) error {
+		if string(f.Payload) == "held" {
+			time.Sleep(work)
+			served++
+		} else {
+			before <- served
+		}
+		return nil
+	}})
+	for range conns {
+		in(t, dial(t, s))
+	}
+	l, e := s.loops[0], s.engines[0]
+	var fds []int
+	if !s.ask(l, func() {
+		for _, c := range l.conns() {
+			c.ensureExt()
+			l.pause(c, flagFull)
+			l.keepPartial(c, stageMessage, data("held"))
+			e.blocked[c.sock.Fd()] = c
+			fds = append(fds, c.sock.Fd())
+		}
+	}) {
+		t.Fatal("the loop does not run")
+	}
+	light := dial(t, s)
+	in(t, light)
+	blocked, release := make(chan struct{}), make(chan struct{})
+	if err := l.mail.postOwn(func() { close(blocked); <-release }); err != nil {
+		t.Fatal(err)
+	}
+	<-blocked
+	e.roomFor(fds)
+	_, _ = light.Write(data("light"))
+	time.Sleep(10 * time.Millisecond) // so that it has arrived
+	close(release)
+	if n := <-before; n > conns/4 {
+		t.Errorf("a light peer was served after %d of %d others, which took %s each", n, conns, work)
+	}
+	eventually(t, "all are served", func() bool {
+		n := 0
+		return s.ask(l, func() { n = served }) && n == conns
+	})
+}
