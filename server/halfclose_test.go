@@ -117,7 +117,7 @@ func TestHalfCloseOverSockets(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := dial(t, s).(*net.TCPConn)
-			_ = c.SetReadBuffer(8 << 10)
+			_ = c.SetReadBuffer(16 << 10) // with less it takes seconds
 			want := numberedFrames(tc.size, tc.all)
 			go func() {
 				_, _ = c.Write(want)
