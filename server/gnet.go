@@ -223,11 +223,23 @@ func (e *engine) OnClose(c gnet.Conn, err error) gnet.Action {
 			}
 		}
 		e.loop.lost(conn, e.endReason(c, err))
-	case !e.stopping.Load():
-		e.loop.mail.close()
-		e.fail(fmt.Errorf("server: event loop %d ended unexpectedly: %w", e.loop.index, closeCause(err)))
+	default:
+		e.endDetached()
+		if !e.stopping.Load() {
+			e.loop.mail.close()
+			e.fail(fmt.Errorf("server: event loop %d ended unexpectedly: %w", e.loop.index, closeCause(err)))
+		}
 	}
 	return gnet.None
+}
+
+// endDetached ends the connections that gnet does not end with the loop.
+func (e *engine) endDetached() {
+	for _, c := range e.loop.conns() {
+		if _, ok := c.sock.(detached); ok {
+			e.loop.lost(c, EngineStopped)
+		}
+	}
 }
 
 // endReason returns why a connection has ended. gnet reports EPOLLHUP as io.EOF

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,4 +171,48 @@ func TestHalfCloseStallAfterPause(t *testing.T) {
 		r.wait(30 * time.Second)
 		within(t, "closed", from, r.wantEnd(c, SlowConsumer, true).at, 9*time.Second)
 	})
+}
+
+// One that is left when its loop ends has its close event, and keeps no descriptor.
+func TestHalfCloseLoopEnds(t *testing.T) {
+	t.Parallel()
+	var detachedEnd atomic.Int32
+	blocked := make(chan struct{})
+	s, stop := startUntil(t, Config{Loops: 1}, hooks{
+		frame: func(c *Conn, f codec.Frame) error {
+			if string(f.Payload) == "block" {
+				close(blocked)
+				time.Sleep(3 * time.Second) // longer than Close waits for a loop to stop by itself
+			}
+			return c.Send(f.Op, f.Payload)
+		},
+		close: func(c *Conn, why Reason) {
+			if _, ok := c.sock.(detached); ok && why == PeerClosed {
+				detachedEnd.Add(1)
+			}
+		},
+	})
+	c := dial(t, s).(*net.TCPConn)
+	_ = c.SetReadBuffer(4 << 10)
+	_, _ = c.Write(numberedFrames(1000, 240_000))
+	_ = c.CloseWrite()
+	eventually(t, "its end is seen", func() bool {
+		n := 0
+		s.ask(s.loops[0], func() {
+			for _, c := range s.loops[0].conns() {
+				if c.has(flagEnded) {
+					n++
+				}
+			}
+		})
+		return n == 1
+	})
+	_, _ = dial(t, s).Write(data("block"))
+	<-blocked
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if n := detachedEnd.Load(); n != 1 {
+		t.Errorf("%d close events", n)
+	}
 }
