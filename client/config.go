@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
-	"strings"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 )
 
 // Config configures a Client or a Conn. The zero value of each field means the
@@ -147,8 +146,7 @@ func (c Config) Validate() error {
 		wrong("RedirectHosts", c.RedirectHosts, "Token is for Dial's host only; use TokenFunc")
 	}
 	for _, host := range c.RedirectHosts {
-		_, notIP := netip.ParseAddr(host)
-		if checkAddr(net.JoinHostPort(host, "1")) != nil || strings.Contains(host, ":") && notIP != nil {
+		if _, err := address.ParseHost(host); err != nil {
 			wrong("RedirectHosts", fmt.Sprintf("%q", c.RedirectHosts), "must be hosts without a port")
 			break
 		}

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 )
 
 // A redirect is when and where GOAWAY says to reconnect.
@@ -142,12 +142,15 @@ func (c *Client) obey(g *codec.Goaway) time.Duration {
 // follows reports whether GOAWAY may lead to addr: a host:port on Dial's host or on
 // one of RedirectHosts.
 func (c *Client) follows(addr string) bool {
-	if checkAddr(addr) != nil {
+	to, err := parsePeer(addr)
+	if err != nil {
 		return false
 	}
-	host, _, _ := net.SplitHostPort(addr)
 	home, _, _ := net.SplitHostPort(c.target.addr)
-	same := func(allowed string) bool { return strings.EqualFold(host, allowed) }
+	same := func(allowed string) bool {
+		host, err := address.ParseHost(allowed)
+		return err == nil && host == to.Host
+	}
 	return same(home) || slices.ContainsFunc(c.cfg.RedirectHosts, same)
 }
 

@@ -2,11 +2,9 @@ package client
 
 import (
 	"errors"
-	"fmt"
-	"net"
-	"net/url"
 	"strconv"
-	"strings"
+
+	"heartwheel/internal/address"
 )
 
 // A target is the address a client connects to.
@@ -18,40 +16,33 @@ type target struct {
 
 // parseURL reads tcp://HOST:PORT or tls://HOST:PORT.
 func parseURL(raw string) (target, error) {
-	const form = "write tcp://HOST:PORT or tls://HOST:PORT, such as tcp://127.0.0.1:9000"
-	wrong := func(format string, args ...any) (target, error) {
-		text := fmt.Sprintf(format, args...) + "; " + form
-		return target{}, &Error{URL: strconv.Quote(raw), Err: settingError(text), Final: true}
+	a, err := address.Parse(raw, address.TCP, address.TLS)
+	if err == nil {
+		err = checkPeer(a)
 	}
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return wrong("not an address")
+	if err != nil {
+		return target{}, &Error{URL: strconv.Quote(raw), Err: settingError(err.Error()), Final: true}
 	}
-	if u.Scheme != "tcp" && u.Scheme != "tls" {
-		return wrong("the scheme %q is not known", u.Scheme)
-	}
-	if u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return wrong("more than a host and a port")
-	}
-	if err := checkAddr(u.Host); err != nil {
-		return wrong("%s", err)
-	}
-	return target{url: raw, addr: u.Host, tls: u.Scheme == "tls"}, nil
+	return target{url: raw, addr: a.HostPort(), tls: a.Scheme == address.TLS}, nil
 }
 
-// checkAddr reports what is wrong with a host:port.
-func checkAddr(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
+// checkPeer reports what keeps a from being connected to.
+func checkPeer(a address.Address) error {
+	const form = "; write tcp://HOST:PORT or tls://HOST:PORT, such as tcp://127.0.0.1:9000"
 	switch {
-	case err != nil && strings.Count(addr, ":") > 1 && addr[0] != '[':
-		return errors.New("an IPv6 address needs brackets, as in [::1]:9000")
-	case err != nil || port == "":
-		return errors.New("the port is missing")
-	case host == "":
-		return errors.New("the host is missing")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("the port %q is not a number from 1 to 65535", port)
+	case a.Host == "":
+		return errors.New("has no host" + form)
+	case a.Port == 0:
+		return errors.New("has the port 0, which is for listening" + form)
 	}
 	return nil
+}
+
+// parsePeer reads a host:port to connect to.
+func parsePeer(text string) (address.Address, error) {
+	a, err := address.ParseHostPort(text)
+	if err == nil {
+		err = checkPeer(a)
+	}
+	return a, err
 }

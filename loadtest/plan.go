@@ -2,13 +2,13 @@ package loadtest
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 	"heartwheel/internal/wording"
 	"heartwheel/loadtest/engine"
 )
@@ -89,21 +89,13 @@ func (p *Plan) validate() []problem {
 type wrongFunc func(key string, value any, format string, args ...any)
 
 func (p *Plan) validateTarget(wrong wrongFunc) {
-	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
 	if p.Target != "" {
-		u, err := url.Parse(p.Target)
+		a, err := address.Parse(p.Target, address.TCP)
 		switch {
-		case err != nil || u.Scheme == "" || u.Host == "":
-			wrong("target", p.Target, "is not an address; %s", form)
-		case u.Scheme != "tcp":
-			wrong("target", p.Target, "has the scheme %q, which this tool does not speak; %s", u.Scheme, form)
-		case u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "":
-			wrong("target", p.Target, "has more than a host and a port; %s", form)
-		default:
-			host, port, err := net.SplitHostPort(u.Host)
-			if err != nil || port == "" || port == "0" || host == "" {
-				wrong("target", p.Target, "lacks a host or a port; %s", form)
-			}
+		case err != nil:
+			wrong("target", p.Target, "%s", err)
+		case a.Host == "" || a.Port == 0:
+			wrong("target", p.Target, "lacks a host or a port; write tcp://HOST:PORT, such as tcp://127.0.0.1:9000")
 		}
 	}
 	if p.Target != "" && p.Serve != "" {

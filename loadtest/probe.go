@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 )
 
 // probeTime bounds each step of the probe.
@@ -22,8 +23,11 @@ type probeResult struct {
 
 // resolveTarget resolves tcp://HOST:PORT.
 func resolveTarget(target string) (netip.AddrPort, error) {
-	hostPort := target[len("tcp://"):]
-	addr, err := net.ResolveTCPAddr("tcp", hostPort)
+	to, err := address.Parse(target, address.TCP)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("target %q: %w", target, err)
+	}
+	addr, err := net.ResolveTCPAddr("tcp", to.HostPort())
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("cannot find the target %s: %w; "+
 			"write an address, or a name that this machine can resolve", target, err)

@@ -4,15 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"net/url"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 )
 
@@ -83,7 +81,8 @@ const MinMemory = 32 << 20
 // its comment names. New keeps a copy; the slices must not be changed afterwards.
 // Methods change nothing and are safe for concurrent use.
 type Config struct {
-	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. None:
+	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. Spellings of
+	// the same address are equal: TCP://[0::1%lo]:09000 is tcp://[::1%lo]:9000. None:
 	// tcp://127.0.0.1:9000.
 	Listen []string
 	// Sockets are listening sockets that are open already, in place of new ones for
@@ -234,12 +233,13 @@ func (c Config) Validate() error {
 	wrong := func(field string, value any, want string, args ...any) {
 		errs = append(errs, &FieldError{field, fmt.Sprint(value), fmt.Sprintf(want, args...)})
 	}
-	seen := map[string]bool{}
-	for _, a := range c.Listen {
-		if _, err := parseListen(a); err != nil {
-			wrong("Listen", a, "%s", err)
-		} else if seen[a] && !strings.HasSuffix(a, ":0") {
-			wrong("Listen", a, "is given twice; give it once")
+	seen := map[address.Address]bool{}
+	for _, text := range c.Listen {
+		a, err := parseListen(text)
+		if err != nil {
+			wrong("Listen", text, "%s", err)
+		} else if seen[a] && a.Port != 0 {
+			wrong("Listen", text, "is given twice; give it once")
 		}
 		seen[a] = true
 	}
@@ -361,26 +361,14 @@ func prefixes(texts []string) (all []netip.Prefix) {
 	return all
 }
 
-// parseListen returns the host:port of a tcp:// address. The error continues a
-// sentence that begins with the address.
-func parseListen(a string) (string, error) {
-	const form = "write tcp://HOST:PORT, such as tcp://127.0.0.1:9000"
-	u, err := url.Parse(a)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return "", errors.New("is not an address; " + form)
+// parseListen reads an address of Config.Listen.
+func parseListen(text string) (address.Address, error) { return address.Parse(text, address.TCP) }
+
+// listenAddresses returns the addresses of Config.Listen, which Validate has seen.
+func (c *Config) listenAddresses() []address.Address {
+	all := make([]address.Address, len(c.Listen))
+	for i, text := range c.Listen {
+		all[i], _ = parseListen(text)
 	}
-	if u.Scheme != "tcp" {
-		return "", fmt.Errorf("has the scheme %q, which this server does not speak; %s", u.Scheme, form)
-	}
-	if u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
-		return "", errors.New("has more than a host and a port; " + form)
-	}
-	_, port, err := net.SplitHostPort(u.Host)
-	if err != nil || port == "" {
-		return "", errors.New("has no port; " + form)
-	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
-		return "", fmt.Errorf("has the port %q, which is not a number from 0 to 65535; %s", port, form)
-	}
-	return u.Host, nil
+	return all
 }

@@ -167,40 +167,6 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-func TestParseListen(t *testing.T) {
-	for _, test := range []struct {
-		in, out, complaint string
-	}{
-		{"tcp://127.0.0.1:9000", "127.0.0.1:9000", ""},
-		{"tcp://:9000", ":9000", ""},
-		{"tcp://0.0.0.0:0", "0.0.0.0:0", ""},
-		{"tcp://[::1]:9000", "[::1]:9000", ""},
-		{"tcp://localhost:http", "", "is not an address"},
-		{"tcp://host.example:65535", "host.example:65535", ""},
-		{"tcp://:65536", "", "which is not a number"},
-		{"tcp://127.0.0.1", "", "has no port"},
-		{"tcp://127.0.0.1:", "", "has no port"},
-		{"127.0.0.1:9000", "", "is not an address"},
-		{"localhost:9000", "", "is not an address"},
-		{":9000", "", "is not an address"},
-		{"9000", "", "is not an address"},
-		{"", "", "is not an address"},
-		{"tls://:9000", "", `has the scheme "tls"`},
-		{"tcp://:9000/path", "", "more than a host and a port"},
-		{"tcp://:9000?a=b", "", "more than a host and a port"},
-		{"tcp://me@:9000", "", "more than a host and a port"},
-	} {
-		got, err := parseListen(test.in)
-		if got != test.out || (err == nil) != (test.complaint == "") {
-			t.Errorf("%q: %q, %v", test.in, got, err)
-		}
-		if err != nil && (!strings.Contains(err.Error(), test.complaint) ||
-			!strings.Contains(err.Error(), "write tcp://HOST:PORT")) {
-			t.Errorf("%q: %v, want %q and what to write instead", test.in, err, test.complaint)
-		}
-	}
-}
-
 func TestProfiles(t *testing.T) {
 	for name, want := range map[string][2]time.Duration{ // codec/SPEC.md
 		"standard": {15 * time.Second, 37500 * time.Millisecond},

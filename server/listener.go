@@ -47,10 +47,11 @@ type listener struct {
 // TCP_USER_TIMEOUT there. Go's own keep-alive settings, which it would set on each
 // connection, are off: see setOptions.
 func listen(s *Server, address string) (*listener, error) {
-	hostport, err := parseListen(address)
+	a, err := parseListen(address)
 	if err != nil {
 		return nil, err
 	}
+	hostport := a.HostPort()
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(context.Background(), "tcp", hostport)

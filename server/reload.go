@@ -84,7 +84,7 @@ func checkFixed(old, cfg *Config) error {
 				fmt.Sprintf("cannot change while the server runs; it is %v", was)})
 		}
 	}
-	if !slices.Equal(old.Listen, cfg.Listen) {
+	if !slices.Equal(old.listenAddresses(), cfg.listenAddresses()) {
 		differs("Listen", fmt.Sprint(cfg.Listen), fmt.Sprint(old.Listen))
 	}
 	differs("MaxFrame", cfg.MaxFrame, old.MaxFrame)

@@ -140,7 +140,7 @@ func TestReloadRefuses(t *testing.T) {
 		}
 	}
 	next := cfg
-	next.MaxConnections = 60
+	next.MaxConnections, next.Listen = 60, []string{"TCP://127.0.0.1:00"} // the same address
 	if err := s.Reload(next); err != nil || s.MaxConnections() != 60 {
 		t.Errorf("%v, and the limit is %d, want 60", err, s.MaxConnections())
 	}

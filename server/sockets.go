@@ -8,25 +8,33 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/address"
 )
 
 // A Socket is a listening TCP socket, such as one inherited from another process.
 // The connections in its backlog are served.
 type Socket struct {
-	Address  string // the entry of Config.Listen that it is for, letter for letter
+	Address  string // the entry of Config.Listen that it is for
 	Listener *net.TCPListener
+}
+
+func (o Socket) isFor(wanted address.Address) bool {
+	a, err := parseListen(o.Address)
+	return err == nil && a == wanted
 }
 
 // openListeners makes a listener for each address of Config.Listen, from a socket
 // of Config.Sockets where there is one. It closes the other sockets.
 func (s *Server) openListeners() error {
 	sockets := slices.Clone(s.cfg.Sockets)
-	for _, a := range s.cfg.Listen {
+	wanted := s.cfg.listenAddresses()
+	for i, a := range s.cfg.Listen {
 		var ln *listener
 		var err error
-		if i := slices.IndexFunc(sockets, func(o Socket) bool { return o.Address == a }); i >= 0 {
-			ln, err = adopt(s, sockets[i])
-			sockets = slices.Delete(sockets, i, i+1)
+		if j := slices.IndexFunc(sockets, func(o Socket) bool { return o.isFor(wanted[i]) }); j >= 0 {
+			ln, err = adopt(s, sockets[j])
+			sockets = slices.Delete(sockets, j, j+1)
 		} else {
 			ln, err = listen(s, a)
 		}

@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/config"
 	"heartwheel/internal/doctor"
 	"heartwheel/internal/settings"
@@ -122,7 +122,7 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 		return n
 	}
 	p := doctor.Plan{
-		Role: f.values["role"].String(), Target: strings.TrimPrefix(f.values["target"].String(), "tcp://"),
+		Role: f.values["role"].String(), Target: f.values["target"].String(),
 		Connections: count("connections", doctor.MaxConnections), Processes: count("processes", doctor.MaxProcesses),
 		ConnectRate: count("connect-rate", doctor.MaxConnections),
 	}
@@ -139,10 +139,14 @@ func (f *doctorFlags) plan() (doctor.Plan, error) {
 		p.Sources = append(p.Sources, prefix.Masked())
 	}
 	if p.Target != "" {
-		if host, port, err := net.SplitHostPort(p.Target); err != nil || host == "" || port == "" {
-			err := errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000")
-			wrong("target", f.values["target"].String(), err)
+		target, err := address.ParseHostPort(p.Target)
+		if strings.Contains(p.Target, "://") {
+			target, err = address.Parse(p.Target, address.TCP)
 		}
+		if err != nil || target.Host == "" || target.Port == 0 {
+			wrong("target", p.Target, errors.New("is not an address; write HOST:PORT, such as 127.0.0.1:9000"))
+		}
+		p.Target = target.HostPort()
 	}
 	var plan *doctor.PlanError
 	if errors.As(p.Validate(), &plan) {

@@ -265,7 +265,7 @@ func TestSocketActivation(t *testing.T) {
 		cmd.ExtraFiles = files
 		return cmd
 	}
-	cmd := start("--listen tcp://" + tcp.Addr().String())
+	cmd := start("--listen TCP://" + tcp.Addr().String() + "/")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 	"heartwheel/internal/config"
 	"heartwheel/internal/doctor"
@@ -161,7 +162,10 @@ func planError(err error) error {
 func checkHost(p *loadtest.Plan) error {
 	plan := doctor.Plan{
 		Connections: p.Connections, Role: doctor.Client, Processes: p.Processes, Sources: p.Sources,
-		Target: strings.TrimPrefix(p.Target, "tcp://"), ConnectRate: int(max(1, p.ConnectRate.From, p.ConnectRate.To)),
+		ConnectRate: int(max(1, p.ConnectRate.From, p.ConnectRate.To)),
+	}
+	if target, err := address.Parse(p.Target, address.TCP); err == nil {
+		plan.Target = target.HostPort()
 	}
 	if p.Target == "" {
 		plan.Role, plan.ServerProcesses = doctor.Both, serveProcesses(p.Serve, p.Connections)

@@ -1,7 +1,7 @@
 // Package daemon is one serving process from its start to its end: it runs a
 // server.Server, answers signals, hands over to a successor, and drains. Of this
-// module it imports internal/admission, internal/handover, internal/ops,
-// internal/settings, internal/wording and server.
+// module it imports internal/address, internal/admission, internal/handover,
+// internal/ops, internal/settings, internal/wording and server.
 package daemon
 
 import (
@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
@@ -58,7 +59,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 		in.Close()
 		return &settings.Failure{Err: err}
 	}
-	r.Sockets = in.Take(handover.TCPScheme)
+	r.Sockets = in.Take(address.TCP)
 	s, err := server.New(r.Config, server.Echo{})
 	if err != nil {
 		d.ops.Close()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/address"
 	"heartwheel/server"
 )
 
@@ -60,31 +61,37 @@ func (in *Inheritance) activate(fd int, name string, listen []string, ops string
 		return fmt.Errorf("is not a TCP socket but %s", ln.Addr().Network())
 	}
 	bound := tcp.Addr().(*net.TCPAddr).AddrPort()
-	i := slices.IndexFunc(listen, func(a string) bool { return boundTo(bound, strings.TrimPrefix(a, TCPScheme)) })
-	address := ""
+	i := slices.IndexFunc(listen, func(text string) bool {
+		a, err := address.Parse(text, address.TCP)
+		return err == nil && boundTo(bound, a)
+	})
+	opsAddress, opsErr := address.ParseHostPort(ops) // fails for off
+	isFor := ""
 	switch {
-	case name == "ops" || boundTo(bound, ops):
-		address = OpsScheme + ops
+	case name == "ops" || opsErr == nil && boundTo(bound, opsAddress):
+		isFor = OpsScheme + ops
 	case i >= 0:
-		address = listen[i]
+		isFor = listen[i]
 	default:
 		ln.Close()
 		return fmt.Errorf("it listens on %s, which is not an address of listen: %s; "+
 			"add --listen tcp://%s, or change the socket unit", bound, strings.Join(listen, ", "), bound)
 	}
-	in.sockets = append(in.sockets, server.Socket{Address: address, Listener: tcp})
+	in.sockets = append(in.sockets, server.Socket{Address: isFor, Listener: tcp})
 	return nil
 }
 
-// boundTo reports whether a socket bound to that address is one for hostport.
-func boundTo(bound netip.AddrPort, hostport string) bool {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil || port != strconv.Itoa(int(bound.Port())) {
+// boundTo reports whether a socket bound to that address is one for a. The kernel
+// keeps the zone of link-local addresses only.
+func boundTo(bound netip.AddrPort, a address.Address) bool {
+	if a.Port != bound.Port() {
 		return false
 	}
-	if host == "" {
+	if a.Host == "" {
 		return bound.Addr().IsUnspecified()
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap() == bound.Addr().Unmap()
+	ip, err := netip.ParseAddr(a.Host)
+	zone := bound.Addr().Zone()
+	return err == nil && ip.WithZone("").Unmap() == bound.Addr().WithZone("").Unmap() &&
+		(zone == "" || zone == ip.Zone())
 }

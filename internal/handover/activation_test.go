@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"testing"
+
+	"heartwheel/internal/address"
 )
 
 func TestBoundTo(t *testing.T) {
@@ -21,9 +23,16 @@ func TestBoundTo(t *testing.T) {
 		{"127.0.0.1:9000", ":9000", false},
 		{"[::1]:9000", "[::1]:9000", true},
 		{"[::ffff:127.0.0.1]:9000", "127.0.0.1:9000", true},
-		{"127.0.0.1:9000", "off", false},
+		{"[fe80::1%lo]:9000", "[fe80::1%lo]:9000", true},
+		{"[fe80::1%lo]:9000", "[FE80:0::1%25lo]:9000", true},
+		{"[fe80::1%lo]:9000", "[fe80::1%eth0]:9000", false},
+		{"[::1]:9000", "[::1%lo]:9000", true}, // not link-local: the kernel reports no zone
 	} {
-		if got := boundTo(netip.MustParseAddrPort(c.bound), c.hostport); got != c.want {
+		a, err := address.ParseHostPort(c.hostport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := boundTo(netip.MustParseAddrPort(c.bound), a); got != c.want {
 			t.Errorf("a socket bound to %s is for %s: %v, want %v", c.bound, c.hostport, got, c.want)
 		}
 	}

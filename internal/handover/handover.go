@@ -2,7 +2,7 @@
 // another: to the successor that replaces this process, and to the workers of a
 // supervisor. It starts those processes, and speaks to them over the control
 // socket and to the service manager. Of this module it imports
-// internal/admission, internal/settings, internal/timerslack, internal/wording
+// internal/address, internal/admission, internal/settings, internal/timerslack, internal/wording
 // and server.
 package handover
 

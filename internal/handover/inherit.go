@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 	"heartwheel/internal/settings"
 	"heartwheel/server"
@@ -41,8 +42,8 @@ const (
 	settingsName = "settings"
 	reloadName   = "reload"
 
-	TCPScheme    = "tcp://"
-	OpsScheme    = "ops://"
+	opsName      = "ops"
+	OpsScheme    = opsName + "://"
 	workerScheme = "worker://"
 	countScheme  = "count://"
 
@@ -64,8 +65,10 @@ func parseInherit(text string) ([]string, error) {
 			}
 			seen[name] = true
 		case strings.HasPrefix(name, workerScheme) || strings.HasPrefix(name, countScheme): // open checks the rest
-		case len(name) == len(TCPScheme) || !strings.HasPrefix(name, TCPScheme) && !strings.HasPrefix(name, OpsScheme):
-			return nil, fmt.Errorf("names %q, which this version does not know", name)
+		default:
+			if _, err := address.Parse(name, address.TCP, opsName); err != nil {
+				return nil, fmt.Errorf("names %q, which this version does not know", name)
+			}
 		}
 	}
 	if !seen[readyName] {
@@ -168,11 +171,12 @@ func (in *Inheritance) Addresses() []string {
 	return all
 }
 
-// Take removes and returns the sockets whose address begins with scheme. They
-// are the caller's to close.
+// Take removes and returns the sockets whose address has this scheme. They are the
+// caller's to close.
 func (in *Inheritance) Take(scheme string) (taken []server.Socket) {
 	in.sockets = slices.DeleteFunc(in.sockets, func(s server.Socket) bool {
-		wanted := strings.HasPrefix(s.Address, scheme)
+		has, _, _ := strings.Cut(s.Address, "://")
+		wanted := strings.EqualFold(has, scheme)
 		if wanted {
 			taken = append(taken, s)
 		}
@@ -184,8 +188,9 @@ func (in *Inheritance) Take(scheme string) (taken []server.Socket) {
 // TakeOps removes and returns the socket for the ops address addr, nil if there
 // is none, and closes those for other ops addresses.
 func (in *Inheritance) TakeOps(addr string) (ln *net.TCPListener) {
-	for _, s := range in.Take(OpsScheme) {
-		if ln == nil && s.Address == OpsScheme+addr {
+	wanted, _ := address.Parse(OpsScheme+addr, opsName) // fails for off, which no socket is for
+	for _, s := range in.Take(opsName) {
+		if a, _ := address.Parse(s.Address, opsName); ln == nil && a == wanted {
 			ln = s.Listener
 			continue
 		}

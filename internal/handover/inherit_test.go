@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/settings"
 	"heartwheel/server"
 )
@@ -16,6 +17,7 @@ func TestParseInherit(t *testing.T) {
 		"ready,stderr": "",
 		"tcp://127.0.0.1:0,tcp://127.0.0.1:0,ops://:9090,ready":        "",
 		"ready,stderr,worker://3/56/127.0.0.1:9090,count://7,tcp://:1": "",
+		"ready,TCP://127.0.0.1:0,tcp://[fe80::1%lo]:1":                 "",
 		"stderr":                       "does not name ready",
 		"tcp://:1":                     "does not name ready",
 		"ready,ready":                  "names ready twice",
@@ -69,7 +71,7 @@ func FuzzParseInherit(f *testing.F) {
 			case name == readyName:
 				ready++
 			case name == stderrName:
-			case len(name) <= len(TCPScheme) && !strings.HasPrefix(name, OpsScheme), !strings.Contains(name, "://"):
+			case !strings.Contains(name, "://"):
 				t.Errorf("%q has the name %q", text, name)
 			}
 		}
@@ -133,7 +135,7 @@ func TestTakeOps(t *testing.T) {
 		t.Errorf("wanted is open: %v, other: %v, tcp: %v", open(wanted), open(other), open(tcp))
 	}
 	left := []server.Socket{{Address: "tcp://b:2", Listener: tcp}}
-	if rest := in.Take(TCPScheme); !slices.Equal(rest, left) || len(in.sockets) != 0 {
+	if rest := in.Take(address.TCP); !slices.Equal(rest, left) || len(in.sockets) != 0 {
 		t.Errorf("left are %v, then %v", rest, in.sockets)
 	}
 }

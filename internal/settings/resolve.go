@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/config"
 	"heartwheel/server"
 )
@@ -140,8 +141,22 @@ func (r *Resolved) validate() {
 	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
 		m.Problem("workers", Table.ByKey("workers").Text(&r.Options), err)
 	}
-	if slices.Contains(r.Listen, "tcp://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
+	r.canonical()
+	if slices.Contains(r.Listen, address.TCP+"://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
 		m.Problem("ops", r.Ops, errors.New("is an address of listen too; give it another port, or off"))
+	}
+}
+
+// canonical brings addresses into their canonical form, so that other parts of the
+// program may compare them as text.
+func (r *Resolved) canonical() {
+	for i, text := range r.Listen {
+		if a, err := address.Parse(text, address.TCP); err == nil {
+			r.Listen[i] = a.String()
+		}
+	}
+	if a, err := address.ParseHostPort(r.Ops); err == nil {
+		r.Ops = a.String()
 	}
 }
 

@@ -1,14 +1,15 @@
 // Package settings has the settings of heartwheel serve: their table, the layers
 // that set them, and what follows from them for the workers. Of this module it
-// imports internal/admission, internal/config, internal/wording and server.
+// imports internal/address, internal/admission, internal/config, internal/wording and
+// server.
 package settings
 
 import (
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
+	"heartwheel/internal/address"
 	"heartwheel/internal/config"
 	"heartwheel/internal/wording"
 	"heartwheel/server"
@@ -211,12 +212,8 @@ func checkOps(text string) error {
 	if text == "off" {
 		return nil
 	}
-	_, port, err := net.SplitHostPort(text)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
-	if err != nil || port == "" {
-		return fmt.Errorf("is not an address; write HOST:PORT, such as 127.0.0.1:9090, or off")
+	if _, err := address.ParseHostPort(text); err != nil {
+		return fmt.Errorf("%w; write HOST:PORT, such as 127.0.0.1:9090, or off", err)
 	}
 	return nil
 }

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"heartwheel/internal/handover"
+	"heartwheel/internal/address"
 	"heartwheel/server"
 )
 
@@ -20,8 +19,13 @@ import (
 // result has the sockets of each slot, in the order of addresses.
 func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 	sockets := make([][]server.Socket, n)
-	for _, address := range addresses {
-		hostport := strings.TrimPrefix(address, handover.TCPScheme)
+	for _, text := range addresses {
+		a, err := address.Parse(text, address.TCP)
+		if err != nil {
+			closeSockets(sockets)
+			return nil, fmt.Errorf("listen %q: %w", text, err)
+		}
+		hostport := a.HostPort()
 		for i := range n {
 			ln, err := listenShared(hostport, i == 0)
 			if err != nil {
@@ -32,7 +36,7 @@ func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 				}
 				return nil, fmt.Errorf("cannot listen on %s: %w", hostport, err)
 			}
-			sockets[i] = append(sockets[i], server.Socket{Address: address, Listener: ln})
+			sockets[i] = append(sockets[i], server.Socket{Address: text, Listener: ln})
 			hostport = ln.Addr().String() // port 0 takes a free port once
 		}
 	}

@@ -1,7 +1,7 @@
 // Package supervisor runs the workers of "serve --workers": it starts them with
 // sockets of their own, restarts those that end, replaces them one after the
 // other, drains them, and answers operators for all. Of this module it imports
-// internal/admission, internal/handover, internal/ops, internal/settings,
+// internal/address, internal/admission, internal/handover, internal/ops, internal/settings,
 // internal/timerslack, internal/wording and server.
 package supervisor
 

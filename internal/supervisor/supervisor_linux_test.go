@@ -85,13 +85,13 @@ func TestOpenSockets(t *testing.T) {
 			}
 		}
 	}
-	taken := handover.TCPScheme + sockets[0][0].Listener.Addr().String()
+	taken := "tcp://" + sockets[0][0].Listener.Addr().String()
 	more, err := openSockets([]string{"tcp://127.0.0.1:0", taken}, 2)
 	if err == nil || !strings.Contains(err.Error(), "another process has this port; stop it") {
 		closeSockets(more)
 		t.Errorf("the port of others was taken: %v", err)
 	}
-	if ln, err := net.Listen("tcp", strings.TrimPrefix(taken, handover.TCPScheme)); err == nil {
+	if ln, err := net.Listen("tcp", strings.TrimPrefix(taken, "tcp://")); err == nil {
 		ln.Close()
 		t.Error("another took the port")
 	}
@@ -111,7 +111,7 @@ func TestOpenSockets(t *testing.T) {
 	}
 	count := map[int]int{}
 	for range 60 {
-		c, err := net.Dial("tcp", strings.TrimPrefix(taken, handover.TCPScheme))
+		c, err := net.Dial("tcp", strings.TrimPrefix(taken, "tcp://"))
 		if err != nil {
 			t.Fatal(err)
 		}
