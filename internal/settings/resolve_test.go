@@ -128,16 +128,20 @@ func TestSameTextEverywhere(t *testing.T) {
 		{"require-hello", "yes"}, {"require-hello", "True"}, {"require-hello", "on"}, {"require-hello", "true"},
 		{"require-hello", "false"},
 		{"ops", "off"}, {"ops", "010:0100"}, {"beat", "15"}, {"beat", "2001-01-01"}, {"log-level", "2001-01-01"},
-		{"loops", "1.0"}, {"loops", "+2"},
+		{"loops", "1.0"}, {"loops", "+2"}, {"loops", "010"}, {"loops", `" 5"`}, {"loops", `"5 "`}, {"loops", `"05"`},
+		{"max-connections", "1m"}, {"max-connections", `"20 k"`}, {"max-connections", `" 1m"`},
+		{"max-frame", "0100000"}, {"max-frame", "1_000"}, {"max-frame", "64KiB"}, {"max-frame", `" 64 KiB"`},
+		{"workers", "01"}, {"workers", `" 1"`}, {"address-rate", "0100"}, {"address-rate", "1k"},
 	} {
 		path := filepath.Join(t.TempDir(), "f.yaml")
 		if err := os.WriteFile(path, []byte(c.key+": "+c.text+"\n"), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		s := Table.ByKey(c.key)
+		text := strings.Trim(c.text, `"`) // quotes are YAML's
 		var texts, errs []string
 		for _, l := range []config.Layer{ArgumentLayer(path),
-			EnvLayer([]string{s.Variable(EnvPrefix) + "=" + c.text}), FlagLayer(map[string]string{c.key: c.text})} {
+			EnvLayer([]string{s.Variable(EnvPrefix) + "=" + text}), FlagLayer(map[string]string{c.key: text})} {
 			r, err := Resolve(l)
 			if err != nil {
 				_, reason, _ := strings.Cut(err.Error(), "): ")
