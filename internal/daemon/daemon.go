@@ -50,6 +50,7 @@ type Process struct {
 // inherited. After a second signal Run returns while the server still runs: the
 // process must exit. Errors are of type *settings.Failure.
 func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Process) error {
+	start := log // its first line has the pid anyway
 	if in.FromParent() {
 		log = withPID(log)
 	}
@@ -67,6 +68,9 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 		return &settings.Failure{Err: settings.InFlags(err)}
 	}
 	d.s = s
+	if d.worker == nil { // the supervisor logs it for all
+		r.LogStart(start, ops.Version(), s.MaxConnections(), 0)
+	}
 	return d.run()
 }
 

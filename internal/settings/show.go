@@ -1,8 +1,10 @@
 package settings
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
+	"os"
 
 	"heartwheel/internal/wording"
 )
@@ -15,6 +17,17 @@ func (r *Resolved) Show(s *Setting) (value, from string) {
 		value = "-"
 	}
 	return value, origin.String()
+}
+
+// LogStart logs what this process is and runs with. limit is the connection limit in
+// force, of all workers together.
+func (r *Resolved) LogStart(log *slog.Logger, version string, limit, workers int) {
+	why := "descriptor limit"
+	if r.MaxConnections == limit {
+		_, why = r.Show(Table.ByKey("max-connections"))
+	}
+	log.Info("starting", "version", version, "pid", os.Getpid(), "max_connections", limit, "limit_from", why,
+		"workers", workers, "config", cmp.Or(r.File, "none"))
 }
 
 // LogListening logs each listening address, with the heartbeat times in force

@@ -98,6 +98,10 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 		return nil, err
 	}
 	warnOfLimits(r, log, n, descriptors)
+	limit := admission.RoomForConnections(descriptors) * n
+	if r.MaxConnections > 0 {
+		limit = min(limit, r.MaxConnections)
+	}
 	v := &supervisor{Options: o, log: log, settings: r, limit: r.MaxConnections, started: time.Now()}
 	if v.ops, err = ops.Listen(r.Ops, nil, log); err != nil {
 		return nil, err
@@ -112,6 +116,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 		return nil, err
 	}
 	loops, maxProcs := shareProcessors(n, runtime.GOMAXPROCS(0))
+	r.LogStart(log, ops.Version(), limit, n)
 	v.Program, v.loops = workerProgram(o.Program, maxProcs), loops
 	v.starts, v.events, v.done = make(chan struct{}, 2*runtime.GOMAXPROCS(0)), make(chan func()), make(chan struct{})
 	for i := range n {
@@ -137,7 +142,6 @@ func (v *supervisor) run() error {
 	v.startCtx, v.cancelStarts = context.WithCancel(context.Background())
 	defer v.cancelStarts()
 	defer close(v.done)
-	v.log.Info("starting workers", "workers", len(v.slots), "pid", os.Getpid())
 	v.start(v.slots[0]) // if this one cannot start, the others cannot either
 	for !v.stopping || v.busy > 0 {
 		reloads, handovers := v.Reloads, v.Handovers
