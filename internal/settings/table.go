@@ -154,7 +154,8 @@ var Table = config.Table[Options]{
 	{Key: "outbox", Kind: config.Size, Group: memory, Unset: "256KiB or 2 × max-frame, the larger", Related: frameSizes,
 		Derived: func(o *Options) string { return config.FormatSize(o.WithDefaults().Outbox) },
 		Field:   func(o *Options) any { return &o.Outbox },
-		Help:    "pending data per connection; a peer that lets more pile up is closed"},
+		Help: "bytes that may wait for a peer; from half of it on the peer is not read from, " +
+			"and with more waiting it is closed"},
 	{Key: "memory-limit", Kind: config.Size, Group: memory, Unset: "the cgroup's limit, if there is one",
 		MinusOne: "off",
 		Field:    func(o *Options) any { return &o.MemoryLimit },
