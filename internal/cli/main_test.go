@@ -51,6 +51,16 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition: func(cond string) (bool, error) {
+			if cond != "ipv6" {
+				return false, fmt.Errorf("unknown condition %s", cond)
+			}
+			ln, err := net.Listen("tcp", "[::1]:0")
+			if err == nil {
+				_ = ln.Close()
+			}
+			return err == nil, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[procs{}] = map[string]*proc{}
 			env.Values[conns{}] = map[string]net.Conn{}
