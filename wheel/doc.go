@@ -39,7 +39,7 @@
 //	scheduler ── AfterFunc ──► timingwheel ────────┤
 //	                                               │
 //	alarm ─── first deadline of a near timer ──────┤
-//	                                               │ pulse, every tick
+//	                                               │ pulse, every tick with armed timers
 //	watchdog ──────────────────────────────────────┘
 //	   └─ overdue or far too early: new timingwheel, new scheduler
 //
@@ -88,7 +88,8 @@
 // While the process is stopped or a handler blocks, the loop cannot read, so a peer
 // that was not heard may not have been silent. Therefore Now counts at most one tick
 // of a gap of more than three, and deadlines move by the rest. To tell a stall from
-// an idle loop, every loop is woken once a tick.
+// an idle loop, every loop with an armed timer is woken once a tick. Without one there
+// is nothing to credit and no pulse, and if no loop has any the watchdog rests too.
 //
 // # Cost
 //

@@ -51,6 +51,7 @@ type Loop struct {
 	cur          int64   // first tick whose slot has not been visited completely
 	floor        int64   // first tick in the future: no timer is linked in a slot before it
 	n            int     // armed timers
+	pulsed       bool    // as in wakes
 	near         int32   // list of the timers too close to their deadlines for a slot
 	sweeping     int32   // the other one: near timers that the current sweep has yet to visit
 	nearCount    int     // timers in both
@@ -102,14 +103,14 @@ func newLoop(w *Wheel, wakes *wakeTable) *Loop {
 // it once at the start of every callback of the event loop, and pass the result to
 // Touch, Arm and Advance.
 //
-// If more than three ticks have passed since the previous call, this process was
-// stopped, starved or blocked, and could not read its sockets meanwhile. All but
-// one tick of that is credited: the loop clock does not count it, so no deadline
-// expires because of a stall of our own. The wheel wakes every loop once a tick,
-// also an idle one, so only a stall makes a gap that long.
+// If more than three ticks have passed since the previous call while a timer was
+// armed, this process was stopped, starved or blocked, and could not read its sockets
+// meanwhile. All but one tick of that is credited: the loop clock does not count it, so
+// no deadline expires because of a stall of our own. The wheel wakes every loop with an
+// armed timer once a tick, so only a stall makes a gap that long.
 func (l *Loop) Now() int64 {
 	m := l.w.clock()
-	if gap := m - l.prev; gap > stallTicks*l.tick && l.prev >= 0 {
+	if gap := m - l.prev; gap > stallTicks*l.tick && l.prev >= 0 && l.n > 0 {
 		l.stalled(gap - l.tick)
 	}
 	l.prev = m
@@ -160,6 +161,16 @@ func (l *Loop) Arm(t *Timer, now int64, timeout time.Duration) {
 	l.n++
 	l.link(t, l.visitTick(t.Deadline()), false)
 	l.setAlarm()
+	if !l.pulsed {
+		l.setPulsed(true)
+		l.w.rouse()
+	}
+}
+
+// setPulsed has the watchdog wake the loop every tick, or not.
+func (l *Loop) setPulsed(on bool) {
+	l.pulsed = on
+	l.wakes.pulsed.Store(on)
 }
 
 // SetTimeout changes the timeout of t and keeps its last activity. It does not arm
@@ -248,6 +259,9 @@ func (l *Loop) Advance(now int64, limit int, due func(*Timer)) (more bool) {
 		due(t)
 	}
 	l.setAlarm()
+	if l.n == 0 && l.pulsed {
+		l.setPulsed(false)
+	}
 	return more
 }
 

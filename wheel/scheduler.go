@@ -82,6 +82,8 @@ func (s *scheduler) fire(wt *wakeTable, i int, target int64) {
 	switch wt.fired(s.gen, i, target, s.w.clock(), int64(2*s.w.fine)) {
 	case firedFarEarly:
 		s.w.reportFailure(s.gen)
+	case firedEarly:
+		s.w.rouse()
 	case firedPartWay:
 		s.kick()
 	case firedDue:

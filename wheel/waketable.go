@@ -3,6 +3,7 @@ package wheel
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // A record holds when to wake a loop for a slot, and the state of that:
@@ -28,6 +29,8 @@ type record struct {
 type wakeTable struct {
 	// Static after construction.
 	wake func()
+
+	pulsed atomic.Bool // the watchdog wakes it every tick
 
 	mu sync.Mutex
 
@@ -169,13 +172,6 @@ func (wt *wakeTable) adopt(gen uint64) {
 			wt.mark(i)
 		}
 	}
-}
-
-// idle reports whether no wake for slot i is wanted.
-func (wt *wakeTable) idle(i int) bool {
-	wt.mu.Lock()
-	defer wt.mu.Unlock()
-	return wt.records[i].due == 0
 }
 
 // firstPanic reports whether this is its first call.

@@ -47,7 +47,7 @@ func TestWakeTable(t *testing.T) {
 			t.Errorf("fired %+v: %d", c, got)
 		}
 	}
-	if !wt.idle(3) || wt.idle(70) {
+	if wt.records[3].due != 0 || wt.records[70].due == 0 {
 		t.Error("after firing: idle is wrong")
 	}
 	if i, target := wt.claim(1, 500, 1000); i != 70 || target != 1500 {

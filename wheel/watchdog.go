@@ -15,8 +15,9 @@ const (
 	maxPause   = 10 * time.Minute
 )
 
-// A watchdog checks the timing wheel against the monotonic clock, and wakes every
-// loop once a tick: the pulse. It is owned by its goroutine.
+// A watchdog checks the timing wheel against the monotonic clock, and wakes every loop
+// that has armed timers once a tick: the pulse. While no loop has any it rests, after a
+// tick in which nothing changed. It is owned by its goroutine.
 type watchdog struct {
 	w    *Wheel
 	tick int64
@@ -31,25 +32,36 @@ func (d *watchdog) run() {
 	w := d.w
 	defer close(w.watched)
 
-	// Half a tick after the slots are due: the timing wheel comes first, and the
-	// pulse is not much later if it fails.
-	t := time.NewTicker(w.cfg.Tick / 2)
-	defer t.Stop()
 	d.prev = w.clock()
-	for begun := false; ; {
+	t := time.NewTicker(d.untilStep(d.prev))
+	defer t.Stop()
+	for inStep := false; ; {
 		select {
 		case <-w.quit:
 			return
 		case <-w.failure:
 			d.failed(w.clock())
+		case <-w.roused:
+			t.Reset(d.untilStep(w.clock()))
+			inStep = false
 		case <-t.C:
-			if !begun {
-				begun = true
+			if !inStep {
+				inStep = true
 				t.Reset(w.cfg.Tick)
 			}
-			d.step(w.clock())
+			if busy := d.step(w.clock()); busy {
+				w.resting.Store(false)
+			} else if w.resting.Swap(true) { // else a loop may have found it false since step looked
+				t.Stop()
+			}
 		}
 	}
+}
+
+// untilStep returns the time to the next step, half a tick after the slots are due: the
+// timing wheel comes first, and the pulse is not much later if it fails.
+func (d *watchdog) untilStep(now int64) time.Duration {
+	return time.Duration(d.tick - (now+d.tick/2)%d.tick)
 }
 
 // failed acts on a firing so early that the wall clock must have jumped ahead, or
@@ -60,12 +72,14 @@ func (d *watchdog) failed(now int64) {
 	}
 }
 
-// step checks the timing wheel and pulses. It is called once a tick.
-func (d *watchdog) step(now int64) {
+// step checks the timing wheel and pulses, and reports whether there was anything to do.
+// It is called once a tick, unless the watchdog rests.
+func (d *watchdog) step(now int64) (busy bool) {
 	w := d.w
 	patience := int64(max(overdueTicks*w.cfg.Tick, minPatience) + margin(w.fine))
 	if now-d.prev > 2*d.tick {
-		// This process was late, and so may the timing wheel be: let it catch up.
+		// This process was late, or has rested and may have been, and so may the timing
+		// wheel be: let it catch up.
 		d.graceUntil = now + 2*d.tick
 	}
 	d.prev = now
@@ -86,9 +100,14 @@ func (d *watchdog) step(now int64) {
 	}
 
 	// The pulse, which also replaces a timing wheel that has failed.
+	busy = overdue > 0 || dirty
 	for _, wt := range *w.wakeTables.Load() {
-		w.wake(wt)
+		if wt.pulsed.Load() {
+			busy = true
+			w.wake(wt)
+		}
 	}
+	return busy
 }
 
 // rebuild replaces the timing wheel, unless the last time was too recent.

@@ -76,6 +76,8 @@ type Wheel struct {
 	watched chan struct{} // closed when the watchdog has ended
 	closing sync.Once
 	failure chan struct{} // 1 deep: failedGen has changed
+	roused  chan struct{} // 1 deep: the watchdog has work again
+	resting atomic.Bool   // the watchdog rests, or is about to
 
 	scheduler  atomic.Pointer[scheduler]    // nil before run
 	wakeTables atomic.Pointer[[]*wakeTable] // copied on write
@@ -110,6 +112,7 @@ func newWheel(cfg Config, newDriver func(time.Duration) driver) *Wheel {
 		quit:      make(chan struct{}),
 		watched:   make(chan struct{}),
 		failure:   make(chan struct{}, 1),
+		roused:    make(chan struct{}, 1),
 	}
 	w.clock = w.Now
 	w.wakeTables.Store(new([]*wakeTable))
@@ -134,8 +137,8 @@ func (w *Wheel) Rebuilds() uint64 { return w.rebuilds.Load() }
 // lives as long as its Wheel.
 //
 // wake must make the event loop call l.Now and l.Advance soon. It is called at
-// least once a tick, on any goroutine, possibly on several at once, and never once
-// Close has returned. It must not block, and must not call Close. It may merge
+// least once a tick while a timer is armed, on any goroutine, possibly on several at
+// once, and never once Close has returned. It must not block, and must not call Close. It may merge
 // calls until l.Now is called: a later call asks for another l.Now.
 func (w *Wheel) NewLoop(wake func()) *Loop {
 	wt := newWakeTable(w.cfg.Slots, wake, 0)
@@ -166,12 +169,7 @@ func (w *Wheel) addClockTimer() {
 		}
 	}
 	wt = newWakeTable(1, nil, 0)
-	wt.wake = func() {
-		// Pulses call it too, while the last one is still outstanding.
-		if wt.idle(0) {
-			rearm()
-		}
-	}
+	wt.wake = rearm
 	w.addWakeTable(wt)
 	rearm()
 }
@@ -180,6 +178,17 @@ func (w *Wheel) addClockTimer() {
 func (w *Wheel) kick() {
 	if a := w.scheduler.Load(); a != nil {
 		a.kick()
+	}
+}
+
+// rouse ends the rest of the watchdog, which follows once there is something to
+// watch. It never blocks.
+func (w *Wheel) rouse() {
+	if w.resting.Load() && w.resting.CompareAndSwap(true, false) {
+		select {
+		case w.roused <- struct{}{}:
+		default:
+		}
 	}
 }
 

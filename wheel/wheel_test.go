@@ -161,18 +161,97 @@ func TestStallIsCredited(t *testing.T) {
 	})
 }
 
+// A loop is woken every tick while it has an armed timer, however far its deadline is.
 func TestPulse(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		e := newEventLoop(t, w)
-		e.sleep(time.Minute)
-		e.do(func() {
-			if e.wakes != 600 {
-				t.Errorf("an idle loop was woken %d times in 600 ticks", e.wakes)
+		var s session
+		for range 3 { // the pulses start again
+			before := 0
+			e.do(func() { e.Arm(&s.Timer, e.now, time.Hour); before = e.wakes })
+			e.sleep(time.Minute)
+			e.do(func() {
+				// A slot of the ring's end is visited too.
+				if n := e.wakes - before; n < 600 || n > 602 {
+					t.Errorf("a loop with an armed timer was woken %d times in 600 ticks", n)
+				}
+				e.Cancel(&s.Timer)
+			})
+			e.sleep(2 * time.Minute)
+		}
+		if n, _ := e.Stalls(); n != 0 || w.Rebuilds() != 0 {
+			t.Errorf("%d stalls, %d rebuilds", n, w.Rebuilds())
+		}
+	})
+}
+
+// Nothing wakes a loop without armed timers, nor the watchdog if no loop has any.
+func TestNoPulseWithoutTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looks atomic.Int64 // at the clock: the watchdog has one in each step
+		w := newWheel(Config{}, newRealDriver)
+		w.clock = func() int64 { looks.Add(1); return w.Now() }
+		w.run()
+		defer w.Close()
+		e, other := newEventLoop(t, w), newEventLoop(t, w)
+		quiet := func(d time.Duration) {
+			t.Helper()
+			time.Sleep(time.Second) // it rests after two steps
+			synctest.Wait()
+			wakes, looked := e.wakes+other.wakes, looks.Load()
+			time.Sleep(d)
+			synctest.Wait()
+			if n := e.wakes + other.wakes - wakes; n != 0 {
+				t.Errorf("loops without timers were woken %d times in %v", n, d)
 			}
-			if n, _ := e.Stalls(); n != 0 {
-				t.Errorf("an idle loop stalled %d times", n)
+			// The timer that keeps the timing wheel's clock going looks as well, every five seconds.
+			if n, most := looks.Load()-looked, 8*int64(d/(5*time.Second)); n > most {
+				t.Errorf("the clock was read %d times in %v, want %d at most", n, d, most)
+			}
+			if !w.resting.Load() {
+				t.Errorf("the watchdog does not rest")
+			}
+		}
+		quiet(time.Minute)
+
+		// One loop's timers do not wake the other.
+		var s session
+		e.do(func() { e.Arm(&s.Timer, e.now, 3*time.Second) })
+		e.sleep(4 * time.Second)
+		e.do(func() {
+			if e.wakes < 30 || len(s.mono) != 1 || s.mono[0] > latest(s.Deadline()) {
+				t.Errorf("woken %d times in 30 ticks; due at %v, the deadline was %d", e.wakes, s.mono, s.Deadline())
 			}
 		})
+		if other.wakes != 0 {
+			t.Errorf("a loop without timers was woken %d times", other.wakes)
+		}
+		quiet(time.Minute)
+		if n, _ := e.Stalls(); n != 0 || w.Rebuilds() != 0 {
+			t.Errorf("%d stalls, %d rebuilds", n, w.Rebuilds())
+		}
+	})
+}
+
+// The pulses are there at once: a stall right after a quiet hour is credited, and the
+// quiet hour is not.
+func TestStallAfterRest(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		e := newEventLoop(t, w)
+		e.sleep(time.Hour)
+		var s session
+		var begin int64
+		e.do(func() {
+			begin = w.Now()
+			e.Arm(&s.Timer, e.now, time.Second)
+			time.Sleep(5 * time.Second)
+		})
+		e.sleep(10 * time.Second)
+		n, total := e.Stalls()
+		if want := begin + int64(time.Second+total); n != 1 || total != 5*time.Second-w.cfg.Tick ||
+			len(s.mono) != 1 || s.mono[0] < want || s.mono[0] > latest(want) {
+			t.Errorf("%d stalls of %v; due at %v, want %d", n, total, s.mono, want)
+		}
 	})
 }
 
@@ -180,8 +259,9 @@ func TestPulse(t *testing.T) {
 func TestAlarmIsQuiet(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		e := newEventLoop(t, w)
-		var dead, live, gone session
+		var dead, live, gone, far session
 		e.do(func() {
+			e.Arm(&far.Timer, e.now, time.Hour) // it keeps the pulses going
 			e.Arm(&dead.Timer, e.now, time.Second)
 			e.Arm(&live.Timer, e.now, 2*time.Second)
 			e.Arm(&gone.Timer, e.now, 3*time.Second)
@@ -193,7 +273,7 @@ func TestAlarmIsQuiet(t *testing.T) {
 		e.sleep(57100 * time.Millisecond)
 		e.do(func() {
 			// A pulse each tick; two slots and an alarm each for the first
-			// three, and for live once more.
+			// three, and for live once more; a slot for far.
 			if e.wakes < 600 || e.wakes > 610 || len(dead.mono) != 1 || len(live.mono) != 1 {
 				t.Errorf("woken %d times in 600 ticks, due %d and %d times", e.wakes, len(dead.mono), len(live.mono))
 			}
