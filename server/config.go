@@ -133,9 +133,14 @@ type Config struct {
 	// MemoryLimit is how many bytes this process and the kernel's part of its
 	// connections may take. 0: what the cgroup allows; negative: no limit is watched,
 	// not even the cgroup's. The nearest limit holds: from 85 % of it new connections
-	// are refused. While a limit is watched, the server moves the runtime's own
-	// (debug.SetMemoryLimit), unless that is set already.
+	// are refused. What connections hold (incomplete messages, outboxes) may come to a
+	// quarter of it, or of the machine's memory, and to less while the rest is in use;
+	// beyond, those that hold the most are closed as shed. While a limit is watched, the
+	// server moves the runtime's own (debug.SetMemoryLimit), unless that is set already.
 	MemoryLimit int
+	// Processes is how many processes like this one share the cgroup's limit. Each
+	// lets its connections hold that part of it. 0: 1.
+	Processes int
 	// WriteStall is how long a peer may take to read 4 KiB of its pending data, or
 	// all if that is less. Beyond it, and at most an eighth of it later, the
 	// connection is closed as slow_consumer. 0: 8 s or 0.8 × the connection's
@@ -210,6 +215,9 @@ func (c Config) WithDefaults() Config {
 	if c.Outbox == 0 {
 		c.Outbox = max(256<<10, 2*c.MaxFrame)
 	}
+	if c.Processes == 0 {
+		c.Processes = 1
+	}
 	if c.Drain == 0 {
 		c.Drain = 30 * time.Second
 	}
@@ -258,6 +266,9 @@ func (c Config) Validate() error {
 		wrong("MemoryLimit", c.MemoryLimit,
 			"must be at least %d bytes (32MiB), as an empty server takes half of that; "+
 				"leave it unset for the cgroup's limit", MinMemory)
+	}
+	if c.Processes < 0 {
+		wrong("Processes", c.Processes, "must be positive; leave it unset for 1")
 	}
 	c.validateAddresses(wrong)
 	if c.WriteStall != 0 && c.WriteStall < 100*time.Millisecond {

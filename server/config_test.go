@@ -24,7 +24,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Listen: []string{"tcp://127.0.0.1:9000"},
 		Beat:   15 * time.Second, BeatMin: time.Second, BeatMax: time.Minute,
-		MaxFrame: 65536, Outbox: 256 << 10,
+		MaxFrame: 65536, Outbox: 256 << 10, Processes: 1,
 		Drain: 30 * time.Second, Spread: 5 * time.Second, BanTime: 5 * time.Minute,
 		Loops: runtime.GOMAXPROCS(0), Logger: slog.Default(),
 	}

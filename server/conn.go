@@ -90,6 +90,11 @@ type ext struct {
 	edge    *edgeState
 
 	fullSince int64 // loop clock: when the outbox became nearly full
+
+	// The account's: see loop.hold.
+	mem    int    // bytes that the connection holds
+	holder int    // its place in account.holders, if mem > 0
+	memAt  uint32 // loop clock in ms: when mem became positive
 }
 
 // partialOf returns what a stage of the edge has left.
@@ -135,7 +140,7 @@ func (c *Conn) ensureExt() *ext {
 
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
-	if x := c.ext; x.idle() && !c.has(flagFull) &&
+	if x := c.ext; x.idle() && x.mem == 0 && !c.has(flagFull) &&
 		!x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
 		c.ext = nil
 	}

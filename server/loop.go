@@ -102,6 +102,7 @@ type loop struct {
 	drain     drainState
 	strangers strangers
 	stats     counters
+	account   account // of the memory that connections hold
 }
 
 func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, release func(*admission.Ticket)) *loop {
@@ -111,6 +112,7 @@ func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, rel
 	}
 	l.hello, _ = h.(HelloHandler)
 	l.collect = cfg.collectMost()
+	l.account.init()
 	l.edges = []edge{{protocol: native{l}, native: true}}
 	l.mail.now = w.Now
 	l.wheel = w.NewLoop(l.mail.wake)
@@ -289,12 +291,11 @@ func (l *loop) finish(c *Conn) {
 	l.wheel.Cancel(&c.timer)
 	l.strangers.met(c)
 	if c.ext != nil {
-		l.stats.outboxBytes -= int64(c.ext.out.len())
 		if c.ext.out.watched {
 			l.io.unwatch(c)
+			c.ext.out.watched = false
 		}
-		c.ext.out = outbox{}
-		l.dropPartials(c.ext)
+		l.unhold(c)
 	}
 	l.stats.closed[c.reason]++
 	l.ended(c) // while the peer's address is still known

@@ -8,46 +8,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"heartwheel/codec"
 	"heartwheel/internal/admission"
 )
-
-// TestShed: when memory is nearly gone, connections whose peers read nothing are
-// closed, and no others.
-func TestShed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, Config{Outbox: 1 << 20}, nil)
-		waiting := func(n int) *Conn {
-			c := r.open()
-			r.do(func() {
-				r.sock(c).room = 0
-				for ; n > 0; n -= 8 << 10 {
-					_ = c.Send(codec.OpData, make([]byte, 8<<10))
-				}
-			})
-			return c
-		}
-		stuck, slow, small, secret, idle := waiting(64<<10), waiting(64<<10), waiting(8<<10), waiting(64<<10), r.open()
-		shed := func() { r.do(func() { r.loop.clock(); r.loop.shed(); r.loop.reap() }) }
-		r.wait(shedStall - time.Second)
-		r.do(func() { r.loop.clock(); r.writable(slow, 1) })
-		r.wait(time.Second - time.Millisecond)
-		shed()
-		r.alive(stuck, "before its time")
-		r.do(func() { r.sock(secret).room = 1 }) // room that the loop does not know of
-		r.wait(time.Millisecond)
-		shed()
-		r.wantEnd(stuck, SlowConsumer, true)
-		for what, c := range map[string]*Conn{"it reads": slow, "too little waits": small, "it has read": secret,
-			"nothing waits": idle} {
-			r.alive(c, what)
-		}
-		r.check()
-	})
-}
 
 const gib = 1 << 30
 
@@ -57,6 +22,7 @@ type fakeMeter struct{ use atomic.Uint64 }
 func (m *fakeMeter) Read() (use, limit uint64, err error) { return m.use.Load(), gib, nil }
 func (*fakeMeter) Name() string                           { return "fake" }
 func (*fakeMeter) Close()                                 {}
+func (*fakeMeter) Shared() bool                           { return true }
 
 // TestShortOfMemory: a server that is short of memory says so to new connections
 // and to the balancer, and keeps those it has.
@@ -71,7 +37,7 @@ func TestShortOfMemory(t *testing.T) {
 		t.Fatal("a limit is watched although that is off")
 	}
 	meter := &fakeMeter{}
-	s.admission.Watch([]admission.Meter{meter}, s.shed)
+	s.admission.Watch([]admission.Meter{meter}, 1, s.accounts)
 	stop := run(s)
 	t.Cleanup(func() {
 		if err := stop(); err != nil {

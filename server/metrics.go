@@ -21,6 +21,8 @@ type Stats struct {
 	Panics         uint64            // of the handler
 	OutboxBytes    int64             // waiting for slow peers
 	InputBytes     int64             // memory of incomplete messages
+	HeldBytes      int64             // memory that connections hold: incomplete messages, outboxes, spare buffers
+	HeldBudget     int64             // the most that they may hold
 	Stalls         uint64            // times that a loop could not run
 	StalledSeconds float64           // their total, which is credited to the peers
 	WheelRebuilds  uint64            // timing wheels replaced by the watchdog
@@ -55,6 +57,7 @@ func (s *Server) Stats() Stats {
 		AcceptErrors: s.acceptErrors.Load(), WheelRebuilds: s.wheel.Rebuilds(),
 		Refused: map[string]uint64{}, Closed: map[string]uint64{}, Averted: map[string]uint64{},
 	}
+	st.HeldBytes, st.HeldBudget = s.accounts.Held(), s.accounts.Budget()
 	a := s.admission.AddressStats()
 	st.Addresses, st.Banned, st.Bans = a.Known, a.Banned, a.Bans
 	for _, cause := range admission.Causes() {
@@ -206,6 +209,10 @@ var metrics = []metric{
 		total(func(c *counters) int64 { return c.outboxBytes })),
 	newMetric("input_bytes", "Memory of incomplete messages.", gauge, nil,
 		total(func(c *counters) int64 { return c.inputBytes })),
+	newMetric("held_bytes", "Memory that connections hold: incomplete messages, outboxes, spare buffers.", gauge, nil,
+		ofServer(func(s *Server) float64 { return float64(s.accounts.Held()) })),
+	newMetric("held_budget_bytes", "The most that connections may hold; beyond, those that hold the most are closed.",
+		gauge, nil, ofServer(func(s *Server) float64 { return float64(s.accounts.Budget()) })),
 	newMetric("stalls_total", "Times that an event loop could not run for more than three ticks.", counter,
 		[]string{"loop"},
 		perLoop(func(c *counters) float64 { return float64(c.stalls) })),

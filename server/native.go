@@ -77,7 +77,9 @@ func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
 }
 
 // waits reports whether the peer is to wait before it comes back.
-func waits(r Reason) bool { return r == BeatTooOften || r == RateLimited || r == HelloLimit }
+func waits(r Reason) bool {
+	return r == BeatTooOften || r == RateLimited || r == HelloLimit || r == Shed
+}
 
 func (n native) Input(s Session, b []byte, _ bool) (used, need int, err error) {
 	used, err = n.frames(s.Conn, b)

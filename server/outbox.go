@@ -2,7 +2,6 @@ package server
 
 import (
 	"math/bits"
-	"sync"
 
 	"heartwheel/codec"
 )
@@ -21,11 +20,28 @@ type outbox struct {
 	lengths       *lengths // of the whole messages in the queues; nil: native frames
 	progress      progress
 	watched       bool // waiting for the socket to become writable
+	pool          *pool
 }
 
 type lengths struct{ control, data []int }
 
 func (o *outbox) len() int { return len(o.sealed) + o.control.len() + o.data.len() }
+
+// memory returns how many bytes o keeps.
+func (o *outbox) memory() int {
+	n := o.control.memory + o.data.memory + cap(o.sealed)
+	if o.lengths != nil {
+		n += (cap(o.lengths.control) + cap(o.lengths.data)) * bits.UintSize / 8
+	}
+	return n
+}
+
+// drop gives up all that waits.
+func (o *outbox) drop() {
+	o.control.clear(o.pool)
+	o.data.clear(o.pool)
+	*o = outbox{watched: o.watched, pool: o.pool}
+}
 
 // add queues one message, or what remains of one that is half written: left is
 // then len(b), and 0 otherwise. It reports whether b fits into limit bytes; if
@@ -44,7 +60,7 @@ func (o *outbox) add(b []byte, urgent bool, left, limit int) bool {
 		n := o.lengthsOf(q)
 		*n = append(*n, len(b))
 	}
-	q.add(b, limit)
+	q.add(b, limit, o.pool)
 	return true
 }
 
@@ -88,7 +104,10 @@ func (o *outbox) wrote(n int) {
 	if o.half = q; o.left == 0 {
 		o.half = nil
 	}
-	q.drop(n)
+	q.drop(n, o.pool)
+	if o.lengths != nil && o.control.len()+o.data.len() == 0 {
+		*o.lengths = lengths{}
+	}
 }
 
 // unsent returns how many bytes are missing of the message that the first n bytes
@@ -105,24 +124,10 @@ func (o *outbox) unsent(q *queue, n int) int {
 	return end - n
 }
 
-// blockMost is the size of a queue's blocks except the first ones.
-const blockMost = 32 << 10
-
-// blocks holds free blocks.
-var blocks = sync.Pool{New: func() any { return new([blockMost]byte) }}
-
-func newBlock(size int) []byte {
-	if size == blockMost {
-		return blocks.Get().(*[blockMost]byte)[:0]
-	}
-	return make([]byte, 0, size)
-}
-
-func freeBlock(b []byte) {
-	if cap(b) == blockMost {
-		blocks.Put((*[blockMost]byte)(b[:blockMost]))
-	}
-}
+const (
+	blockMost   = 32 << 10 // size of a queue's blocks except the first ones
+	blockHeader = 24       // bytes that a block takes beside what is in it
+)
 
 // A queue is a FIFO of bytes. It keeps them in blocks, each about as large as all
 // before it together, up to blockMost: when many peers stop reading at once,
@@ -132,6 +137,7 @@ type queue struct {
 	blocks [][]byte // none is empty
 	head   int      // bytes of the first that have gone
 	size   int
+	memory int // of the blocks, by capacity
 }
 
 func (q *queue) len() int      { return q.size }
@@ -139,13 +145,14 @@ func (q *queue) first() []byte { return q.blocks[0][q.head:] }
 
 // add appends b. The memory of the queue stays within limit, which must have
 // room, and a block.
-func (q *queue) add(b []byte, limit int) {
+func (q *queue) add(b []byte, limit int, p *pool) {
 	for len(b) > 0 {
 		last := len(q.blocks) - 1
 		if last < 0 || len(q.blocks[last]) == cap(q.blocks[last]) {
 			n := 1 << (bits.Len(uint(max(q.size, len(b), 512))) - 1) // the allocator would round up
-			q.blocks = append(q.blocks, newBlock(min(n, blockMost, limit-q.size)))
+			q.blocks = append(q.blocks, p.make(min(n, blockMost, limit-q.size)))
 			last++
+			q.memory += cap(q.blocks[last]) + blockHeader
 		}
 		block := q.blocks[last]
 		n := min(len(b), cap(block)-len(block))
@@ -172,14 +179,22 @@ func (q *queue) unsent(n int) int {
 
 // drop takes n bytes off the front, of the first block. An empty queue gives its
 // memory back.
-func (q *queue) drop(n int) {
+func (q *queue) drop(n int, p *pool) {
 	q.size -= n
 	switch q.head += n; {
 	case q.size == 0:
-		freeBlock(q.blocks[0])
-		*q = queue{}
+		q.clear(p)
 	case q.head == len(q.blocks[0]):
-		freeBlock(q.blocks[0])
+		q.memory -= cap(q.blocks[0]) + blockHeader
+		p.put(q.blocks[0])
 		q.blocks[0], q.blocks, q.head = nil, q.blocks[1:], 0
 	}
+}
+
+// clear gives the memory of the queue back.
+func (q *queue) clear(p *pool) {
+	for _, b := range q.blocks {
+		p.put(b)
+	}
+	*q = queue{}
 }

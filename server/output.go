@@ -88,9 +88,9 @@ func (l *loop) outcome(c *Conn) error {
 
 // flush writes what the current connection's callback has collected.
 func (l *loop) flush(c *Conn) {
-	if len(l.back) > 0 {
-		l.push(c, l.back)
-		l.back = nil
+	if b := l.back; len(b) > 0 {
+		l.back = nil // first: push may close another connection, which sends
+		l.push(c, b)
 	}
 	if len(l.out) > 0 {
 		if c.edge == 0 {
@@ -169,11 +169,12 @@ func (l *loop) pushRest(c *Conn, m batch, n int, sealed []byte) {
 // before and the answers to one message.
 func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 	o := &c.ensureExt().out
+	o.pool = &l.account.pool
 	limit := l.cfg.Outbox
 	if c == l.asked {
 		limit *= 2
 	}
-	first := o.len() == 0
+	first, had := o.len() == 0, o.memory()
 	if m.marks != nil && o.lengths == nil {
 		o.lengths = new(lengths)
 	}
@@ -188,11 +189,15 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		}
 		if !o.add(m.b[:n], urgent, left, limit) {
 			l.terminate(c, SlowConsumer, true)
+			l.hold(c, o.memory()-had)
 			return
 		}
 		l.stats.outboxBytes += int64(n)
 		m.pop(n)
 		left = 0
+	}
+	if l.hold(c, o.memory()-had); c.state == stateTerminated {
+		return // for what it holds
 	}
 	if first {
 		o.progress.start(l.now, l.writeStall(c), l.io.unacked(c), o.len())
@@ -241,9 +246,10 @@ func (l *loop) writeAndRelieve(c *Conn) {
 func (l *loop) drainOutbox(c *Conn) bool {
 	o := &c.ext.out
 	for o.len() > 0 {
-		before := o.len()
+		before, had := o.len(), o.memory()
 		err := l.drainSome(c, o)
 		l.stats.outboxBytes += int64(o.len() - before)
+		l.hold(c, o.memory()-had)
 		if err == errWouldBlock {
 			return true
 		}
@@ -280,30 +286,4 @@ func (l *loop) drainSome(c *Conn, o *outbox) error {
 	o.progress.written += int64(n - len(sealed)) // near enough: sealing adds little
 	o.sealed = bytes.Clone(sealed)
 	return err
-}
-
-// When memory is nearly exhausted, a peer is closed that has at least shedBytes
-// waiting and has taken none of them for shedStall.
-const (
-	shedStall = 2 * time.Second
-	shedBytes = 16 << 10
-)
-
-// shed closes those peers. It visits every session, about 10 ms for 100,000, but
-// only if enough is waiting.
-func (l *loop) shed() {
-	if l.stats.outboxBytes < shedBytes {
-		return
-	}
-	for t := range l.wheel.All {
-		c := timerConn(t)
-		if c.queued() < shedBytes {
-			continue
-		}
-		l.drainOutbox(c)
-		if c.state != stateTerminated && c.queued() > 0 &&
-			c.ext.out.progress.tookNone(l.now, shedStall, l.io.unacked(c)) {
-			l.terminate(c, SlowConsumer, true)
-		}
-	}
 }

@@ -23,6 +23,7 @@ const (
 	RateLimited                 // more CONFIG frames than allowed
 	HelloLimit                  // too many connections have not sent their first message
 	SlowConsumer                // the outbox overflowed, or the peer read too little of it
+	Shed                        // it held much when what connections hold was beyond the budget of memory
 	Draining                    // this server is shutting down
 	Internal                    // the handler panicked or failed
 	Application                 // the handler closed it
@@ -49,6 +50,7 @@ var reasons = [numReasons]struct {
 	RateLimited:   {"rate_limited", codec.CodeRateLimited},
 	HelloLimit:    {"hello_limit", codec.CodeOverloaded},
 	SlowConsumer:  {"slow_consumer", codec.CodeSlowConsumer},
+	Shed:          {"shed", codec.CodeOverloaded},
 	Draining:      {"draining", codec.CodeDraining},
 	Internal:      {"internal_error", codec.CodeInternalError},
 	Application:   {"application", codec.CodePeerClosed},

@@ -42,8 +42,8 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 //
 // Listen, MaxFrame, Outbox, MemoryLimit and Loops cannot change: if one differs,
 // Reload fails with a *FieldError for each, as it does for everything that
-// Validate finds wrong, and nothing has changed. Sockets, Quota and Logger are not
-// looked at. Reload fails with ErrClosed once a drain has begun. Safe for
+// Validate finds wrong, and nothing has changed. Sockets, Quota, Processes and Logger
+// are not looked at. Reload fails with ErrClosed once a drain has begun. Safe for
 // concurrent use.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
@@ -55,7 +55,7 @@ func (s *Server) Reload(cfg Config) error {
 		return ErrClosed
 	}
 	old := &s.inForce.Load().cfg
-	cfg.Logger, cfg.Sockets, cfg.Quota = old.Logger, old.Sockets, old.Quota
+	cfg.Logger, cfg.Sockets, cfg.Quota, cfg.Processes = old.Logger, old.Sockets, old.Quota, old.Processes
 	cfg = cfg.WithDefaults()
 	if err := checkFixed(old, &cfg); err != nil {
 		return err

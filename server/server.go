@@ -42,6 +42,7 @@ type Server struct {
 	engines   []*engine
 	listeners []*listener
 	admission *admission.Control
+	accounts  *accounts
 
 	// Safe for concurrent use.
 	inForce      atomic.Pointer[inForce]
@@ -124,8 +125,10 @@ func (s *Server) open(h Handler) error {
 	return nil
 }
 
-// watchMemory starts to watch the limits of memory, if there are any.
+// watchMemory bounds what connections hold, and starts to watch the limits of
+// memory, if there are any.
 func (s *Server) watchMemory() {
+	s.accounts = newAccounts(s.loops, &s.cfg, s.admission)
 	if s.cfg.MemoryLimit < 0 {
 		return
 	}
@@ -135,15 +138,7 @@ func (s *Server) watchMemory() {
 			"kernel may kill this process",
 			"error", err, "fix", "let this user read /sys/fs/cgroup, or switch the memory limit off")
 	}
-	s.admission.Watch(meters, s.shed)
-}
-
-// shed has each loop close connections that hold memory and whose peers read
-// nothing.
-func (s *Server) shed() {
-	for _, l := range s.loops {
-		s.ask(l, l.shed)
-	}
+	s.admission.Watch(meters, s.cfg.Processes, s.accounts)
 }
 
 // notReady returns why no new connection is accepted now; empty: they are.

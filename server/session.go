@@ -46,7 +46,7 @@ func (l *loop) inputDone(c *Conn, heard bool) {
 	switch {
 	case c.closing():
 		if c.ext != nil {
-			l.dropPartials(c.ext)
+			l.dropPartials(c)
 		}
 	case heard:
 		l.heard(c)
@@ -91,12 +91,12 @@ func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
 		heard = heard || h
 		if left := len(*p) - used; used > 0 && left <= added {
 			l.detach(c)
-			l.dropPartial(p)
+			l.dropPartial(c, p)
 			return b[added-left:], heard // goes on where it lies
 		} else if used > 0 { // more was there, held back by a pause
 			l.detach(c)
 			rest := bytes.Clone((*p)[used:])
-			l.dropPartial(p)
+			l.dropPartial(c, p)
 			l.keepPartial(c, s, rest)
 			added = 0
 		}
@@ -119,23 +119,26 @@ func (l *loop) complete(c *Conn, s stage, b []byte) (after []byte, heard bool) {
 func (l *loop) keepPartial(c *Conn, s stage, b []byte) {
 	p := c.ensureExt().partialOf(s)
 	had := cap(*p)
-	*p = append(growBuffer(*p, len(b)), b...)
+	*p = append(l.account.pool.grow(*p, len(b)), b...)
 	l.stats.inputBytes += int64(cap(*p) - had)
+	l.hold(c, cap(*p)-had)
 }
 
 // dropPartial gives the memory of a partial message back.
-func (l *loop) dropPartial(p *[]byte) {
-	l.stats.inputBytes -= int64(cap(*p))
-	freeBuffer(*p)
+func (l *loop) dropPartial(c *Conn, p *[]byte) {
+	b := *p
 	*p = nil
+	l.account.pool.put(b)
+	l.stats.inputBytes -= int64(cap(b))
+	l.hold(c, -cap(b))
 }
 
 // dropPartials does so for all stages.
-func (l *loop) dropPartials(x *ext) {
-	l.dropPartial(&x.partial)
-	if e := x.edge; e != nil {
-		l.dropPartial(&e.partial[stageWire])
-		l.dropPartial(&e.partial[stagePlain])
+func (l *loop) dropPartials(c *Conn) {
+	l.dropPartial(c, &c.ext.partial)
+	if e := c.ext.edge; e != nil {
+		l.dropPartial(c, &e.partial[stageWire])
+		l.dropPartial(c, &e.partial[stagePlain])
 	}
 }
 

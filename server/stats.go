@@ -104,7 +104,8 @@ func (l *loop) check() error {
 	if n := uint64(l.wheel.Len()); n != live {
 		return fmt.Errorf("%d deadlines are armed, but opened − closed = %d", n, live)
 	}
-	var waiting, partial int64
+	var waiting, partial, mem int64
+	holders := 0
 	for t := range l.wheel.All {
 		c := timerConn(t)
 		if c.loop != l || c.sock == nil || c.state == stateNew || c.state == stateClosed {
@@ -114,6 +115,13 @@ func (l *loop) check() error {
 			return fmt.Errorf("connection %s is in state %d with flags %#x", c.ID(), c.state, c.flags)
 		}
 		waiting += int64(c.queued())
+		if err := l.checkHolder(c); err != nil {
+			return err
+		}
+		if c.ext != nil {
+			mem += int64(c.ext.mem)
+			holders += min(c.ext.mem, 1)
+		}
 		if c.ext != nil {
 			partial += int64(cap(c.ext.partial))
 			if e := c.ext.edge; e != nil {
@@ -126,6 +134,23 @@ func (l *loop) check() error {
 	}
 	if partial != l.stats.inputBytes {
 		return fmt.Errorf("incomplete messages take %d bytes, but %d are counted", partial, l.stats.inputBytes)
+	}
+	a := &l.account
+	if mem != a.bytes || holders != len(a.holders) || a.sum() != a.total.Load() {
+		return fmt.Errorf("%d connections hold %d bytes, but %d and %d are counted, %d in all", holders, mem,
+			len(a.holders), a.bytes, a.total.Load())
+	}
+	return a.pool.check()
+}
+
+// checkHolder re-derives what c holds.
+func (l *loop) checkHolder(c *Conn) error {
+	switch x := c.ext; {
+	case x == nil:
+	case x.mem != x.memory():
+		return fmt.Errorf("connection %s holds %d bytes, but %d are counted", c.ID(), x.memory(), x.mem)
+	case x.mem > 0 && l.account.holders[x.holder] != c:
+		return fmt.Errorf("connection %s is not where its place among the holders is", c.ID())
 	}
 	return nil
 }

@@ -31,8 +31,9 @@ type goLimit struct {
 
 // goMemory is what Go's runtime holds, in bytes.
 type goMemory struct {
-	total int64 // what GOMEMLIMIT counts
-	least int64 // what total could shrink to at a bearable cost
+	total int64  // what GOMEMLIMIT counts
+	least int64  // what total could shrink to at a bearable cost
+	idle  uint64 // of total: free, and not yet returned to the system
 }
 
 func (c *goLimit) init() {
@@ -47,19 +48,16 @@ func (c *goLimit) init() {
 
 // begin reads what Go holds, before the calls of consider for one sample.
 func (c *goLimit) begin() {
-	if !c.owned {
-		return
-	}
 	gometrics.Read(c.samples[:])
 	v := func(i int) int64 { return int64(c.samples[i].Value.Uint64()) }
 	total, live := v(0)-v(1), v(5)
-	c.now = goMemory{total: total, least: total - v(2) - v(3) - v(4) + live + live/8}
+	c.now = goMemory{total: total, least: total - v(2) - v(3) - v(4) + live + live/8, idle: uint64(v(3))}
 	c.want, c.slop = math.MaxInt64, math.MaxInt64
 }
 
 // consider takes one memory limit into account.
 func (c *goLimit) consider(use, limit uint64) {
-	if limit >= noLimit {
+	if limit >= noLimit || !c.owned {
 		return
 	}
 	if goal := goShare(int64(use), int64(limit), c.now); goal < c.want {

@@ -15,15 +15,15 @@ func TestGoShare(t *testing.T) {
 		go_        goMemory
 		want       int64
 	}{
-		{"alone", 20, 100, goMemory{20, 5}, 80},
-		{"the kernel has its part", 50, 100, goMemory{20, 5}, 50},
-		{"more garbage changes nothing", 70, 100, goMemory{40, 5}, 50},
-		{"Go's own count is ahead", 10, 100, goMemory{20, 5}, 80},
-		{"the live heap is too large", 90, 100, goMemory{60, 55}, 55},
-		{"the others have everything", 120, 100, goMemory{20, 15}, 15},
+		{"alone", 20, 100, goMemory{total: 20, least: 5}, 80},
+		{"the kernel has its part", 50, 100, goMemory{total: 20, least: 5}, 50},
+		{"more garbage changes nothing", 70, 100, goMemory{total: 40, least: 5}, 50},
+		{"Go's own count is ahead", 10, 100, goMemory{total: 20, least: 5}, 80},
+		{"the live heap is too large", 90, 100, goMemory{total: 60, least: 55}, 55},
+		{"the others have everything", 120, 100, goMemory{total: 20, least: 15}, 15},
 	} {
 		got := goShare(test.use*mib*100, test.limit*mib*100,
-			goMemory{test.go_.total * mib * 100, test.go_.least * mib * 100})
+			goMemory{total: test.go_.total * mib * 100, least: test.go_.least * mib * 100})
 		if got != test.want*mib*100 {
 			t.Errorf("%s: %d, want %d", test.name, got/mib/100, test.want)
 		}

@@ -11,12 +11,30 @@ import (
 const (
 	// memoryInterval is the time between two samples of the use of memory. The
 	// connections in between are bounded, and when most of these have come the
-	// next sample is taken at once: see memory.room.
+	// next sample is taken at once: see memory.room. What connections hold in between
+	// is bounded too: see budget.
 	memoryInterval = 100 * time.Millisecond
 
-	// reclaimInterval is the least time between two attempts to give memory back:
-	// each costs a whole garbage collection.
-	reclaimInterval = 5 * time.Second
+	// While nothing changes and less than calmShare percent of the limit is in use,
+	// that time doubles up to calmInterval: it is then for what grows beside the
+	// connections.
+	calmInterval = 3200 * time.Millisecond
+	calmShare    = 75
+	calmChange   = 64 // this part of the limit is a change
+
+	// Memory is given back when connections have let go a heldShare-th of the limit,
+	// or a heldShareShort-th while newcomers are refused, and then at most every
+	// freeInterval; on levelShed every shedInterval in any case. Each time costs a
+	// whole garbage collection.
+	heldShare      = 16
+	heldShareShort = 128
+	freeInterval   = 500 * time.Millisecond
+	shedInterval   = 5 * time.Second
+
+	// budgetShare is the part of a limit that connections may hold at most,
+	// budgetFloor what they may in any case.
+	budgetShare = 4
+	budgetFloor = 64
 
 	// connBytes is what a connection may take, the kernel's part and the
 	// collector's slack included, before it shows in the use of memory. An idle
@@ -81,33 +99,65 @@ func roomUntilSample(use, limit uint64) int64 {
 	return 0
 }
 
+// heldBudget returns how many bytes connections may hold, when use of limit are in
+// use, connections hold held of them, and the runtime has idle ones without giving
+// them back. It leaves them a quarter of the limit at most, and no more than fits
+// below 90 % of it beside all else, with a quarter on top for garbage.
+func heldBudget(use, limit, held, idle uint64) int64 {
+	room := uint64(0)
+	if others, end := use-min(use, held+idle), limit/10*9; others < end {
+		room = (end - others) / 5 * 4
+	}
+	return int64(max(min(room, limit/budgetShare), limit/budgetFloor))
+}
+
+// MachineBudget is what connections may hold where no limit is known: a quarter of
+// the machine's memory, divided among processes.
+func MachineBudget(processes int) int64 {
+	return int64(min(machineMemory(), noLimit)/budgetShare) / int64(max(processes, 1))
+}
+
 // A Meter reads a limit of memory, and how much of it is in use. One goroutine
 // uses it.
 type Meter interface {
 	Read() (use, limit uint64, err error) // bytes. Allocates nothing unless it fails
 	Name() string                         // for the log
+	Shared() bool                         // whether the limit holds for all workers together
 	Close()
+}
+
+// Holders are what connections make this process keep in memory. Its methods are
+// safe for concurrent use and never wait.
+type Holders interface {
+	Held() int64           // bytes now
+	SetBudget(bytes int64) // closes connections at once while more is held
 }
 
 // memory keeps the process from being killed for its use of memory: beyond shares
 // of the limit it refuses connections, makes the collector work, and gives memory
-// back. It never ends a connection whose peer reads. A nil memory knows no limit
-// and lets everything in.
+// back; and it sets what connections may hold. A nil memory knows no limit and lets
+// everything in.
 type memory struct {
 	// Static after construction.
-	log  *slog.Logger
-	shed func() // has the loops close connections whose peers read nothing
-	free func() // collects garbage and returns free memory to the kernel
-	quit chan struct{}
-	done chan struct{} // closed when run has ended
-	soon chan struct{} // asks for a sample at once
+	log       *slog.Logger
+	holders   Holders
+	processes int64  // that share a limit
+	free      func() // collects garbage and returns free memory to the kernel
+	quit      chan struct{}
+	done      chan struct{} // closed when run has ended
+	soon      chan struct{} // asks for a sample at once
 
 	// Owned by run.
-	meters    []Meter // never empty at the start
-	goLimit   goLimit
-	reclaimed time.Time // of the last reclaim
+	meters  []Meter // never empty at the start
+	goLimit goLimit
+	freed   time.Time     // when free was last called
+	peak    uint64        // the most that connections have held since
+	pause   time.Duration // until the next sample
+	calmUse uint64        // use when the last change was seen
+	calmIn  int64         // room after the last sample
 
 	// Safe for concurrent use.
+	calm  atomic.Bool // pause is longer than memoryInterval
 	level atomic.Int32
 	room  atomic.Int64  // connections that may still come in before the next sample
 	turn  atomic.Uint32 // counts connections on levelSlow
@@ -122,15 +172,22 @@ type MemoryStats struct {
 }
 
 // Watch refuses connections from now on while one of the limits that meters read
-// is near; see Meters. Beyond 95 % of a limit it calls shed, from a goroutine of
-// its own, to have connections ended that hold memory and whose peers read
-// nothing. While it watches it moves the memory limit of Go's runtime
-// (debug.SetMemoryLimit), unless that is set already. Watch must be called once
-// at most, before Admit; without meters it does nothing.
-func (c *Control) Watch(meters []Meter, shed func()) {
+// is near; see Meters. From a goroutine of its own it sets what holders may keep;
+// processes is how many share the limits that are shared, 0 as 1. While it watches it
+// moves the memory limit of Go's runtime (debug.SetMemoryLimit), unless that is set
+// already. Watch must be called once at most, before Admit; without meters it does
+// nothing.
+func (c *Control) Watch(meters []Meter, processes int, holders Holders) {
 	if len(meters) > 0 {
-		c.memory = newMemory(meters, c.log, shed, debug.FreeOSMemory)
+		c.memory = newMemory(meters, processes, c.log, holders, debug.FreeOSMemory)
 		go c.memory.run()
+	}
+}
+
+// Freed says that connections were closed for the memory that they held.
+func (c *Control) Freed() {
+	if c.memory != nil {
+		c.memory.hurry()
 	}
 }
 
@@ -155,9 +212,10 @@ func (c *Control) MemoryFull() bool { return c.memory.full() }
 func (c *Control) Close() { c.memory.close() }
 
 // newMemory takes the first sample; run takes the others.
-func newMemory(meters []Meter, log *slog.Logger, shed, free func()) *memory {
-	m := &memory{log: log, shed: shed, free: free, meters: meters,
-		quit: make(chan struct{}), done: make(chan struct{}), soon: make(chan struct{}, 1)}
+func newMemory(meters []Meter, processes int, log *slog.Logger, holders Holders, free func()) *memory {
+	m := &memory{log: log, holders: holders, processes: int64(max(processes, 1)), free: free, meters: meters,
+		pause: memoryInterval,
+		quit:  make(chan struct{}), done: make(chan struct{}), soon: make(chan struct{}, 1)}
 	m.goLimit.init()
 	m.sample()
 	return m
@@ -166,18 +224,42 @@ func newMemory(meters []Meter, log *slog.Logger, shed, free func()) *memory {
 // run takes samples until close.
 func (m *memory) run() {
 	defer close(m.done)
-	t := time.NewTicker(memoryInterval)
+	t := time.NewTimer(m.pause)
 	defer t.Stop()
 	for {
 		select {
 		case <-m.quit:
 			return
 		case <-m.soon:
-			m.sample()
-		case now := <-t.C:
-			m.sample()
-			m.reclaim(now)
+		case <-t.C:
 		}
+		in := m.room.Load()
+		m.sample()
+		m.reclaim(time.Now())
+		m.settle(in)
+		t.Reset(m.pause)
+	}
+}
+
+// settle sets the time until the next sample. in is what was left of room before
+// this one.
+func (m *memory) settle(in int64) {
+	use, limit := m.use.Load(), m.limit.Load()
+	change := max(use, m.calmUse) - min(use, m.calmUse)
+	if in != m.calmIn || change > limit/calmChange || percent(use, limit) >= calmShare {
+		m.pause, m.calmUse = memoryInterval, use
+	} else {
+		m.pause = min(2*m.pause, calmInterval)
+	}
+	m.calmIn = m.room.Load()
+	m.calm.Store(m.pause > memoryInterval)
+}
+
+// hurry asks for a sample at once. Safe for concurrent use.
+func (m *memory) hurry() {
+	select {
+	case m.soon <- struct{}{}:
+	default:
 	}
 }
 
@@ -199,6 +281,8 @@ func (m *memory) close() {
 func (m *memory) sample() {
 	var nearest Meter
 	use, limit := uint64(0), uint64(noLimit)
+	budget, held := int64(noLimit), uint64(max(m.holders.Held(), 0))
+	m.peak = max(m.peak, held)
 	m.goLimit.begin()
 	for i := 0; i < len(m.meters); i++ {
 		meter := m.meters[i]
@@ -212,6 +296,11 @@ func (m *memory) sample() {
 			continue
 		}
 		m.goLimit.consider(u, l)
+		share := int64(1)
+		if meter.Shared() {
+			share = m.processes
+		}
+		budget = min(budget, heldBudget(u, l, held, m.goLimit.now.idle)/share)
 		if nearest == nil || percent(u, l) > percent(use, limit) {
 			nearest, use, limit = meter, u, l
 		}
@@ -229,6 +318,7 @@ func (m *memory) sample() {
 	if now != was {
 		m.report(was, now, nearest)
 	}
+	m.holders.SetBudget(budget)
 	m.goLimit.apply() // last: it may wait for a collection to end
 }
 
@@ -254,14 +344,24 @@ func (m *memory) report(was, now level, nearest Meter) {
 	m.log.Log(context.Background(), severity, "memory is short: "+levels[now].what, attrs...)
 }
 
-// reclaim gives memory back while it is nearly gone. Nothing else helps then that
-// keeps every peer that reads.
+// reclaim gives memory back when connections have let it go, and while it is nearly
+// gone.
 func (m *memory) reclaim(now time.Time) {
-	if level(m.level.Load()) < levelShed || !m.reclaimed.IsZero() && now.Sub(m.reclaimed) < reclaimInterval {
+	held, limit, l := uint64(max(m.holders.Held(), 0)), m.limit.Load(), level(m.level.Load())
+	wait, least := freeInterval, limit/heldShare
+	if l > levelNone {
+		least = limit / heldShareShort
+	}
+	if m.peak-min(m.peak, held) < max(least, 1) {
+		if l < levelShed {
+			return
+		}
+		wait = shedInterval
+	}
+	if !m.freed.IsZero() && now.Sub(m.freed) < wait {
 		return
 	}
-	m.reclaimed = now
-	m.shed()
+	m.freed, m.peak = now, held
 	m.free()
 }
 
@@ -273,10 +373,9 @@ func (m *memory) admit() bool {
 	}
 	left := m.room.Add(-1)
 	if left == inFlight { // the others use these up meanwhile
-		select {
-		case m.soon <- struct{}{}:
-		default:
-		}
+		m.hurry()
+	} else if m.calm.Load() && m.calm.CompareAndSwap(true, false) {
+		m.hurry()
 	}
 	if left < 0 {
 		return false

@@ -11,6 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// machineMemory returns the memory of the machine, in bytes.
+func machineMemory() uint64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return noLimit
+	}
+	return uint64(info.Totalram) * uint64(info.Unit)
+}
+
 // memoryMeters is Control.Meters.
 func memoryMeters(own int, connections func() int64) ([]Meter, error) {
 	// A kernel without cgroups has neither of these two, and knows no limit.
@@ -109,6 +118,7 @@ func newCgroupMeter(g memoryCgroup) (*cgroupMeter, error) {
 }
 
 func (m *cgroupMeter) Name() string { return m.dir }
+func (m *cgroupMeter) Shared() bool { return true }
 
 func (m *cgroupMeter) Close() {
 	for _, f := range append(m.limits, m.use, m.stat) {
@@ -185,6 +195,7 @@ type processMeter struct {
 const kernelBytes = 4 << 10
 
 func (m *processMeter) Name() string { return "configured" }
+func (m *processMeter) Shared() bool { return false }
 func (m *processMeter) Close()       { m.statm.close() }
 
 func (m *processMeter) Read() (use, limit uint64, err error) {

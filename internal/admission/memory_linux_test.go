@@ -259,7 +259,7 @@ func TestSampleAllocatesNothing(t *testing.T) {
 		}
 		meters = append(meters, m)
 	}
-	m := newMemory(meters, slog.New(slog.DiscardHandler), func() {}, func() {})
+	m := newMemory(meters, 1, slog.New(slog.DiscardHandler), new(fakeHolders), func() {})
 	if n := testing.AllocsPerRun(1000, m.sample); n != 0 {
 		t.Errorf("a sample makes %g allocations", n)
 	}
@@ -284,7 +284,7 @@ func BenchmarkSample(b *testing.B) {
 			break
 		}
 	}
-	m := newMemory(meters, slog.New(slog.DiscardHandler), func() {}, func() {})
+	m := newMemory(meters, 1, slog.New(slog.DiscardHandler), new(fakeHolders), func() {})
 	b.ReportAllocs()
 	for b.Loop() {
 		m.sample()

@@ -58,6 +58,7 @@ type fakeMeter struct {
 	use, limit atomic.Uint64
 	broken     atomic.Bool
 	closes     atomic.Int32
+	reads      atomic.Int64
 }
 
 func newFakeMeter(use, limit uint64) *fakeMeter {
@@ -68,6 +69,7 @@ func newFakeMeter(use, limit uint64) *fakeMeter {
 }
 
 func (m *fakeMeter) Read() (use, limit uint64, err error) {
+	m.reads.Add(1)
 	if m.broken.Load() {
 		return 0, 0, errors.New("broken")
 	}
@@ -75,6 +77,13 @@ func (m *fakeMeter) Read() (use, limit uint64, err error) {
 }
 func (m *fakeMeter) Name() string { return "fake" }
 func (m *fakeMeter) Close()       { m.closes.Add(1) }
+func (m *fakeMeter) Shared() bool { return true }
+
+// fakeHolders hold what a test says. Safe for concurrent use.
+type fakeHolders struct{ held, budget atomic.Int64 }
+
+func (h *fakeHolders) Held() int64       { return h.held.Load() }
+func (h *fakeHolders) SetBudget(n int64) { h.budget.Store(n) }
 
 const gib = 1 << 30
 
@@ -84,7 +93,7 @@ func fakeMemory(log io.Writer, gave func(string), meters ...*fakeMeter) *memory 
 	for _, m := range meters {
 		all = append(all, m)
 	}
-	return newMemory(all, slog.New(slog.NewTextHandler(log, nil)), func() { gave("shed") }, func() { gave("free") })
+	return newMemory(all, 1, slog.New(slog.NewTextHandler(log, nil)), new(fakeHolders), func() { gave("free") })
 }
 
 func nothing(string) {}
@@ -243,7 +252,7 @@ func TestMemoryHurries(t *testing.T) {
 }
 
 // TestMemoryTimes: a change is seen at the next tick, and memory is given back
-// at once beyond 95 %, then every reclaimInterval for as long as it stays so.
+// at once beyond 95 %, then every shedInterval for as long as it stays so.
 func TestMemoryTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -280,9 +289,9 @@ func TestMemoryTimes(t *testing.T) {
 		meter.use.Store(990)
 		at(36 * time.Second)
 		want := []time.Duration{
-			memoryInterval, memoryInterval + reclaimInterval, memoryInterval + 2*reclaimInterval,
-			memoryInterval + 3*reclaimInterval,
-			30*time.Second + memoryInterval, 30*time.Second + memoryInterval + reclaimInterval,
+			memoryInterval, memoryInterval + shedInterval, memoryInterval + 2*shedInterval,
+			memoryInterval + 3*shedInterval,
+			30*time.Second + memoryInterval, 30*time.Second + memoryInterval + shedInterval,
 		}
 		if len(given) != len(want) {
 			t.Fatalf("memory was given back at %v, want %v", given, want)
@@ -291,6 +300,128 @@ func TestMemoryTimes(t *testing.T) {
 			if given[i] != want[i] {
 				t.Errorf("memory was given back at %v, want %v", given, want)
 			}
+		}
+	})
+}
+
+// TestHeldBudget: a quarter of the limit, less when that does not fit beside all
+// else, and never nothing.
+func TestHeldBudget(t *testing.T) {
+	const limit = 64_000_000
+	for _, test := range []struct {
+		name            string
+		use, held, idle uint64 // millionths of a 64th
+		want            int64
+	}{
+		{"an empty server", 5, 0, 0, 16_000_000},
+		{"idle connections to the ladder's first step", 54, 0, 0, 2_880_000},
+		{"what is held makes no difference", 30, 16, 0, 16_000_000},
+		{"what the runtime keeps neither", 50, 10, 10, 16_000_000},
+		{"others take nearly all", 62, 0, 0, 1_000_000},
+		{"beyond the limit", 80, 10, 0, 1_000_000},
+	} {
+		if got := heldBudget(test.use*1e6, limit, test.held*1e6, test.idle*1e6); got != test.want {
+			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+// TestMemoryBudget: holders get their share of the nearest limit at each sample.
+func TestMemoryBudget(t *testing.T) {
+	h := new(fakeHolders)
+	near, far := newFakeMeter(0, gib), newFakeMeter(0, 8*gib)
+	m := newMemory([]Meter{near, far}, 4, slog.New(slog.DiscardHandler), h, func() {})
+	defer m.goLimit.restore()
+	if got := h.budget.Load(); got != gib/4/4 {
+		t.Errorf("4 processes: %d, want a 16th of the limit", got)
+	}
+	near.use.Store(gib)
+	m.sample()
+	if got := h.budget.Load(); got != gib/64/4 {
+		t.Errorf("without room: %d, want the least", got)
+	}
+	near.broken.Store(true)
+	m.sample()
+	if got := h.budget.Load(); got != 8*gib/4/4 {
+		t.Errorf("with the other limit alone: %d", got)
+	}
+}
+
+// TestMemoryFreed: when connections let go what they held, memory is given back
+// within a second, and not for every trifle.
+func TestMemoryFreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start, freed := time.Now(), []time.Duration(nil)
+		h, meter := new(fakeHolders), newFakeMeter(gib/2, gib)
+		m := newMemory([]Meter{meter}, 1, slog.New(slog.DiscardHandler), h, func() {
+			freed = append(freed, time.Since(start))
+		})
+		go m.run()
+		defer m.close()
+		at := func(d time.Duration) { time.Sleep(time.Until(start.Add(d))); synctest.Wait() }
+		h.held.Store(gib / 8)
+		meter.use.Store(gib / 8 * 5)
+		at(time.Second)
+		h.held.Store(gib/8 - gib/32) // what shed lets go each time
+		m.hurry()
+		at(1500 * time.Millisecond)
+		if len(freed) != 0 {
+			t.Fatalf("memory was given back at %v for a trifle", freed)
+		}
+		h.held.Store(0)
+		m.hurry() // as Freed does
+		at(1500 * time.Millisecond)
+		if len(freed) != 1 || freed[0] != 1500*time.Millisecond {
+			t.Fatalf("memory was given back at %v, want at once", freed)
+		}
+		meter.use.Store(gib / 100 * 88) // newcomers are refused
+		h.held.Store(gib / 64)
+		at(6 * time.Second)
+		h.held.Store(0)
+		at(6*time.Second + memoryInterval)
+		h.held.Store(gib / 64)
+		at(6*time.Second + 2*memoryInterval)
+		h.held.Store(0)
+		at(8 * time.Second)
+		if len(freed) != 3 || freed[1] > 6*time.Second+memoryInterval ||
+			freed[2] > freed[1]+freeInterval+memoryInterval {
+			t.Errorf("memory was given back at %v", freed)
+		}
+	})
+}
+
+// TestMemoryCalm: while nothing changes samples are rare. The first newcomer brings
+// them back, and so does a change of use.
+func TestMemoryCalm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meter := newFakeMeter(gib/2, gib)
+		m := fakeMemory(io.Discard, nothing, meter)
+		go m.run()
+		defer m.close()
+		reads := func(d time.Duration) int64 {
+			before := meter.reads.Load()
+			time.Sleep(d)
+			synctest.Wait()
+			return meter.reads.Load() - before
+		}
+		if n := reads(10 * time.Second); n > 8 {
+			t.Errorf("%d samples within the first 10 s", n)
+		}
+		if n := reads(32 * time.Second); n > 10 {
+			t.Errorf("%d samples within 32 s of nothing", n)
+		}
+		m.admit()
+		synctest.Wait()
+		if n := reads(memoryInterval); n != 1 {
+			t.Errorf("%d samples after a newcomer", n)
+		}
+		reads(20 * time.Second)
+		meter.use.Store(gib / 100 * 86)
+		if reads(calmInterval); m.admit() && m.admit() {
+			t.Error("growth was not seen")
+		}
+		if n := reads(time.Second); n < 9 {
+			t.Errorf("%d samples a second near the limit", n)
 		}
 	})
 }

@@ -104,6 +104,7 @@ func RunWorker(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance,
 	if r.MemoryLimit > 0 {
 		r.MemoryLimit /= c.Count
 	}
+	r.Processes = c.Count
 	c.Start()
 	return Run(r, log, in, p)
 }

@@ -22,7 +22,7 @@ func TestKeyOf(t *testing.T) {
 		name := config.Type().Field(i).Name
 		s := Table.ByKey(keyOf(name))
 		switch name {
-		case "Sockets", "Quota", "Logger": // these are no settings
+		case "Sockets", "Quota", "Logger", "Processes": // these are no settings
 			if s != nil {
 				t.Errorf("Config.%s has the setting %s", name, s.Key)
 			}
