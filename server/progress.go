@@ -45,8 +45,3 @@ func (p *progress) stalled(now int64, stall time.Duration, unacked, waiting int)
 	p.lookAt = min(now+int64(stall)/stallLooks, p.since+int64(stall))
 	return now >= p.since+int64(stall)
 }
-
-// tookNone reports whether a peer has acknowledged nothing for at least that long.
-func (p *progress) tookNone(now int64, long time.Duration, unacked int) bool {
-	return now >= p.since+int64(long) && p.written-int64(unacked) <= p.goal-stallBytes
-}
