@@ -162,7 +162,11 @@ func TestHalfCloseStallAfterPause(t *testing.T) {
 		c := r.open()
 		flood(r, c)
 		r.do(func() { r.loop.inputEnded(c, r.sock(c)) })
-		for c.state == statePaused || c.queued() > 100<<10 {
+		holds := func() (much bool) {
+			r.do(func() { much = c.state == statePaused || c.queued() > 100<<10 })
+			return much
+		}
+		for holds() {
 			r.wait(5 * time.Second)
 			r.alive(c, "a slow reader")
 			r.do(func() { r.writable(c, 6000) })
