@@ -70,6 +70,7 @@ func (l *loop) hold(c *Conn, delta int) {
 			a.holders = nil
 		}
 	}
+	a.pool.allow(int(a.bytes)) // as much waits as is in use, so that queues that fill and drain make no garbage
 	sum := a.sum()
 	a.total.Store(sum)
 	if delta > 0 && sum > a.budget.Load() && !a.shedding {

@@ -312,3 +312,34 @@ func BenchmarkShed(b *testing.B) {
 	}
 	l.account.budget.Store(1 << 40)
 }
+
+// As much waits for its next use as is in use, and a fixed amount beside it.
+func TestPoolFollowsUse(t *testing.T) {
+	var p pool
+	const block = 32 << 10
+	put := func(n int) {
+		for range n {
+			p.put(make([]byte, 0, block))
+		}
+		if err := p.check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(2 * poolMost / block)
+	if p.bytes != poolMost {
+		t.Errorf("%d bytes wait while nothing is in use", p.bytes)
+	}
+	p.allow(3 * poolMost)
+	put(10 * poolMost / block)
+	if p.bytes != 4*poolMost {
+		t.Errorf("%d bytes wait while %d are in use", p.bytes, 3*poolMost)
+	}
+	before := p.bytes
+	if b := p.make(block); cap(b) != block || p.bytes != before-block {
+		t.Errorf("a block of %d bytes, and %d wait", cap(b), p.bytes)
+	}
+	p.allow(0)
+	if p.bytes != poolMost || p.check() != nil {
+		t.Errorf("%d bytes wait when what was in use has gone: %v", p.bytes, p.check())
+	}
+}

@@ -14,7 +14,7 @@ import (
 const (
 	pooledMinBits = 12
 	pooledMaxBits = 20
-	poolMost      = 1 << 20 // bytes that wait for their next use; more is left to the collector
+	poolMost      = 1 << 20 // bytes that wait for their next use beside those in use; more is left to the collector
 )
 
 // A pool keeps buffers of one loop for their next use. The zero value is empty, nil
@@ -22,6 +22,7 @@ const (
 type pool struct {
 	free  [pooledMaxBits - pooledMinBits + 1][]*byte // by size
 	bytes int
+	extra int // bytes beyond poolMost that may be kept
 }
 
 // make returns an empty buffer of size bytes.
@@ -41,9 +42,25 @@ func (p *pool) make(size int) []byte {
 
 // put takes the memory of b back.
 func (p *pool) put(b []byte) {
-	if class, ok := poolClass(cap(b)); ok && p != nil && p.bytes+cap(b) <= poolMost {
+	if class, ok := poolClass(cap(b)); ok && p != nil && p.bytes+cap(b) <= poolMost+p.extra {
 		p.free[class] = append(p.free[class], unsafe.SliceData(b))
 		p.bytes += cap(b)
+	}
+}
+
+// allow has the pool keep up to extra bytes beyond poolMost, and leaves what is more to
+// the collector, the largest first.
+func (p *pool) allow(extra int) {
+	p.extra = extra
+	for class := len(p.free) - 1; p.bytes > poolMost+extra; {
+		last := len(p.free[class]) - 1
+		if last < 0 {
+			class--
+			continue
+		}
+		p.free[class][last] = nil
+		p.free[class] = p.free[class][:last]
+		p.bytes -= 1 << (class + pooledMinBits)
 	}
 }
 
@@ -53,8 +70,9 @@ func (p *pool) check() error {
 	for class, free := range p.free {
 		n += len(free) << (class + pooledMinBits)
 	}
-	if n != p.bytes || n > poolMost {
-		return fmt.Errorf("%d bytes wait for their next use, but %d are counted; the bound is %d", n, p.bytes, poolMost)
+	if n != p.bytes || n > poolMost+p.extra {
+		return fmt.Errorf("%d bytes wait for their next use, but %d are counted; the bound is %d", n, p.bytes,
+			poolMost+p.extra)
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import "time"
 // the loop has looked at its other sockets, and of those that rest, as many are read
 // the next time as took restTurn.
 const (
-	restAfter = 250 * time.Microsecond
+	restAfter = time.Millisecond
 	restTurn  = 2 * time.Millisecond
 	restBytes = 4 << 10 // fewer take less than restAfter, unless the handler is slow
 )
