@@ -61,6 +61,20 @@ func (v *supervisor) reload() {
 		v.log.Warn("SIGHUP ignored: the workers are starting")
 		return
 	}
+	v.readAnew(func(file *settings.File, next *settings.Resolved, err error) {
+		switch {
+		case v.stopping:
+		case err != nil:
+			settings.LogReloadFailed(v.log, err)
+			v.Notifier.Notify("READY=1", "STATUS=the last reload failed, see the log")
+		default:
+			v.pass(file, next)
+		}
+	})
+}
+
+// readAnew reads the settings anew, and then has the supervisor's goroutine call f.
+func (v *supervisor) readAnew(f func(*settings.File, *settings.Resolved, error)) {
 	v.Notifier.Notify(handover.Reloading()...)
 	v.reading = true
 	go func() { // the file may be on a disk that does not answer
@@ -68,14 +82,7 @@ func (v *supervisor) reload() {
 		next, err := v.Resolve(file)
 		v.post(func() {
 			v.reading = false
-			switch {
-			case v.stopping:
-			case err != nil:
-				settings.LogReloadFailed(v.log, err)
-				v.Notifier.Notify("READY=1", "STATUS=the last reload failed, see the log")
-			default:
-				v.pass(file, next)
-			}
+			f(file, next, err)
 		})
 	}()
 }

@@ -3,7 +3,7 @@ package supervisor
 import (
 	"time"
 
-	"heartwheel/internal/handover"
+	"heartwheel/internal/settings"
 	"heartwheel/internal/wording"
 )
 
@@ -36,16 +36,10 @@ func (v *supervisor) handOver() {
 		v.log.Warn("SIGUSR2 ignored: the workers are starting")
 		return
 	}
-	v.Notifier.Notify(handover.Reloading()...)
-	v.reading = true
-	go func() { // the file may be on a disk that does not answer
-		file := v.Read()
-		now, _ := v.Resolve(file) // the new program may know more: its workers judge the file
-		v.post(func() {
-			v.reading = false
-			v.rollingRestart(&workerSettings{base: file, now: now})
-		})
-	}()
+	v.readAnew(func(file *settings.File, now *settings.Resolved, _ error) {
+		// The new program may know more: its workers judge the file.
+		v.rollingRestart(&workerSettings{base: file, now: now})
+	})
 }
 
 // rollingRestart begins one.
