@@ -64,8 +64,7 @@ func (l *loop) stepDrain() (more bool) {
 		if c := d.conns[d.shut]; !c.closing() {
 			l.close(c, Draining, codec.CodeDraining, "server is going away")
 		} else if c.state == stateFlushing && c.has(flagEnded) && c.ext.closeAt == 0 {
-			c.ext.closeAt = l.now + int64(closeGrace)
-			l.recheck(c)
+			l.startGrace(c)
 		}
 		d.conns[d.shut] = nil
 		d.shut++

@@ -113,9 +113,14 @@ func (l *loop) finishFlush(c *Conn) {
 	if c.queued() == 0 {
 		l.terminate(c, c.reason, false)
 	} else if c.ext.closeAt == 0 && !(c.has(flagEnded) && c.reason == PeerClosed) {
-		c.ext.closeAt = l.now + int64(closeGrace)
-		l.recheck(c)
+		l.startGrace(c)
 	}
+}
+
+// startGrace cuts c off after closeGrace.
+func (l *loop) startGrace(c *Conn) {
+	c.ext.closeAt = l.now + int64(closeGrace)
+	l.recheck(c)
 }
 
 // push writes messages to the socket, or queues them behind others.
