@@ -32,19 +32,6 @@ func (addrHandler) Frame(c *Conn, _ codec.Frame) error {
 	return c.Send(codec.OpData, []byte(c.RemoteAddr().String()))
 }
 
-func nextFrame(c net.Conn) (codec.Frame, error) {
-	head := make([]byte, codec.HeaderSize)
-	if _, err := io.ReadFull(c, head); err != nil {
-		return codec.Frame{}, err
-	}
-	b := append(head, make([]byte, binary.BigEndian.Uint32(head))...)
-	if _, err := io.ReadFull(c, b[len(head):]); err != nil {
-		return codec.Frame{}, err
-	}
-	f, _, err := codec.Decode(b, codec.MaxFrameLimit)
-	return f, err
-}
-
 // The address of a connection is that of its header, however the header is cut and
 // whatever comes with it. LOCAL and UNKNOWN keep the socket's.
 func TestProxyFrom(t *testing.T) {

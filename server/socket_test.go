@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -93,18 +94,24 @@ func expect(t *testing.T, c net.Conn, want []byte) {
 // readFrame reads one frame.
 func readFrame(t *testing.T, c net.Conn) codec.Frame {
 	t.Helper()
+	f, err := nextFrame(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// nextFrame is readFrame where there may be none.
+func nextFrame(c net.Conn) (codec.Frame, error) {
 	var b []byte
 	for {
 		f, n, err := codec.Decode(b, codec.MaxFrameLimit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > 0 {
-			return f
+		if err != nil || n > 0 {
+			return f, err
 		}
 		one := make([]byte, 1)
 		if _, err := c.Read(one); err != nil {
-			t.Fatalf("after % x: %v", b, err)
+			return codec.Frame{}, fmt.Errorf("after % x: %w", b, err)
 		}
 		b = append(b, one...)
 	}
