@@ -65,12 +65,6 @@ type soakServer struct {
 	samples []soakMemory // after that
 }
 
-// resources are what must not grow.
-type resources struct {
-	files      int
-	goroutines float64
-}
-
 // TestSoak is case 21: all faults at the same time, at moderate rates, for long.
 // Every few seconds all stops but the live peers: each server then has no more
 // descriptors and goroutines than while it warmed up, in the first quarter of the
@@ -117,7 +111,7 @@ func TestSoak(t *testing.T) {
 	figure(t, 21, "%s with %s, %d freezes, %d hand-overs and %d that failed: %d things "+
 		"wrong, and of 2 × %d live peers "+
 		"%d killed (%d times one came again after a hand-over, %d excused); %d × /debug/check clean; %s; at rest at "+
-		"most %d files and %.0f goroutines; about %.0f %% of two processors",
+		"most %d files and %d goroutines; about %.0f %% of two processors",
 		took.Round(time.Second), z.activities(), (steady.freezes+replaced.freezes)/2, replaced.handOver,
 		steady.handOver, z.wrongN, soakLive, z.killed, z.reached, z.excused,
 		z.checks, memory, steady.most.files, steady.most.goroutines, 50*cpu.Seconds()/took.Seconds())
@@ -214,15 +208,11 @@ func (z *soak) quiesce(warm bool) {
 		heap := s.liveHeap()
 		s.check()
 		if warm {
-			now := s.least()
+			now := s.atRest(s.current())
 			s.most = resources{max(s.most.files, now.files), max(s.most.goroutines, now.goroutines)}
 			continue
 		}
-		s.await(fmt.Sprintf("no more than %d files and %.0f goroutines", s.most.files,
-			s.most.goroutines), func(m metrics) bool {
-			s.http.CloseIdleConnections()
-			return openFiles(z.t, s.current()) <= s.most.files && m.value("go_goroutines") <= s.most.goroutines
-		})
+		s.awaitResources(s.current(), s.most)
 		s.samples = append(s.samples, soakMemory{time.Since(z.started), float64(resident(z.t, s.current())), heap})
 	}
 }
@@ -238,19 +228,6 @@ func (s *soakServer) liveHeap() (heap float64) {
 		}
 	}
 	return heap
-}
-
-// least is what an idle server has, the least of several samples, as requests and
-// their connections come between.
-func (s *soakServer) least() resources {
-	all := resources{math.MaxInt, math.Inf(1)}
-	for range 20 {
-		s.http.CloseIdleConnections()
-		all = resources{min(all.files, openFiles(s.t, s.current())),
-			min(all.goroutines, s.metrics().value("go_goroutines"))}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return all
 }
 
 // scrape asks all that the ops address has. Its invariants have to hold each

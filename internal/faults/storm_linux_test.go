@@ -56,7 +56,7 @@ func TestStorms(t *testing.T) {
 	good := startNeighbours(t, s.addr, 8)
 	for _, storm := range storms {
 		t.Run(storm.name, func(t *testing.T) {
-			before, files, lost := s.metrics(), openFiles(t, s.pid()), backlogLosses(t, s)
+			before, rest, lost := s.metrics(), s.atRest(s.pid()), backlogLosses(t, s)
 			dialed := runStorm(t, s.addr, each, storm.do)
 			var m metrics
 			done := func(name string) float64 { return m.sum(name) - before.sum(name) }
@@ -79,16 +79,14 @@ func TestStorms(t *testing.T) {
 					t.Errorf("some were refused as %s", reason)
 				}
 			}
-			s.await("descriptors and goroutines are back to what they were", func(now metrics) bool {
-				return openFiles(t, s.pid()) <= files && now.value("go_goroutines") <= before.value("go_goroutines")
-			})
+			after := s.awaitResources(s.pid(), rest)
 			s.check()
 			figure(t, 14, "%s: %d in %s (%.0f/s): %v accepted, %v gone before their turn, %v closed, %v live; %d "+
-				"descriptors before, %d after; %v goroutines before, at most that after",
+				"descriptors before, %d after; %d goroutines before, %d after",
 				storm.name, dialed, each, float64(dialed)/each.Seconds(),
 				m.value("heartwheel_accepted_total")-before.value("heartwheel_accepted_total"),
 				done("heartwheel_refused_total"),
-				done("heartwheel_closed_total"), live, files, openFiles(t, s.pid()), before.value("go_goroutines"))
+				done("heartwheel_closed_total"), live, rest.files, after.files, rest.goroutines, after.goroutines)
 		})
 	}
 	if err := good.stop(); err != nil {
@@ -177,14 +175,4 @@ func portLater(_, _ string, raw syscall.RawConn) error {
 		return cerr
 	}
 	return err
-}
-
-// openFiles counts the descriptors of a process.
-func openFiles(t testing.TB, pid int) int {
-	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(files)
 }
