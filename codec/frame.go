@@ -88,6 +88,22 @@ func Decode(b []byte, max int) (f Frame, n int, err error) {
 	return Frame{Op: Op(op), Payload: b[HeaderSize+1 : size : size]}, size, nil
 }
 
+// DecodeBody returns the frame that a message of a framed transport carries, such as
+// a WebSocket: what follows the header on a stream. An empty body is OpBeat. max and
+// the errors are as for Decode, without those for other protocols. The frame's Payload
+// is a part of body. It never allocates.
+func DecodeBody(body []byte, max int) (Frame, error) {
+	switch {
+	case len(body) == 0:
+		return Frame{}, nil
+	case len(body) > min(max, MaxFrameLimit):
+		return Frame{}, ErrFrameTooLarge
+	case uint32(len(body)) > maxLength[body[0]]:
+		return Frame{}, refuseOp(body[0])
+	}
+	return Frame{Op: Op(body[0]), Payload: body[1:len(body):len(body)]}, nil
+}
+
 // FrameSize returns the size in bytes, header included, of the first frame in b, so
 // that a reader can make room for it; 0 if b has fewer than HeaderSize bytes. It is
 // HeaderSize+1 while b may begin a PROXY header, which that byte decides. max is as

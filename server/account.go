@@ -85,7 +85,7 @@ const holdersKept = 1024
 func (x *ext) memory() int {
 	n := x.out.memory() + cap(x.partial)
 	if x.edge != nil {
-		n += cap(x.edge.partial[stageWire]) + cap(x.edge.partial[stagePlain])
+		n += cap(x.edge.partial[stageWire]) + cap(x.edge.partial[stagePlain]) + x.edge.kept
 	}
 	return n
 }
@@ -98,6 +98,10 @@ func (l *loop) unhold(c *Conn) {
 	x.out.drop()
 	l.hold(c, -mem)
 	l.dropPartials(c)
+	if x.edge != nil {
+		l.hold(c, -x.edge.kept)
+		x.edge.kept = 0
+	}
 }
 
 // shedMargin is the part of the budget that shed makes free, so that it does not

@@ -131,6 +131,10 @@ func (c *Conn) closing() bool { return c.state > stateOpen }
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
+// upgrading reports whether the HTTP request that a connection begins with has not
+// been answered.
+func (c *Conn) upgrading() bool { return c.ext != nil && c.ext.edge != nil && c.ext.edge.upgrading }
+
 func (c *Conn) ensureExt() *ext {
 	if c.ext == nil {
 		c.ext = new(ext)

@@ -1,38 +1,69 @@
 package server
 
+import (
+	"heartwheel/codec"
+	"heartwheel/internal/edge/tlsedge"
+	"heartwheel/internal/edge/websocket"
+)
+
 // An edge is what the connections of a listener speak: bytes ↔ plaintext ↔
-// messages ↔ their meaning. Where transport and framing are nil, the bytes on
-// the wire are the messages.
+// messages ↔ their meaning. Without transport and framing the bytes on the wire
+// are the messages.
 type edge struct {
-	transport func() Transport // makes one for each connection
-	framing   func() Framing   // likewise
-	protocol  Protocol
-	native    bool // protocol is the native one
+	upgrade  *upgrade       // connections begin with an HTTP request; nil: none does
+	framing  func() framing // makes one for each connection; nil: none
+	protocol Protocol
+	native   bool // protocol is the native one
+	bodies   bool // and each message of the framing is the body of one frame
+	pings    bool // where this side beats, the framing has a frame for that
 }
 
-// A Transport turns the bytes of one connection into plaintext and back, such as
-// TLS. Loop only, no I/O.
-type Transport interface {
+// A transport turns the bytes of one connection into plaintext and back: TLS. Loop
+// only, no I/O.
+type transport interface {
 	// Open appends to dst the plaintext of the whole records that in begins
 	// with, and returns how many bytes they took. What is left begins in of the
 	// next call. Plaintext that comes with an error is used before it.
 	Open(dst, in []byte) (plain []byte, used int, err error)
 
+	// Need returns how many bytes in must have for Open to do anything with it.
+	Need(in []byte) int
+
 	// Seal appends to dst the records for plain, which follows what was sealed
-	// before.
+	// before, and first what Open has left to answer.
 	Seal(dst, plain []byte) ([]byte, error)
+
+	// Pending reports whether Open has left something to answer.
+	Pending() bool
+
+	// AppendClose appends what ends this side in order. Nothing is sealed after it.
+	AppendClose(dst []byte) []byte
+
+	// Kept returns how many bytes the transport holds for what was received.
+	Kept() int
 }
 
-// A Framing carries messages in the plaintext of one connection, such as
+// A framing carries messages in the plaintext of one connection, such as
 // WebSocket. Loop only, no I/O.
-type Framing interface {
+type framing interface {
 	// Next returns what the first frame in in carries, and how many bytes the
 	// frame took: 0 if it is not whole. end says that p ends a message. p may be
 	// a part of in, which Next may change.
-	Next(in []byte) (p []byte, end bool, used int, err error)
+	Next(in []byte) (p []byte, k websocket.Kind, end bool, used int, err error)
 
-	// Append appends to dst a frame with one message.
-	Append(dst, message []byte) []byte
+	// Need returns how many bytes in must have for Next to return its first frame,
+	// or to know that; 0: not known.
+	Need(in []byte) int
+
+	// Append appends to dst a frame with one message or the content of a control
+	// frame.
+	Append(dst, p []byte, k websocket.Kind) []byte
+}
+
+// A closer is a framing with a frame that ends the connection.
+type closer interface {
+	AppendClose(dst []byte, code uint16, reason string) []byte
+	AppendCloseAnswer(dst, p []byte) []byte
 }
 
 // sealSize is how much plaintext is sealed at once, a TLS record. What is sealed
@@ -41,10 +72,14 @@ const sealSize = 16 << 10
 
 // edgeState is what a connection needs for its edge.
 type edgeState struct {
-	transport Transport // nil: none
-	framing   Framing   // nil: none
+	transport transport // nil: none
+	framing   framing   // nil: none
+	upgrading bool      // the HTTP request has not been answered
+	text      bool      // what the protocol gets next is of a text message
+	end       bool      // and ends its message
+	closed    bool      // this side's close frame is in the outbox, or written
+	kept      int       // bytes that the transport holds, as in the account
 	partial   [stageMessage][]byte
-	end       bool // what the protocol gets next ends a message
 }
 
 // A stage is a step on the way of what has arrived.
@@ -56,20 +91,21 @@ const (
 	stageMessage              // for the protocol
 )
 
-// openEdge makes what c needs for its edge.
+// openEdge makes what c needs for its edge; its transport is there.
 func (l *loop) openEdge(c *Conn) {
 	e := &l.edges[c.edge]
-	if e.transport == nil && e.framing == nil {
+	if e.upgrade == nil && e.framing == nil {
 		return
 	}
-	s := new(edgeState)
-	if e.transport != nil {
-		s.transport = e.transport()
+	x := c.ensureExt()
+	if x.edge == nil {
+		x.edge = new(edgeState)
 	}
-	if e.framing != nil {
-		s.framing = e.framing()
+	if e.upgrade != nil {
+		x.edge.upgrading = true
+	} else {
+		x.edge.framing = e.framing()
 	}
-	c.ensureExt().edge = s
 }
 
 // firstStage is where what has arrived for c begins.
@@ -77,15 +113,15 @@ func (c *Conn) firstStage() stage {
 	switch {
 	case c.ext == nil || c.ext.edge == nil:
 		return stageMessage
-	case c.ext.edge.transport == nil:
-		return stagePlain
+	case c.ext.edge.transport != nil:
+		return stageWire
 	}
-	return stageWire
+	return c.ext.edge.afterWire()
 }
 
 // afterWire is where plaintext goes.
 func (s *edgeState) afterWire() stage {
-	if s.framing == nil {
+	if s.framing == nil && !s.upgrading {
 		return stageMessage
 	}
 	return stagePlain
@@ -98,27 +134,9 @@ func (l *loop) consume(c *Conn, s stage, b []byte, all bool) (used, need int, he
 	var err error
 	switch s {
 	case stageWire:
-		e := c.ext.edge
-		l.plain, used, err = e.transport.Open(l.plain[:0], b)
-		if len(l.plain) > 0 {
-			heard = l.feed(c, e.afterWire(), l.plain)
-		}
+		used, need, heard, err = l.open(c, b)
 	case stagePlain:
-		e := c.ext.edge
-		for used < len(b) && c.receiving() {
-			var p []byte
-			var n int
-			if p, e.end, n, err = e.framing.Next(b[used:]); n == 0 || err != nil {
-				break
-			}
-			used += n
-			heard = true
-			if len(p) == 0 && e.end && len(c.ext.partial) == 0 { // an empty message
-				l.consume(c, stageMessage, p, true)
-			} else if len(p) > 0 || e.end {
-				l.feed(c, stageMessage, p)
-			}
-		}
+		used, need, heard, err = l.unframe(c, b)
 	case stageMessage:
 		end := all && c.ext != nil && c.ext.edge != nil && c.ext.edge.end
 		used, need, err = l.protocol(c).Input(Session{c}, b, end)
@@ -128,6 +146,106 @@ func (l *loop) consume(c *Conn, s stage, b []byte, all bool) (used, need int, he
 		l.refuse(c, err)
 	}
 	return used, need, heard
+}
+
+// open gives what it finds in the records of b to the next stage.
+func (l *loop) open(c *Conn, b []byte) (used, need int, heard bool, err error) {
+	e := c.ext.edge
+	l.plain, used, err = e.transport.Open(l.plain[:0], b)
+	if kept := e.transport.Kept(); kept != e.kept {
+		delta := kept - e.kept
+		e.kept = kept
+		l.hold(c, delta)
+	}
+	if len(l.plain) > 0 {
+		heard = l.feed(c, e.afterWire(), l.plain)
+	}
+	if e.transport.Pending() {
+		l.answerRecords(c)
+	}
+	switch {
+	case err == tlsedge.ErrClosed: // the peer sends nothing more, as after a FIN
+		c.flags |= flagEnded
+		if c.state == stateOpen {
+			l.flushEnded(c)
+		}
+		return len(b), 0, heard, nil
+	case err != nil: // nothing can be sealed any more
+		l.logOffence(c, Notice{Reason: ProtocolError, Code: ProtocolError.Code(), Text: err.Error()})
+		l.terminate(c, ProtocolError, false)
+	case used == 0:
+		need = e.transport.Need(b)
+	}
+	return used, need, heard, nil
+}
+
+// answerRecords sends what the transport of c has to answer, such as to a key update,
+// or with an alert. It follows what is sealed already.
+func (l *loop) answerRecords(c *Conn) {
+	var err error
+	if l.sealed, err = c.ext.edge.transport.Seal(l.sealed[:0], nil); err != nil || c.state >= stateTerminated {
+		return
+	}
+	n := 0
+	if c.queued() == 0 {
+		if n, err = l.io.write(c, l.sealed); err != nil && err != errWouldBlock {
+			l.terminate(c, writeReason(err), true)
+			return
+		}
+	}
+	if n < len(l.sealed) {
+		l.enqueue(c, batch{}, 0, l.sealed[n:])
+	}
+}
+
+// closeTransport tells the peer, in the words of the transport, that this side sends
+// nothing more. All that was sent has gone out; if the socket is full nevertheless, the
+// peer learns it from the FIN.
+func (l *loop) closeTransport(c *Conn) {
+	if c.ext != nil && c.ext.edge != nil && c.ext.edge.transport != nil && !c.has(flagAbort) {
+		l.sealed = c.ext.edge.transport.AppendClose(l.sealed[:0])
+		_, _ = l.io.write(c, l.sealed)
+	}
+}
+
+// unframe gives what it finds in the frames of b to the protocol. A control frame
+// may come between those of a message.
+func (l *loop) unframe(c *Conn, b []byte) (used, need int, heard bool, err error) {
+	e := c.ext.edge
+	if e.upgrading {
+		used, err = l.upgrade(c, b)
+		if heard = used > 0; err != nil || !heard || e.upgrading {
+			return used, 0, heard, err
+		}
+	}
+	for used < len(b) && c.receiving() {
+		p, kind, end, n, err := e.framing.Next(b[used:])
+		if err != nil {
+			return used, 0, heard, err
+		}
+		if n == 0 {
+			if used == 0 {
+				need = e.framing.Need(b)
+			}
+			break
+		}
+		used += n
+		heard = true
+		if kind >= websocket.KindPing {
+			l.control(c, kind, p)
+			continue
+		}
+		if kind == websocket.KindNone {
+			continue
+		}
+		e.end, e.text = end, kind == websocket.KindText
+		if len(p) == 0 && end && len(c.ext.partial) == 0 { // an empty message
+			l.consume(c, stageMessage, p, true)
+		} else if len(p) > 0 || end {
+			l.feed(c, stageMessage, p)
+		}
+	}
+	return used, need, heard, nil
 }
 
 // A mark is where a message in loop.out ends, of a connection that is not plain
@@ -140,8 +258,11 @@ type mark struct {
 // mark frames what is in out from start on, and marks the messages. Those of
 // the native protocol tell themselves how many they are and which are urgent.
 func (l *loop) mark(c *Conn, start int, urgent bool) {
-	native := l.edges[c.edge].native
-	var f Framing
+	native, header := l.edges[c.edge].native, 0
+	if l.edges[c.edge].bodies {
+		header = codec.HeaderSize
+	}
+	var f framing
 	b := l.out[start:]
 	if c.ext != nil && c.ext.edge != nil && c.ext.edge.framing != nil {
 		f = c.ext.edge.framing
@@ -154,7 +275,7 @@ func (l *loop) mark(c *Conn, start int, urgent bool) {
 			n, urgent = frameLen(b), overtakes(frameOp(b))
 		}
 		if end += n; f != nil {
-			l.out = f.Append(l.out, b[:n])
+			l.out = f.Append(l.out, b[header:n], websocket.KindBinary)
 			end = len(l.out)
 		}
 		l.marks = append(l.marks, mark{end, urgent})

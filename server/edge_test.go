@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/edge/websocket"
 )
 
 // lines is a protocol of lines that end in \n. An empty one is the answer to a
@@ -63,7 +65,18 @@ func (lines) AppendNotice(dst []byte, _ Session, n Notice) []byte {
 // each flipped by a key that depends on all bytes before it.
 type flipper struct{ in, out byte }
 
-func newFlipper() Transport { return new(flipper) }
+func newFlipper() transport { return new(flipper) }
+
+func (f *flipper) Need(in []byte) int {
+	if len(in) < 2 {
+		return 2
+	}
+	return 2 + int(binary.BigEndian.Uint16(in))
+}
+
+func (*flipper) Pending() bool                 { return false }
+func (*flipper) AppendClose(dst []byte) []byte { return dst }
+func (*flipper) Kept() int                     { return 0 }
 
 func (f *flipper) Open(dst, in []byte) (plain []byte, used int, err error) {
 	for len(in)-used >= 2 {
@@ -98,20 +111,24 @@ func (f *flipper) Seal(dst, plain []byte) ([]byte, error) {
 // for the length of the piece, the piece.
 type pieces struct{}
 
-func newPieces() Framing { return pieces{} }
+func newPieces() framing { return pieces{} }
 
-func (pieces) Next(in []byte) (p []byte, end bool, used int, err error) {
-	if len(in) < 4 {
-		return nil, false, 0, nil
+func (pieces) Next(in []byte) (p []byte, k websocket.Kind, end bool, used int, err error) {
+	n := pieces{}.Need(in)
+	if len(in) < n {
+		return nil, 0, false, 0, nil
 	}
-	n := int(binary.BigEndian.Uint32(in) & 0xFFFFFF)
-	if len(in) < 4+n {
-		return nil, false, 0, nil
-	}
-	return in[4 : 4+n], in[0] == 1, 4 + n, nil
+	return in[4:n], websocket.KindBinary, in[0] == 1, n, nil
 }
 
-func (pieces) Append(dst, message []byte) []byte {
+func (pieces) Need(in []byte) int {
+	if len(in) < 4 {
+		return 4
+	}
+	return 4 + int(binary.BigEndian.Uint32(in)&0xFFFFFF)
+}
+
+func (pieces) Append(dst, message []byte, _ websocket.Kind) []byte {
 	return append(binary.BigEndian.AppendUint32(dst, uint32(len(message))|1<<24), message...)
 }
 
@@ -176,17 +193,17 @@ func sendData(c *Conn, s string) error { return c.Send(codec.OpData, []byte(s)) 
 var tongues = []tongue{
 	{"native", nativeEdge, data, sendData, beat, readNative, false},
 	{"native, flipped", func(l *loop) edge {
-		return edge{transport: newFlipper, protocol: native{l}, native: true}
+		return edge{protocol: native{l}, native: true}
 	}, data, sendData, beat, readNative, false},
 	{"native, framed", func(l *loop) edge {
 		return edge{framing: newPieces, protocol: native{l}, native: true}
 	}, data, sendData, beat, readNative, true},
 	{"lines", linesEdge, line, sendLine, line(""), readLines, false},
 	{"lines, flipped", func(l *loop) edge {
-		return edge{transport: newFlipper, protocol: lines{l.h}}
+		return edge{protocol: lines{l.h}}
 	}, line, sendLine, line(""), readLines, false},
 	{"lines, framed and flipped", func(l *loop) edge {
-		return edge{transport: newFlipper, framing: newPieces, protocol: lines{l.h}}
+		return edge{framing: newPieces, protocol: lines{l.h}}
 	}, line, sendLine, line(""), readLines, true},
 }
 
@@ -206,6 +223,9 @@ func onEachEdge(t *testing.T, cfg Config, f func(t *testing.T, r *edgeRig)) {
 				cfg.Beats = ServerBeats
 				r := &edgeRig{newRig(t, cfg, nil), to, map[*Conn]*flipper{}, false}
 				r.do(func() {
+					if strings.Contains(to.name, "flipped") {
+						r.rig.transport = newFlipper
+					}
 					if to.name != "native" { // that is there
 						r.loop.edges = append(r.loop.edges, to.edge(r.loop))
 						r.rig.edge = 1
@@ -220,12 +240,12 @@ func onEachEdge(t *testing.T, cfg Config, f func(t *testing.T, r *edgeRig)) {
 // wire returns what a peer sends for plaintext.
 func (r *edgeRig) wire(c *Conn, plain []byte) []byte {
 	if r.frame && !r.cutFrames {
-		plain = pieces{}.Append(nil, plain)
+		plain = pieces{}.Append(nil, plain, 0)
 	} else if r.frame {
 		half := len(plain) / 2
 		framed := binary.BigEndian.AppendUint32(nil, uint32(half))
 		framed = append(framed, plain[:half]...)
-		plain = pieces{}.Append(framed, plain[half:])
+		plain = pieces{}.Append(framed, plain[half:], 0)
 	}
 	if !r.flipped() {
 		return bytes.Clone(plain)
@@ -239,7 +259,7 @@ func (r *edgeRig) wire(c *Conn, plain []byte) []byte {
 	return b
 }
 
-func (r *edgeRig) flipped() bool { return r.loop.edges[r.rig.edge].transport != nil }
+func (r *edgeRig) flipped() bool { return r.rig.transport != nil }
 
 // messages returns what was sent to c, which must be whole unless part.
 func (r *edgeRig) messages(c *Conn, part bool) []string {
@@ -256,7 +276,7 @@ func (r *edgeRig) messages(c *Conn, part bool) []string {
 	if r.frame {
 		var plain []byte
 		for len(b) > 0 {
-			p, end, n, _ := pieces{}.Next(b)
+			p, _, end, n, _ := pieces{}.Next(b)
 			if n == 0 {
 				break
 			}

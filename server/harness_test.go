@@ -215,15 +215,16 @@ func (h *helloRecorder) Hello(c *Conn, m codec.Hello) error {
 // newBareRig has no goroutine: the test calls the loop's methods itself, and
 // run when it likes; it is meant for benchmarks and for counting allocations.
 type rig struct {
-	t     testing.TB
-	cfg   Config
-	loop  *loop
-	wheel *wheel.Wheel
-	io    *fakeSockets
-	rec   *recorder // nil if the handler is another
-	edge  uint8     // of the connections that open makes
-	gone  int       // calls of release
-	onRun func()    // called after each run of the loop; may be nil. Loop only
+	t         testing.TB
+	cfg       Config
+	loop      *loop
+	wheel     *wheel.Wheel
+	io        *fakeSockets
+	rec       *recorder        // nil if the handler is another
+	edge      uint8            // of the connections that open makes
+	transport func() transport // of the connections; nil: none
+	gone      int              // calls of release
+	onRun     func()           // called after each run of the loop; may be nil. Loop only
 
 	signal chan struct{}
 	jobs   chan func()
@@ -336,6 +337,9 @@ func (r *rig) wait(d time.Duration) {
 // open opens a connection.
 func (r *rig) open() *Conn {
 	c := r.loop.newConn(r.edge)
+	if r.transport != nil {
+		c.ensureExt().edge = &edgeState{transport: r.transport()}
+	}
 	r.do(func() { r.opened(c) })
 	return c
 }

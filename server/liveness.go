@@ -234,6 +234,8 @@ func (l *loop) expirePartial(c *Conn) {
 	switch {
 	case !c.has(flagHandshake):
 		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
+	case c.upgrading():
+		l.close(c, Incomplete, codec.CodeIncomplete, "HTTP request not completed within 10 s")
 	case !c.has(flagPending):
 		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
 	default: // not the peer's fault: it may come back

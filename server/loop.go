@@ -234,10 +234,14 @@ func (l *loop) opened(c *Conn, sock netConn) {
 	l.reap()
 }
 
-// start calls the protocol's Start.
+// start calls the protocol's Start, or waits for the request that comes before it.
 func (l *loop) start(c *Conn) {
 	l.cur = c
 	defer l.recoverAndFlush()
+	if c.upgrading() {
+		Session{c}.ExpectHandshake()
+		return
+	}
 	l.protocol(c).Start(Session{c})
 }
 
@@ -300,14 +304,21 @@ func (l *loop) finish(c *Conn) {
 	l.stats.closed[c.reason]++
 	l.ended(c) // while the peer's address is still known
 	l.logClose(c)
+	l.closeTransport(c)
 	l.io.close(c, c.has(flagAbort))
 	c.sock = nil
+	if c.ext != nil {
+		c.ext.edge = nil // the handler may keep c
+	}
 	l.assigned.Add(-1)
 	l.release(&c.ticket)
 }
 
-// ended calls the protocol's End.
+// ended calls the protocol's End, if there was a Start.
 func (l *loop) ended(c *Conn) {
+	if c.upgrading() {
+		return
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			l.panicked(c, p)

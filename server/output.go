@@ -64,6 +64,23 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 func (l *loop) sentMarked(c *Conn, start int, urgent bool) error {
 	marked := len(l.marks)
 	l.mark(c, start, urgent)
+	return l.collectMarked(c, start, marked)
+}
+
+// sentFramed takes what was appended to out for c and is framed already, or is no
+// message at all.
+func (l *loop) sentFramed(c *Conn, start int, urgent bool) {
+	if len(l.out) == start {
+		return
+	}
+	l.stats.bytesOut += uint64(len(l.out) - start)
+	marked := len(l.marks)
+	l.marks = append(l.marks, mark{len(l.out), urgent})
+	_ = l.collectMarked(c, start, marked)
+}
+
+// collectMarked takes what is in out from start on, whose marks begin at marked.
+func (l *loop) collectMarked(c *Conn, start, marked int) error {
 	if c == l.cur && c.queued() == 0 {
 		if len(l.out) >= l.collect {
 			l.flush(c)
@@ -184,7 +201,7 @@ func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
 		o.lengths = new(lengths)
 	}
 	if len(sealed) > 0 {
-		o.sealed = bytes.Clone(sealed)
+		o.sealed = append(o.sealed, sealed...)
 		l.stats.outboxBytes += int64(len(sealed))
 	}
 	for len(m.b) > 0 {

@@ -52,6 +52,8 @@ type Notice struct {
 	Code   codec.Code
 	Text   string
 	After  time.Duration // how long the peer should wait before it connects again, at most
+
+	cause error // what the peer did, if Code alone does not tell that to the framing
 }
 
 // A Session is a Conn as its Protocol sees it. Loop only.

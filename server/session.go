@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/edge/websocket"
 )
 
 // input acts on what has arrived for c, without copying it. What is left of b is
@@ -161,7 +162,7 @@ func (l *loop) refuse(c *Conn, err error) {
 						"(HAProxy: no send-proxy; AWS: proxy_protocol_v2 off)"}
 			})
 	}
-	l.close(c, why, code, err.Error())
+	l.end(c, Notice{Reason: why, Code: code, Text: err.Error(), cause: err})
 }
 
 // proxyLogEvery is the least time between two messages of a loop about PROXY
@@ -197,12 +198,24 @@ func (l *loop) notify(c *Conn, n Notice) {
 	l.asked = c
 	defer func() { l.asked = asked }()
 	start := l.begin()
-	l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n)
-	_ = l.sent(c, start, !n.Final)
+	if c.upgrading() {
+		l.refuseUpgrade(c, n)
+		return
+	}
+	if l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n); len(l.out) > start {
+		_ = l.sent(c, start, !n.Final)
+	}
+	if n.Final {
+		l.closeFrame(c, n)
+	}
 }
 
 // sendBeat asks a silent peer for a sign of life.
 func (l *loop) sendBeat(c *Conn) {
+	if l.edges[c.edge].pings {
+		l.sendControl(c, websocket.KindPing, nil)
+		return
+	}
 	start := l.begin()
 	l.out = l.protocol(c).AppendBeat(l.out, Session{c})
 	_ = l.sent(c, start, true)

@@ -1,0 +1,153 @@
+package server
+
+import (
+	"net/http"
+
+	"heartwheel/codec"
+	"heartwheel/internal/edge/websocket"
+)
+
+// An upgrade is how the connections of a listener become WebSockets.
+type upgrade struct {
+	*websocket.Upgrader
+	edges map[string]uint8 // what is spoken on a path: index in loop.edges
+}
+
+// upgrade acts on the HTTP request that b begins with, and returns how many bytes
+// it took: 0 if it is not whole.
+func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
+	r, used, answer := l.edges[c.edge].upgrade.Read(b)
+	switch {
+	case answer != nil:
+		l.answerHTTP(c, answer)
+		return len(b), nil
+	case r == nil:
+		return 0, nil
+	}
+	e := c.ext.edge
+	c.edge = l.edges[c.edge].upgrade.edges[r.Path]
+	e.upgrading, e.framing = false, l.edges[c.edge].framing()
+	start := l.begin()
+	l.out = r.AppendAccept(l.out)
+	l.sentFramed(c, start, false)
+	Session{c}.Established()
+	l.protocol(c).Start(Session{c})
+	return used, nil
+}
+
+// answerHTTP answers a request that is not for a WebSocket, and closes the
+// connection.
+func (l *loop) answerHTTP(c *Conn, a *websocket.Answer) {
+	why := PeerClosed // it has what it asked for
+	if a.Status == 0 || a.Status >= http.StatusBadRequest && a.Status < http.StatusInternalServerError {
+		why = ProtocolError
+		l.logOffence(c, Notice{Reason: why, Code: why.Code(), Text: a.Why})
+	}
+	start := l.begin()
+	l.out = append(l.out, a.Bytes...)
+	l.sentFramed(c, start, false)
+	c.state, c.reason = stateFlushing, why
+}
+
+// refuseUpgrade answers the HTTP request of a connection that is closed before it
+// has become a WebSocket.
+func (l *loop) refuseUpgrade(c *Conn, n Notice) {
+	if !n.Final {
+		return
+	}
+	status := http.StatusServiceUnavailable
+	switch n.Reason {
+	case Incomplete:
+		status = http.StatusRequestTimeout
+	case ProtocolError, FrameTooLarge:
+		status = http.StatusBadRequest
+	case BadToken:
+		status = http.StatusUnauthorized
+	case RateLimited, BeatTooOften:
+		status = http.StatusTooManyRequests
+	}
+	start := l.begin()
+	l.out = append(l.out, websocket.Refuse(status, n.Text, n.After).Bytes...)
+	l.sentFramed(c, start, false)
+}
+
+// control acts on a control frame.
+func (l *loop) control(c *Conn, k websocket.Kind, p []byte) {
+	switch k {
+	case websocket.KindPing:
+		if !l.edges[c.edge].native || (native{l}).mayBeat(c) {
+			l.sendControl(c, websocket.KindPong, p)
+		}
+	case websocket.KindClose:
+		c.state, c.reason = stateFlushing, PeerClosed
+		if e := c.ext.edge; !e.closed {
+			e.closed = true
+			start := l.begin()
+			l.out = e.framing.(closer).AppendCloseAnswer(l.out, p)
+			l.sentFramed(c, start, false)
+		}
+	}
+}
+
+// sendControl sends a control frame, which overtakes waiting data.
+func (l *loop) sendControl(c *Conn, k websocket.Kind, p []byte) {
+	start := l.begin()
+	l.out = c.ext.edge.framing.Append(l.out, p, k)
+	if c.has(flagServerBeats) {
+		l.sending(c)
+	}
+	l.sentFramed(c, start, true)
+}
+
+// closeFrame ends c with a close frame, if its framing has one.
+func (l *loop) closeFrame(c *Conn, n Notice) {
+	if c.ext == nil || c.ext.edge == nil || c.ext.edge.closed {
+		return
+	}
+	f, ok := c.ext.edge.framing.(closer)
+	if !ok {
+		return
+	}
+	c.ext.edge.closed = true
+	code := uint16(n.Code)
+	if n.cause != nil {
+		code = websocket.CloseCode(n.cause)
+	}
+	start := l.begin()
+	l.out = f.AppendClose(l.out, code, n.Text)
+	l.sentFramed(c, start, false)
+}
+
+// nativeBodies is the native protocol where each message is the body of one frame: a
+// text message is that of DATA, an empty one is the empty frame (codec/SPEC.md).
+type nativeBodies struct{ native }
+
+// Start has this side beat, as browsers cannot, unless the client asks for the other.
+func (n nativeBodies) Start(s Session) {
+	s.SetBeat(s.Beat(), s.Timeout(), ServerBeats)
+	n.native.Start(s)
+}
+
+func (n nativeBodies) Input(s Session, p []byte, end bool) (used, need int, err error) {
+	if !end {
+		return 0, 0, nil
+	}
+	f := codec.Frame{Op: codec.OpData, Payload: p}
+	if !s.ext.edge.text {
+		if f, err = codec.DecodeBody(p, n.cfg.MaxFrame); err != nil {
+			return 0, 0, err
+		}
+	}
+	n.stats.received(f.Op, len(p))
+	n.frame(s.Conn, f)
+	return len(p), 0, nil
+}
+
+// AppendNotice says it in GOAWAY; what is final and does not ask the client to wait
+// is said by the close frame alone.
+func (n nativeBodies) AppendNotice(dst []byte, s Session, notice Notice) []byte {
+	if notice.Final && !waits(notice.Reason) {
+		return dst
+	}
+	return n.native.AppendNotice(dst, s, notice)
+}
