@@ -73,7 +73,7 @@ func TestWrongURL(t *testing.T) {
 			t.Errorf("%q: %v, %v, dialled %t", url, c, err, dialled)
 			continue
 		}
-		checkError(t, err, true, words, "tcp://HOST:PORT", fmt.Sprintf("%q", url))
+		checkError(t, err, true, words, "://HOST:PORT", fmt.Sprintf("%q", url))
 	}
 	for _, url := range []string{"tcp://127.0.0.1:9000", "tls://host.example:1", "tcp://[::1]:65535",
 		"tcp://[fe80::1%25eth0]:1", "tcp://h:1/"} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +16,15 @@ import (
 
 // Schemes.
 const (
-	TCP = "tcp"
-	TLS = "tls"
+	TCP  = "tcp"
+	TLS  = "tls"
+	WS   = "ws"   // WebSocket
+	WSS  = "wss"  // WebSocket over TLS
+	Unix = "unix" // a socket in the file system
 )
+
+// MaxUnixPath is the longest path of a socket, in bytes: sun_path without its NUL.
+const MaxUnixPath = 107
 
 // An Address is an address in its canonical form, so that two spellings of one
 // address are equal by ==. The zero value is none.
@@ -25,28 +32,77 @@ type Address struct {
 	Scheme string // lower case; empty: the address is a HOST:PORT alone
 	Host   string // an IP address, without brackets and with its zone, or a name in lower case; empty: every address
 	Port   uint16 // 0, to listen on: a free one
+	// Path is that of a request with ws and wss, "/" unless it is given, and that of
+	// the socket with unix, which has no host and port. Other schemes have none.
+	Path string
 }
 
 // String returns what Parse, or ParseHostPort where there is no scheme, reads as a.
 func (a Address) String() string {
-	if a.Scheme == "" {
+	switch a.Scheme {
+	case "":
 		return a.HostPort()
+	case Unix:
+		return Unix + "://" + a.Path
 	}
-	return a.Scheme + "://" + a.HostPort()
+	return a.Scheme + "://" + a.HostPort() + a.Path
 }
 
-// HostPort returns a for the functions of package net, and for people.
-func (a Address) HostPort() string { return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port))) }
+// HostPort returns the host and port of a for the functions of package net, and for
+// people. With unix it is the path.
+func (a Address) HostPort() string {
+	if a.Scheme == Unix {
+		return a.Path
+	}
+	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
+}
 
-// Parse reads SCHEME://HOST:PORT. The error continues a sentence that begins with
-// text, and says what to write.
+// Network returns the network that HostPort is an address of, for the functions of
+// package net: unix or tcp.
+func (a Address) Network() string {
+	if a.Scheme == Unix {
+		return "unix"
+	}
+	return "tcp"
+}
+
+// Parse reads an address that has one of schemes: SCHEME://HOST:PORT, for ws and wss
+// with a path or none and with the ports of http and https if it has no port,
+// unix:///PATH. The error continues a sentence that begins with text, and says what to
+// write.
 func Parse(text string, schemes ...string) (Address, error) {
 	a, err := parse(text, schemes)
 	if err != nil {
-		return Address{}, fmt.Errorf("%w; write %s://HOST:PORT, such as %s://127.0.0.1:9000",
-			err, strings.Join(schemes, "://HOST:PORT or "), schemes[0])
+		return Address{}, fmt.Errorf("%w; write %s", err, forms(text, schemes))
 	}
 	return a, nil
+}
+
+// forms says what to write in place of text: the form of its scheme, or of each that
+// is allowed.
+func forms(text string, schemes []string) string {
+	if scheme, _, found := strings.Cut(text, "://"); found && slices.Contains(schemes, strings.ToLower(scheme)) {
+		schemes = []string{strings.ToLower(scheme)}
+	}
+	var all []string
+	for _, scheme := range schemes {
+		all = append(all, form(scheme, "HOST:PORT", "PATH"))
+	}
+	text = all[len(all)-1]
+	if len(all) > 1 {
+		text = strings.Join(all[:len(all)-1], ", ") + " or " + text
+	}
+	return text + ", such as " + form(schemes[0], "127.0.0.1:9000", "run/heartwheel.sock")
+}
+
+func form(scheme, hostport, socket string) string {
+	switch scheme {
+	case WS, WSS:
+		return scheme + "://" + hostport + "/path"
+	case Unix:
+		return scheme + ":///" + socket
+	}
+	return scheme + "://" + hostport
 }
 
 // url.Parse is of no use here: it takes a zone such as %lo for an escape.
@@ -59,6 +115,12 @@ func parse(text string, schemes []string) (Address, error) {
 	if !slices.Contains(schemes, scheme) {
 		return Address{}, fmt.Errorf("has the scheme %q, which is not supported", scheme)
 	}
+	switch scheme {
+	case Unix:
+		return parseUnix(rest)
+	case WS, WSS:
+		return parseWeb(scheme, rest)
+	}
 	rest = strings.TrimSuffix(rest, "/")
 	if strings.ContainsAny(rest, "/?#@") {
 		return Address{}, errors.New("has more than a host and a port")
@@ -66,6 +128,64 @@ func parse(text string, schemes []string) (Address, error) {
 	a, err := ParseHostPort(rest)
 	a.Scheme = scheme
 	return a, err
+}
+
+// parseUnix reads the path of a socket. Nothing in it is an escape.
+func parseUnix(p string) (Address, error) {
+	switch {
+	case p[0] != '/':
+		return Address{}, errors.New("has no absolute path")
+	case len(p) > MaxUnixPath:
+		return Address{}, fmt.Errorf("has a path of %d bytes, a socket's has at most %d", len(p), MaxUnixPath)
+	case strings.ContainsAny(p, ",?#%"): // lists are split at commas, and the others mean something in a URL
+		return Address{}, errors.New("has one of , ? # % in its path, which is not supported")
+	case strings.HasSuffix(p, "/"):
+		return Address{}, errors.New("has a path that ends with /, which is not a socket's")
+	}
+	return Address{Scheme: Unix, Path: p}, checkPath(p)
+}
+
+// parseWeb reads the address of a WebSocket. Its path has no escapes, so that it is
+// the same to those that decode it and those that do not.
+func parseWeb(scheme, rest string) (Address, error) {
+	if strings.ContainsAny(rest, "?#") {
+		return Address{}, errors.New("has a query or a fragment, which an address does not take")
+	}
+	hostport, p := rest, "/"
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		hostport, p = rest[:i], rest[i:]
+	}
+	if strings.Contains(hostport, "@") {
+		return Address{}, errors.New("has more than a host, a port and a path")
+	}
+	if hostport != "" && (!strings.Contains(hostport, ":") || strings.HasSuffix(hostport, "]")) {
+		hostport += map[string]string{WS: ":80", WSS: ":443"}[scheme] // RFC 6455, 3
+	}
+	if i := strings.IndexFunc(p, isNoPath); i >= 0 {
+		return Address{}, fmt.Errorf("has %q in its path, which is not supported", []rune(p[i:])[0])
+	}
+	a, err := ParseHostPort(hostport)
+	if err == nil {
+		err = checkPath(p)
+	}
+	a.Scheme, a.Path = scheme, p
+	return a, err
+}
+
+// checkPath reports a path with other spellings: one with .. or an empty segment.
+func checkPath(p string) error {
+	short := path.Clean(p)
+	if p != short && (p != short+"/" || short == "/") {
+		return fmt.Errorf("has a path that is longer than it has to be: %s is the same", short)
+	}
+	return nil
+}
+
+// isNoPath reports whether r has no place in a path: RFC 3986, 3.3, without escapes
+// and commas, at which lists are split.
+func isNoPath(r rune) bool {
+	isAlphanumeric := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+	return !isAlphanumeric && !strings.ContainsRune("-._~!$&'()*+;=:@/", r)
 }
 
 var errNone = errors.New("is not an address")
