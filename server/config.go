@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"heartwheel/codec"
-	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 )
 
@@ -82,9 +81,12 @@ const MinMemory = 32 << 20
 // Methods change nothing and are safe for concurrent use.
 type Config struct {
 	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. Spellings of
-	// the same address are equal: TCP://[0::1%lo]:09000 is tcp://[::1%lo]:9000. None:
-	// tcp://127.0.0.1:9000.
-	Listen []string
+	// the same address are equal: TCP://[0::1%lo]:09000 is tcp://[::1%lo]:9000. tls is
+	// the same over TLS, ws://HOST:PORT/path and wss WebSocket, with any number of
+	// paths on a port. None, and no Listeners either: tcp://127.0.0.1:9000.
+	Listen    []string
+	Edge                 // of the addresses in Listen
+	Listeners []Listener // addresses with an Edge of their own
 	// Sockets are listening sockets that are open already, in place of new ones for
 	// their addresses in Listen. New takes them over, also if it fails, and closes
 	// those that no address asks for.
@@ -116,10 +118,6 @@ type Config struct {
 	AddressMax   int           // connections at one time; more are refused as address_limit. 0: no limit
 	FlapLimit    int           // connects within a minute; the next one bans the address for BanTime. 0: no limit
 	BanTime      time.Duration // 0: 5 min
-	// ProxyFrom lists addresses and CIDR prefixes of load balancers that send a PROXY
-	// protocol header, version 1 or 2, on each connection. If there are any, only
-	// these may connect, and each connection is that of the address in its header.
-	ProxyFrom []string
 
 	Ban   []string // addresses and CIDR prefixes that are refused as banned
 	Trust []string // addresses and CIDR prefixes that the limits for one address leave out; none of Ban
@@ -188,7 +186,7 @@ func (e *FieldError) Unwrap() error { return ErrConfig }
 // are shared.
 func (c Config) WithDefaults() Config {
 	def := Profiles[0]
-	if len(c.Listen) == 0 {
+	if len(c.Listen) == 0 && len(c.Listeners) == 0 {
 		c.Listen = []string{"tcp://127.0.0.1:9000"}
 	}
 	if c.Beat == 0 {
@@ -241,16 +239,7 @@ func (c Config) Validate() error {
 	wrong := func(field string, value any, want string, args ...any) {
 		errs = append(errs, &FieldError{field, fmt.Sprint(value), fmt.Sprintf(want, args...)})
 	}
-	seen := map[address.Address]bool{}
-	for _, text := range c.Listen {
-		a, err := parseListen(text)
-		if err != nil {
-			wrong("Listen", text, "%s", err)
-		} else if seen[a] && a.Port != 0 {
-			wrong("Listen", text, "is given twice; give it once")
-		}
-		seen[a] = true
-	}
+	errs = append(errs, c.validateEdges()...)
 	c.validateBeat(wrong)
 	if c.MaxConnections < 0 {
 		wrong("MaxConnections", c.MaxConnections,
@@ -334,11 +323,6 @@ func (c *Config) validateAddresses(wrong func(field string, value any, want stri
 		}
 		banned = append(banned, p)
 	}
-	for _, text := range c.ProxyFrom {
-		if _, err := admission.ParsePrefix(text); err != nil {
-			wrong("ProxyFrom", text, "%s", err)
-		}
-	}
 	for _, text := range c.Trust {
 		p, err := admission.ParsePrefix(text)
 		if err != nil {
@@ -368,18 +352,6 @@ func prefixes(texts []string) (all []netip.Prefix) {
 		if p, err := admission.ParsePrefix(text); err == nil {
 			all = append(all, p)
 		}
-	}
-	return all
-}
-
-// parseListen reads an address of Config.Listen.
-func parseListen(text string) (address.Address, error) { return address.Parse(text, address.TCP) }
-
-// listenAddresses returns the addresses of Config.Listen, which Validate has seen.
-func (c *Config) listenAddresses() []address.Address {
-	all := make([]address.Address, len(c.Listen))
-	for i, text := range c.Listen {
-		all[i], _ = parseListen(text)
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
+	"heartwheel/internal/edge/tlsedge"
+	"heartwheel/internal/edge/websocket"
 )
 
 // acceptors is the number of goroutines that accept on a listener. One may wait for
@@ -34,9 +38,13 @@ const (
 // fail, pause and end without touching a connection.
 type listener struct {
 	*net.TCPListener
-	address  string // as in Config.Listen
-	edge     uint8  // what its connections speak: index in loop.edges
+	address  string // as in Config.ListenSockets
+	end      int    // index of its endpoint
+	ws       bool   // its connections begin with an HTTP request
+	secure   bool   // and with a TLS handshake before that
+	edge     uint8  // what they speak: index in loop.edges
 	s        *Server
+	tls      *tlsedge.Server        // nil: none; set before anything is accepted
 	options  atomic.Int32           // whether connections inherit the socket's options: an optionState
 	local    atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
 	prefaces prefaces
@@ -46,11 +54,7 @@ type listener struct {
 // listen opens a listener. Multipath TCP is off, as connections do not inherit
 // TCP_USER_TIMEOUT there. Go's own keep-alive settings, which it would set on each
 // connection, are off: see setOptions.
-func listen(s *Server, address string) (*listener, error) {
-	a, err := parseListen(address)
-	if err != nil {
-		return nil, err
-	}
+func listen(s *Server, a address.Address) (*listener, error) {
 	hostport := a.HostPort()
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
@@ -62,12 +66,12 @@ func listen(s *Server, address string) (*listener, error) {
 		}
 		return nil, fmt.Errorf("server: cannot listen on %s: %w", hostport, err)
 	}
-	return &listener{TCPListener: ln.(*net.TCPListener), address: address, s: s}, nil
+	return &listener{TCPListener: ln.(*net.TCPListener), address: a.String(), s: s}, nil
 }
 
 // serve starts to accept, until the listener is closed.
 func (ln *listener) serve() {
-	ln.prefaces.init()
+	ln.prefaces.most = max(prefaceLeast, ln.s.admission.Max()/prefaceShare)
 	for range acceptors {
 		ln.wg.Add(1)
 		go func() {
@@ -108,24 +112,29 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 
 // accepted admits a connection and sends it on its way to a loop.
 func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
-	if from := s.inForce.Load().proxyFrom; len(from) > 0 {
-		s.proxied(ln, tc, from)
-		return
-	}
+	from := s.inForce.Load().proxyFrom[ln.end]
 	var peer netip.Addr
-	if s.admission.ByAddress() {
+	if len(from) > 0 {
+		if !ln.fromProxy(tc, from) {
+			return
+		}
+	} else if s.admission.ByAddress() {
 		peer = ipOf(tc.RemoteAddr())
 	}
 	ticket, refusal := s.admission.Admit(peer)
 	if refusal.Refused() {
-		s.refuse(tc, refusal)
+		s.refuse(ln, tc, refusal)
 		return
 	}
-	s.admitted(ln, tc, ticket, ips)
+	if len(from) > 0 || ln.secure {
+		ln.preface(tc, ticket, len(from) > 0)
+		return
+	}
+	s.admitted(ln, tc, ticket, ips, nil)
 }
 
 // admitted sends a connection that was admitted on its way to a loop.
-func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket, ips *ipBlock) {
+func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket, ips *ipBlock, t transport) {
 	if err := ln.ensureOptions(tc, s.tcpTimeout()); err != nil { // the peer is gone already
 		s.admission.Fail(&ticket, admission.Gone)
 		_ = tc.Close()
@@ -134,6 +143,9 @@ func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket
 	ln.compactAddrs(tc, ips)
 	l, e := s.leastLoaded()
 	c := l.newConn(ln.edge)
+	if t != nil {
+		c.ensureExt().edge = &edgeState{transport: t}
+	}
 	c.ticket = ticket
 	l.assigned.Add(1)
 	ln.enter(l, e, tc, c)
@@ -196,16 +208,20 @@ func shortIP(ip net.IP) net.IP {
 }
 
 // refuse ends a connection that was not admitted: it sends GOAWAY, without
-// waiting for the peer, or resets.
-func (s *Server) refuse(tc *net.TCPConn, r admission.Refusal) {
+// waiting for the peer, or resets. In place of GOAWAY, HTTP is answered with its own
+// words, and TLS with a reset, as a handshake would cost more than that is worth.
+func (s *Server) refuse(ln *listener, tc *net.TCPConn, r admission.Refusal) {
 	s.logRefusal(r.Cause, tc.RemoteAddr())
-	if r.Silent {
+	if r.Silent || ln.secure {
 		_ = tc.SetLinger(0)
 		_ = tc.Close()
 		return
 	}
 	notice := s.inForce.Load().notices[r.Cause]
-	if notice == nil {
+	switch {
+	case ln.ws:
+		notice = httpRefusal(r)
+	case notice == nil:
 		notice = newNotice(r)
 	}
 	if raw, err := tc.SyscallConn(); err == nil {
@@ -232,22 +248,37 @@ func newNotices(spread time.Duration) [][]byte {
 // newNotice returns the GOAWAY frame for a refused connection. Its after_ms is
 // rounded up, so that a peer that comes back just then is let in.
 func newNotice(r admission.Refusal) []byte {
-	text := ""
-	switch r.Cause {
-	case admission.Overloaded:
-		text = "server is at its connection limit"
-	case admission.AddressLimit:
-		text = "this address is at its connection limit"
-	case admission.AddressRate:
-		text = "this address connects too fast"
-	case admission.Flapping:
-		text = "this address connects too often"
-	case admission.Memory:
-		text = "server is short of memory"
-	case admission.Banned:
-		text = "this address is banned"
+	return goaway(r.Cause.Code(), refusalText(r.Cause), r.RetryAfter+time.Millisecond-1)
+}
+
+// httpRefusal returns the HTTP response for a refused connection.
+func httpRefusal(r admission.Refusal) []byte {
+	status := http.StatusServiceUnavailable
+	switch r.Cause.Code() {
+	case codec.CodeRateLimited:
+		status = http.StatusTooManyRequests
+	case codec.CodeBanned:
+		status = http.StatusForbidden
 	}
-	return goaway(r.Cause.Code(), text, r.RetryAfter+time.Millisecond-1)
+	return websocket.Refuse(status, refusalText(r.Cause), r.RetryAfter).Bytes
+}
+
+func refusalText(cause admission.Cause) string {
+	switch cause {
+	case admission.Overloaded:
+		return "server is at its connection limit"
+	case admission.AddressLimit:
+		return "this address is at its connection limit"
+	case admission.AddressRate:
+		return "this address connects too fast"
+	case admission.Flapping:
+		return "this address connects too often"
+	case admission.Memory:
+		return "server is short of memory"
+	case admission.Banned:
+		return "this address is banned"
+	}
+	return ""
 }
 
 func goaway(code codec.Code, reason string, after time.Duration) []byte {

@@ -15,125 +15,236 @@ import (
 
 	"heartwheel/internal/admission"
 	"heartwheel/internal/edge/proxyproto"
+	"heartwheel/internal/edge/tlsedge"
 )
 
-// A PROXY header is sent first of all, by a load balancer that is not far.
+// A preface is what comes before a connection reaches its loop: a PROXY header, a TLS
+// handshake. Its goroutine ends with it.
 const (
-	prefaceTime = 5 * time.Second // for the whole header
-	prefaceMost = 1024            // connections of a listener that owe theirs
+	prefaceTime  = 5 * time.Second // for a PROXY header; for the first byte of a handshake
+	prefaceShare = 2               // the part of the connection limit that may be in theirs
+	prefaceLeast = 64
 )
 
 var (
-	errPrefaceEnded = errors.New("connection ended before its PROXY header")
-	errPrefaceLate  = fmt.Errorf("no PROXY header within %s", prefaceTime)
+	errPrefaceEnded   = errors.New("connection ended before its PROXY header")
+	errPrefaceLate    = fmt.Errorf("no PROXY header within %s", prefaceTime)
+	errHandshakeEnded = errors.New("connection ended before its TLS handshake")
+	errHandshakeLate  = fmt.Errorf("no TLS handshake began within %s", prefaceTime)
+	errCrowded        = errors.New("too many connections had not begun; this one was the oldest")
 )
 
-// prefaces are the connections of a listener that owe a PROXY header. Each has a
-// goroutine, which ends before the connection reaches its loop. Safe for concurrent
-// use.
+// prefaces are the connections of a listener that are in their preface. They cost a
+// peer nothing, so one more than there may be ends the oldest. Safe for concurrent use.
 type prefaces struct {
-	places chan struct{}
-
-	mu    sync.Mutex
-	conns map[*net.TCPConn]struct{} // guarded by mu; nil: no more are taken
+	mu     sync.Mutex
+	most   int
+	ended  bool
+	oldest *preface // the ends of a list
+	newest *preface
+	n      int
 }
 
-func (p *prefaces) init() {
-	p.places, p.conns = make(chan struct{}, prefaceMost), map[*net.TCPConn]struct{}{}
+// A preface is one of them. The fields are guarded by prefaces.mu.
+type preface struct {
+	tc           *net.TCPConn
+	older, newer *preface
+	listed       bool
+	crowded      bool // ended as the oldest
 }
 
-// add waits for a place, and reports whether tc got one: none does once end was
-// called.
-func (p *prefaces) add(tc *net.TCPConn, quit <-chan struct{}) bool {
-	select {
-	case p.places <- struct{}{}:
-	case <-quit:
-		return false
-	}
+// add adds tc; nil: none is taken any more, as end was called.
+func (p *prefaces) add(tc *net.TCPConn) *preface {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.conns == nil {
-		<-p.places
-		return false
+	if p.ended {
+		return nil
 	}
-	p.conns[tc] = struct{}{}
-	return true
+	if p.n >= p.most {
+		first := p.oldest
+		first.crowded = true
+		p.unlink(first)
+		_ = first.tc.SetDeadline(time.Unix(1, 0))
+	}
+	f := &preface{tc: tc, older: p.newest, listed: true}
+	if p.newest == nil {
+		p.oldest = f
+	} else {
+		p.newest.newer = f
+	}
+	p.newest = f
+	p.n++
+	return f
 }
 
-func (p *prefaces) remove(tc *net.TCPConn) {
+func (p *prefaces) unlink(f *preface) {
+	if !f.listed {
+		return
+	}
+	f.listed = false
+	p.n--
+	if f.older == nil {
+		p.oldest = f.newer
+	} else {
+		f.older.newer = f.newer
+	}
+	if f.newer == nil {
+		p.newest = f.older
+	} else {
+		f.newer.older = f.older
+	}
+	f.older, f.newer = nil, nil
+}
+
+// remove takes f out, and reports whether it was ended as the oldest.
+func (p *prefaces) remove(f *preface) (crowded bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.conns, tc)
-	<-p.places
+	p.unlink(f)
+	return f.crowded
 }
 
-// end ends the waiting for all headers.
+// setDeadline sets the deadline of f, unless it was ended.
+func (p *prefaces) setDeadline(f *preface, t time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.listed {
+		_ = f.tc.SetDeadline(t)
+	}
+}
+
+// end ends all prefaces.
 func (p *prefaces) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for tc := range p.conns {
-		_ = tc.SetReadDeadline(time.Unix(1, 0))
+	for f := p.oldest; f != nil; f = f.newer {
+		_ = f.tc.SetDeadline(time.Unix(1, 0))
+		f.listed = false
 	}
-	p.conns = nil
+	p.ended = true
+	p.oldest, p.newest = nil, nil
 }
 
-// proxied deals with a connection where load balancers send PROXY headers: only those
-// in from may connect. It counts for the address that the header names.
-func (s *Server) proxied(ln *listener, tc *net.TCPConn, from []netip.Prefix) {
+// fromProxy reports whether tc comes from a load balancer, and refuses it if not.
+func (ln *listener) fromProxy(tc *net.TCPConn, from []netip.Prefix) bool {
 	peer := ipOf(tc.RemoteAddr())
-	if !slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(peer) }) {
-		s.admission.Fail(new(admission.Ticket), admission.NoProxy)
-		s.refuse(tc, admission.Refusal{Cause: admission.NoProxy, Silent: true})
-		return
+	if slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+		return true
 	}
-	ticket, refusal := s.admission.Admit(netip.Addr{})
-	if refusal.Refused() {
-		s.refuse(tc, refusal)
-		return
-	}
-	if !ln.prefaces.add(tc, s.quit) { // a drain has begun
-		s.admission.Fail(&ticket, admission.Gone)
+	ln.s.admission.Fail(new(admission.Ticket), admission.NoProxy)
+	ln.s.refuse(ln, tc, admission.Refusal{Cause: admission.NoProxy, Silent: true})
+	return false
+}
+
+// preface reads what comes before tc reaches its loop, in a goroutine, and sends it on
+// its way.
+func (ln *listener) preface(tc *net.TCPConn, ticket admission.Ticket, proxied bool) {
+	f := ln.prefaces.add(tc)
+	if f == nil { // a drain has begun
+		ln.s.admission.Fail(&ticket, admission.Gone)
 		_ = tc.Close()
 		return
 	}
 	ln.wg.Go(func() {
-		defer ln.prefaces.remove(tc)
-		s.readPreface(ln, tc, &ticket)
+		t, cause, err := ln.readPreface(f, &ticket, proxied)
+		crowded := ln.prefaces.remove(f)
+		switch {
+		case err == errRefused:
+		case err != nil && ln.s.stopping():
+			ln.s.admission.Fail(&ticket, admission.Gone)
+			_ = tc.Close()
+		case err != nil:
+			if crowded {
+				err = errCrowded
+			}
+			ln.failPreface(tc, &ticket, cause, err)
+		default:
+			_ = tc.SetDeadline(time.Time{})
+			var ips ipBlock
+			ln.s.admitted(ln, tc, ticket, &ips, t)
+		}
 	})
 }
 
-// readPreface reads the PROXY header of tc and sends the connection on its way.
-func (s *Server) readPreface(ln *listener, tc *net.TCPConn, ticket *admission.Ticket) {
-	h, err := readProxyHeader(tc)
-	if err != nil && s.stopping() {
-		s.admission.Fail(ticket, admission.Gone)
-		_ = tc.Close()
-		return
+// errRefused: the connection was refused, and all is said and done.
+var errRefused = errors.New("refused")
+
+// readPreface returns the transport of a connection whose preface is good, or nil if it
+// needs none. cause is what an error counts as.
+func (ln *listener) readPreface(
+	f *preface, ticket *admission.Ticket, proxied bool,
+) (t transport, cause admission.Cause, err error) {
+	if proxied {
+		ln.prefaces.setDeadline(f, time.Now().Add(prefaceTime))
+		h, err := readProxyHeader(f.tc)
+		if err != nil {
+			return nil, admission.ProxyHeader, err
+		}
+		if a, ok := f.tc.RemoteAddr().(*net.TCPAddr); ok && h.Source.IsValid() {
+			*a = *net.TCPAddrFromAddrPort(h.Source)
+		}
+		if ln.s.admission.ByAddress() {
+			if refusal := ln.s.admission.Bind(ticket, ipOf(f.tc.RemoteAddr())); refusal.Refused() {
+				ln.s.admission.Release(ticket)
+				ln.s.refuse(ln, f.tc, refusal)
+				return nil, 0, errRefused
+			}
+		}
 	}
+	if !ln.secure {
+		return nil, 0, nil
+	}
+	ln.prefaces.setDeadline(f, time.Now().Add(prefaceTime))
+	if err := awaitByte(f.tc); err != nil {
+		return nil, admission.TLSHandshake, err
+	}
+	shake, err := ln.tls.Handshake(f.tc)
 	if err != nil {
-		s.admission.Fail(ticket, admission.ProxyHeader)
-		s.proxyLog.log(s.log, slog.LevelWarn, connLogEvery,
+		return nil, admission.TLSHandshake, err
+	}
+	return shake, 0, nil
+}
+
+// failPreface closes a connection whose preface has failed.
+func (ln *listener) failPreface(tc *net.TCPConn, ticket *admission.Ticket, cause admission.Cause, err error) {
+	ln.s.admission.Fail(ticket, cause)
+	if cause == admission.ProxyHeader {
+		ln.s.proxyLog.log(ln.s.log, slog.LevelWarn, connLogEvery,
 			"a load balancer's connection is refused for its PROXY header",
 			func() []any {
 				return []any{"addr", tc.RemoteAddr().String(), "error", err,
 					"fix", "let it send them, also with its health checks (HAProxy: send-proxy-v2, check-send-proxy)"}
 			})
 		_ = tc.SetLinger(0)
-		_ = tc.Close()
-		return
-	}
-	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok && h.Source.IsValid() {
-		*a = *net.TCPAddrFromAddrPort(h.Source)
-	}
-	if s.admission.ByAddress() {
-		if refusal := s.admission.Bind(ticket, ipOf(tc.RemoteAddr())); refusal.Refused() {
-			s.admission.Release(ticket)
-			s.refuse(tc, refusal)
-			return
+	} else {
+		ln.s.tlsLog.log(ln.s.log, slog.LevelInfo, connLogEvery, "a TLS handshake failed", func() []any {
+			return []any{"addr", tc.RemoteAddr().String(), "error", err}
+		})
+		if !errors.Is(err, io.EOF) { // an alert may be on its way
+			_ = control(tc, func(fd int) error { hangUp(fd, make([]byte, 4096)); return nil })
 		}
 	}
-	var ips ipBlock
-	s.admitted(ln, tc, *ticket, &ips)
+	_ = tc.Close()
+}
+
+// awaitByte waits for the first byte, which costs less than a handshake that waits.
+func awaitByte(tc *net.TCPConn) error {
+	raw, err := tc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	waitErr := raw.Read(func(fd uintptr) (done bool) {
+		_, err = peek(int(fd), b[:])
+		return err != unix.EAGAIN
+	})
+	switch {
+	case waitErr != nil:
+		return errHandshakeLate
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: %w", errHandshakeEnded, io.EOF)
+	}
+	return err
 }
 
 // readProxyHeader takes a PROXY header, and nothing behind it, out of the socket.
@@ -142,28 +253,36 @@ func readProxyHeader(tc *net.TCPConn) (h proxyproto.Header, err error) {
 	if err != nil {
 		return h, err
 	}
-	_ = tc.SetReadDeadline(time.Now().Add(prefaceTime))
-	b := make([]byte, proxyproto.MaxV2)
+	b := make([]byte, 512)
 	seen := 0 // bytes at the last look, which stay in the socket until the header is whole
 	waitErr := raw.Read(func(fd uintptr) (done bool) {
-		var n, used int
-		if n, err = peek(int(fd), b); err == nil && n > seen {
+		for {
+			n, used := 0, 0
+			if n, err = peek(int(fd), b); err == unix.EAGAIN || err == nil && n == seen {
+				err = nil
+				return false
+			}
+			if err != nil {
+				return true
+			}
 			seen = n
 			if h, used, err = proxyproto.Parse(b[:n]); used > 0 {
 				_, err = unix.Read(int(fd), b[:used])
 			}
-			return err != nil || used > 0
+			if err != nil || used > 0 {
+				return true
+			}
+			if n == len(b) && n < proxyproto.MaxV2 {
+				b = make([]byte, proxyproto.MaxV2)
+			}
 		}
-		if err == unix.EAGAIN || err == nil {
-			err = nil
-			return false
-		}
-		return true
 	})
 	if waitErr != nil {
 		return h, errPrefaceLate
 	}
-	_ = tc.SetReadDeadline(time.Time{})
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", errPrefaceEnded, err)
+	}
 	if err == nil {
 		h.TLVs = nil // a part of b
 	}
@@ -180,9 +299,53 @@ func peek(fd int, b []byte) (int, error) {
 		case err != nil:
 			return 0, err
 		case n == 0:
-			return 0, fmt.Errorf("%w: %w", errPrefaceEnded, io.EOF)
+			return 0, io.EOF
 		default:
 			return n, nil
 		}
 	}
+}
+
+// CheckFiles reads the files that c names, and reports what is wrong with them: a joined
+// error with a part for each socket, or nil. c is valid.
+func (c Config) CheckFiles() error {
+	c = c.WithDefaults()
+	ends, _ := c.endpoints()
+	_, err := newTLS(ends)
+	return err
+}
+
+// newTLS loads the certificates of ends; it has nil for an endpoint without TLS.
+func newTLS(ends []endpoint) (all []*tlsedge.Server, err error) {
+	var errs []error
+	for _, e := range ends {
+		var t *tlsedge.Server
+		if e.secure() {
+			if t, err = tlsedge.New(e.tls()); err != nil {
+				errs = append(errs, fmt.Errorf("%s://%s: %w", e.scheme, e.socket.HostPort(), err))
+			}
+		}
+		all = append(all, t)
+	}
+	return all, errors.Join(errs...)
+}
+
+// prepareTLS loads the certificates of ends, and returns what puts them in force.
+func (s *Server) prepareTLS(ends []endpoint) (use func(), err error) {
+	var all []func()
+	for i, e := range ends {
+		if !e.secure() {
+			continue
+		}
+		one, err := s.listeners[i].tls.Prepare(e.tls())
+		if err != nil {
+			return nil, fmt.Errorf("server: %s://%s: %w", e.scheme, e.socket.HostPort(), err)
+		}
+		all = append(all, one)
+	}
+	return func() {
+		for _, one := range all {
+			one()
+		}
+	}, nil
 }

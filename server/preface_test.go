@@ -35,7 +35,7 @@ func (addrHandler) Frame(c *Conn, _ codec.Frame) error {
 // The address of a connection is that of its header, however the header is cut and
 // whatever comes with it. LOCAL and UNKNOWN keep the socket's.
 func TestProxyFrom(t *testing.T) {
-	s := start(t, Config{Loops: 1, ProxyFrom: []string{"127.0.0.0/8"}}, addrHandler{})
+	s := start(t, Config{Loops: 1, Edge: Edge{ProxyFrom: []string{"127.0.0.0/8"}}}, addrHandler{})
 	local := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x20, 0, 0, 0)
 	for _, test := range []struct{ name, header, want string }{
 		{"version 1", "PROXY TCP4 192.0.2.1 192.0.2.9 4711 9000\r\n", "192.0.2.1:4711"},
@@ -74,7 +74,8 @@ func TestProxyFrom(t *testing.T) {
 
 // Limits and bans see the address of the header.
 func TestProxyAddressIsLimited(t *testing.T) {
-	s := start(t, Config{Loops: 1, ProxyFrom: []string{"127.0.0.1"}, AddressMax: 1, Ban: []string{"192.0.2.66"}},
+	s := start(t, Config{Loops: 1, Edge: Edge{ProxyFrom: []string{"127.0.0.1"}}, AddressMax: 1,
+		Ban: []string{"192.0.2.66"}},
 		addrHandler{})
 	first := dial(t, s)
 	_, _ = first.Write(append(header2("192.0.2.1:1", "192.0.2.9:9000"), data("?")...))
@@ -113,7 +114,8 @@ func TestProxyAddressIsLimited(t *testing.T) {
 // Each is counted and logged.
 func TestProxyRefusals(t *testing.T) {
 	var log syncBuffer
-	s := start(t, Config{Loops: 1, ProxyFrom: []string{"127.0.0.2/32"}, Logger: logTo(&log, slog.LevelInfo)}, Echo{})
+	s := start(t, Config{Loops: 1, Edge: Edge{ProxyFrom: []string{"127.0.0.2/32"}},
+		Logger: logTo(&log, slog.LevelInfo)}, Echo{})
 	wantReset := func(from, send string, cause admission.Cause, line string) {
 		t.Helper()
 		before := s.admission.Refused(cause)
@@ -144,7 +146,7 @@ func TestProxyRefusals(t *testing.T) {
 
 // A drain does not wait for headers.
 func TestProxyHeaderNeverComes(t *testing.T) {
-	s, stop := startUntil(t, Config{Loops: 1, ProxyFrom: []string{"127.0.0.1"}}, Echo{})
+	s, stop := startUntil(t, Config{Loops: 1, Edge: Edge{ProxyFrom: []string{"127.0.0.1"}}}, Echo{})
 	for i := range 20 {
 		c := dial(t, s)
 		_, _ = io.WriteString(c, "PROXY TCP4 192.0.2.1"[:i])

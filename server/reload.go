@@ -5,22 +5,34 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+
+	"heartwheel/internal/edge/websocket"
 )
 
 // inForce is what the Config means to accepting. It does not change: Reload puts
 // another one in its place.
 type inForce struct {
-	cfg        Config   // complete
-	notices    [][]byte // GOAWAY frame per refusal, by admission.Cause; nil: made for each
-	proxyFrom  []netip.Prefix
+	cfg        Config        // complete
+	ends       []endpoint    // of cfg
+	notices    [][]byte      // GOAWAY frame per refusal, by admission.Cause; nil: made for each
 	tcpTimeout time.Duration // idle timeout of a connection that does not ask for another
+
+	// By endpoint.
+	proxyFrom [][]netip.Prefix
+	upgraders []*websocket.Upgrader // nil: no HTTP request comes first
 }
 
-func newInForce(cfg Config) *inForce {
+// newInForce makes it of cfg, which is valid. ready is for health checks.
+func newInForce(cfg Config, ready func() bool) *inForce {
 	f := &inForce{cfg: cfg, notices: newNotices(cfg.Spread)}
 	_, f.tcpTimeout = cfg.decide(0)
-	f.proxyFrom = prefixes(cfg.ProxyFrom)
+	f.ends, _ = cfg.endpoints()
+	for _, e := range f.ends {
+		u, _ := e.upgrader(ready)
+		f.proxyFrom, f.upgraders = append(f.proxyFrom, prefixes(e.ProxyFrom)), append(f.upgraders, u)
+	}
 	return f
 }
 
@@ -31,16 +43,17 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 // Reload puts cfg in force in place of the Config given to New or to the Reload
 // before. It closes no connection:
 //
-//   - The limits of connections and addresses, Ban, Trust and ProxyFrom hold for connections
-//     that come. AddressMax does not count those that came while nothing was
-//     limited by address. A shorter BanTime shortens the bans of flapping
-//     addresses, and they end if FlapLimit is 0.
+//   - Certificates, which are read again, ClientCA, ProxyFrom and Origins, the limits of
+//     connections and addresses, Ban and Trust hold for connections that come.
+//     AddressMax does not count those that came while nothing was limited by address.
+//     A shorter BanTime shortens the bans of flapping addresses, and they end if
+//     FlapLimit is 0.
 //   - The beat times, Beats and RequireHello hold for connections that come, and
 //     the beat times for those that ask for an interval from then on. A higher
 //     BeatFloor holds for connections that come, a lower one for all.
 //   - WriteStall, Drain and Spread hold for all.
 //
-// Listen, MaxFrame, Outbox, MemoryLimit and Loops cannot change: if one differs,
+// Listen and the addresses of Listeners, MaxFrame, Outbox, MemoryLimit and Loops cannot change: if one differs,
 // Reload fails with a *FieldError for each, as it does for everything that
 // Validate finds wrong, and nothing has changed. Sockets, Quota, Processes and Logger
 // are not looked at. Reload fails with ErrClosed once a drain has begun. Safe for
@@ -60,17 +73,22 @@ func (s *Server) Reload(cfg Config) error {
 	if err := checkFixed(old, &cfg); err != nil {
 		return err
 	}
+	next := newInForce(cfg, s.ready.Load)
+	useFiles, err := s.prepareTLS(next.ends)
+	if err != nil {
+		return err
+	}
 	if err := s.admission.Reload(cfg.admission()); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	next := newInForce(cfg)
+	useFiles()
 	s.inForce.Store(next)
 	for _, ln := range s.listeners {
 		ln.setOptions(next.tcpTimeout)
 	}
 	most := strangersMost(s.admission.Max(), next.cfg.Loops)
 	for _, l := range s.loops {
-		_ = l.mail.postOwn(func() { l.reload(&next.cfg, most) }) // it fails for a loop that has ended
+		_ = l.mail.postOwn(func() { l.reload(next, most) }) // it fails for a loop that has ended
 	}
 	return nil
 }
@@ -84,8 +102,8 @@ func checkFixed(old, cfg *Config) error {
 				fmt.Sprintf("cannot change while the server runs; it is %v", was)})
 		}
 	}
-	if !slices.Equal(old.listenAddresses(), cfg.listenAddresses()) {
-		differs("Listen", fmt.Sprint(cfg.Listen), fmt.Sprint(old.Listen))
+	if is, was := cfg.addresses(), old.addresses(); !slices.Equal(is, was) {
+		differs("Listen", strings.Join(is, " "), strings.Join(was, " "))
 	}
 	differs("MaxFrame", cfg.MaxFrame, old.MaxFrame)
 	differs("Outbox", cfg.Outbox, old.Outbox)
@@ -97,7 +115,13 @@ func checkFixed(old, cfg *Config) error {
 // reload puts cfg in force on this loop. Connections that are open have no beat
 // floor any more if it rises: they were promised another one. strangers is how many
 // may wait from now on. Loop only.
-func (l *loop) reload(cfg *Config, strangers int) {
+func (l *loop) reload(f *inForce, strangers int) {
+	cfg := &f.cfg
+	for i := range l.edges {
+		if u := l.edges[i].upgrade; u != nil {
+			u.Upgrader = f.upgraders[u.end]
+		}
+	}
 	if cfg.BeatFloor > l.cfg.BeatFloor {
 		l.floorAfter = l.seq
 	}

@@ -23,7 +23,7 @@ func TestReloadIsForNewcomers(t *testing.T) {
 		old := r.open()
 		reload := func(cfg Config) {
 			cfg = cfg.WithDefaults()
-			r.do(func() { r.loop.reload(&cfg, 0) })
+			r.do(func() { r.loop.reload(newInForce(cfg, nil), 0) })
 		}
 		cfg := profile(t, "fast")
 		cfg.BeatFloor, cfg.RequireHello = 500*time.Millisecond, true

@@ -50,6 +50,7 @@ type Server struct {
 	acceptLog    logLimiter
 	enrollLog    logLimiter
 	proxyLog     logLimiter
+	tlsLog       logLimiter
 	refusalLog   []logLimiter // by admission.Cause
 	ready        atomic.Bool
 	accepting    chan struct{} // closed when Run has begun to accept
@@ -91,7 +92,7 @@ func newServer(cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.WithDefaults()
 	s := &Server{cfg: cfg, log: cfg.Logger, accepting: make(chan struct{}), failed: make(chan error, 1),
 		quit: make(chan struct{}), refusalLog: make([]logLimiter, len(admission.Causes())+1)}
-	s.inForce.Store(newInForce(cfg))
+	s.inForce.Store(newInForce(cfg, s.ready.Load))
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s.boot = hex.EncodeToString(boot[:])
@@ -110,9 +111,19 @@ func (s *Server) open(h Handler) error {
 	if err := s.openListeners(); err != nil {
 		return err
 	}
+	all, err := newTLS(s.inForce.Load().ends)
+	if err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	for i, t := range all {
+		s.listeners[i].tls = t
+	}
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
 		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.Release)
+		for end, edge := range l.setEdges(s.inForce.Load()) {
+			s.listeners[end].edge = edge // the same for each loop
+		}
 		l.strangers.most = strangersMost(s.admission.Max(), s.cfg.Loops)
 		e, err := startEngine(l, s.fail)
 		if err != nil {
@@ -318,7 +329,7 @@ func (s *Server) leastLoaded() (*loop, *engine) {
 // Accepting is closed once Run accepts. Safe for concurrent use.
 func (s *Server) Accepting() <-chan struct{} { return s.accepting }
 
-// Addrs returns the addresses of the listeners, in the order of Config.Listen. The
+// Addrs returns the addresses of the sockets, in the order of Config.ListenSockets. The
 // slice is the caller's. Safe for concurrent use.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/address"
 )
 
 // patience is how long a test waits for what must happen; no test passes or
@@ -39,7 +40,9 @@ func start(t *testing.T, cfg Config, h Handler) *Server {
 // startUntil runs a server; stop ends it and returns what Run returned.
 func startUntil(t *testing.T, cfg Config, h Handler) (s *Server, stop func() error) {
 	t.Helper()
-	cfg.Listen = []string{"tcp://127.0.0.1:0"}
+	if cfg.Listen == nil {
+		cfg.Listen = []string{"tcp://127.0.0.1:0"}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -321,7 +324,7 @@ func TestEngineEndEndsRun(t *testing.T) {
 }
 
 func TestSocketOptions(t *testing.T) {
-	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, "tcp://127.0.0.1:0")
+	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,3 +407,6 @@ func TestHelloMovesTheKernelsTimeout(t *testing.T) {
 		t.Errorf("not set for the new timeout: %v", err)
 	}
 }
+
+// anyPort takes a free port of 127.0.0.1.
+var anyPort = address.Address{Scheme: address.TCP, Host: "127.0.0.1"}

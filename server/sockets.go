@@ -8,39 +8,36 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"heartwheel/internal/address"
 )
 
 // A Socket is a listening TCP socket, such as one inherited from another process.
 // The connections in its backlog are served.
 type Socket struct {
-	Address  string // the entry of Config.Listen that it is for
+	Address  string // the entry of Config.ListenSockets that it is for
 	Listener *net.TCPListener
 }
 
-func (o Socket) isFor(wanted address.Address) bool {
-	a, err := parseListen(o.Address)
-	return err == nil && a == wanted
-}
-
-// openListeners makes a listener for each address of Config.Listen, from a socket
-// of Config.Sockets where there is one. It closes the other sockets.
+// openListeners makes a listener for each endpoint, from a socket of Config.Sockets
+// where there is one. It closes the other sockets.
 func (s *Server) openListeners() error {
 	sockets := slices.Clone(s.cfg.Sockets)
-	wanted := s.cfg.listenAddresses()
-	for i, a := range s.cfg.Listen {
+	for i, e := range s.inForce.Load().ends {
 		var ln *listener
 		var err error
-		if j := slices.IndexFunc(sockets, func(o Socket) bool { return o.isFor(wanted[i]) }); j >= 0 {
+		j := slices.IndexFunc(sockets, func(o Socket) bool {
+			a, err := parseListen(o.Address)
+			return err == nil && socketOf(a) == e.socket
+		})
+		if j >= 0 {
 			ln, err = adopt(s, sockets[j])
 			sockets = slices.Delete(sockets, j, j+1)
 		} else {
-			ln, err = listen(s, a)
+			ln, err = listen(s, e.socket)
 		}
 		if err != nil {
 			return err
 		}
+		ln.end, ln.ws, ln.secure = i, len(e.paths) > 0, e.secure()
 		ln.setOptions(s.tcpTimeout())
 		s.listeners = append(s.listeners, ln)
 	}
@@ -84,7 +81,7 @@ func noKeepAlive(ln *net.TCPListener) {
 	}
 }
 
-// Sockets returns the listening sockets, in the order of Config.Listen, for
+// Sockets returns the listening sockets, in the order of Config.ListenSockets, for
 // Config.Sockets of a server in another process. They stay the server's: pass on
 // duplicates. Safe for concurrent use.
 func (s *Server) Sockets() []Socket {

@@ -100,7 +100,7 @@ func TestSocketsGoOn(t *testing.T) {
 
 // What is accepted from a given socket gets the same options.
 func TestOptionsOfAGivenSocket(t *testing.T) {
-	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, "tcp://127.0.0.1:0")
+	ln, err := listen(&Server{log: slog.New(slog.DiscardHandler)}, anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 // An upgrade is how the connections of a listener become WebSockets.
 type upgrade struct {
 	*websocket.Upgrader
+	end   int              // index of the endpoint
 	edges map[string]uint8 // what is spoken on a path: index in loop.edges
 }
 

@@ -54,6 +54,7 @@ const (
 	Memory                        // memory is short
 	NoProxy                       // the peer is no load balancer, and only those may connect
 	ProxyHeader                   // a load balancer sent no PROXY header, or a bad one
+	TLSHandshake                  // a TLS handshake failed, or was not complete in time
 	numCauses
 )
 
@@ -71,6 +72,7 @@ var causes = [numCauses]struct {
 	Memory:       {"memory", codec.CodeOverloaded},
 	NoProxy:      {"no_proxy", codec.CodeBanned},
 	ProxyHeader:  {"proxy_header", codec.CodeProtocolError},
+	TLSHandshake: {"tls_handshake", codec.CodeProtocolError},
 }
 
 // String returns the word of the cause, such as "overloaded"; of the zero Cause

@@ -44,6 +44,7 @@ var packageRules = map[string]packageRule{
 	"codec":        {},
 	"wheel":        {thirdParty: true},
 	"server": {own: []string{"codec", "wheel", "internal/address", "internal/admission", "internal/edge/proxyproto",
+		"internal/edge/tlsedge", "internal/edge/websocket",
 		"internal/ops"}, thirdParty: true},
 	"client":  {own: []string{"codec", "internal/address"}},
 	"gateway": {own: []string{"server", "codec"}, thirdParty: true},
@@ -87,6 +88,7 @@ var packageRules = map[string]packageRule{
 	"internal/doctor": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/netlab":   {thirdParty: true}, // for tests alone
+	"internal/testcert": {},
 	"examples":          {},
 	"examples/embedded": {own: []string{"server", "codec"}},
 

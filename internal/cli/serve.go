@@ -69,7 +69,7 @@ m: 20k. "heartwheel config show" prints the result.`,
 			return err
 		}
 		if !in.FromParent() {
-			if in, err = handover.Activated(environ, r.WithDefaults().Listen, r.Ops); err != nil {
+			if in, err = handover.Activated(environ, r.ListenSockets(), r.Ops); err != nil {
 				return &settings.Failure{Err: err}
 			}
 		}

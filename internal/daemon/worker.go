@@ -14,7 +14,7 @@ import (
 // those that it listens on.
 func checkUnchanged(r *settings.Resolved, c *handover.Control, addresses []string, descriptors uint64) error {
 	const fix = "cannot change while the supervisor runs; restart it, or change it back"
-	want := r.WithDefaults().Listen
+	want := r.ListenSockets()
 	if !slices.Equal(slices.Sorted(slices.Values(addresses)), slices.Sorted(slices.Values(want))) {
 		return fmt.Errorf("listen was %s and is now %s: it %s",
 			strings.Join(addresses, ","), strings.Join(want, ","), fix)

@@ -15,7 +15,17 @@ var (
 
 // keyOf returns the key of the setting that leads to a field of server.Config:
 // MaxFrame is max-frame.
-func keyOf(field string) string { return strings.ToLower(nextWord.ReplaceAllString(field, "$1-$2")) }
+func keyOf(field string) string {
+	switch field {
+	case "Certificates":
+		return "tls-cert"
+	case "ClientCA":
+		return "client-ca"
+	case "Origins":
+		return "origin"
+	}
+	return strings.ToLower(nextWord.ReplaceAllString(field, "$1-$2"))
+}
 
 // inSettings returns e in the words of the settings: keys in place of fields.
 func inSettings(e *server.FieldError) *server.FieldError {

@@ -18,11 +18,14 @@ import (
 func TestKeyOf(t *testing.T) {
 	var o Options
 	config := reflect.ValueOf(&o.Config).Elem()
-	for i := range config.NumField() {
-		name := config.Type().Field(i).Name
+	for _, f := range reflect.VisibleFields(config.Type()) {
+		if f.Anonymous {
+			continue
+		}
+		name := f.Name
 		s := Table.ByKey(keyOf(name))
 		switch name {
-		case "Sockets", "Quota", "Logger", "Processes": // these are no settings
+		case "Sockets", "Quota", "Logger", "Processes", "Listeners": // these are no settings
 			if s != nil {
 				t.Errorf("Config.%s has the setting %s", name, s.Key)
 			}
@@ -30,8 +33,12 @@ func TestKeyOf(t *testing.T) {
 			if s == nil || s.Field(&o) != any(&o.BeatSide) {
 				t.Errorf("Config.%s has not the setting beats", name)
 			}
+		case "Certificates": // filled in from TLSCert and TLSKey
+			if s == nil || s.Field(&o) != any(&o.TLSCert) {
+				t.Errorf("Config.%s has not the setting tls-cert", name)
+			}
 		default:
-			if s == nil || s.Field(&o) != config.Field(i).Addr().Interface() {
+			if s == nil || s.Field(&o) != config.FieldByIndex(f.Index).Addr().Interface() {
 				t.Errorf("Config.%s is %s, which does not lead to it", name, keyOf(name))
 			}
 		}

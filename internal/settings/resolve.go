@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -75,7 +76,7 @@ func ResolveFile(f *File, outer ...config.Layer) (*Resolved, error) {
 // returns those that are different now, and those that differ in next and are kept.
 func (r *Resolved) TakeLive(next *Resolved) (changed, kept []Change) {
 	changed, kept = Table.TakeLive(&r.Options, r.merged, &next.Options, next.merged)
-	r.Config.Beats = next.Config.Beats
+	r.Config.Beats, r.Certificates = next.Config.Beats, next.Certificates
 	return changed, kept
 }
 
@@ -110,6 +111,7 @@ func (r *Resolved) widenBeatRange() {
 func (r *Resolved) validate() {
 	r.Config.Beats, _ = server.ParseBeats(r.BeatSide)
 	m := r.merged
+	r.pairCertificates()
 	type problem struct {
 		setting *Setting
 		err     *server.FieldError
@@ -138,12 +140,30 @@ func (r *Resolved) validate() {
 		}
 		m.Problem(p.setting.Key, p.err.Value, errors.New(p.err.Want))
 	}
+	if len(m.Problems) == 0 {
+		for _, err := range unjoin(r.Config.CheckFiles()) {
+			m.Problem("tls-cert", strings.Join(r.TLSCert, ","), err)
+		}
+	}
 	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
 		m.Problem("workers", Table.ByKey("workers").Text(&r.Options), err)
 	}
 	r.canonical()
-	if slices.Contains(r.Listen, address.TCP+"://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
+	if slices.Contains(r.ListenSockets(), address.TCP+"://"+r.Ops) && !strings.HasSuffix(r.Ops, ":0") {
 		m.Problem("ops", r.Ops, errors.New("is an address of listen too; give it another port, or off"))
+	}
+}
+
+// pairCertificates gives each certificate its key.
+func (r *Resolved) pairCertificates() {
+	r.Certificates = nil
+	if len(r.TLSCert) != len(r.TLSKey) {
+		r.merged.Problem("tls-key", strings.Join(r.TLSKey, ","),
+			fmt.Errorf("is %d files for %d of tls-cert; give each certificate its key", len(r.TLSKey), len(r.TLSCert)))
+		return
+	}
+	for i, cert := range r.TLSCert {
+		r.Certificates = append(r.Certificates, server.Certificate{Cert: cert, Key: r.TLSKey[i]})
 	}
 }
 
@@ -151,7 +171,7 @@ func (r *Resolved) validate() {
 // program may compare them as text.
 func (r *Resolved) canonical() {
 	for i, text := range r.Listen {
-		if a, err := address.Parse(text, address.TCP); err == nil {
+		if a, err := address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS); err == nil {
 			r.Listen[i] = a.String()
 		}
 	}

@@ -23,7 +23,9 @@ type Options struct {
 	Profile   string
 	BeatSide  string
 	Handler   string
-	Workers   int // 0: this process serves; AutoWorkers
+	Workers   int      // 0: this process serves; AutoWorkers
+	TLSCert   []string // files; Config.Certificates has them with their keys
+	TLSKey    []string
 	LogFormat string
 	LogLevel  string
 	File      string // path of the YAML file; empty: none
@@ -65,10 +67,25 @@ const (
 var Table = config.Table[Options]{
 	{Key: "listen", Kind: config.List, Group: listening, Default: "tcp://127.0.0.1:9000",
 		Field: func(o *Options) any { return &o.Listen },
-		Help:  "address for clients, tcp://HOST:PORT; may be repeated; port 0 picks a free one"},
+		Help: "address for clients: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path, wss://HOST:PORT/path; " +
+			"may be repeated; paths share a port; port 0 picks a free one"},
 	{Key: "ops", Kind: config.Address, Group: listening, Default: "127.0.0.1:9090", Check: checkOps,
 		Field: func(o *Options) any { return &o.Ops },
 		Help:  "HOST:PORT for health, metrics and profiles over HTTP, or off"},
+	{Key: "tls-cert", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
+		Field: func(o *Options) any { return &o.TLSCert },
+		Help: "PEM file of a certificate with its chain, for tls and wss; may be repeated: the client's server " +
+			"name chooses; read again when it changes"},
+	{Key: "tls-key", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
+		Field: func(o *Options) any { return &o.TLSKey },
+		Help:  "PEM file of its key; repeated as often as tls-cert, in the same order"},
+	{Key: "client-ca", Kind: config.Path, Group: listening, Unset: "clients need no certificate", Live: config.LiveNew,
+		Field: func(o *Options) any { return &o.ClientCA },
+		Help:  "PEM file of the authorities that sign certificates of clients, which must have one then"},
+	{Key: "origin", Kind: config.List, Group: listening, Unset: "pages of the same host", Live: config.LiveNew,
+		Field: func(o *Options) any { return &o.Origins },
+		Help: "web pages that may connect over ws and wss: HOST, SCHEME://HOST:PORT, *.DOMAIN, or * for any; " +
+			"may be repeated"},
 	{Key: "proxy-from", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
 		Field: func(o *Options) any { return &o.ProxyFrom },
 		Help: "address or CIDR prefix of a load balancer that sends PROXY protocol headers; if there is one, " +

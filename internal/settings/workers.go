@@ -54,9 +54,9 @@ func (r *Resolved) WorkerCount(descriptors uint64) (int, error) {
 	if n == AutoWorkers {
 		n = WorkersFor(r.MaxConnections, descriptors)
 	}
-	need := supervisorFiles(n, len(r.WithDefaults().Listen))
+	need := supervisorFiles(n, len(r.ListenSockets()))
 	if n > maxWorkers || uint64(need) > descriptors {
-		fewer := min(maxWorkers, (int(min(descriptors, 1<<30))-64)/(len(r.WithDefaults().Listen)+8))
+		fewer := min(maxWorkers, (int(min(descriptors, 1<<30))-64)/(len(r.ListenSockets())+8))
 		return 0, fmt.Errorf("workers %s: %d workers need %d descriptors in the supervisor, which may open %d; "+
 			"write at most %d, or raise the hard limit: ulimit -Hn %d, or LimitNOFILE= in a systemd unit",
 			Table.ByKey("workers").Text(&r.Options), n, need, descriptors, max(fewer, 1), need)

@@ -106,7 +106,7 @@ func newSupervisor(r *settings.Resolved, log *slog.Logger, o Options) (*supervis
 	if v.ops, err = ops.Listen(r.Ops, nil, log); err != nil {
 		return nil, err
 	}
-	sockets, err := openSockets(r.WithDefaults().Listen, n)
+	sockets, err := openSockets(r.ListenSockets(), n)
 	if err == nil {
 		v.countFile, v.count, err = handover.NewCount(2 * n)
 	}

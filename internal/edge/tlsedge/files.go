@@ -24,6 +24,7 @@ type Certificate struct {
 
 // loaded is what a Config's files had. It does not change.
 type loaded struct {
+	c      Config
 	config *tls.Config
 	info   []Certificate
 	stamps []stamp
@@ -55,7 +56,7 @@ func (l *loaded) changed() bool {
 
 // load loads the files of c, or says everything that is wrong with them.
 func load(c Config) (*loaded, error) {
-	l := &loaded{config: &tls.Config{
+	l := &loaded{c: c, config: &tls.Config{
 		MinVersion: c.MinVersion,
 		NextProtos: c.ALPN,
 		// What is sealed is up to 16 KiB at once and should be one record.

@@ -38,7 +38,6 @@ type Pair struct{ Cert, Key string }
 
 // A Server makes connections of TLS. Safe for concurrent use.
 type Server struct {
-	c      Config
 	slots  chan struct{}
 	outer  *tls.Config // has the keys of the session tickets, which outlive a reload
 	loaded atomic.Pointer[loaded]
@@ -46,11 +45,25 @@ type Server struct {
 
 // New loads the files of c and returns a Server, or all that is wrong with them.
 func New(c Config) (*Server, error) {
-	if c.Timeout == 0 {
-		c.Timeout = 5 * time.Second
-	}
 	if c.Handshakes == 0 {
 		c.Handshakes = runtime.GOMAXPROCS(0)
+	}
+	s := &Server{slots: make(chan struct{}, c.Handshakes)}
+	s.outer = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.configFor}
+	use, err := s.Prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	use()
+	return s, nil
+}
+
+// Prepare loads the files of c, and returns what puts it in force for handshakes that
+// begin from then on. Connections are not affected, and the session tickets stay valid.
+// The error is all that is wrong with c. Handshakes cannot change.
+func (s *Server) Prepare(c Config) (use func(), err error) {
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Second
 	}
 	if c.MinVersion == 0 {
 		c.MinVersion = tls.VersionTLS12
@@ -61,18 +74,19 @@ func New(c Config) (*Server, error) {
 	if c.MinVersion != tls.VersionTLS12 && c.MinVersion != tls.VersionTLS13 {
 		return nil, fmt.Errorf("tls: minimum version %#x is neither 1.2 nor 1.3", c.MinVersion)
 	}
-	s := &Server{c: c, slots: make(chan struct{}, c.Handshakes)}
-	s.outer = &tls.Config{MinVersion: c.MinVersion, GetConfigForClient: s.configFor}
-	return s, s.Reload()
+	l, err := load(c)
+	if err != nil {
+		return nil, err
+	}
+	return func() { s.loaded.Store(l) }, nil
 }
 
-// Reload loads the files again, for handshakes that begin from now on. Connections
-// are not affected. If anything is wrong, it says everything that is, and nothing
-// changes.
+// Reload loads the files again. If anything is wrong, it says everything that is, and
+// nothing changes.
 func (s *Server) Reload() error {
-	l, err := load(s.c)
+	use, err := s.Prepare(s.loaded.Load().c)
 	if err == nil {
-		s.loaded.Store(l)
+		use()
 	}
 	return err
 }
@@ -99,7 +113,8 @@ func (s *Server) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // reads nothing beyond it from conn, keeps nothing of conn, and clears its deadline.
 // It does not close conn on an error either; an alert is sent.
 func (s *Server) Handshake(conn net.Conn) (*Transport, error) {
-	h := &handshake{conn: conn, slots: s.slots, end: time.Now().Add(s.c.Timeout)}
+	timeout := s.loaded.Load().c.Timeout
+	h := &handshake{conn: conn, slots: s.slots, end: time.Now().Add(timeout)}
 	if err := conn.SetDeadline(h.end); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -108,7 +123,7 @@ func (s *Server) Handshake(conn net.Conn) (*Transport, error) {
 	err := c.Handshake()
 	h.give()
 	if err != nil {
-		return nil, handshakeError(err, h.hello, s.c.Timeout)
+		return nil, handshakeError(err, h.hello, timeout)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

@@ -452,10 +452,14 @@ func TestSlots(t *testing.T) {
 		{"GET / HTTP/1.1\r\n\r\n", ErrNotTLS.Error()}, {"\x00\x00\x00\x00\x00", ErrNotTLS.Error()},
 		{"", "not complete after 20ms"},
 	} {
-		quick := newServer(t, s.c)
-		quick.c.Timeout = 20 * time.Millisecond
+		cfg := s.loaded.Load().c
+		cfg.Timeout = 20 * time.Millisecond
 		if c.first != "" {
-			quick.c.Timeout = time.Minute
+			cfg.Timeout = time.Minute
+		}
+		quick, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
 		}
 		conn, server := pair(t)
 		_, _ = io.WriteString(conn, c.first)

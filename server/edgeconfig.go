@@ -1,0 +1,240 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+
+	"heartwheel/internal/address"
+	"heartwheel/internal/admission"
+	"heartwheel/internal/edge/tlsedge"
+	"heartwheel/internal/edge/websocket"
+)
+
+// An Edge is what stands between a socket and its sessions.
+type Edge struct {
+	// Certificates are those of tls and wss. The client's server name chooses; without
+	// one, or with one that no certificate has, it is the first. The files are read
+	// again when they change.
+	Certificates []Certificate
+	// ClientCA is the file of the authorities for certificates of clients, which must
+	// have one then; empty: they are not asked for one.
+	ClientCA string
+	// ProxyFrom lists addresses and CIDR prefixes of load balancers that send a PROXY
+	// protocol header, version 1 or 2, on each connection. If there are any, only
+	// these may connect, and each connection is that of the address in its header.
+	ProxyFrom []string
+	// Origins are those of web pages that may connect over ws and wss beside pages of
+	// the same host: HOST, HOST:PORT, SCHEME://HOST, SCHEME://HOST:PORT, *.DOMAIN for
+	// every host below, or * for any.
+	Origins []string
+}
+
+// A Certificate is the file of a certificate with its chain and that of its key, in
+// PEM. They may be the same.
+type Certificate struct{ Cert, Key string }
+
+// A Listener is an address as in Config.Listen with an Edge of its own.
+type Listener struct {
+	Address string
+	Edge
+}
+
+// maxSockets is how many sockets a server listens on: what Conn.edge can tell apart.
+const maxSockets = 128
+
+// An endpoint is all that one socket serves.
+type endpoint struct {
+	socket address.Address // its scheme is tcp, whatever is spoken
+	scheme string
+	paths  []path // of ws and wss
+	Edge
+	field string // of the Config
+}
+
+// A path is one of an endpoint.
+type path struct {
+	path    string
+	origins []string
+}
+
+// parseListen reads an address of Config.Listen.
+func parseListen(text string) (address.Address, error) {
+	return address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS)
+}
+
+// socketOf returns the address of the socket for a.
+func socketOf(a address.Address) address.Address {
+	a.Scheme, a.Path = address.TCP, ""
+	return a
+}
+
+// ListenSockets returns the addresses of the sockets for Listen and Listeners, in
+// their order, each once and as tcp://HOST:PORT: an address that is wrong has none.
+// Several paths share a socket, except on port 0, where each address has its own.
+func (c Config) ListenSockets() []string {
+	c = c.WithDefaults()
+	ends, _ := c.endpoints()
+	all := make([]string, len(ends))
+	for i, e := range ends {
+		all[i] = e.socket.String()
+	}
+	return all
+}
+
+// addresses returns all addresses of c, which is valid, in their canonical form.
+func (c *Config) addresses() []string {
+	all := slices.Clone(c.Listen)
+	for _, l := range c.Listeners {
+		all = append(all, l.Address)
+	}
+	for i, text := range all {
+		a, _ := parseListen(text)
+		all[i] = a.String()
+	}
+	return all
+}
+
+// endpoints groups the addresses of c by their sockets, and says what is wrong with
+// them.
+func (c *Config) endpoints() (all []endpoint, errs []error) {
+	wrong := func(field, value, want string, args ...any) {
+		errs = append(errs, &FieldError{field, value, fmt.Sprintf(want, args...)})
+	}
+	add := func(field, text string, edge Edge) {
+		a, err := parseListen(text)
+		if err != nil {
+			wrong(field, text, "%s", err)
+			return
+		}
+		socket := socketOf(a)
+		i := slices.IndexFunc(all, func(e endpoint) bool { return e.socket == socket && a.Port != 0 })
+		if i < 0 {
+			i = len(all)
+			all = append(all, endpoint{socket: socket, scheme: a.Scheme, Edge: edge, field: field})
+		} else if why := all[i].conflict(a, edge); why != "" {
+			wrong(field, text, "%s", why)
+			return
+		}
+		if a.Path != "" {
+			all[i].paths = append(all[i].paths, path{a.Path, edge.Origins})
+		}
+	}
+	for _, text := range c.Listen {
+		add("Listen", text, c.Edge)
+	}
+	for i, l := range c.Listeners {
+		add(fmt.Sprintf("Listeners[%d].Address", i), l.Address, l.Edge)
+	}
+	if len(all) > maxSockets {
+		wrong("Listen", all[maxSockets].socket.String(), "is too much: there may be %d sockets", maxSockets)
+	}
+	return all, errs
+}
+
+// conflict returns why e cannot serve a too; empty: it can.
+func (e *endpoint) conflict(a address.Address, edge Edge) string {
+	switch {
+	case a.Scheme != e.scheme:
+		return fmt.Sprintf("is the address of %s://%s too; give it another port", e.scheme, e.socket.HostPort())
+	case a.Path == "" || slices.ContainsFunc(e.paths, func(p path) bool { return p.path == a.Path }):
+		return "is given twice; give it once"
+	case !slices.Equal(e.Certificates, edge.Certificates) || e.ClientCA != edge.ClientCA ||
+		!slices.Equal(e.ProxyFrom, edge.ProxyFrom):
+		return "has other certificates or load balancers than another path of its port; they are the port's"
+	}
+	return ""
+}
+
+// secure reports whether e begins with a TLS handshake.
+func (e *endpoint) secure() bool { return e.scheme == address.TLS || e.scheme == address.WSS }
+
+// validateEdges judges the addresses and what belongs to them, files excepted.
+func (c *Config) validateEdges() (errs []error) {
+	ends, errs := c.endpoints()
+	for _, e := range ends {
+		prefix := ""
+		if e.field != "Listen" {
+			prefix = e.field[:len(e.field)-len("Address")]
+		}
+		wrong := func(field, value, want string) {
+			errs = append(errs, &FieldError{prefix + field, value, want})
+		}
+		if e.secure() && len(e.Certificates) == 0 {
+			wrong("Certificates", "", fmt.Sprintf("must have one for %s://%s", e.scheme, e.socket.HostPort()))
+		}
+		for _, text := range e.ProxyFrom {
+			if _, err := admission.ParsePrefix(text); err != nil {
+				wrong("ProxyFrom", text, err.Error())
+			}
+		}
+		for _, p := range e.paths {
+			for _, text := range p.origins {
+				if _, err := websocket.New(websocket.Config{Paths: map[string]websocket.Path{
+					"/": {Origins: []string{text}}}}); err != nil {
+					wrong("Origins", text, err.Error())
+				}
+			}
+		}
+		if _, err := e.upgrader(nil); err != nil && len(errs) == 0 {
+			wrong("Address", e.socket.String(), err.Error())
+		}
+	}
+	return errs
+}
+
+// upgrader returns what reads the HTTP requests of e; nil if none come.
+func (e *endpoint) upgrader(ready func() bool) (*websocket.Upgrader, error) {
+	if len(e.paths) == 0 {
+		return nil, nil
+	}
+	cfg := websocket.Config{Paths: map[string]websocket.Path{}, Health: map[string]func() bool{
+		"/healthz": func() bool { return true }, "/readyz": ready,
+	}}
+	for _, p := range e.paths {
+		delete(cfg.Health, p.path)
+		cfg.Paths[p.path] = websocket.Path{Origins: p.origins}
+	}
+	return websocket.New(cfg)
+}
+
+// tls returns the configuration of e's TLS.
+func (e *endpoint) tls() tlsedge.Config {
+	t := tlsedge.Config{ClientCA: e.ClientCA}
+	for _, c := range e.Certificates {
+		t.Certificates = append(t.Certificates, tlsedge.Pair{Cert: c.Cert, Key: c.Key})
+	}
+	if e.scheme == address.WSS {
+		t.ALPN = []string{"http/1.1"}
+	}
+	return t
+}
+
+// setEdges makes what connections speak, and returns its index in l.edges for each
+// endpoint. The first is plain native.
+func (l *loop) setEdges(f *inForce) []uint8 {
+	index := make([]uint8, len(f.ends))
+	add := func(e edge) uint8 {
+		l.edges = append(l.edges, e)
+		return uint8(len(l.edges) - 1)
+	}
+	bodies := -1
+	for i, e := range f.ends {
+		switch {
+		case f.upgraders[i] != nil:
+			if bodies < 0 {
+				bodies = int(add(edge{
+					framing:  func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
+					protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true,
+				}))
+			}
+			u := &upgrade{f.upgraders[i], i, map[string]uint8{}}
+			for _, p := range e.paths {
+				u.edges[p.path] = uint8(bodies)
+			}
+			index[i] = add(edge{upgrade: u, protocol: nativeBodies{native{l}}, native: true})
+		case e.secure():
+			index[i] = add(edge{protocol: native{l}, native: true})
+		}
+	}
+	return index
+}
