@@ -1,179 +1,121 @@
-// Package auth checks tokens: static ones, and JSON Web Tokens. A check does no I/O.
+// Package auth says who a client is: by a static token, a JSON Web Token, its TLS
+// certificate, or the answer of an HTTP hook. An Authenticator checks off the event
+// loops, with bounds on what it does at one time and on what waits.
 //
 // Of this module it imports codec.
 package auth
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"log/slog"
+	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"heartwheel/codec"
 )
 
-// Limits, in bytes.
-const (
-	MaxUser         = 255
-	DefaultMaxToken = 8 << 10
-	minSecret       = 32
-)
+// MaxUser is the longest user, in bytes.
+const MaxUser = 255
 
-// The errors of Check: the code that the connection is closed with. They never have
-// a part of the token.
+// The reasons for a refusal: the code that the connection is closed with, and the
+// text for the peer. An error of a check wraps one of them, or a *codec.Error of the
+// hook, with the cause, which is for the log. It never has a part of the token.
 var (
-	ErrBadToken = &codec.Error{Code: codec.CodeBadToken, Text: "auth: bad or missing token"}
-	ErrExpired  = &codec.Error{Code: codec.CodeTokenExpired, Text: "auth: token has expired"}
+	// ErrBadToken is terminal for a client.
+	ErrBadToken = &codec.Error{Code: codec.CodeBadToken, Text: "bad or missing token"}
+	// ErrExpired is for a token that was good.
+	ErrExpired = &codec.Error{Code: codec.CodeTokenExpired, Text: "token has expired"}
+	// ErrUnavailable says nothing of the token: there was no time, or no answer of the
+	// hook, or no keys yet. The client comes back.
+	ErrUnavailable = &codec.Error{Code: codec.CodeOverloaded, Text: "authentication is not available now"}
 )
 
-// An Identity is what a token says of its bearer.
+// An Identity is what is known of a client.
 type Identity struct {
-	User     string          // UTF-8 without control characters, 1 to MaxUser bytes
+	User     string          // UTF-8 without control characters, to MaxUser bytes; empty: anonymous
 	Expires  time.Time       // zero: never
-	Info     json.RawMessage // claim info: of the application
-	Channels []string        // claim channels: to subscribe to at once
-	Device   string          // claim device
+	Info     json.RawMessage // of the application, for others to see
+	Data     json.RawMessage // of the application, for the client; from a hook only
+	Channels []string        // to subscribe to at once
+	Device   string
 }
 
-// A Config configures a Checker.
-type Config struct {
-	// Tokens are the users of static tokens, by the SHA-256 of a token in hex.
-	// Tokens must be random, of 128 bits or more: a fast hash protects no words.
-	Tokens map[string]string
-	// Keys verify JSON Web Tokens.
-	Keys []Key
-	// Issuer and Audience are what iss must be, and aud must have; empty: any.
-	Issuer, Audience string
-	// Leeway is for clocks that differ.
-	Leeway time.Duration
-	// MaxToken is the longest token; 0: DefaultMaxToken.
-	MaxToken int
+// A Request is what a client showed. Its strings, maps and slices must not change
+// until the check is done, which keeps none of them.
+type Request struct {
+	Token       string            // empty: none
+	Certificate *x509.Certificate // of the client, verified; nil: none
+
+	// What follows is for the hook.
+	Client                        string // session ID
+	Transport, Protocol, Encoding string
+	Name, Version                 string          // of the client's program
+	Data                          json.RawMessage // of the client
+	RemoteAddr                    netip.Addr
+	Header                        http.Header // of the WebSocket request; else nil
 }
 
-// A Checker checks tokens. Safe for concurrent use.
-type Checker struct {
-	tokens map[[sha256.Size]byte]string
-	keys   []Key
-	parser *jwt.Parser
-	max    int
+// String leaves out what is secret.
+func (r Request) String() string {
+	return fmt.Sprintf("request of %s (%s), token of %d bytes", r.RemoteAddr, r.Transport, len(r.Token))
 }
 
-// New returns a Checker, or everything that is wrong with c.
-func New(c Config) (*Checker, error) {
-	k := &Checker{tokens: map[[sha256.Size]byte]string{}, keys: c.Keys, max: c.MaxToken}
-	if k.max == 0 {
-		k.max = DefaultMaxToken
-	}
-	var wrong []error
-	for hash, user := range c.Tokens {
-		b, err := hex.DecodeString(hash)
-		if err != nil || len(b) != sha256.Size {
-			wrong = append(wrong, fmt.Errorf("auth: the hash for user %q is no SHA-256 in hex", user))
-			continue
-		}
-		if !ValidUser(user) {
-			wrong = append(wrong, fmt.Errorf("auth: user %.300q is not UTF-8 of 1 to %d bytes without controls",
-				user, MaxUser))
-		}
-		k.tokens[[sha256.Size]byte(b)] = user
-	}
-	var methods []string
-	for _, key := range c.Keys {
-		if err := key.validate(); err != nil {
-			wrong = append(wrong, err)
-			continue
-		}
-		methods = append(methods, key.methods()...)
-	}
-	if len(wrong) > 0 {
-		return nil, errors.Join(wrong...)
-	}
-	options := []jwt.ParserOption{
-		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(c.Leeway), jwt.WithStrictDecoding(),
-	}
-	if c.Issuer != "" {
-		options = append(options, jwt.WithIssuer(c.Issuer))
-	}
-	if c.Audience != "" {
-		options = append(options, jwt.WithAudience(c.Audience))
-	}
-	k.parser = jwt.NewParser(options...)
-	return k, nil
+// Format prints String for every verb.
+func (r Request) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
+
+// LogValue logs String.
+func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// MarshalText has JSON, and logs of what contains it, show String.
+func (r Request) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// A refusal is an error of a check.
+type refusal struct {
+	code *codec.Error
+	why  error
 }
 
-// claims are those of RFC 7519 and, named as Centrifugo names them, ours.
-type claims struct {
-	jwt.RegisteredClaims
-	Info     json.RawMessage `json:"info"`
-	Channels []string        `json:"channels"`
-	Device   string          `json:"device"`
+// Error is at most maxError bytes: causes may hold values of a peer's JSON.
+func (r *refusal) Error() string {
+	s := "auth: " + r.code.Text + ": " + r.why.Error()
+	return s[:min(len(s), maxError)]
 }
 
-// Check returns whose token it is. The error is ErrExpired for a token that was
-// good, ErrBadToken for any other, each wrapped with the reason, which is for the log.
-func (k *Checker) Check(token string) (Identity, error) {
-	if token == "" || len(token) > k.max {
-		return Identity{}, refuse(ErrBadToken, fmt.Errorf("%d bytes", len(token)))
-	}
-	// The timing of a map tells of the hash only, which does not lead to a token.
-	if user, ok := k.tokens[sha256.Sum256([]byte(token))]; ok {
-		return Identity{User: user}, nil
-	}
-	if len(k.keys) == 0 || strings.Count(token, ".") != 2 {
-		return Identity{}, refuse(ErrBadToken, errors.New("not known"))
-	}
-	var c claims
-	_, err := k.parser.ParseWithClaims(token, &c, k.keyFor)
-	// The signature is checked before the claims, of which all errors are joined.
-	expired := errors.Is(err, jwt.ErrTokenExpired)
-	for _, other := range []error{jwt.ErrTokenInvalidAudience, jwt.ErrTokenInvalidIssuer, jwt.ErrTokenNotValidYet,
-		jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenRequiredClaimMissing} {
-		expired = expired && !errors.Is(err, other)
-	}
-	switch {
-	case expired:
-		return Identity{}, refuse(ErrExpired, err)
-	case err != nil:
-		return Identity{}, refuse(ErrBadToken, err)
-	case !ValidUser(c.Subject):
-		return Identity{}, refuse(ErrBadToken, errors.New("sub is no user"))
-	case c.Device != "" && !ValidUser(c.Device):
-		return Identity{}, refuse(ErrBadToken, errors.New("device is no name"))
-	case slices.ContainsFunc(c.Channels, func(s string) bool { return s == "" || len(s) > codec.MaxSubject }):
-		return Identity{}, refuse(ErrBadToken, errors.New("channels has a bad name"))
-	}
-	return Identity{c.Subject, c.ExpiresAt.Time, c.Info, c.Channels, c.Device}, nil
-}
+func (r *refusal) Unwrap() []error { return []error{r.code, r.why} }
 
-// keyFor returns the keys that may have signed a token: those for its algorithm and,
-// where a key has an ID, for its kid.
-func (k *Checker) keyFor(t *jwt.Token) (any, error) {
-	kid, _ := t.Header["kid"].(string)
-	var set jwt.VerificationKeySet
-	for _, key := range k.keys {
-		if slices.Contains(key.methods(), t.Method.Alg()) && (key.ID == "" || key.ID == kid) {
-			set.Keys = append(set.Keys, key.verifier())
-		}
-	}
-	if len(set.Keys) == 0 {
-		return nil, errors.New("no key for its algorithm and kid")
-	}
-	return set, nil
-}
+const maxError = 200
 
-// refuse returns one of the errors of Check with its reason.
-func refuse(e *codec.Error, why error) error { return fmt.Errorf("%w: %w", e, why) }
+// refuse returns an error of a check with its cause.
+func refuse(code *codec.Error, why error) error { return &refusal{code, why} }
 
 // ValidUser reports whether s can be a user: UTF-8 of 1 to MaxUser bytes without
 // control characters, such as auth0|5f7c.
 func ValidUser(s string) bool {
 	return s != "" && len(s) <= MaxUser && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// identify returns whose certificate it is: its only URI, as SPIFFE has it, or else
+// the common name of its subject.
+func identify(c *x509.Certificate) (Identity, error) {
+	if c == nil {
+		return Identity{}, refuse(ErrBadToken, errors.New("no certificate"))
+	}
+	user := c.Subject.CommonName
+	if len(c.URIs) == 1 {
+		user = c.URIs[0].String()
+	}
+	if !ValidUser(user) {
+		return Identity{}, refuse(ErrBadToken, errors.New("the certificate has neither one URI nor a common name"))
+	}
+	if !time.Now().Before(c.NotAfter) {
+		return Identity{}, refuse(ErrExpired, fmt.Errorf("certificate of %q", user))
+	}
+	return Identity{User: user, Expires: c.NotAfter}, nil
 }

@@ -10,7 +10,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -23,15 +26,50 @@ type Key struct {
 	// Public is an *rsa.PublicKey for RS256, RS384 and RS512, an *ecdsa.PublicKey for
 	// the ES of its curve, or an ed25519.PublicKey for EdDSA.
 	Public crypto.PublicKey
+	// Algorithm is the only one of these, such as RS256; empty: all of them.
+	Algorithm string
 }
+
+// String tells the kind of key.
+func (k Key) String() string {
+	if k.Public == nil {
+		return fmt.Sprintf("secret of %d bytes", len(k.Secret))
+	}
+	return fmt.Sprintf("%T", k.Public)
+}
+
+// Format prints String for every verb.
+func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+
+// LogValue logs String.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText has JSON, and logs of what contains it, show String.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // methods returns the algorithms of the key.
 func (k Key) methods() []string {
+	all := k.typeMethods()
+	if k.Algorithm == "" {
+		return all
+	}
+	if i := slices.Index(all, k.Algorithm); i >= 0 {
+		return all[i : i+1]
+	}
+	return nil
+}
+
+var (
+	hsMethods = []string{"HS256", "HS384", "HS512"}
+	rsMethods = []string{"RS256", "RS384", "RS512"}
+)
+
+func (k Key) typeMethods() []string {
 	switch p := k.Public.(type) {
 	case nil:
-		return []string{"HS256", "HS384", "HS512"}
+		return hsMethods
 	case *rsa.PublicKey:
-		return []string{"RS256", "RS384", "RS512"}
+		return rsMethods
 	case *ecdsa.PublicKey:
 		switch p.Curve.Params().BitSize {
 		case 256:
@@ -60,8 +98,10 @@ func (k Key) validate() error {
 		return fmt.Errorf("auth: a secret of %d bytes is too short: use %d random ones", len(k.Secret), minSecret)
 	case k.Public != nil && k.Secret != nil:
 		return errors.New("auth: a key is either a secret or public")
-	case isRSA && p.N.BitLen() < 2048:
-		return fmt.Errorf("auth: an RSA key of %d bits is too short: use 2048 or more", p.N.BitLen())
+	case isRSA && (p.N.BitLen() < 2048 || p.N.BitLen() > 8192): // a longer one takes milliseconds
+		return fmt.Errorf("auth: an RSA key of %d bits: use 2048 to 8192", p.N.BitLen())
+	case len(k.typeMethods()) > 0 && len(k.methods()) == 0:
+		return fmt.Errorf("auth: a key for %q: it can be for %s", k.Algorithm, strings.Join(k.typeMethods(), ", "))
 	case len(k.methods()) == 0:
 		return fmt.Errorf("auth: keys of type %T, or of this curve, are not supported", k.Public)
 	}

@@ -6,10 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -25,8 +23,6 @@ import (
 )
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
-
-const static = "3f1c6c0e9f7b4b0e8a51"
 
 // A signer has a key of each type.
 type signer struct {
@@ -46,19 +42,28 @@ func newSigner(t testing.TB) (s signer) {
 	return s
 }
 
-func newChecker(t testing.TB, s signer) *Checker {
-	sum := sha256.Sum256([]byte(static))
-	c, err := New(Config{
-		Tokens: map[string]string{hex.EncodeToString(sum[:]): "device|7"},
+// config is for JSON Web Tokens of the signer.
+func (s signer) config() Config {
+	return Config{
+		Mode: JWT,
 		Keys: []Key{
 			{Secret: secret}, {ID: "r", Public: &s.rsa.PublicKey}, {Public: &s.ec.PublicKey}, {Public: s.ed.Public()},
 		},
 		Issuer: "https://id.example", Audience: "gateway", Leeway: 5 * time.Second,
-	})
+	}
+}
+
+func newTokenChecker(t testing.TB, c Config) *checker {
+	t.Helper()
+	c, err := c.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	k, err := newChecker(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // good returns the claims of a good token, changed by pairs of name and value; nil
@@ -91,7 +96,7 @@ func sign(t testing.TB, m jwt.SigningMethod, key any, kid string, c jwt.Claims) 
 
 func TestCheck(t *testing.T) {
 	s := newSigner(t)
-	k := newChecker(t, s)
+	k := newTokenChecker(t, s.config())
 	der, _ := x509.MarshalPKIXPublicKey(&s.rsa.PublicKey)
 	asPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	other := newSigner(t)
@@ -99,11 +104,16 @@ func TestCheck(t *testing.T) {
 	now := time.Now().Unix()
 	parts := strings.Split(hs(), ".")
 	encode := base64.RawURLEncoding.EncodeToString
+	withCrit := jwt.NewWithClaims(jwt.SigningMethodHS256, good())
+	withCrit.Header["crit"] = []string{"b64"}
+	critical, err := withCrit.SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, token string
 		want        error
 	}{
-		{"static", static, nil},
 		{"HS256", hs(), nil},
 		{"HS512", sign(t, jwt.SigningMethodHS512, secret, "any", good()), nil},
 		{"RS256", sign(t, jwt.SigningMethodRS256, s.rsa, "r", good()), nil},
@@ -139,6 +149,8 @@ func TestCheck(t *testing.T) {
 		{"user with C1", hs("sub", "a\u0085b"), ErrBadToken},
 		{"empty channel", hs("channels", []string{""}), ErrBadToken},
 		{"long channel", hs("channels", []string{strings.Repeat("x", codec.MaxSubject+1)}), ErrBadToken},
+		{"critical extension", critical, ErrBadToken},
+		{"long text for a time", hs("exp", strings.Repeat("9", 5000)), ErrBadToken},
 		{"empty", "", ErrBadToken},
 		{"not known", "nothing", ErrBadToken},
 		{"dots", "..", ErrBadToken},
@@ -146,7 +158,7 @@ func TestCheck(t *testing.T) {
 		{"1 MB of claims", hs("info", strings.Repeat("a", 1<<20)), ErrBadToken},
 		{"1 MB of dots", strings.Repeat(".", 1<<20), ErrBadToken},
 	} {
-		id, err := k.Check(c.token)
+		id, err := k.check(c.token, nil)
 		if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) || ValidUser(id.User) != (err == nil) {
 			t.Errorf("%s: %+v, %v", c.name, id, err)
 		}
@@ -155,7 +167,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	id, err := k.Check(hs("info", map[string]int{"n": 1}, "channels", []string{"a", "b"}, "device", "phone"))
+	id, err := k.check(hs("info", map[string]int{"n": 1}, "channels", []string{"a", "b"}, "device", "phone"), nil)
 	if err != nil || id.User != "auth0|5f7c" || string(id.Info) != `{"n":1}` || len(id.Channels) != 2 ||
 		id.Device != "phone" || time.Until(id.Expires) > time.Minute {
 		t.Errorf("got %+v, %v", id, err)
@@ -166,14 +178,14 @@ func TestCheck(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	s := newSigner(t)
 	synctest.Test(t, func(t *testing.T) {
-		k := newChecker(t, s)
+		k := newTokenChecker(t, s.config())
 		token := sign(t, jwt.SigningMethodHS256, secret, "", good())
 		time.Sleep(65*time.Second - time.Nanosecond)
-		if _, err := k.Check(token); err != nil {
+		if _, err := k.check(token, nil); err != nil {
 			t.Errorf("before: %v", err)
 		}
 		time.Sleep(time.Nanosecond)
-		if _, err := k.Check(token); !errors.Is(err, ErrExpired) {
+		if _, err := k.check(token, nil); !errors.Is(err, ErrExpired) {
 			t.Errorf("after: %v", err)
 		}
 	})
@@ -210,25 +222,17 @@ func TestFiles(t *testing.T) {
 			t.Errorf("short secret: %v", err)
 		}
 	}
-	_, err = New(Config{
-		Tokens: map[string]string{"xyz": "a", strings.Repeat("00", 32): "a\n"},
-		Keys:   []Key{{Secret: []byte("short")}, {Public: "x"}, {Secret: secret, Public: s.ed.Public()}},
-	})
-	if err == nil || strings.Count(err.Error(), "\n") != 4 || strings.Contains(err.Error(), "short\"") {
-		t.Errorf("got %v", err)
-	}
 }
 
-// FuzzCheck: no token but the good one gets in, and none has a panic.
-func FuzzCheck(f *testing.F) {
-	k := newChecker(f, newSigner(f))
+// FuzzToken: no token but the good one gets in, and none has a panic.
+func FuzzToken(f *testing.F) {
+	k := newTokenChecker(f, newSigner(f).config())
 	token := sign(f, jwt.SigningMethodHS256, secret, "", good("exp", int64(1)<<40))
 	f.Add(token)
-	f.Add(static)
 	f.Add("..")
 	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + ".e30.")
 	f.Fuzz(func(t *testing.T, s string) {
-		if id, err := k.Check(s); (err == nil) != (s == token || s == static) || err != nil && id.User != "" {
+		if id, err := k.check(s, nil); (err == nil) != (s == token) || err != nil && id.User != "" {
 			t.Errorf("%q: %+v, %v", s, id, err)
 		}
 	})

@@ -1,0 +1,208 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"heartwheel/codec"
+)
+
+// maxInline is the longest JSON Web Token that a loop checks itself, in bytes: with
+// HMAC that takes a few microseconds.
+const maxInline = 1 << 10
+
+// An Authenticator checks requests: a few at one time, while others wait in a queue
+// with a bound. Safe for concurrent use.
+type Authenticator struct {
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	state     atomic.Pointer[state]
+	reloading sync.Mutex // held by Reload and Close
+	workers   sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	queue    []*check
+	running  int    // workers
+	overload uint64 // checks that were not taken
+	accepted uint64
+	refused  map[string]uint64 // by word of the code
+}
+
+// A state is what a reload replaces.
+type state struct {
+	Config
+	checker *checker
+	inline  bool // tokens to maxInline are cheap to check
+}
+
+// A check waits for its turn.
+type check struct {
+	Request
+	done func(Identity, error)
+	by   time.Time
+}
+
+// NewAuthenticator returns an Authenticator, or everything that is wrong with c.
+func NewAuthenticator(c Config) (*Authenticator, error) {
+	a := &Authenticator{refused: map[string]uint64{}}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	if err := a.Reload(c); err != nil {
+		a.cancel()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Reload replaces the configuration. If anything is wrong with c it changes nothing
+// and returns all of it. Checks that have begun end by the old one.
+func (a *Authenticator) Reload(c Config) error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	if a.ctx.Err() != nil {
+		return errors.New("auth: closed")
+	}
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	s := &state{Config: c, inline: true}
+	if s.checker, err = newChecker(c); err != nil {
+		return err
+	}
+	for _, key := range c.Keys {
+		s.inline = s.inline && key.Public == nil
+	}
+	a.state.Store(s)
+	return nil
+}
+
+// CheckNow checks a request that is cheap to check, in microseconds and without
+// waiting. Otherwise ok is false, and it is for Check.
+func (a *Authenticator) CheckNow(r Request) (id Identity, ok bool, err error) {
+	s := a.state.Load()
+	switch {
+	case s.Mode == None:
+	case s.Mode == MTLS:
+		id, err = identify(r.Certificate)
+	case s.Mode == Tokens, s.inline && len(r.Token) <= maxInline, r.Token == "":
+		id, err = s.checker.check(r.Token, nil)
+	default:
+		return Identity{}, false, nil
+	}
+	a.count(err)
+	return id, true, err
+}
+
+// Check checks a request, and calls done once with its result from a goroutine of
+// the Authenticator; done must not block. It returns false, and done is not called,
+// if the queue is full or the Authenticator closed: the client should come back, as
+// with ErrUnavailable. Check itself does not wait.
+func (a *Authenticator) Check(r Request, done func(Identity, error)) bool {
+	s := a.state.Load()
+	c := &check{Request: r, done: done, by: time.Now().Add(s.Timeout)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || len(a.queue) >= s.Queue {
+		a.overload++
+		return false
+	}
+	a.enqueue(s, c)
+	return true
+}
+
+// enqueue needs mu.
+func (a *Authenticator) enqueue(s *state, c *check) {
+	a.queue = append(a.queue, c)
+	if a.running < s.Workers {
+		a.running++
+		a.workers.Go(a.work)
+	}
+}
+
+// work runs checks until none waits.
+func (a *Authenticator) work() {
+	for {
+		a.mu.Lock()
+		if len(a.queue) == 0 || a.running > a.state.Load().Workers {
+			a.running--
+			a.mu.Unlock()
+			return
+		}
+		c := a.queue[0]
+		a.queue[0] = nil
+		if a.queue = a.queue[1:]; len(a.queue) == 0 {
+			a.queue = nil // what a burst took
+		}
+		a.mu.Unlock()
+		id, err := a.run(c)
+		a.count(err)
+		c.done(id, err)
+	}
+}
+
+func (a *Authenticator) run(c *check) (Identity, error) {
+	s := a.state.Load()
+	switch {
+	case a.ctx.Err() != nil:
+		return Identity{}, refuse(ErrUnavailable, errors.New("closed"))
+	case !time.Now().Before(c.by):
+		return Identity{}, refuse(ErrUnavailable, errors.New("it has waited too long for its turn"))
+	case s.Mode == None:
+		return Identity{}, nil
+	case s.Mode == MTLS:
+		return identify(c.Certificate)
+	}
+	return s.checker.check(c.Token, nil)
+}
+
+// count counts the result of a check.
+func (a *Authenticator) count(err error) {
+	code := codec.CodeInternalError
+	var e *codec.Error
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.accepted++
+	} else {
+		a.refused[code.String()]++
+	}
+}
+
+// Close ends the Authenticator: it takes no more checks, ends those that it has with
+// ErrUnavailable, and waits until it has called done for each.
+func (a *Authenticator) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.cancel()
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	a.workers.Wait()
+}
+
+// Stats are the figures of an Authenticator. Counters run from its start.
+type Stats struct {
+	Accepted   uint64
+	Refused    map[string]uint64 // by word of the code
+	Overloaded uint64            // not taken by Check
+	Waiting    int               // for their turn, now
+	Running    int               // checks, now
+}
+
+// Stats returns the figures.
+func (a *Authenticator) Stats() Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Stats{
+		Accepted: a.accepted, Refused: maps.Clone(a.refused), Overloaded: a.overload, Waiting: len(a.queue),
+		Running: a.running,
+	}
+}

@@ -1,0 +1,157 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Mode is how clients are identified.
+type Mode string
+
+// The modes.
+const (
+	None   Mode = "none"   // not at all: everybody is anonymous
+	Tokens Mode = "tokens" // static tokens
+	JWT    Mode = "jwt"    // JSON Web Tokens
+	MTLS   Mode = "mtls"   // client certificates
+)
+
+// Modes lists them.
+var Modes = []Mode{None, Tokens, JWT, MTLS}
+
+// Defaults and limits.
+const (
+	DefaultMaxToken = 8 << 10 // bytes
+	DefaultTimeout  = 3 * time.Second
+	DefaultQueue    = 1024
+
+	minSecret = 32 // bytes
+)
+
+// A Config configures an Authenticator. It prints without secrets.
+type Config struct {
+	// Mode is how clients are identified; empty: None. Fields of another mode must not
+	// be set.
+	Mode Mode
+
+	// Tokens are the users of static tokens, by the SHA-256 of a token in hex.
+	// Tokens must be random, of 128 bits or more: a fast hash protects no words.
+	Tokens map[string]string
+
+	// Keys verify JSON Web Tokens.
+	Keys []Key
+	// Issuer and Audience are what iss must be, and aud must have; empty: any.
+	Issuer, Audience string
+	// Leeway is for clocks that differ.
+	Leeway time.Duration
+
+	// MaxToken is the longest token, in bytes; 0: DefaultMaxToken.
+	MaxToken int
+	// Timeout bounds a check with the time that it waits for its turn; 0: DefaultTimeout.
+	Timeout time.Duration
+	// Workers is how many checks run at one time; 0: one for each processor.
+	Workers int
+	// Queue is how many checks wait; 0: DefaultQueue.
+	Queue int
+
+	Logger *slog.Logger // nil: none
+}
+
+// String tells the mode and how much there is of what is secret.
+func (c Config) String() string {
+	return fmt.Sprintf("mode %s, %d tokens, %d keys", c.Mode, len(c.Tokens), len(c.Keys))
+}
+
+// Format prints String for every verb.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
+
+// LogValue logs String.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalText has JSON, and logs of what contains it, show String.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// withDefaults returns c with its defaults, or everything that is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	if c.Mode == "" {
+		c.Mode = None
+	}
+	wrong := []error{
+		bounded(&c.MaxToken, "MaxToken", DefaultMaxToken, 16, 1<<20),
+		bounded(&c.Workers, "Workers", runtime.GOMAXPROCS(0), 1, 4096),
+		bounded(&c.Queue, "Queue", DefaultQueue, 1, 1<<20),
+		bounded(&c.Timeout, "Timeout", DefaultTimeout, 10*time.Millisecond, time.Minute),
+	}
+	report := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("auth: "+format, args...)) }
+	if c.Leeway < 0 || c.Leeway > 10*time.Minute {
+		report("Leeway of %s: use 0 to 10m", c.Leeway)
+	}
+	if !slices.Contains(Modes, c.Mode) {
+		report("there is no mode %q", string(c.Mode))
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+		mode Mode
+	}{
+		{"Tokens", len(c.Tokens) > 0, Tokens}, {"Keys", len(c.Keys) > 0, JWT},
+		{"Issuer", c.Issuer != "", JWT}, {"Audience", c.Audience != "", JWT}, {"Leeway", c.Leeway != 0, JWT},
+	} {
+		if f.set && f.mode != c.Mode {
+			report("%s is for mode %s, and the mode is %s", f.name, string(f.mode), string(c.Mode))
+		}
+	}
+	switch {
+	case c.Mode == Tokens && len(c.Tokens) == 0:
+		report("mode tokens without a token lets nobody in")
+	case c.Mode == JWT && len(c.Keys) == 0:
+		report("mode jwt needs a key or a secret")
+	}
+	_, err := c.tokenTable()
+	wrong = append(wrong, err)
+	for _, key := range c.Keys {
+		wrong = append(wrong, key.validate())
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(wrong...)
+}
+
+// bounded sets *v to byDefault if it is zero, and says if it is out of range.
+func bounded[T int | time.Duration](v *T, name string, byDefault, least, most T) error {
+	if *v == 0 {
+		*v = byDefault
+	}
+	if *v < least || *v > most {
+		return fmt.Errorf("auth: %s of %v: use %v to %v", name, *v, least, most)
+	}
+	return nil
+}
+
+// tokenTable returns the users of Tokens by hash, or everything that is wrong.
+func (c Config) tokenTable() (map[[sha256.Size]byte]string, error) {
+	table := make(map[[sha256.Size]byte]string, len(c.Tokens))
+	var wrong []error
+	for hash, user := range c.Tokens {
+		b, err := hex.DecodeString(hash)
+		if err != nil || len(b) != sha256.Size {
+			wrong = append(wrong, fmt.Errorf("auth: the hash for user %.300q is no SHA-256 in hex", user))
+			continue
+		}
+		if !ValidUser(user) {
+			wrong = append(wrong, fmt.Errorf("auth: user %.300q is not UTF-8 of 1 to %d bytes without controls",
+				user, MaxUser))
+		}
+		table[[sha256.Size]byte(b)] = user
+	}
+	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return table, errors.Join(wrong...)
+}
