@@ -37,7 +37,8 @@ type Authenticator struct {
 type state struct {
 	Config
 	checker *checker
-	inline  bool // tokens to maxInline are cheap to check
+	jwks    *keySet // nil: none
+	inline  bool    // tokens to maxInline are cheap to check
 }
 
 // A check waits for its turn.
@@ -47,20 +48,27 @@ type check struct {
 	by   time.Time
 }
 
-// NewAuthenticator returns an Authenticator, or everything that is wrong with c.
+// NewAuthenticator returns an Authenticator, or everything that is wrong with c. It
+// fetches the JWK set, which takes Timeout at most. What it gets instead of one is
+// an error; if it gets no answer it logs that, and tokens that need the set are
+// refused with ErrUnavailable until it does.
 func NewAuthenticator(c Config) (*Authenticator, error) {
 	a := &Authenticator{refused: map[string]uint64{}}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
-	if err := a.Reload(c); err != nil {
+	if err := a.load(c, true); err != nil {
 		a.cancel()
 		return nil, err
 	}
 	return a, nil
 }
 
-// Reload replaces the configuration. If anything is wrong with c it changes nothing
-// and returns all of it. Checks that have begun end by the old one.
-func (a *Authenticator) Reload(c Config) error {
+// Reload replaces the configuration. If anything is wrong with c, or it names a JWK
+// set that cannot be fetched within Timeout, it changes nothing and returns all of it.
+// One that is in use already is not fetched.
+func (a *Authenticator) Reload(c Config) error { return a.load(c, false) }
+
+// load is Reload. In place of a JWK set that does not answer, starting takes none.
+func (a *Authenticator) load(c Config, starting bool) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	if a.ctx.Err() != nil {
@@ -77,7 +85,25 @@ func (a *Authenticator) Reload(c Config) error {
 	for _, key := range c.Keys {
 		s.inline = s.inline && key.Public == nil
 	}
+	old := a.state.Load()
+	if c.JWKS != "" {
+		s.inline = false
+		if old != nil && old.jwks != nil && old.jwks.serves(c) {
+			s.jwks = old.jwks
+		} else if s.jwks, err = newKeySet(a.ctx, c, a.resume); err == nil {
+			err = s.jwks.first(starting)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	a.state.Store(s)
+	if s.jwks != nil && (old == nil || old.jwks != s.jwks) {
+		a.workers.Go(s.jwks.run)
+	}
+	if old != nil && old.jwks != nil && old.jwks != s.jwks {
+		old.jwks.cancel()
+	}
 	return nil
 }
 
@@ -115,6 +141,16 @@ func (a *Authenticator) Check(r Request, done func(Identity, error)) bool {
 	return true
 }
 
+// resume puts checks back that have been in the queue before, whatever its bound.
+func (a *Authenticator) resume(checks []*check) {
+	s := a.state.Load()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range checks {
+		a.enqueue(s, c)
+	}
+}
+
 // enqueue needs mu.
 func (a *Authenticator) enqueue(s *state, c *check) {
 	a.queue = append(a.queue, c)
@@ -139,14 +175,37 @@ func (a *Authenticator) work() {
 			a.queue = nil // what a burst took
 		}
 		a.mu.Unlock()
-		id, err := a.run(c)
-		a.count(err)
-		c.done(id, err)
+		if id, parked, err := a.run(c); !parked {
+			a.count(err)
+			c.done(id, err)
+		}
 	}
 }
 
-func (a *Authenticator) run(c *check) (Identity, error) {
-	s := a.state.Load()
+// run checks. If it has parked the check, that comes back by resume.
+func (a *Authenticator) run(c *check) (id Identity, parked bool, err error) {
+	for again := true; again; {
+		s := a.state.Load()
+		if s.jwks == nil {
+			id, err = a.try(s, c, nil)
+			return id, false, err
+		}
+		seen := s.jwks.list.Load()
+		id, err = a.try(s, c, seen)
+		var missing *noKeyError
+		if !errors.As(err, &missing) {
+			return id, false, err
+		}
+		var verdict *codec.Error
+		if parked, again, verdict = s.jwks.unknown(c, seen, missing.kid); verdict != nil {
+			err = refuse(verdict, missing)
+		}
+	}
+	return Identity{}, parked, err
+}
+
+// try checks with the keys of list beside those of s.
+func (a *Authenticator) try(s *state, c *check, list *keyList) (Identity, error) {
 	switch {
 	case a.ctx.Err() != nil:
 		return Identity{}, refuse(ErrUnavailable, errors.New("closed"))
@@ -157,7 +216,11 @@ func (a *Authenticator) run(c *check) (Identity, error) {
 	case s.Mode == MTLS:
 		return identify(c.Certificate)
 	}
-	return s.checker.check(c.Token, nil)
+	var keys []Key
+	if list != nil {
+		keys = list.keys
+	}
+	return s.checker.check(c.Token, keys)
 }
 
 // count counts the result of a check.
@@ -195,14 +258,20 @@ type Stats struct {
 	Overloaded uint64            // not taken by Check
 	Waiting    int               // for their turn, now
 	Running    int               // checks, now
+
+	JWKSFetches, JWKSFailures uint64 // of the JWK set in use
 }
 
 // Stats returns the figures.
 func (a *Authenticator) Stats() Stats {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return Stats{
+	st := Stats{
 		Accepted: a.accepted, Refused: maps.Clone(a.refused), Overloaded: a.overload, Waiting: len(a.queue),
 		Running: a.running,
 	}
+	a.mu.Unlock()
+	if k := a.state.Load().jwks; k != nil {
+		st.JWKSFetches, st.JWKSFailures = k.fetches.Load(), k.failures.Load()
+	}
+	return st
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -32,6 +33,9 @@ const (
 	DefaultTimeout  = 3 * time.Second
 	DefaultQueue    = 1024
 
+	DefaultJWKSInterval = 10 * time.Minute
+	DefaultJWKSCooldown = 30 * time.Second
+
 	minSecret = 32 // bytes
 )
 
@@ -47,6 +51,14 @@ type Config struct {
 
 	// Keys verify JSON Web Tokens.
 	Keys []Key
+	// JWKS is the URL of a JWK set with more keys: https, or http to this machine. A
+	// proxy of the environment is used.
+	JWKS string
+	// JWKSInterval is the time between two fetches; 0: DefaultJWKSInterval.
+	JWKSInterval time.Duration
+	// JWKSCooldown is the least time between two fetches for the sake of key IDs that
+	// are not known; 0: DefaultJWKSCooldown.
+	JWKSCooldown time.Duration
 	// Issuer and Audience are what iss must be, and aud must have; empty: any.
 	Issuer, Audience string
 	// Leeway is for clocks that differ.
@@ -54,7 +66,8 @@ type Config struct {
 
 	// MaxToken is the longest token, in bytes; 0: DefaultMaxToken.
 	MaxToken int
-	// Timeout bounds a check with the time that it waits for its turn; 0: DefaultTimeout.
+	// Timeout bounds a check with the time that it waits for its turn, and a fetch of
+	// the JWK set; 0: DefaultTimeout.
 	Timeout time.Duration
 	// Workers is how many checks run at one time; 0: one for each processor.
 	Workers int
@@ -62,6 +75,8 @@ type Config struct {
 	Queue int
 
 	Logger *slog.Logger // nil: none
+
+	transport http.RoundTripper // in place of the network, for tests
 }
 
 // String tells the mode and how much there is of what is secret.
@@ -88,6 +103,8 @@ func (c Config) withDefaults() (Config, error) {
 		bounded(&c.Workers, "Workers", runtime.GOMAXPROCS(0), 1, 4096),
 		bounded(&c.Queue, "Queue", DefaultQueue, 1, 1<<20),
 		bounded(&c.Timeout, "Timeout", DefaultTimeout, 10*time.Millisecond, time.Minute),
+		bounded(&c.JWKSInterval, "JWKSInterval", DefaultJWKSInterval, time.Second, 24*time.Hour),
+		bounded(&c.JWKSCooldown, "JWKSCooldown", DefaultJWKSCooldown, time.Second, time.Hour),
 	}
 	report := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("auth: "+format, args...)) }
 	if c.Leeway < 0 || c.Leeway > 10*time.Minute {
@@ -101,7 +118,7 @@ func (c Config) withDefaults() (Config, error) {
 		set  bool
 		mode Mode
 	}{
-		{"Tokens", len(c.Tokens) > 0, Tokens}, {"Keys", len(c.Keys) > 0, JWT},
+		{"Tokens", len(c.Tokens) > 0, Tokens}, {"Keys", len(c.Keys) > 0, JWT}, {"JWKS", c.JWKS != "", JWT},
 		{"Issuer", c.Issuer != "", JWT}, {"Audience", c.Audience != "", JWT}, {"Leeway", c.Leeway != 0, JWT},
 	} {
 		if f.set && f.mode != c.Mode {
@@ -111,8 +128,12 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.Mode == Tokens && len(c.Tokens) == 0:
 		report("mode tokens without a token lets nobody in")
-	case c.Mode == JWT && len(c.Keys) == 0:
-		report("mode jwt needs a key or a secret")
+	case c.Mode == JWT && len(c.Keys) == 0 && c.JWKS == "":
+		report("mode jwt needs a key, a secret or a JWK set")
+	}
+	if c.JWKS != "" {
+		_, err := parseEndpoint("JWKS", c.JWKS, loopback, "this machine")
+		wrong = append(wrong, err)
 	}
 	_, err := c.tokenTable()
 	wrong = append(wrong, err)

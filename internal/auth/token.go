@@ -18,9 +18,6 @@ var algorithms = []string{
 	"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA",
 }
 
-// errNoKey is for a token whose key is not known.
-var errNoKey = errors.New("no key for its algorithm and kid")
-
 // A checker checks tokens without I/O. Safe for concurrent use.
 type checker struct {
 	tokens map[[sha256.Size]byte]string
@@ -111,7 +108,10 @@ func keyFor(t *jwt.Token, lists ...[]Key) (any, error) {
 		}
 	}
 	if len(set.Keys) == 0 {
-		return nil, errNoKey
+		if strings.HasPrefix(t.Method.Alg(), "HS") { // not of a JWK set
+			return nil, errors.New("no secret for it")
+		}
+		return nil, &noKeyError{kid}
 	}
 	return set, nil
 }
