@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type state struct {
 	Config
 	checker *checker
 	jwks    *keySet // nil: none
+	hook    *hook   // nil: none
 	inline  bool    // tokens to maxInline are cheap to check
 }
 
@@ -97,12 +99,22 @@ func (a *Authenticator) load(c Config, starting bool) error {
 			return err
 		}
 	}
+	if c.Mode == Hook {
+		if old != nil && old.hook != nil && old.hook.serves(c) {
+			s.hook = old.hook
+		} else if s.hook, err = newHook(c); err != nil {
+			return err
+		}
+	}
 	a.state.Store(s)
 	if s.jwks != nil && (old == nil || old.jwks != s.jwks) {
 		a.workers.Go(s.jwks.run)
 	}
 	if old != nil && old.jwks != nil && old.jwks != s.jwks {
 		old.jwks.cancel()
+	}
+	if old != nil && old.hook != nil && old.hook != s.hook {
+		old.hook.client.CloseIdleConnections()
 	}
 	return nil
 }
@@ -112,6 +124,8 @@ func (a *Authenticator) load(c Config, starting bool) error {
 func (a *Authenticator) CheckNow(r Request) (id Identity, ok bool, err error) {
 	s := a.state.Load()
 	switch {
+	case s.Mode == Hook:
+		return Identity{}, false, nil
 	case s.Mode == None:
 	case s.Mode == MTLS:
 		id, err = identify(r.Certificate)
@@ -215,6 +229,12 @@ func (a *Authenticator) try(s *state, c *check, list *keyList) (Identity, error)
 		return Identity{}, nil
 	case s.Mode == MTLS:
 		return identify(c.Certificate)
+	case len(c.Token) > s.MaxToken:
+		return Identity{}, refuse(ErrBadToken, fmt.Errorf("%d bytes", len(c.Token)))
+	case s.Mode == Hook:
+		ctx, cancel := context.WithDeadline(a.ctx, c.by)
+		defer cancel()
+		return s.hook.ask(ctx, c.Request)
 	}
 	var keys []Key
 	if list != nil {
@@ -249,6 +269,9 @@ func (a *Authenticator) Close() {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	a.workers.Wait()
+	if h := a.state.Load().hook; h != nil {
+		h.client.CloseIdleConnections()
+	}
 }
 
 // Stats are the figures of an Authenticator. Counters run from its start.
@@ -260,6 +283,7 @@ type Stats struct {
 	Running    int               // checks, now
 
 	JWKSFetches, JWKSFailures uint64 // of the JWK set in use
+	HookCalls, HookFailures   uint64 // of the hook in use; a refusal is no failure
 }
 
 // Stats returns the figures.
@@ -270,7 +294,11 @@ func (a *Authenticator) Stats() Stats {
 		Running: a.running,
 	}
 	a.mu.Unlock()
-	if k := a.state.Load().jwks; k != nil {
+	s := a.state.Load()
+	if h := s.hook; h != nil {
+		st.HookCalls, st.HookFailures = h.called.Load(), h.failures.Load()
+	}
+	if k := s.jwks; k != nil {
 		st.JWKSFetches, st.JWKSFailures = k.fetches.Load(), k.failures.Load()
 	}
 	return st

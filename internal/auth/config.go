@@ -22,16 +22,19 @@ const (
 	Tokens Mode = "tokens" // static tokens
 	JWT    Mode = "jwt"    // JSON Web Tokens
 	MTLS   Mode = "mtls"   // client certificates
+	Hook   Mode = "hook"   // an HTTP server of the operator
 )
 
 // Modes lists them.
-var Modes = []Mode{None, Tokens, JWT, MTLS}
+var Modes = []Mode{None, Tokens, JWT, MTLS, Hook}
 
 // Defaults and limits.
 const (
 	DefaultMaxToken = 8 << 10 // bytes
 	DefaultTimeout  = 3 * time.Second
 	DefaultQueue    = 1024
+
+	DefaultHookCalls = 64
 
 	DefaultJWKSInterval = 10 * time.Minute
 	DefaultJWKSCooldown = 30 * time.Second
@@ -64,12 +67,18 @@ type Config struct {
 	// Leeway is for clocks that differ.
 	Leeway time.Duration
 
+	// HookURL is what says who a client is: https, or http to a private address.
+	HookURL string
+	// HookHeaders are the headers of a WebSocket request that are passed on.
+	HookHeaders []string
+
 	// MaxToken is the longest token, in bytes; 0: DefaultMaxToken.
 	MaxToken int
-	// Timeout bounds a check with the time that it waits for its turn, and a fetch of
-	// the JWK set; 0: DefaultTimeout.
+	// Timeout bounds a check with the time that it waits for its turn, a call of the
+	// hook and a fetch of the JWK set; 0: DefaultTimeout.
 	Timeout time.Duration
-	// Workers is how many checks run at one time; 0: one for each processor.
+	// Workers is how many checks run at one time; 0: DefaultHookCalls with a hook, else
+	// one for each processor.
 	Workers int
 	// Queue is how many checks wait; 0: DefaultQueue.
 	Queue int
@@ -98,9 +107,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Mode == "" {
 		c.Mode = None
 	}
+	workers := runtime.GOMAXPROCS(0)
+	if c.Mode == Hook {
+		workers = DefaultHookCalls
+	}
 	wrong := []error{
 		bounded(&c.MaxToken, "MaxToken", DefaultMaxToken, 16, 1<<20),
-		bounded(&c.Workers, "Workers", runtime.GOMAXPROCS(0), 1, 4096),
+		bounded(&c.Workers, "Workers", workers, 1, 4096),
 		bounded(&c.Queue, "Queue", DefaultQueue, 1, 1<<20),
 		bounded(&c.Timeout, "Timeout", DefaultTimeout, 10*time.Millisecond, time.Minute),
 		bounded(&c.JWKSInterval, "JWKSInterval", DefaultJWKSInterval, time.Second, 24*time.Hour),
@@ -120,6 +133,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{
 		{"Tokens", len(c.Tokens) > 0, Tokens}, {"Keys", len(c.Keys) > 0, JWT}, {"JWKS", c.JWKS != "", JWT},
 		{"Issuer", c.Issuer != "", JWT}, {"Audience", c.Audience != "", JWT}, {"Leeway", c.Leeway != 0, JWT},
+		{"HookURL", c.HookURL != "", Hook}, {"HookHeaders", len(c.HookHeaders) > 0, Hook},
 	} {
 		if f.set && f.mode != c.Mode {
 			report("%s is for mode %s, and the mode is %s", f.name, string(f.mode), string(c.Mode))
@@ -130,6 +144,13 @@ func (c Config) withDefaults() (Config, error) {
 		report("mode tokens without a token lets nobody in")
 	case c.Mode == JWT && len(c.Keys) == 0 && c.JWKS == "":
 		report("mode jwt needs a key, a secret or a JWK set")
+	}
+	switch {
+	case c.Mode == Hook && c.HookURL == "":
+		report("mode hook needs a URL")
+	case c.HookURL != "":
+		_, err := parseEndpoint("HookURL", c.HookURL, private, hookWhere)
+		wrong = append(wrong, err, checkHeaders(c.HookHeaders))
 	}
 	if c.JWKS != "" {
 		_, err := parseEndpoint("JWKS", c.JWKS, loopback, "this machine")

@@ -63,18 +63,23 @@ func (m mistake) Unwrap() error { return m.error }
 func newTransport(e endpoint, plain func(netip.Addr) bool, where string, conns int) *http.Transport {
 	d := &net.Dialer{}
 	if e.Scheme == "http" {
-		d.Control = func(_, address string, _ syscall.RawConn) error {
-			addr, err := netip.ParseAddrPort(address)
-			if err != nil || !plain(addr.Addr()) {
-				return mistake{fmt.Errorf("http is for %s, and %s is at %s: use https", where, e.Host, address)}
-			}
-			return nil
-		}
+		d.Control = controlPlain(e, plain, where)
 	}
 	return &http.Transport{
 		DialContext: d.DialContext, MaxConnsPerHost: conns, MaxIdleConnsPerHost: conns,
 		IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 32 << 10, DisableCompression: true,
 		ForceAttemptHTTP2: true,
+	}
+}
+
+// controlPlain refuses addresses that plain does not allow.
+func controlPlain(e endpoint, plain func(netip.Addr) bool, where string) func(_, _ string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		addr, err := netip.ParseAddrPort(address)
+		if err != nil || !plain(addr.Addr()) {
+			return mistake{fmt.Errorf("http is for %s, and %s is at %s: use https", where, e.Host, address)}
+		}
+		return nil
 	}
 }
 
