@@ -102,6 +102,12 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 // MarshalText has JSON, and logs of what contains it, show String.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
+// Validate returns everything that is wrong with c. It does no I/O.
+func (c Config) Validate() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults returns c with its defaults, or everything that is wrong with it.
 func (c Config) withDefaults() (Config, error) {
 	if c.Mode == "" {

@@ -81,7 +81,7 @@ stated bound.`,
 	root.SetHelpCommand(newHelp())
 	cobra.EnableCommandSorting = false // help lists them in this order
 	root.AddCommand(newServe(environ), newConfig(environ), newPing(environ), newConnect(environ),
-		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor())
+		newLoadtest(environ), newLoadtestWorker(), newReport(), newDoctor(), newToken())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's prints its help and exits 0 for an unknown shell
