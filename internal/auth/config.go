@@ -18,7 +18,7 @@ type Mode string
 
 // The modes.
 const (
-	None   Mode = "none"   // not at all: everybody is anonymous
+	None   Mode = "none"   // not at all: all are anonymous
 	Tokens Mode = "tokens" // static tokens
 	JWT    Mode = "jwt"    // JSON Web Tokens
 	MTLS   Mode = "mtls"   // client certificates
@@ -147,7 +147,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	switch {
 	case c.Mode == Tokens && len(c.Tokens) == 0:
-		report("mode tokens without a token lets nobody in")
+		report("mode tokens needs a token")
 	case c.Mode == JWT && len(c.Keys) == 0 && c.JWKS == "":
 		report("mode jwt needs a key, a secret or a JWK set")
 	}

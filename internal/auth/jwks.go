@@ -312,9 +312,9 @@ func parseJWK(raw json.RawMessage) (Key, error) {
 	key := Key{ID: m.KID, Algorithm: string(m.ALG)}
 	switch {
 	case m.KTY == jwkset.KtyOct, m.K != "":
-		return key, errors.New("it is a secret, which everybody can read there")
+		return key, errors.New("it is a secret, which a JWK set gives away")
 	case m.D != "", m.P != "", m.Q != "", m.DP != "", m.DQ != "", m.QI != "", len(m.OTH) > 0:
-		return key, errors.New("it is a private key, which everybody can read there: replace it")
+		return key, errors.New("it is a private key, which a JWK set gives away: replace it")
 	case m.USE != "" && m.USE != jwkset.UseSig:
 		return key, fmt.Errorf("its use is %.20q", string(m.USE))
 	case len(m.KEYOPS) > 0 && !slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify):

@@ -85,7 +85,7 @@ Exits 0 if it was made, 1 if not, 64 for wrong usage.`,
 	f.add("audience", "", "text", "", "who it is for, in aud")
 	f.add("device", "", "text", "", "the user's device")
 	f.add("channels", "", "names", "", "channels to subscribe to, with commas between them")
-	f.add("info", "", "JSON", "", "what the application tells others of the user")
+	f.add("info", "", "JSON", "", "what the application shows to others")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		now := time.Now()
 		c := auth.Claims{
