@@ -136,7 +136,7 @@ func TestSessionHeap(t *testing.T) {
 	var sock netConn = lightSock{}
 	before := heap()
 	for i := range conns {
-		conns[i] = l.newConn(0)
+		conns[i] = l.newConn(0, nil)
 		l.opened(conns[i], sock)
 	}
 	each := float64(heap()-before) / n

@@ -24,7 +24,7 @@ func TestLoopCheck(t *testing.T) {
 			return func() { r.loop.wheel.Arm(&c.timer, r.loop.now, c.Timeout()) }
 		}},
 		{"a deadline too many", "armed", func(r *rig, c *Conn) func() {
-			extra := r.loop.newConn(0)
+			extra := r.loop.newConn(0, nil)
 			r.loop.wheel.Arm(&extra.timer, r.loop.now, time.Minute)
 			return func() { r.loop.wheel.Cancel(&extra.timer) }
 		}},

@@ -382,7 +382,7 @@ func TestPanicEverywhere(t *testing.T) {
 				test.set(h, &victim)
 				r := newRig(t, Config{}, h)
 				other := r.open()
-				victim = r.loop.newConn(0)
+				victim = r.loop.newConn(0, nil)
 				r.do(func() { r.opened(victim) })
 				test.act(r, victim)
 				r.wait(0)

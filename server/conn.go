@@ -51,6 +51,8 @@ const (
 	flagEnded                             // the peer sends nothing more, see inputEnded
 	flagAsked                             // a beat of this side has gone out since the last whole message
 	flagRests                             // in engine.resting, and not read until it has left it
+	flagLayered                           // bytes on the wire are not native frames as they are
+	flagStarted                           // the protocol's Start was called
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -188,7 +190,7 @@ func (c *Conn) SetValue(v any) { c.ensureExt().value = v }
 
 // isNative reports whether the connection speaks the native protocol, on whatever
 // edge.
-func (c *Conn) isNative() bool { return c.edge == 0 || c.loop.edges[c.edge].native }
+func (c *Conn) isNative() bool { return c.loop.edges[c.edge].native }
 
 // Send sends one frame of the native protocol. payload is copied. What the socket does not take waits
 // in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;

@@ -235,7 +235,7 @@ func TestMassExpiry(t *testing.T) {
 		var all []*Conn
 		r.do(func() {
 			for range n {
-				c := r.loop.newConn(0)
+				c := r.loop.newConn(0, nil)
 				r.opened(c)
 				all = append(all, c)
 			}

@@ -16,6 +16,7 @@ type edge struct {
 	native   bool // protocol is the native one
 	bodies   bool // and each message of the framing is the body of one frame
 	pings    bool // where this side beats, the framing has a frame for that
+	layered  bool // bytes on the wire are not native frames as they are
 }
 
 // A transport turns the bytes of one connection into plaintext and back: TLS. Loop
@@ -91,7 +92,7 @@ const (
 	stageMessage              // for the protocol
 )
 
-// openEdge makes what c needs for its edge; its transport is there.
+// openEdge makes what c needs for its edge; its transport is there already.
 func (l *loop) openEdge(c *Conn) {
 	e := &l.edges[c.edge]
 	if e.upgrade == nil && e.framing == nil {

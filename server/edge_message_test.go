@@ -47,7 +47,7 @@ func TestEndOfMessage(t *testing.T) {
 			r := newRig(t, Config{}, nil)
 			var got []string
 			r.do(func() {
-				r.loop.edges = append(r.loop.edges, edge{framing: newPieces, protocol: messages{&got}})
+				r.loop.edges = append(r.loop.edges, edge{framing: newPieces, protocol: messages{&got}, layered: true})
 				r.edge = 1
 			})
 			c := r.open()

@@ -144,7 +144,7 @@ type tongue struct {
 }
 
 func nativeEdge(l *loop) edge { return edge{protocol: native{l}, native: true} }
-func linesEdge(l *loop) edge  { return edge{protocol: lines{l.h}} }
+func linesEdge(l *loop) edge  { return edge{protocol: lines{l.h}, layered: true} }
 
 func readNative(b []byte) (all []string, whole bool) {
 	for len(b) > 0 {
@@ -196,14 +196,14 @@ var tongues = []tongue{
 		return edge{protocol: native{l}, native: true}
 	}, data, sendData, beat, readNative, false},
 	{"native, framed", func(l *loop) edge {
-		return edge{framing: newPieces, protocol: native{l}, native: true}
+		return edge{framing: newPieces, protocol: native{l}, native: true, layered: true}
 	}, data, sendData, beat, readNative, true},
 	{"lines", linesEdge, line, sendLine, line(""), readLines, false},
 	{"lines, flipped", func(l *loop) edge {
-		return edge{protocol: lines{l.h}}
+		return edge{protocol: lines{l.h}, layered: true}
 	}, line, sendLine, line(""), readLines, false},
 	{"lines, framed and flipped", func(l *loop) edge {
-		return edge{framing: newPieces, protocol: lines{l.h}}
+		return edge{framing: newPieces, protocol: lines{l.h}, layered: true}
 	}, line, sendLine, line(""), readLines, true},
 }
 

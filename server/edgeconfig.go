@@ -224,16 +224,14 @@ func (l *loop) setEdges(f *inForce) []uint8 {
 			if bodies < 0 {
 				bodies = int(add(edge{
 					framing:  func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
-					protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true,
+					protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true, layered: true,
 				}))
 			}
 			u := &upgrade{f.upgraders[i], i, map[string]uint8{}}
 			for _, p := range e.paths {
 				u.edges[p.path] = uint8(bodies)
 			}
-			index[i] = add(edge{upgrade: u, protocol: nativeBodies{native{l}}, native: true})
-		case e.secure():
-			index[i] = add(edge{protocol: native{l}, native: true})
+			index[i] = add(edge{upgrade: u, protocol: nativeBodies{native{l}}, native: true, layered: true})
 		}
 	}
 	return index

@@ -336,10 +336,11 @@ func (r *rig) wait(d time.Duration) {
 
 // open opens a connection.
 func (r *rig) open() *Conn {
-	c := r.loop.newConn(r.edge)
+	var tr transport
 	if r.transport != nil {
-		c.ensureExt().edge = &edgeState{transport: r.transport()}
+		tr = r.transport()
 	}
+	c := r.loop.newConn(r.edge, tr)
 	r.do(func() { r.opened(c) })
 	return c
 }

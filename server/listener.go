@@ -142,10 +142,7 @@ func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket
 	}
 	ln.compactAddrs(tc, ips)
 	l, e := s.leastLoaded()
-	c := l.newConn(ln.edge)
-	if t != nil {
-		c.ensureExt().edge = &edgeState{transport: t}
-	}
+	c := l.newConn(ln.edge, t)
 	c.ticket = ticket
 	l.assigned.Add(1)
 	ln.enter(l, e, tc, c)

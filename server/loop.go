@@ -119,10 +119,17 @@ func newLoop(index int, cfg *Config, h Handler, w *wheel.Wheel, boot string, rel
 	return l
 }
 
-// newConn makes the session of a socket that a listener of that edge accepted.
-// Safe for concurrent use.
-func (l *loop) newConn(edge uint8) *Conn {
-	return &Conn{loop: l, edge: edge}
+// newConn makes the session of a socket that a listener of that edge accepted. t is nil
+// without TLS. Safe for concurrent use.
+func (l *loop) newConn(edge uint8, t transport) *Conn {
+	c := &Conn{loop: l, edge: edge}
+	if l.edges[edge].layered || t != nil {
+		c.flags = flagLayered
+	}
+	if t != nil {
+		c.ext = &ext{edge: &edgeState{transport: t}}
+	}
+	return c
 }
 
 // clock starts a callback: it reads the loop clock, which stands still while
@@ -242,6 +249,11 @@ func (l *loop) start(c *Conn) {
 		Session{c}.ExpectHandshake()
 		return
 	}
+	l.startProtocol(c)
+}
+
+func (l *loop) startProtocol(c *Conn) {
+	c.flags |= flagStarted
 	l.protocol(c).Start(Session{c})
 }
 
@@ -316,7 +328,7 @@ func (l *loop) finish(c *Conn) {
 
 // ended calls the protocol's End, if there was a Start.
 func (l *loop) ended(c *Conn) {
-	if c.upgrading() {
+	if !c.has(flagStarted) {
 		return
 	}
 	defer func() {

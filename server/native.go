@@ -358,7 +358,7 @@ func (n native) returns(c *Conn, op codec.Op, payload []byte) bool {
 	case len(n.out) > 0 || c.queued() > 0:
 		return false // others go out first
 	case size == 0:
-		if c.edge != 0 {
+		if c.has(flagLayered) {
 			return false // it has to be framed or sealed
 		}
 		n.back = f

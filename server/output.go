@@ -46,7 +46,7 @@ func (l *loop) sent(c *Conn, start int, urgent bool) error {
 	if c.has(flagServerBeats) {
 		l.sending(c)
 	}
-	if c.edge != 0 {
+	if c.has(flagLayered) {
 		return l.sentMarked(c, start, urgent)
 	}
 	if c == l.cur && c.queued() == 0 {
@@ -110,7 +110,7 @@ func (l *loop) flush(c *Conn) {
 		l.push(c, b)
 	}
 	if len(l.out) > 0 {
-		if c.edge == 0 {
+		if !c.has(flagLayered) {
 			l.push(c, l.out)
 		} else {
 			l.pushMarked(c, batch{b: l.out, marks: l.marks})
@@ -297,7 +297,7 @@ func (l *loop) drainSome(c *Conn, o *outbox) error {
 		return err
 	}
 	b := o.next()
-	if c.edge == 0 {
+	if !c.has(flagLayered) {
 		n, err := l.io.write(c, b)
 		o.wrote(n)
 		o.progress.written += int64(n)

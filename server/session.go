@@ -18,7 +18,7 @@ func (l *loop) input(c *Conn, b []byte) {
 	}
 	l.cur, l.asked = c, c
 	defer l.recoverAndFlush()
-	if c.edge == 0 && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
+	if !c.has(flagLayered) && (c.ext == nil || len(c.ext.partial) == 0) { // nearly always; not through an interface
 		used, err := l.frames(c, b)
 		if used == len(b) && c.state == stateOpen {
 			l.heard(c)

@@ -32,7 +32,7 @@ func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
 	l.out = r.AppendAccept(l.out)
 	l.sentFramed(c, start, false)
 	Session{c}.Established()
-	l.protocol(c).Start(Session{c})
+	l.startProtocol(c)
 	return used, nil
 }
 
