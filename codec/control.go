@@ -53,6 +53,9 @@ type Welcome struct {
 	SpreadMS int64 `json:"spread_ms"`
 	// Time is the server's clock in RFC 3339. The codec does not check it.
 	Time string `json:"time"`
+	// ExpiresMS is how long the token is still good, in milliseconds; 0: it does not
+	// expire.
+	ExpiresMS int64 `json:"expires_ms,omitempty"`
 }
 
 // Config holds, from the server, the values in force from now on; from the client,
@@ -62,6 +65,10 @@ type Config struct {
 	BeatMS int64 `json:"beat_ms,omitempty"`
 	// TimeoutMS is the idle timeout in milliseconds; 0: no preference.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
+	// ExpiresMS, from the server, is as in Welcome.
+	ExpiresMS int64 `json:"expires_ms,omitempty"`
+	// Token, from the client, replaces the one that it was identified by.
+	Token string `json:"token,omitempty"`
 }
 
 // Goaway announces the end of the connection, and where and when to reconnect.
@@ -153,6 +160,8 @@ func ParseWelcome(payload []byte) (Welcome, error) {
 			w.SpreadMS = m.integer(maxMS)
 		case "time":
 			w.Time = m.text()
+		case "expires_ms":
+			w.ExpiresMS = m.integer(maxMS)
 		}
 	}
 	if m.err != nil {
@@ -164,14 +173,19 @@ func ParseWelcome(payload []byte) (Welcome, error) {
 
 // AppendConfig appends a CONFIG frame. The values are not checked.
 func AppendConfig(dst []byte, c Config) []byte {
+	if c.Token != "" {
+		return appendControl(dst, OpConfig, c)
+	}
 	var body [maxConfig]byte
 	b := appendMS(append(body[:0], '{'), `"beat_ms":`, c.BeatMS)
 	b = appendMS(b, `"timeout_ms":`, c.TimeoutMS)
+	b = appendMS(b, `"expires_ms":`, c.ExpiresMS)
 	return AppendFrame(dst, OpConfig, append(b, '}'))
 }
 
-// maxConfig is the length of the longest CONFIG: two integers of 20 digits.
-const maxConfig = len(`{"beat_ms":,"timeout_ms":}`) + 2*20
+// maxConfig is the length of the longest CONFIG without a token: three integers of 20
+// digits.
+const maxConfig = len(`{"beat_ms":,"timeout_ms":,"expires_ms":}`) + 3*20
 
 // appendMS appends a member to an object, unless it is 0.
 func appendMS(dst []byte, name string, ms int64) []byte {
@@ -200,6 +214,10 @@ func ParseConfig(payload []byte) (Config, error) {
 			c.BeatMS = m.integer(maxMS)
 		case "timeout_ms":
 			c.TimeoutMS = m.integer(maxMS)
+		case "expires_ms":
+			c.ExpiresMS = m.integer(maxMS)
+		case "token":
+			c.Token = m.text()
 		}
 	}
 	if m.err != nil {

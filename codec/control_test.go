@@ -326,7 +326,8 @@ func BenchmarkHello(b *testing.B) {
 // CONFIG, which a client may send again and again, is read and written without
 // garbage, whatever its values are.
 func TestConfigAllocatesNothing(t *testing.T) {
-	for _, c := range []Config{{}, {BeatMS: 1}, {TimeoutMS: 2}, {BeatMS: math.MaxInt64, TimeoutMS: math.MinInt64}} {
+	for _, c := range []Config{{}, {BeatMS: 1}, {TimeoutMS: 2}, {ExpiresMS: 3},
+		{BeatMS: math.MaxInt64, TimeoutMS: math.MinInt64, ExpiresMS: math.MaxInt64}} {
 		want, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

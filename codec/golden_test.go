@@ -54,7 +54,9 @@ var samples = []sample{
 			`"max_frame":65536,"min_beat_ms":1000,"spread_ms":5000,"time":"2025-01-02T03:04:05Z"}`),
 		func(d []byte) []byte { return AppendWelcome(d, sampleWelcome) }, sampleWelcome},
 	{"config", OpConfig, "00000025 06" + text(`{"beat_ms":15000,"timeout_ms":37500}`),
-		func(d []byte) []byte { return AppendConfig(d, Config{15000, 37500}) }, Config{15000, 37500}},
+		func(d []byte) []byte { return AppendConfig(d, sampleConfig) }, sampleConfig},
+	{"config-token", OpConfig, "00000010 06" + text(`{"token":"t0k"}`),
+		func(d []byte) []byte { return AppendConfig(d, Config{Token: "t0k"}) }, Config{Token: "t0k"}},
 	{"config-empty", OpConfig, "00000001 06", nil, Config{}},
 	{"goaway", OpGoaway, "00000045 07" + text(`{"code":3001,"reason":"drain","after_ms":500,"addr":"10.0.0.2:7000"}`),
 		func(d []byte) []byte { return AppendGoaway(d, sampleGoaway) }, sampleGoaway},
@@ -86,6 +88,7 @@ var (
 		MaxFrame: 65536, MinBeatMS: 1000, SpreadMS: 5000, Time: "2025-01-02T03:04:05Z",
 	}
 	sampleGoaway = Goaway{Code: CodeDraining, Reason: "drain", AfterMS: 500, Addr: "10.0.0.2:7000"}
+	sampleConfig = Config{BeatMS: 15000, TimeoutMS: 37500}
 )
 
 // text is s in hex.
