@@ -189,6 +189,9 @@ func (c Config) WithDefaults() Config {
 	if len(c.Listen) == 0 && len(c.Listeners) == 0 {
 		c.Listen = []string{"tcp://127.0.0.1:9000"}
 	}
+	if c.Auth.Mode == "" {
+		c.Auth.Mode = "none"
+	}
 	if c.Beat == 0 {
 		c.Beat = def.Beat
 		if c.Timeout != 0 { // a timeout alone decides the beat too

@@ -22,8 +22,8 @@ import (
 func TestConfigDefaults(t *testing.T) {
 	c := Config{}.WithDefaults()
 	want := Config{
-		Listen: []string{"tcp://127.0.0.1:9000"},
-		Beat:   15 * time.Second, BeatMin: time.Second, BeatMax: time.Minute,
+		Listen: []string{"tcp://127.0.0.1:9000"}, Edge: Edge{Auth: Auth{Mode: "none"}},
+		Beat: 15 * time.Second, BeatMin: time.Second, BeatMax: time.Minute,
 		MaxFrame: 65536, Outbox: 256 << 10, Processes: 1,
 		Drain: 30 * time.Second, Spread: 5 * time.Second, BanTime: 5 * time.Minute,
 		Loops: runtime.GOMAXPROCS(0), Logger: slog.Default(),

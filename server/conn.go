@@ -53,6 +53,7 @@ const (
 	flagRests                             // in engine.resting, and not read until it has left it
 	flagLayered                           // bytes on the wire are not native frames as they are
 	flagStarted                           // the protocol's Start was called
+	flagAuth                              // paused: the client is being identified
 )
 
 // A Conn is one connection and its session. It belongs to one event loop:
@@ -93,6 +94,9 @@ type ext struct {
 
 	fullSince int64 // loop clock: when the outbox became nearly full
 
+	identity *Identity // who the client is; nil: not known
+	expireAt int64     // loop clock: when that is no longer true; 0: never
+
 	// The account's: see loop.hold.
 	mem    int    // bytes that the connection holds
 	holder int    // its place in account.holders, if mem > 0
@@ -116,8 +120,8 @@ func (x *ext) held() int {
 	return n
 }
 
-// idle reports whether nothing waits to be sent or completed.
-func (x *ext) idle() bool { return x.out.len() == 0 && x.held() == 0 }
+// idle reports whether nothing waits to be sent, completed or ended.
+func (x *ext) idle() bool { return x.out.len() == 0 && x.held() == 0 && x.expireAt == 0 }
 
 // timerConn returns the Conn whose timer t is.
 func timerConn(t *wheel.Timer) *Conn { return (*Conn)(unsafe.Pointer(t)) }
@@ -147,7 +151,7 @@ func (c *Conn) ensureExt() *ext {
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
 	if x := c.ext; x.idle() && x.mem == 0 && !c.has(flagFull) &&
-		!x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil {
+		!x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil && x.identity == nil {
 		c.ext = nil
 	}
 }

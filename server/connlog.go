@@ -101,7 +101,11 @@ func (l *loop) logOffence(c *Conn, n Notice) {
 	}
 	l.connLog.offence[n.Reason].log(l.log, slog.LevelInfo, connLogEvery, "closing a connection for what its peer did",
 		func() []any {
-			return []any{"conn", c.ID(), "addr", c.RemoteAddr().String(), "reason", n.Reason.String(), "detail", n.Text}
+			detail := n.Text
+			if n.cause != nil {
+				detail = n.cause.Error()
+			}
+			return []any{"conn", c.ID(), "addr", c.RemoteAddr().String(), "reason", n.Reason.String(), "detail", detail}
 		})
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"heartwheel/codec"
+	"heartwheel/internal/auth"
 	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/edge/websocket"
 )
@@ -17,6 +18,10 @@ type edge struct {
 	bodies   bool // and each message of the framing is the body of one frame
 	pings    bool // where this side beats, the framing has a frame for that
 	layered  bool // bytes on the wire are not native frames as they are
+
+	auth      *auth.Authenticator // nil: clients are not identified
+	mode      auth.Mode           // how
+	end, path int                 // index of the endpoint, and of its path
 }
 
 // A transport turns the bytes of one connection into plaintext and back: TLS. Loop

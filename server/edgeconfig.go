@@ -2,10 +2,13 @@ package server
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 
 	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
+	"heartwheel/internal/auth"
 	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/edge/websocket"
 )
@@ -27,6 +30,7 @@ type Edge struct {
 	// the same host: HOST, HOST:PORT, SCHEME://HOST, SCHEME://HOST:PORT, *.DOMAIN for
 	// every host below, or * for any.
 	Origins []string
+	Auth    Auth // who clients are
 }
 
 // A Certificate is the file of a certificate with its chain and that of its key, in
@@ -39,23 +43,48 @@ type Listener struct {
 	Edge
 }
 
-// maxSockets is how many sockets a server listens on: what Conn.edge can tell apart.
-const maxSockets = 128
+// maxAddresses is how many addresses there may be: what Conn.edge can tell apart.
+const maxAddresses = 120
 
 // An endpoint is all that one socket serves.
 type endpoint struct {
 	socket address.Address // its scheme is tcp, whatever is spoken
 	scheme string
-	paths  []path // of ws and wss
+	paths  []path // one alone for tcp and tls
 	Edge
 	field string // of the Config
 }
 
 // A path is one of an endpoint.
 type path struct {
-	path    string
+	path    string // empty for tcp and tls
 	origins []string
+	auth    Auth
+	field   string // of the Config: where the address is
 }
+
+// prefix is that of the fields beside one that has an address.
+func prefix(field string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(field, "Listen"), "Address")
+}
+
+func (p *path) prefix() string     { return prefix(p.field) }
+func (e *endpoint) prefix() string { return prefix(e.field) }
+
+// certificates lists the files of the certificates.
+func (e *endpoint) certificates() string {
+	var all []string
+	for _, c := range e.Certificates {
+		all = append(all, c.Cert)
+	}
+	return strings.Join(all, ",")
+}
+
+// url is the address of a path.
+func (e *endpoint) url(p path) string { return e.scheme + "://" + e.socket.HostPort() + p.path }
+
+// web reports whether connections begin with an HTTP request.
+func (e *endpoint) web() bool { return e.scheme == address.WS || e.scheme == address.WSS }
 
 // parseListen reads an address of Config.Listen.
 func parseListen(text string) (address.Address, error) {
@@ -115,9 +144,7 @@ func (c *Config) endpoints() (all []endpoint, errs []error) {
 			wrong(field, text, "%s", why)
 			return
 		}
-		if a.Path != "" {
-			all[i].paths = append(all[i].paths, path{a.Path, edge.Origins})
-		}
+		all[i].paths = append(all[i].paths, path{a.Path, edge.Origins, edge.Auth, field})
 	}
 	for _, text := range c.Listen {
 		add("Listen", text, c.Edge)
@@ -125,8 +152,8 @@ func (c *Config) endpoints() (all []endpoint, errs []error) {
 	for i, l := range c.Listeners {
 		add(fmt.Sprintf("Listeners[%d].Address", i), l.Address, l.Edge)
 	}
-	if len(all) > maxSockets {
-		wrong("Listen", all[maxSockets].socket.String(), "is too much: there may be %d sockets", maxSockets)
+	if n := len(c.Listen) + len(c.Listeners); n > maxAddresses {
+		wrong("Listen", fmt.Sprint(n, " addresses"), "must be at most %d", maxAddresses)
 	}
 	return all, errs
 }
@@ -152,12 +179,8 @@ func (e *endpoint) secure() bool { return e.scheme == address.TLS || e.scheme ==
 func (c *Config) validateEdges() (errs []error) {
 	ends, errs := c.endpoints()
 	for _, e := range ends {
-		prefix := ""
-		if e.field != "Listen" {
-			prefix = e.field[:len(e.field)-len("Address")]
-		}
 		wrong := func(field, value, want string) {
-			errs = append(errs, &FieldError{prefix + field, value, want})
+			errs = append(errs, &FieldError{e.prefix() + field, value, want})
 		}
 		if e.secure() && len(e.Certificates) == 0 {
 			wrong("Certificates", "", fmt.Sprintf("must have one for %s://%s", e.scheme, e.socket.HostPort()))
@@ -168,6 +191,12 @@ func (c *Config) validateEdges() (errs []error) {
 			}
 		}
 		for _, p := range e.paths {
+			if p.auth.off() && !reflect.DeepEqual(p.auth, Auth{Mode: p.auth.Mode}) {
+				wrong("Auth", p.auth.Mode, "makes the other settings of authentication useless; set it to their mode")
+			}
+			if p.auth.Mode == string(auth.MTLS) && e.ClientCA == "" {
+				wrong("Auth", p.auth.Mode, "needs a Config.ClientCA, and tls or wss")
+			}
 			for _, text := range p.origins {
 				if _, err := websocket.New(websocket.Config{Paths: map[string]websocket.Path{
 					"/": {Origins: []string{text}}}}); err != nil {
@@ -184,7 +213,7 @@ func (c *Config) validateEdges() (errs []error) {
 
 // upgrader returns what reads the HTTP requests of e; nil if none come.
 func (e *endpoint) upgrader(ready func() bool) (*websocket.Upgrader, error) {
-	if len(e.paths) == 0 {
+	if !e.web() {
 		return nil, nil
 	}
 	cfg := websocket.Config{Paths: map[string]websocket.Path{}, Health: map[string]func() bool{
@@ -192,7 +221,7 @@ func (e *endpoint) upgrader(ready func() bool) (*websocket.Upgrader, error) {
 	}}
 	for _, p := range e.paths {
 		delete(cfg.Health, p.path)
-		cfg.Paths[p.path] = websocket.Path{Origins: p.origins}
+		cfg.Paths[p.path] = websocket.Path{Origins: p.origins, Subprotocols: []string{subprotocol}}
 	}
 	return websocket.New(cfg)
 }
@@ -209,6 +238,9 @@ func (e *endpoint) tls() tlsedge.Config {
 	return t
 }
 
+// subprotocol is the native protocol's name in a request for a WebSocket.
+const subprotocol = "heartwheel"
+
 // setEdges makes what connections speak, and returns its index in l.edges for each
 // endpoint. The first is plain native.
 func (l *loop) setEdges(f *inForce) []uint8 {
@@ -217,22 +249,32 @@ func (l *loop) setEdges(f *inForce) []uint8 {
 		l.edges = append(l.edges, e)
 		return uint8(len(l.edges) - 1)
 	}
-	bodies := -1
 	for i, e := range f.ends {
-		switch {
-		case f.upgraders[i] != nil:
-			if bodies < 0 {
-				bodies = int(add(edge{
-					framing:  func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
-					protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true, layered: true,
-				}))
-			}
-			u := &upgrade{f.upgraders[i], i, map[string]uint8{}}
-			for _, p := range e.paths {
-				u.edges[p.path] = uint8(bodies)
-			}
-			index[i] = add(edge{upgrade: u, protocol: nativeBodies{native{l}}, native: true, layered: true})
+		if !e.web() {
+			index[i] = add(edge{end: i, protocol: native{l}, native: true})
+			continue
+		}
+		u := &upgrade{f.upgraders[i], map[string]uint8{}}
+		for j, p := range e.paths {
+			u.edges[p.path] = add(edge{
+				end: i, path: j, framing: func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
+				protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true, layered: true,
+			})
+		}
+		index[i] = add(edge{end: i, upgrade: u, protocol: nativeBodies{native{l}}, native: true, layered: true})
+	}
+	l.useEdges(f)
+	return index
+}
+
+// useEdges takes from f what a reload changes.
+func (l *loop) useEdges(f *inForce) {
+	for i := 1; i < len(l.edges); i++ {
+		e := &l.edges[i]
+		if e.upgrade != nil {
+			e.upgrade.Upgrader = f.upgraders[e.end]
+		} else if f.auths != nil {
+			e.auth, e.mode = f.auths[e.end][e.path], auth.Mode(f.ends[e.end].paths[e.path].auth.Mode)
 		}
 	}
-	return index
 }

@@ -117,6 +117,9 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 		}
 	}
 	if c.ext != nil {
+		if c.ext.expireAt != 0 && !c.closing() {
+			at = min(at, c.ext.expireAt)
+		}
 		if c.ext.out.len() > 0 {
 			at = min(at, roundUp(c.ext.out.progress.lookAt, min(checkStep, l.writeStall(c)/stallLooks)))
 		}
@@ -183,6 +186,8 @@ func (l *loop) look(c *Conn) {
 		}
 		l.terminate(c, SlowConsumer, true)
 	case c.closing(): // it has closeAt
+	case c.ext != nil && c.ext.expireAt != 0 && l.now >= c.ext.expireAt:
+		l.end(c, Notice{Reason: TokenExpired, Code: codec.CodeTokenExpired, Text: "token has expired"})
 	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
 		if reads && !c.has(flagAverted) && l.avert(c) {
 			return
@@ -236,7 +241,7 @@ func (l *loop) expirePartial(c *Conn) {
 		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
 	case c.upgrading():
 		l.close(c, Incomplete, codec.CodeIncomplete, "HTTP request not completed within 10 s")
-	case !c.has(flagPending):
+	case !c.has(flagPending | flagAuth):
 		l.close(c, Incomplete, codec.CodeIncomplete, "HELLO not received within 10 s")
 	default: // not the peer's fault: it may come back
 		l.close(c, Internal, codec.CodeInternalError, "HELLO not answered within 10 s")

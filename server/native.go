@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/auth"
 )
 
 // native is heartwheel's own protocol, version 1 (codec/SPEC.md), in front of a
@@ -38,7 +39,23 @@ func (n native) Start(s Session) {
 	if n.cfg.Beats == ServerBeats {
 		s.SetBeat(s.Beat(), s.Timeout(), ServerBeats)
 	}
-	if n.cfg.RequireHello {
+	if n.owesToken(s.Conn) && n.edges[s.edge].mode == auth.MTLS {
+		n.authenticate(s.Conn, auth.Request{}, true, func(id Identity, err error) {
+			if err != nil {
+				n.refuseToken(s.Conn, err)
+				return
+			}
+			n.identified(s.Conn, id)
+			n.openOrWait(s)
+		})
+		return
+	}
+	n.openOrWait(s)
+}
+
+// openOrWait calls the handler's Open, or waits for HELLO where one is required.
+func (n native) openOrWait(s Session) {
+	if n.cfg.RequireHello || n.owesToken(s.Conn) {
 		s.ExpectHandshake()
 		return
 	}
@@ -78,7 +95,7 @@ func (n native) AppendNotice(dst []byte, _ Session, notice Notice) []byte {
 
 // waits reports whether the peer is to wait before it comes back.
 func waits(r Reason) bool {
-	return r == BeatTooOften || r == RateLimited || r == HelloLimit || r == Shed
+	return r == BeatTooOften || r == RateLimited || r == HelloLimit || r == Shed || r == AuthBusy
 }
 
 func (n native) Input(s Session, b []byte, _ bool) (used, need int, err error) {
@@ -214,6 +231,23 @@ func (n native) onHello(c *Conn, body []byte) {
 		n.close(c, ProtocolError, codec.CodeProtocolError, "HELLO: beats must be client or server")
 		return
 	}
+	if n.authenticator(c) == nil || h.Token == "" && !n.owesToken(c) {
+		n.askHandler(c, h)
+		return
+	}
+	n.authenticate(c, auth.Request{Token: h.Token}, true, func(id Identity, err error) {
+		if err != nil {
+			n.refuseToken(c, err)
+			return
+		}
+		n.identified(c, id)
+		n.askHandler(c, h)
+	})
+}
+
+// askHandler has the handler look at HELLO.
+func (n native) askHandler(c *Conn, h codec.Hello) {
+	var err error
 	if n.hello != nil {
 		err = n.hello.Hello(c, h)
 		if err == ErrHelloPending && !c.closing() {
@@ -262,7 +296,7 @@ func (n native) welcome(c *Conn, beatMS int64, err error) {
 	w := codec.Welcome{
 		V: codec.Version, Session: c.ID(), BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout), Beats: beats.String(),
 		MaxFrame: n.cfg.MaxFrame, MinBeatMS: n.cfg.BeatFloor.Milliseconds(), SpreadMS: n.cfg.Spread.Milliseconds(),
-		Time: time.Now().UTC().Format(time.RFC3339),
+		Time: time.Now().UTC().Format(time.RFC3339), ExpiresMS: n.expiresMS(c),
 	}
 	n.tell(c, func(b []byte) []byte { return codec.AppendWelcome(b, w) })
 	if !c.has(flagOpened) && !c.closing() {
@@ -319,8 +353,29 @@ func (n native) onConfig(c *Conn, body []byte) {
 	if wish.BeatMS != 0 { // none: it only asks which values are in force
 		n.negotiate(c, wish.BeatMS)
 	}
+	if wish.Token == "" || n.authenticator(c) == nil {
+		n.answerConfig(c)
+		return
+	}
+	n.authenticate(c, auth.Request{Token: wish.Token}, false, func(id Identity, err error) {
+		switch {
+		case err != nil:
+			n.refuseToken(c, err)
+		case id.User != c.User():
+			n.close(c, BadToken, codec.CodeBadToken, "token of another user")
+		default:
+			n.identified(c, id)
+			n.answerConfig(c)
+		}
+	})
+}
+
+// answerConfig says which values are in force.
+func (n native) answerConfig(c *Conn) {
 	n.tell(c, func(b []byte) []byte {
-		return codec.AppendConfig(b, codec.Config{BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout)})
+		return codec.AppendConfig(b, codec.Config{
+			BeatMS: int64(c.beat), TimeoutMS: int64(c.timeout), ExpiresMS: n.expiresMS(c),
+		})
 	})
 }
 

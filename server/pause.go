@@ -8,7 +8,7 @@ import "heartwheel/codec"
 const heldMost = readSize
 
 // pauseCauses are why a connection may be paused. It goes on when none is left.
-const pauseCauses = flagPending | flagFull
+const pauseCauses = flagPending | flagAuth | flagFull
 
 // fullAt is how many bytes in its outbox stop a connection's input, and relievedAt
 // how few let it go on. Collecting answers up to collectMost, the outbox is never
@@ -63,7 +63,7 @@ func (l *loop) arrivedInPause(c *Conn) {
 	l.stopReading(c)
 	switch most := heldMost + l.cfg.MaxFrame; {
 	case c.ext.held() <= most:
-	case c.has(flagPending):
+	case c.has(flagPending | flagAuth):
 		l.close(c, ProtocolError, codec.CodeRateLimited, "too much was sent before HELLO was answered")
 	default:
 		l.terminate(c, SlowConsumer, true)
@@ -78,7 +78,7 @@ func (l *loop) resume(c *Conn, cause connFlags) {
 		return
 	}
 	c.flags &^= cause
-	heard := cause == flagPending
+	heard := cause != flagFull
 	if c.has(pauseCauses) {
 		if heard { // the other pause begins now
 			c.timer.Touch(l.now)
@@ -89,9 +89,10 @@ func (l *loop) resume(c *Conn, cause connFlags) {
 	}
 	c.state = stateOpen
 	c.flags &^= flagAverted
-	if heard {
+	switch {
+	case heard && !c.has(flagHandshake):
 		c.partialAt = 0
-	} else {
+	case !heard:
 		l.rested(c, l.now-c.ext.fullSince)
 	}
 	l.asked = c

@@ -306,28 +306,32 @@ func peek(fd int, b []byte) (int, error) {
 	}
 }
 
-// CheckFiles reads the files that c names, and reports what is wrong with them: a joined
-// error with a part for each socket, or nil. c is valid.
+// CheckFiles reads the files that c, which is valid, names: certificates, keys and tokens.
+// It reports everything that is wrong with them: a joined error whose parts are
+// *FieldError, or nil.
 func (c Config) CheckFiles() error {
 	c = c.WithDefaults()
 	ends, _ := c.endpoints()
-	_, err := newTLS(ends)
-	return err
-}
-
-// newTLS loads the certificates of ends; it has nil for an endpoint without TLS.
-func newTLS(ends []endpoint) (all []*tlsedge.Server, err error) {
 	var errs []error
 	for _, e := range ends {
-		var t *tlsedge.Server
-		if e.secure() {
-			if t, err = tlsedge.New(e.tls()); err != nil {
-				errs = append(errs, fmt.Errorf("%s://%s: %w", e.scheme, e.socket.HostPort(), err))
+		if _, err := e.newTLS(); err != nil {
+			errs = append(errs, &FieldError{e.prefix() + "Certificates", e.certificates(), err.Error()})
+		}
+		for _, p := range e.paths {
+			if err := p.auth.check(&c); err != nil {
+				errs = append(errs, &FieldError{p.prefix() + "Auth", p.auth.Mode, err.Error()})
 			}
 		}
-		all = append(all, t)
 	}
-	return all, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// newTLS loads the certificates of e; nil without TLS.
+func (e *endpoint) newTLS() (*tlsedge.Server, error) {
+	if !e.secure() {
+		return nil, nil
+	}
+	return tlsedge.New(e.tls())
 }
 
 // prepareTLS loads the certificates of ends, and returns what puts them in force.

@@ -18,7 +18,9 @@ const (
 	ProtocolError               // bytes that are not this protocol
 	FrameTooLarge               // a frame beyond the largest accepted length
 	BadVersion                  // a HELLO of an unknown version
-	BadToken                    // a HELLO that the handler refused
+	BadToken                    // a token, or a HELLO that the handler refused
+	TokenExpired                // its token was good
+	AuthBusy                    // too many clients were being identified, or what identifies them did not answer
 	BeatTooOften                // beats closer together than the floor
 	RateLimited                 // more CONFIG frames than allowed
 	HelloLimit                  // too many connections have not sent their first message
@@ -46,6 +48,8 @@ var reasons = [numReasons]struct {
 	FrameTooLarge: {"frame_too_large", codec.CodeFrameTooLarge},
 	BadVersion:    {"bad_version", codec.CodeBadVersion},
 	BadToken:      {"bad_token", codec.CodeBadToken},
+	TokenExpired:  {"token_expired", codec.CodeTokenExpired},
+	AuthBusy:      {"auth_busy", codec.CodeOverloaded},
 	BeatTooOften:  {"beat_too_often", codec.CodeBeatTooOften},
 	RateLimited:   {"rate_limited", codec.CodeRateLimited},
 	HelloLimit:    {"hello_limit", codec.CodeOverloaded},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"heartwheel/internal/auth"
 	"heartwheel/internal/edge/websocket"
 )
 
@@ -21,7 +22,8 @@ type inForce struct {
 
 	// By endpoint.
 	proxyFrom [][]netip.Prefix
-	upgraders []*websocket.Upgrader // nil: no HTTP request comes first
+	upgraders []*websocket.Upgrader   // nil: no HTTP request comes first
+	auths     [][]*auth.Authenticator // and by path; nil: clients are not identified
 }
 
 // newInForce makes it of cfg, which is valid. ready is for health checks.
@@ -73,10 +75,17 @@ func (s *Server) Reload(cfg Config) error {
 	if err := checkFixed(old, &cfg); err != nil {
 		return err
 	}
+	if err := cfg.CheckFiles(); err != nil {
+		return err
+	}
 	next := newInForce(cfg, s.ready.Load)
 	useFiles, err := s.prepareTLS(next.ends)
 	if err != nil {
 		return err
+	}
+	was := s.inForce.Load().auths
+	if next.auths, err = reloadAuths(&cfg, next.ends, was); err != nil {
+		return fmt.Errorf("server: %w", err)
 	}
 	if err := s.admission.Reload(cfg.admission()); err != nil {
 		return fmt.Errorf("server: %w", err)
@@ -89,6 +98,13 @@ func (s *Server) Reload(cfg Config) error {
 	most := strangersMost(s.admission.Max(), next.cfg.Loops)
 	for _, l := range s.loops {
 		_ = l.mail.postOwn(func() { l.reload(next, most) }) // it fails for a loop that has ended
+	}
+	for i := range was {
+		for j, a := range was[i] {
+			if a != nil && next.auths[i][j] == nil {
+				go a.Close()
+			}
+		}
 	}
 	return nil
 }
@@ -117,11 +133,7 @@ func checkFixed(old, cfg *Config) error {
 // may wait from now on. Loop only.
 func (l *loop) reload(f *inForce, strangers int) {
 	cfg := &f.cfg
-	for i := range l.edges {
-		if u := l.edges[i].upgrade; u != nil {
-			u.Upgrader = f.upgraders[u.end]
-		}
-	}
+	l.useEdges(f)
 	if cfg.BeatFloor > l.cfg.BeatFloor {
 		l.floorAfter = l.seq
 	}

@@ -111,12 +111,8 @@ func (s *Server) open(h Handler) error {
 	if err := s.openListeners(); err != nil {
 		return err
 	}
-	all, err := newTLS(s.inForce.Load().ends)
-	if err != nil {
+	if err := s.loadFiles(); err != nil {
 		return fmt.Errorf("server: %w", err)
-	}
-	for i, t := range all {
-		s.listeners[i].tls = t
 	}
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
@@ -134,6 +130,22 @@ func (s *Server) open(h Handler) error {
 	}
 	s.watchMemory()
 	return nil
+}
+
+// loadFiles loads what the listeners need of files: certificates, and what identifies
+// clients.
+func (s *Server) loadFiles() (err error) {
+	if err := s.cfg.CheckFiles(); err != nil {
+		return err
+	}
+	f := s.inForce.Load()
+	for i := range f.ends {
+		if s.listeners[i].tls, err = f.ends[i].newTLS(); err != nil {
+			return err
+		}
+	}
+	f.auths, err = newAuths(&s.cfg, f.ends)
+	return err
 }
 
 // watchMemory bounds what connections hold, and starts to watch the limits of
@@ -278,6 +290,7 @@ func (s *Server) close() error {
 	if s.wheel != nil {
 		s.wheel.Close()
 	}
+	closeAuths(s.inForce.Load().auths)
 	return errors.Join(errs...)
 }
 

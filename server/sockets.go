@@ -37,7 +37,7 @@ func (s *Server) openListeners() error {
 		if err != nil {
 			return err
 		}
-		ln.end, ln.ws, ln.secure = i, len(e.paths) > 0, e.secure()
+		ln.end, ln.ws, ln.secure = i, e.web(), e.secure()
 		ln.setOptions(s.tcpTimeout())
 		s.listeners = append(s.listeners, ln)
 	}

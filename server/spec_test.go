@@ -68,7 +68,7 @@ func TestReasonsAreCodes(t *testing.T) {
 	}
 	local := map[Reason]bool{ // these have no code of their own
 		PeerReset: true, PeerTimeout: true, ReadError: true, Application: true, EngineStopped: true, HelloLimit: true,
-		Shed: true,
+		Shed: true, AuthBusy: true,
 	}
 	for r := range numReasons {
 		code, known := words[r.String()]

@@ -4,13 +4,13 @@ import (
 	"net/http"
 
 	"heartwheel/codec"
+	"heartwheel/internal/auth"
 	"heartwheel/internal/edge/websocket"
 )
 
 // An upgrade is how the connections of a listener become WebSockets.
 type upgrade struct {
 	*websocket.Upgrader
-	end   int              // index of the endpoint
 	edges map[string]uint8 // what is spoken on a path: index in loop.edges
 }
 
@@ -32,7 +32,24 @@ func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
 	l.out = r.AppendAccept(l.out)
 	l.sentFramed(c, start, false)
 	Session{c}.Established()
-	l.startProtocol(c)
+	if l.authenticator(c) == nil {
+		l.startProtocol(c)
+		return used, nil
+	}
+	token := tokenOf(r)
+	cookies := l.edges[c.edge].mode == auth.Hook && r.HTTP.Header.Get("Cookie") != ""
+	if token == "" && !cookies { // it comes in the first message, or is not needed
+		l.startProtocol(c)
+		return used, nil
+	}
+	l.authenticate(c, auth.Request{Token: token, Header: r.HTTP.Header}, true, func(id Identity, err error) {
+		if err != nil { // said in a close frame: browsers do not tell pages the status of a response
+			l.refuseToken(c, err)
+			return
+		}
+		l.identified(c, id)
+		l.startProtocol(c)
+	})
 	return used, nil
 }
 

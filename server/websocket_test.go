@@ -47,12 +47,17 @@ func dialWS(t *testing.T, url string, tc *tls.Config) *websocket.Conn {
 
 // secureConfig has a listener of each kind.
 func secureConfig(t *testing.T) (Config, *tls.Config) {
+	cfg, tc, _ := secureConfigOf(t)
+	return cfg, tc
+}
+
+func secureConfigOf(t *testing.T) (Config, *tls.Config, *testcert.Authority) {
 	ca := testcert.New(t)
 	cert, key := ca.Issue(t, "server", "127.0.0.1", "localhost")
 	return Config{
 		Loops: 2, Listen: []string{"ws://127.0.0.1:0/chat", "wss://127.0.0.1:0/chat", "tls://127.0.0.1:0"},
 		Edge: Edge{Certificates: []Certificate{{Cert: cert, Key: key}}},
-	}, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}
+	}, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}, ca
 }
 
 // A message is the body of one frame, an empty one the empty frame, text is DATA; a

@@ -33,6 +33,10 @@ func TestKeyOf(t *testing.T) {
 			if s == nil || s.Field(&o) != any(&o.BeatSide) {
 				t.Errorf("Config.%s has not the setting beats", name)
 			}
+		case "Auth": // a setting for each field
+			if s == nil || s.Field(&o) != any(&o.Auth.Mode) {
+				t.Errorf("Config.%s has not the setting auth", name)
+			}
 		case "Certificates": // filled in from TLSCert and TLSKey
 			if s == nil || s.Field(&o) != any(&o.TLSCert) {
 				t.Errorf("Config.%s has not the setting tls-cert", name)

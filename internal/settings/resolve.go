@@ -142,7 +142,11 @@ func (r *Resolved) validate() {
 	}
 	if len(m.Problems) == 0 {
 		for _, err := range unjoin(r.Config.CheckFiles()) {
-			m.Problem("tls-cert", strings.Join(r.TLSCert, ","), err)
+			var field *server.FieldError
+			if errors.As(err, &field) {
+				field = inSettings(field)
+				m.Problem(field.Field, field.Value, errors.New(field.Want))
+			}
 		}
 	}
 	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {

@@ -45,6 +45,7 @@ type Setting = config.Setting[Options]
 // Headings of the help.
 const (
 	listening   = "Listening"
+	identity    = "Clients"
 	heartbeat   = "Heartbeat"
 	application = "Application"
 	limits      = "Limits"
@@ -56,9 +57,10 @@ const (
 
 // Settings that server.Config judges against each other.
 const (
-	beatTimes   = "beat times"
-	addressRate = "address rate"
-	frameSizes  = "frame sizes"
+	authSettings = "authentication"
+	beatTimes    = "beat times"
+	addressRate  = "address rate"
+	frameSizes   = "frame sizes"
 )
 
 // Table is every setting, in the order of the help. Flags, names in the
@@ -90,6 +92,42 @@ var Table = config.Table[Options]{
 		Field: func(o *Options) any { return &o.ProxyFrom },
 		Help: "address or CIDR prefix of a load balancer that sends PROXY protocol headers; if there is one, " +
 			"nothing else may connect; may be repeated"},
+
+	{Key: "auth", Kind: config.Word, Group: identity, Words: []string{"none", "tokens", "jwt", "mtls", "hook"},
+		Default: "none", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.Mode },
+		Help: "how clients are identified: not at all, by static tokens, JSON Web Tokens, certificates or an " +
+			"HTTP hook"},
+	{Key: "tokens-file", Kind: config.Path, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.TokensFile },
+		Help:  "file of static tokens: the SHA-256 in hex and the user on each line (heartwheel token static)"},
+	{Key: "jwt-secret-file", Kind: config.Path, Group: identity, Unset: "none", Live: config.LiveNew,
+		Related: authSettings,
+		Field:   func(o *Options) any { return &o.Auth.SecretFile },
+		Help:    "file of the secret, 32 bytes or more, of JSON Web Tokens with HS256, HS384 and HS512"},
+	{Key: "jwt-key", Kind: config.List, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.KeyFiles },
+		Help:  "PEM file of a public key of JSON Web Tokens: RSA, ECDSA or Ed25519; may be repeated"},
+	{Key: "jwks", Kind: config.Text, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.JWKS },
+		Help:  "URL of a JWK set with more keys, https, or http to this machine; fetched again for new keys"},
+	{Key: "jwt-issuer", Kind: config.Text, Group: identity, Unset: "any", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.Issuer },
+		Help:  "what iss of a token must be"},
+	{Key: "jwt-audience", Kind: config.Text, Group: identity, Unset: "any", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.Audience },
+		Help:  "what aud of a token must have"},
+	{Key: "jwt-leeway", Kind: config.Duration, Group: identity, Default: "0s", Zero: true, Live: config.LiveNew,
+		Related: authSettings,
+		Field:   func(o *Options) any { return &o.Auth.Leeway },
+		Help:    "by how much clocks may differ when tokens begin and expire"},
+	{Key: "auth-hook", Kind: config.Text, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
+		Field: func(o *Options) any { return &o.Auth.Hook },
+		Help:  "URL of the HTTP server that says who a client is, https, or http to a private address"},
+	{Key: "auth-hook-header", Kind: config.List, Group: identity, Unset: "none", Live: config.LiveNew,
+		Related: authSettings,
+		Field:   func(o *Options) any { return &o.Auth.HookHeaders },
+		Help:    "header of a request for a WebSocket that the hook gets; may be repeated"},
 
 	{Key: "profile", Kind: config.Word, Group: heartbeat, Words: profileNames(), Default: server.Profiles[0].Name,
 		Live:    config.LiveNew,

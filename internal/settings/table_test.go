@@ -57,7 +57,7 @@ func TestProfilesNeedNoTimeout(t *testing.T) {
 func TestEveryFieldCanBeSet(t *testing.T) {
 	values := map[config.Kind]string{
 		config.List: "tcp://127.0.0.1:1", config.Address: "off", config.Duration: "7m",
-		config.Size: "77", config.Number: "77", config.Bool: "true", config.Path: "f.yaml",
+		config.Size: "77", config.Number: "77", config.Bool: "true", config.Path: "f.yaml", config.Text: "text",
 	}
 	var all Options
 	for _, s := range Table {

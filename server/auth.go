@@ -1,0 +1,299 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"heartwheel/codec"
+	"heartwheel/internal/auth"
+	"heartwheel/internal/edge/websocket"
+)
+
+// An Auth says how the clients of a listener are identified.
+type Auth struct {
+	// Mode is none, tokens, jwt, mtls or hook; empty: none. Except with mtls a client
+	// sends its token in HELLO, which is required then, or in the request for a
+	// WebSocket. With mtls its certificate says who it is: see ClientCA.
+	Mode string
+	// TokensFile has the users of static tokens: a line for each with the SHA-256 of a
+	// token in hex, a space and the user.
+	TokensFile string
+	// SecretFile and KeyFiles verify JSON Web Tokens: a secret of 32 bytes or more, and
+	// public keys in PEM.
+	SecretFile string
+	KeyFiles   []string
+	// JWKS is the URL of a JWK set with more keys: https, or http to this machine.
+	JWKS string
+	// Issuer and Audience are what a token's iss must be, and its aud must have; empty:
+	// any.
+	Issuer, Audience string
+	Leeway           time.Duration // for clocks that differ
+	// Hook is the URL of an HTTP server that says who a client is: https, or http to a
+	// private address. HookHeaders are the headers of a request for a WebSocket that it
+	// gets. See docs/auth.md.
+	Hook        string
+	HookHeaders []string
+}
+
+// off reports whether clients are not identified.
+func (a *Auth) off() bool { return a.Mode == "" || a.Mode == string(auth.None) }
+
+// load reads the files of a.
+func (a *Auth) load(cfg *Config) (c auth.Config, err error) {
+	c = auth.Config{
+		Mode: auth.Mode(a.Mode), JWKS: a.JWKS, Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway,
+		HookURL: a.Hook, HookHeaders: a.HookHeaders, Logger: cfg.Logger,
+	}
+	var errs []error
+	if a.TokensFile != "" {
+		c.Tokens, err = auth.ReadTokens(a.TokensFile)
+		errs = append(errs, err)
+	}
+	if a.SecretFile != "" {
+		key, err := auth.ReadSecret(a.SecretFile)
+		c.Keys, errs = append(c.Keys, key), append(errs, err)
+	}
+	for _, file := range a.KeyFiles {
+		key, err := auth.ReadKey(file)
+		c.Keys, errs = append(c.Keys, key), append(errs, err)
+	}
+	return c, errors.Join(errs...)
+}
+
+// check reads the files of a and reports everything that is wrong.
+func (a *Auth) check(cfg *Config) error {
+	if a.off() {
+		return nil
+	}
+	c, err := a.load(cfg)
+	if err != nil {
+		return err
+	}
+	return c.Validate()
+}
+
+// An Identity is what is known of a client.
+type Identity = auth.Identity
+
+// User returns who the client is; empty: it is anonymous. Loop only.
+func (c *Conn) User() string { return c.Identity().User }
+
+// Identity returns what is known of the client. Loop only.
+func (c *Conn) Identity() Identity {
+	if c.ext == nil || c.ext.identity == nil {
+		return Identity{}
+	}
+	return *c.ext.identity
+}
+
+// errAuthBusy: too many checks wait.
+var errAuthBusy = &codec.Error{Code: codec.CodeOverloaded, Text: "too many clients are being identified"}
+
+// authenticator returns what identifies the client of c; nil: nothing does.
+func (l *loop) authenticator(c *Conn) *auth.Authenticator { return l.edges[c.edge].auth }
+
+// owesToken reports whether a client must say who it is before anything else.
+func (l *loop) owesToken(c *Conn) bool {
+	return l.authenticator(c) != nil && (c.ext == nil || c.ext.identity == nil)
+}
+
+// authenticate has r checked, and calls then in a callback of c, now or later, unless c
+// has closed by then. With pause the input of c waits for that.
+func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Identity, error)) {
+	r.Client, r.Transport, r.Protocol = c.ID(), c.transportName(), "heartwheel"
+	if a := ipOf(c.RemoteAddr()); a != netip.IPv6Unspecified() {
+		r.RemoteAddr = a
+	}
+	r.Certificate = certificateOf(c)
+	a := l.authenticator(c)
+	if id, ok, err := a.CheckNow(r); ok {
+		then(id, err)
+		return
+	}
+	if pause {
+		Session{c}.ExpectHandshake()
+		l.pause(c, flagAuth)
+	}
+	done := func(id Identity, err error) {
+		_ = l.mail.postOwn(func() { // it fails for a loop that has ended
+			l.do(task{c, func(c *Conn) {
+				if pause {
+					Session{c}.Established()
+				}
+				then(id, err)
+				if pause {
+					l.resume(c, flagAuth)
+				}
+			}})
+		})
+	}
+	if !a.Check(r, done) {
+		then(Identity{}, errAuthBusy)
+	}
+}
+
+// transportName is how a hook knows what c comes over.
+func (c *Conn) transportName() string {
+	switch e := &c.loop.edges[c.edge]; {
+	case e.bodies:
+		return "websocket"
+	case c.ext != nil && c.ext.edge != nil && c.ext.edge.transport != nil:
+		return "tls"
+	}
+	return "tcp"
+}
+
+// identified stores who c is.
+func (l *loop) identified(c *Conn, id Identity) {
+	x := c.ensureExt()
+	x.identity, x.expireAt = &id, 0
+	if !id.Expires.IsZero() {
+		x.expireAt = l.now + max(1, int64(time.Until(id.Expires)))
+	}
+	l.recheck(c)
+}
+
+// expiresMS returns how long the token of c is still good, in ms; 0: it does not expire.
+func (l *loop) expiresMS(c *Conn) int64 {
+	if c.ext == nil || c.ext.expireAt == 0 {
+		return 0
+	}
+	return max(1, (c.ext.expireAt-l.now)/1e6)
+}
+
+// refuseToken closes c for the error of a check.
+func (l *loop) refuseToken(c *Conn, err error) {
+	n := Notice{Reason: BadToken, Code: codec.CodeBadToken, Text: "token refused", cause: err}
+	var e *codec.Error
+	if errors.As(err, &e) {
+		n.Code, n.Text = e.Code, e.Text
+	}
+	switch n.Code {
+	case codec.CodeTokenExpired:
+		n.Reason = TokenExpired
+	case codec.CodeOverloaded:
+		n.Reason, n.After = AuthBusy, l.cfg.Spread
+	}
+	l.end(c, n)
+}
+
+// certificateOf returns the certificate of the client of c, if it has one.
+func certificateOf(c *Conn) *x509.Certificate {
+	if c.ext == nil || c.ext.edge == nil {
+		return nil
+	}
+	t, ok := c.ext.edge.transport.(interface{ State() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	if all := t.State().PeerCertificates; len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// tokenPrefix begins a subprotocol that is a token, beside the one that is spoken:
+// browsers can send no header of their own.
+const tokenPrefix = "token."
+
+// tokenOf returns the token of a request for a WebSocket: of the header Authorization,
+// a subprotocol, the query or a cookie, the first that is there.
+func tokenOf(r *websocket.Request) string {
+	if token, ok := strings.CutPrefix(r.HTTP.Header.Get("Authorization"), "Bearer "); ok {
+		return token
+	}
+	for _, p := range r.Offered {
+		if token, ok := strings.CutPrefix(p, tokenPrefix); ok {
+			return token
+		}
+	}
+	if token := r.HTTP.URL.Query().Get("token"); token != "" {
+		return token
+	}
+	if cookie, err := r.HTTP.Cookie("token"); err == nil {
+		return cookie.Value
+	}
+	return ""
+}
+
+// newAuths makes what identifies the clients of each path of ends; nil: nothing does.
+// It reads files and may fetch JWK sets.
+func newAuths(cfg *Config, ends []endpoint) (all [][]*auth.Authenticator, err error) {
+	all = make([][]*auth.Authenticator, len(ends))
+	for i, e := range ends {
+		all[i] = make([]*auth.Authenticator, len(e.paths))
+		for j, p := range e.paths {
+			if p.auth.off() {
+				continue
+			}
+			c, err := p.auth.load(cfg)
+			if err == nil {
+				all[i][j], err = auth.NewAuthenticator(c)
+			}
+			if err != nil {
+				closeAuths(all)
+				return nil, fmt.Errorf("%s: %w", e.url(p), err)
+			}
+		}
+	}
+	return all, nil
+}
+
+func closeAuths(all [][]*auth.Authenticator) {
+	for _, of := range all {
+		for _, a := range of {
+			if a != nil {
+				a.Close()
+			}
+		}
+	}
+}
+
+// reloadAuths reads the files of ends, and puts them in force: in old where it has
+// something already. Their files are checked: only a JWK
+// set that cannot be fetched leaves some of them changed.
+func reloadAuths(cfg *Config, ends []endpoint, old [][]*auth.Authenticator) ([][]*auth.Authenticator, error) {
+	added := slices.Clone(ends) // without those that are in old
+	for i := range added {
+		added[i].paths = slices.Clone(added[i].paths)
+		for j := range added[i].paths {
+			if old[i][j] != nil {
+				added[i].paths[j].auth = Auth{}
+			}
+		}
+	}
+	all, err := newAuths(cfg, added)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range ends {
+		for j, p := range e.paths {
+			a := old[i][j]
+			if a == nil || p.auth.off() {
+				continue
+			}
+			c, err := p.auth.load(cfg)
+			if err == nil {
+				err = a.Reload(c)
+			}
+			if err != nil {
+				closeAuths(all)
+				return nil, fmt.Errorf("%s: %w", e.url(p), err)
+			}
+		}
+	}
+	for i, e := range ends {
+		for j, p := range e.paths {
+			if !p.auth.off() && old[i][j] != nil {
+				all[i][j] = old[i][j]
+			}
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,237 @@
+package server
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/gorilla/websocket"
+
+	"heartwheel/codec"
+)
+
+// userHandler tells each client who it is, at once and whenever it sends something.
+type userHandler struct{ Echo }
+
+func (userHandler) Open(c *Conn) { _ = c.Send(codec.OpData, []byte(c.User())) }
+
+func (userHandler) Frame(c *Conn, _ codec.Frame) error {
+	return c.Send(codec.OpData, []byte(c.User()))
+}
+
+const authSecret = "0123456789abcdef0123456789abcdef"
+
+func secretFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(authSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// tokenFor returns a token of a user that expires after d.
+func tokenFor(t *testing.T, user string, d time.Duration) string {
+	t.Helper()
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": user, "exp": float64(time.Now().Add(d).UnixMilli()) / 1e3,
+	}).SignedString([]byte(authSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func helloWith(token string) []byte { return hello(codec.Hello{Token: token}) }
+
+// wantFrame reads one frame of a kind and returns it.
+func wantFrame(t *testing.T, r interface{ Read([]byte) (int, error) }, op codec.Op) codec.Frame {
+	t.Helper()
+	var b []byte
+	one := make([]byte, 1)
+	for {
+		f, n, err := codec.Decode(b, codec.DefaultMaxFrame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			if f.Op != op {
+				t.Fatalf("%s %q, want %s", f.Op, f.Payload, op)
+			}
+			return f
+		}
+		if _, err := r.Read(one); err != nil {
+			t.Fatalf("%v behind %q; want %s", err, b, op)
+		}
+		b = append(b, one...)
+	}
+}
+
+func wantClose(t *testing.T, r interface{ Read([]byte) (int, error) }, code codec.Code) {
+	t.Helper()
+	f := wantFrame(t, r, codec.OpClose)
+	if got, text, err := codec.ParseClose(f.Payload); err != nil || got != code {
+		t.Errorf("closed with %d %q, %v; want %d", got, text, err, code)
+	}
+}
+
+// With tokens HELLO is required and its token decides. Nothing reaches the handler
+// before.
+func TestTokens(t *testing.T) {
+	const token = "vV1mTh9c8yq0n3Zf7RbW2Q"
+	sum := sha256.Sum256([]byte(token))
+	file := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "%s auth0|7\n", hex.EncodeToString(sum[:])), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Config{Edge: Edge{Auth: Auth{Mode: "tokens", TokensFile: file}}}, userHandler{})
+	c := dial(t, s)
+	_, _ = c.Write(helloWith(token))
+	wantFrame(t, c, codec.OpWelcome)
+	if f := wantFrame(t, c, codec.OpData); string(f.Payload) != "auth0|7" {
+		t.Errorf("the user is %q", f.Payload)
+	}
+	for _, first := range [][]byte{helloWith("another"), helloWith("")} {
+		c = dial(t, s)
+		_, _ = c.Write(append(first, data("x")...))
+		wantClose(t, c, codec.CodeBadToken)
+	}
+	c = dial(t, s)
+	_, _ = c.Write(data("x"))
+	wantClose(t, c, codec.CodeProtocolError)
+}
+
+// A token that expires ends the connection, unless a new one of the same user comes in
+// time.
+func TestTokenExpires(t *testing.T) {
+	s := start(t, Config{Edge: Edge{Auth: Auth{Mode: "jwt", SecretFile: secretFile(t)}}}, userHandler{})
+	open := func(life time.Duration) (c interface {
+		Read([]byte) (int, error)
+		Write([]byte) (int, error)
+	}, w codec.Welcome) {
+		c = dial(t, s)
+		_, _ = c.Write(helloWith(tokenFor(t, "u", life)))
+		w, err := codec.ParseWelcome(wantFrame(t, c, codec.OpWelcome).Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFrame(t, c, codec.OpData)
+		return c, w
+	}
+	c, w := open(time.Hour)
+	if w.ExpiresMS < 3_000_000 || w.ExpiresMS > 3_600_000 {
+		t.Errorf("an hour is %d ms", w.ExpiresMS)
+	}
+	_, _ = c.Write(codec.AppendConfig(nil, codec.Config{Token: tokenFor(t, "u", 2*time.Hour)}))
+	cfg, err := codec.ParseConfig(wantFrame(t, c, codec.OpConfig).Payload)
+	if err != nil || cfg.ExpiresMS < 7_000_000 {
+		t.Errorf("after a new token of two hours: %d ms, %v", cfg.ExpiresMS, err)
+	}
+	_, _ = c.Write(codec.AppendConfig(nil, codec.Config{Token: tokenFor(t, "v", time.Hour)}))
+	wantClose(t, c, codec.CodeBadToken)
+
+	c = dial(t, s)
+	_, _ = c.Write(helloWith(tokenFor(t, "u", -time.Hour)))
+	wantClose(t, c, codec.CodeTokenExpired)
+}
+
+// A connection closes when its token expires, whatever it sends meanwhile.
+func TestTokenExpiresInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, nil)
+		c := r.open()
+		identify := func(life time.Duration) {
+			r.do(func() {
+				r.loop.clock()
+				r.loop.identified(c, Identity{User: "u", Expires: time.Now().Add(life)})
+			})
+		}
+		identify(time.Minute)
+		r.wait(30 * time.Second)
+		identify(time.Minute) // a new one
+		from := time.Now()
+		for range 11 {
+			r.wait(5 * time.Second)
+			r.alive(c, "while its token is good")
+			r.feed(c, beat)
+		}
+		r.wait(6 * time.Second)
+		e := r.wantClose(c, TokenExpired, codec.CodeTokenExpired)
+		within(t, "token expired", from, e.at, time.Minute)
+	})
+}
+
+// A token in the request for a WebSocket makes HELLO unnecessary. A bad one is refused
+// with a close code, which pages of a browser can see.
+func TestTokenInRequest(t *testing.T) {
+	cfg, tc := secureConfig(t)
+	cfg.Auth = Auth{Mode: "jwt", SecretFile: secretFile(t)}
+	_, urls := edgeURLs(t, cfg, userHandler{})
+	good := tokenFor(t, "u", time.Hour)
+	for _, url := range urls[:2] {
+		for _, how := range []string{"header", "query", "subprotocol", "cookie", "hello"} {
+			for token, want := range map[string]codec.Code{
+				good: 0, good + "x": codec.CodeBadToken, tokenFor(t, "u", -time.Hour): codec.CodeTokenExpired,
+			} {
+				d := websocket.Dialer{HandshakeTimeout: patience, TLSClientConfig: tc}
+				header, query := http.Header{}, ""
+				switch how {
+				case "header":
+					header.Set("Authorization", "Bearer "+token)
+				case "query":
+					query = "?token=" + token
+				case "subprotocol":
+					d.Subprotocols = []string{"heartwheel", "token." + token}
+				case "cookie":
+					header.Set("Cookie", "token="+token)
+				}
+				c, resp, err := d.Dial(url+query, header)
+				if err != nil {
+					t.Fatalf("%s: %v", how, err)
+				}
+				_ = resp.Body.Close()
+				_ = c.SetReadDeadline(time.Now().Add(patience))
+				if how == "hello" {
+					_ = c.WriteMessage(websocket.BinaryMessage, helloWith(token)[codec.HeaderSize:])
+				}
+				_, got, err := c.ReadMessage()
+				if how == "hello" && want == 0 {
+					_, got, err = c.ReadMessage() // behind WELCOME
+				}
+				ok := websocket.IsCloseError(err, int(want))
+				if want == 0 {
+					ok = err == nil && string(got) == "\x03u"
+				}
+				if !ok {
+					t.Errorf("%s: %q, %v; want %d", how, got, err, want)
+				}
+				_ = c.Close()
+			}
+		}
+	}
+}
+
+// A certificate says who the client is, at once.
+func TestClientCertificate(t *testing.T) {
+	cfg, tc, ca := secureConfigOf(t)
+	cfg.ClientCA, cfg.Auth = ca.File, Auth{Mode: "mtls"}
+	_, urls := edgeURLs(t, Config{Listen: cfg.Listen[1:], Edge: cfg.Edge}, userHandler{})
+	cert, key := ca.Issue(t, "device-7", "device-7.example")
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tc.Certificates = []tls.Certificate{pair}
+	c := dialWS(t, urls[0], tc)
+	if _, got, err := c.ReadMessage(); err != nil || string(got[1:]) == "" {
+		t.Errorf("the user is %q, %v", got, err)
+	}
+}
