@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -24,6 +25,7 @@ type checker struct {
 	keys   []Key
 	parser *jwt.Parser
 	max    int
+	leeway time.Duration
 }
 
 // newChecker returns a checker for a valid configuration.
@@ -39,7 +41,8 @@ func newChecker(c Config) (*checker, error) {
 		options = append(options, jwt.WithAudience(c.Audience))
 	}
 	tokens, err := c.tokenTable()
-	return &checker{tokens: tokens, keys: c.Keys, parser: jwt.NewParser(options...), max: c.MaxToken}, err
+	parser := jwt.NewParser(options...)
+	return &checker{tokens: tokens, keys: c.Keys, parser: parser, max: c.MaxToken, leeway: c.Leeway}, err
 }
 
 // claims are those of RFC 7519 and, named as Centrifugo names them, ours.
@@ -88,7 +91,8 @@ func (k *checker) check(token string, keys []Key) (Identity, error) {
 	case !validChannels(c.Channels):
 		return Identity{}, refuse(ErrBadToken, errors.New("channels has a bad name"))
 	}
-	return Identity{User: c.Subject, Expires: c.ExpiresAt.Time, Info: c.Info, Channels: c.Channels,
+	// With the leeway, as the token is good until then.
+	return Identity{User: c.Subject, Expires: c.ExpiresAt.Add(k.leeway), Info: given(c.Info), Channels: c.Channels,
 		Device: c.Device}, nil
 }
 
