@@ -33,6 +33,9 @@ func hashOf(token string) string {
 
 func newAuthenticator(t testing.TB, c Config) *Authenticator {
 	t.Helper()
+	if c.Timeout == 0 && c.transport == nil {
+		c.Timeout = time.Minute // of a slow machine
+	}
 	a, err := NewAuthenticator(c)
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ type hook struct {
 	client  *http.Client
 	headers []string
 	calls   int // at one time
+	timeout time.Duration
 	outage  outage
 
 	called, failures atomic.Uint64
@@ -40,9 +41,10 @@ func newHook(c Config) (*hook, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hook{to: to, headers: c.HookHeaders, calls: c.Workers, outage: outage{log: c.Logger, what: "the hook"}}
+	h := &hook{to: to, headers: c.HookHeaders, calls: c.Workers, timeout: c.Timeout,
+		outage: outage{log: c.Logger, what: "the hook"}}
 	h.client = &http.Client{
-		Transport: newTransport(to, private, hookWhere, c.Workers),
+		Transport: newTransport(to, private, hookWhere, c.Workers, c.Timeout),
 		// A token is not sent to where an answer says.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -51,7 +53,8 @@ func newHook(c Config) (*hook, error) {
 
 // serves reports whether h is what c asks for.
 func (h *hook) serves(c Config) bool {
-	return h.to.String() == c.HookURL && slices.Equal(h.headers, c.HookHeaders) && h.calls == c.Workers
+	return h.to.String() == c.HookURL && slices.Equal(h.headers, c.HookHeaders) && h.calls == c.Workers &&
+		h.timeout == c.Timeout
 }
 
 // ownHeaders are those of a request to the hook. They are not passed on.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -185,17 +186,20 @@ func TestHookFailures(t *testing.T) {
 		{"redirect", newHookServer(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect)
 		}), "307"},
-		{"hangs up", newHookServer(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "EOF"},
+		{"hangs up", newHookServer(t, func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadAll(r.Body) // or else it is a reset
+			panic(http.ErrAbortHandler)
+		}), "EOF"},
 	} {
 		var log logBuffer
-		config := Config{Mode: Hook, HookURL: c.url, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-			Timeout: time.Minute}
-		if strings.HasPrefix(c.name, "slow") {
-			config.Timeout = 50 * time.Millisecond
-		}
-		a := newAuthenticator(t, config)
+		a := newAuthenticator(t, Config{Mode: Hook, HookURL: c.url, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		for range 3 {
-			id, err := ask(t, a, Request{Token: "t0k"})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if strings.HasPrefix(c.name, "slow") {
+				ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+			}
+			id, err := a.state.Load().hook.ask(ctx, Request{Token: "t0k"})
+			cancel()
 			if !errors.Is(err, ErrUnavailable) || id.User != "" || strings.Contains(err.Error(), "hidden") {
 				t.Errorf("%s: %+v, %v", c.name, id, err)
 			}
@@ -228,7 +232,7 @@ func TestHookConnections(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	a := newAuthenticator(t, Config{Mode: Hook, HookURL: server.URL, Workers: workers, Timeout: time.Minute})
+	a := newAuthenticator(t, Config{Mode: Hook, HookURL: server.URL, Workers: workers})
 	for range 3 {
 		var wg sync.WaitGroup
 		for range checks {
@@ -300,7 +304,8 @@ func TestHookReload(t *testing.T) {
 	url := newHookServer(t, answering(`{"result":{"user":"a"}}`))
 	a := newAuthenticator(t, Config{Mode: Hook, HookURL: url})
 	old := a.state.Load().hook
-	if err := a.Reload(Config{Mode: Hook, HookURL: url}); err != nil || a.state.Load().hook != old {
+	same := Config{Mode: Hook, HookURL: url, Timeout: time.Minute}
+	if err := a.Reload(same); err != nil || a.state.Load().hook != old {
 		t.Errorf("another hook, or %v", err)
 	}
 	if err := a.Reload(Config{Mode: Hook, HookURL: url, Workers: 2}); err != nil || a.state.Load().hook == old {

@@ -57,18 +57,20 @@ type mistake struct{ error }
 
 func (m mistake) Unwrap() error { return m.error }
 
-// newTransport returns a transport to e for at most conns connections. Without
+// newTransport returns a transport to e for at most conns connections, each of which
+// is there within timeout or not at all. Without
 // encryption it connects to addresses that plain allows, and no others, whatever the
 // name of the host leads to.
-func newTransport(e endpoint, plain func(netip.Addr) bool, where string, conns int) *http.Transport {
-	d := &net.Dialer{}
+func newTransport(e endpoint, plain func(netip.Addr) bool, where string, conns int,
+	timeout time.Duration) *http.Transport {
+	d := &net.Dialer{Timeout: timeout}
 	if e.Scheme == "http" {
 		d.Control = controlPlain(e, plain, where)
 	}
 	return &http.Transport{
 		DialContext: d.DialContext, MaxConnsPerHost: conns, MaxIdleConnsPerHost: conns,
-		IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 32 << 10, DisableCompression: true,
-		ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: timeout, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 32 << 10,
+		DisableCompression: true, ForceAttemptHTTP2: true,
 	}
 }
 

@@ -75,7 +75,7 @@ func newKeySet(ctx context.Context, c Config, resume func([]*check)) (*keySet, e
 	}
 	k.client = &http.Client{Transport: c.transport, CheckRedirect: k.redirect}
 	if c.transport == nil {
-		t := newTransport(from, loopback, "this machine", 1)
+		t := newTransport(from, loopback, "this machine", 1, c.Timeout)
 		t.Proxy = http.ProxyFromEnvironment
 		k.client.Transport = t
 	}

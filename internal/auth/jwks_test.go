@@ -445,7 +445,8 @@ func TestJWKSOverHTTP(t *testing.T) {
 		{"/none?token=hidden", "404", false},
 	} {
 		var log logBuffer
-		config := Config{Mode: JWT, JWKS: server.URL + c.path, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		config := Config{Mode: JWT, JWKS: server.URL + c.path, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Timeout: time.Minute}
 		if c.path == "/slow" {
 			config.Timeout = 50 * time.Millisecond
 		}
@@ -483,7 +484,7 @@ func TestPlainHTTP(t *testing.T) {
 		}
 		// The name leads to loopback, and loopback is not allowed.
 		elsewhere := func(a netip.Addr) bool { return !loopback(a) }
-		transport := newTransport(e, elsewhere, "another machine", 1)
+		transport := newTransport(e, elsewhere, "another machine", 1, time.Minute)
 		defer transport.CloseIdleConnections()
 		response, err := (&http.Client{Transport: transport}).Get(url)
 		if err == nil {
