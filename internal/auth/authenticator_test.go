@@ -64,7 +64,7 @@ func ask(t testing.TB, a *Authenticator, r Request) (Identity, error) {
 }
 
 func TestModes(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	spiffe, _ := url.Parse("spiffe://example.org/device/7")
 	certificate := func(name string, left time.Duration, uris ...*url.URL) *x509.Certificate {
 		return &x509.Certificate{Subject: pkix.Name{CommonName: name}, URIs: uris, NotAfter: time.Now().Add(left)}
@@ -120,7 +120,7 @@ func TestConfigErrors(t *testing.T) {
 		Mode: JWT, Issuer: "x", Leeway: time.Hour, Workers: -1, Queue: 1 << 30, Timeout: time.Hour,
 		Tokens: map[string]string{"xyz": "a", strings.Repeat("00", 32): "a\n"},
 		Keys: []Key{
-			{Secret: []byte("short")}, {Public: "x"}, {Secret: secret, Public: newSigner(t).ed.Public()},
+			{Secret: []byte("short")}, {Public: "x"}, {Secret: secret, Public: theSigner().ed.Public()},
 			{Secret: secret, Algorithm: "RS256"},
 		},
 	})
@@ -165,7 +165,7 @@ func TestReload(t *testing.T) {
 // TestBounds: with workers busy, checks wait in the queue, then are not taken; each
 // that is taken is done once, in time, and nothing remains of it.
 func TestBounds(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	token := sign(t, jwt.SigningMethodES256, s.ec, "", good("exp", time.Now().Add(24*365*200*time.Hour).Unix()))
 	synctest.Test(t, func(t *testing.T) {
 		const workers, queue = 3, 10
@@ -218,7 +218,7 @@ func TestBounds(t *testing.T) {
 
 // TestClose: checks that wait are done, and no others taken.
 func TestClose(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthenticator(t, Config{Mode: JWT, Keys: []Key{{Public: &s.ec.PublicKey}}, Workers: 1})
 		block, done := make(chan struct{}), 0
@@ -282,7 +282,7 @@ func TestErrorCodes(t *testing.T) {
 
 // BenchmarkCheck is what a check takes of a loop or a worker.
 func BenchmarkCheck(b *testing.B) {
-	s := newSigner(b)
+	s := theSigner()
 	long := time.Now().Add(time.Hour).Unix()
 	hs := func(n int) string {
 		return sign(b, jwt.SigningMethodHS256, secret, "", good("exp", long, "info", strings.Repeat("x", n)))

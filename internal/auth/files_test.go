@@ -85,7 +85,7 @@ func TestExposed(t *testing.T) {
 
 // TestSign: a token of each type of key is good for what verifies it.
 func TestSign(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	dir := t.TempDir()
 	file := func(name, kind string, der []byte, err error) string {
 		if err != nil {

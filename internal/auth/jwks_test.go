@@ -102,7 +102,7 @@ func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func TestParseJWKS(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func jwksConfig(p *provider, log *logBuffer) Config {
 // TestJWKSRotation: a new key is fetched with its first token, and an old one is no
 // longer good after that. A known key costs no fetch.
 func TestJWKSRotation(t *testing.T) {
-	old, next := newSigner(t), newSigner(t)
+	old, next := theSigner(), otherSigner()
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{body: jwksOf(jwk(t, "1", &old.rsa.PublicKey)), delay: 10 * time.Millisecond}
 		a := newAuthenticator(t, jwksConfig(p, nil))
@@ -223,10 +223,12 @@ func TestJWKSRotation(t *testing.T) {
 // TestJWKSStorm: tokens with forged key IDs cause one fetch in a cool-down, hold up no
 // worker while it runs, and are all refused.
 func TestJWKSStorm(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{body: jwksOf(jwk(t, "1", &s.ec.PublicKey)), delay: time.Second}
-		a := newAuthenticator(t, jwksConfig(p, nil))
+		c := jwksConfig(p, nil)
+		c.Queue = 5
+		a := newAuthenticator(t, c)
 		until := good("exp", time.Now().Add(time.Hour).Unix())
 		honest := sign(t, jwt.SigningMethodES256, s.ec, "1", until)
 		before := runtime.NumGoroutine()
@@ -255,7 +257,7 @@ func TestJWKSStorm(t *testing.T) {
 			if id, err := ask(t, a, Request{Token: honest}); err != nil || id.User == "" || time.Since(asked) > 0 {
 				t.Fatalf("honest: %v after %s", err, time.Since(asked))
 			}
-			time.Sleep(70 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond)
 		}
 		time.Sleep(2 * time.Second)
 		if n := p.count() - 1; n != 3 {
@@ -272,7 +274,7 @@ func TestJWKSStorm(t *testing.T) {
 // TestJWKSOutage: the keys stay when a fetch fails; that is counted, and logged once.
 // A key that may be new is no reason to turn a client away for good.
 func TestJWKSOutage(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
 		p := &provider{body: jwksOf(jwk(t, "1", &s.ec.PublicKey))}
@@ -308,7 +310,7 @@ func TestJWKSOutage(t *testing.T) {
 // TestJWKSStart: without an answer it starts, and tokens come in once there is one.
 // With another answer than a JWK set it does not start; a reload needs the set.
 func TestJWKSStart(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
 		p := &provider{status: http.StatusBadGateway}
@@ -359,7 +361,7 @@ func TestJWKSStart(t *testing.T) {
 // TestJWKSReloadParked: checks that wait for a fetch of the old set are checked with
 // the new one, and at Close they end.
 func TestJWKSReloadParked(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{body: jwksOf(jwk(t, "1", &s.ec.PublicKey))}
 		a := newAuthenticator(t, jwksConfig(p, nil))
@@ -401,7 +403,7 @@ func TestJWKSReloadParked(t *testing.T) {
 
 // TestJWKSOverHTTP: what servers do to a fetch.
 func TestJWKSOverHTTP(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	body := jwksOf(jwk(t, "1", &s.ec.PublicKey))
 	keys := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
 	elsewhere := httptest.NewServer(keys)
@@ -500,7 +502,7 @@ func TestPlainHTTP(t *testing.T) {
 
 // FuzzJWKS: no body has a panic, and each key that is used is for its algorithms.
 func FuzzJWKS(f *testing.F) {
-	s := newSigner(f)
+	s := theSigner()
 	f.Add(jwksOf(jwk(f, "1", &s.rsa.PublicKey, "use", "sig", "alg", "RS256"), jwk(f, "2", &s.ec.PublicKey)))
 	f.Add(jwksOf(jwk(f, "1", s.ed.Public()), map[string]any{"kty": "oct", "k": "AAAA"}))
 	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA","x5c":["AA"]}]}`))

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,16 +32,20 @@ type signer struct {
 	ed  ed25519.PrivateKey
 }
 
-func newSigner(t testing.TB) (s signer) {
+// makeSigner takes a tenth of a second and more.
+func makeSigner() (s signer) {
 	var errs [3]error
 	s.rsa, errs[0] = rsa.GenerateKey(rand.Reader, 2048)
 	s.ec, errs[1] = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	_, s.ed, errs[2] = ed25519.GenerateKey(rand.Reader)
 	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return s
 }
+
+// Two signers.
+var theSigner, otherSigner = sync.OnceValue(makeSigner), sync.OnceValue(makeSigner)
 
 // config is for JSON Web Tokens of the signer.
 func (s signer) config() Config {
@@ -95,11 +100,11 @@ func sign(t testing.TB, m jwt.SigningMethod, key any, kid string, c jwt.Claims) 
 }
 
 func TestCheck(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	k := newTokenChecker(t, s.config())
 	der, _ := x509.MarshalPKIXPublicKey(&s.rsa.PublicKey)
 	asPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	other := newSigner(t)
+	other := otherSigner()
 	hs := func(change ...any) string { return sign(t, jwt.SigningMethodHS256, secret, "", good(change...)) }
 	now := time.Now().Unix()
 	parts := strings.Split(hs(), ".")
@@ -176,7 +181,7 @@ func TestCheck(t *testing.T) {
 
 // TestExpiry: a token expires to the second, with the leeway.
 func TestExpiry(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	synctest.Test(t, func(t *testing.T) {
 		k := newTokenChecker(t, s.config())
 		token := sign(t, jwt.SigningMethodHS256, secret, "", good())
@@ -192,7 +197,7 @@ func TestExpiry(t *testing.T) {
 }
 
 func TestFiles(t *testing.T) {
-	s := newSigner(t)
+	s := theSigner()
 	dir := t.TempDir()
 	file := func(name string, b []byte) string {
 		name = filepath.Join(dir, name)
@@ -226,7 +231,7 @@ func TestFiles(t *testing.T) {
 
 // FuzzToken: no token but the good one gets in, and none has a panic.
 func FuzzToken(f *testing.F) {
-	k := newTokenChecker(f, newSigner(f).config())
+	k := newTokenChecker(f, theSigner().config())
 	token := sign(f, jwt.SigningMethodHS256, secret, "", good("exp", int64(1)<<40))
 	f.Add(token)
 	f.Add("..")
