@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
+
 	"heartwheel/codec"
 )
 
@@ -41,7 +43,11 @@ func quiet(t *testing.T, cfg Config, w codec.Welcome) (*Conn, *quietWire) {
 	t.Helper()
 	q := &quietWire{in: make(chan []byte), wrote: make(chan struct{}), ended: make(chan struct{})}
 	cfg = cfg.withDefaults()
-	c := newConn(progressConn{q}, &cfg, &w)
+	nc := net.Conn(progressConn{q})
+	if rigScheme == "ws" {
+		nc = newWebConn(nc, nil, cfg.MaxFrame)
+	}
+	c := newConn(nc, &cfg, &w)
 	c.wait, c.in = &waiter{}, &inbox{limit: cfg.ReceiveBuffer}
 	c.start(nil)
 	t.Cleanup(func() {
@@ -59,9 +65,39 @@ func quiet(t *testing.T, cfg Config, w codec.Welcome) (*Conn, *quietWire) {
 	return c, q
 }
 
+// wire returns a frame as rigScheme has it.
+func wire(b []byte) []byte {
+	if rigScheme == "ws" {
+		return ws.MustCompileFrame(ws.NewBinaryFrame(b[codec.HeaderSize:]))
+	}
+	return b
+}
+
+// Nor do a beat and frames over a WebSocket, where pings are the beats of a server.
+func TestWebAllocs(t *testing.T) {
+	rigScheme = "ws"
+	defer func() { rigScheme = "tcp" }()
+	t.Run("beat", TestBeatAllocs)
+	t.Run("receive", TestReceiveAllocs)
+	t.Run("fragments", func(t *testing.T) {
+		w := welcomed
+		w.BeatMS, w.TimeoutMS = 3600_000, 3*3600_000
+		got := make(chan struct{}, 1)
+		_, q := quiet(t, Config{OnData: func([]byte) { got <- struct{}{} }}, w)
+		in := append(frame(ws.OpBinary, false, "\x03in "), frame(ws.OpContinuation, true, "two")...)
+		n := testing.AllocsPerRun(1000, func() {
+			q.in <- in
+			<-got
+		})
+		if n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}
+
 // A beat and its answer allocate nothing, whichever side beats.
 func TestBeatAllocs(t *testing.T) {
-	answer := codec.AppendBeat(nil)
+	answer := wire(codec.AppendBeat(nil))
 	t.Run("client", func(t *testing.T) {
 		w := welcomed
 		w.BeatMS, w.TimeoutMS = 10, 60_000
@@ -81,6 +117,9 @@ func TestBeatAllocs(t *testing.T) {
 		w := welcomed
 		w.Beats, w.BeatMS, w.TimeoutMS = "server", 3600_000, 3*3600_000
 		c, q := quiet(t, Config{}, w)
+		if rigScheme == "ws" {
+			answer = ws.CompiledPing
+		}
 		n := testing.AllocsPerRun(1000, func() {
 			q.in <- answer
 			<-q.wrote
@@ -98,13 +137,13 @@ func TestBeatAllocs(t *testing.T) {
 func TestReceiveAllocs(t *testing.T) {
 	w := welcomed
 	w.BeatMS, w.TimeoutMS = 3600_000, 3*3600_000
-	one := codec.AppendData(nil, make([]byte, 16))
+	one := wire(codec.AppendData(nil, make([]byte, 16)))
 	many := []byte(nil)
 	for range 5 {
 		many = append(many, one...)
 	}
 	for name, in := range map[string][]byte{"one": one, "many": many,
-		"ping": codec.AppendPing(nil, []byte("12345678"))} {
+		"ping": wire(codec.AppendPing(nil, []byte("12345678")))} {
 		t.Run("OnData/"+name, func(t *testing.T) {
 			got := make(chan struct{}, 8)
 			_, q := quiet(t, Config{OnData: func([]byte) { got <- struct{}{} }}, w)

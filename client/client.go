@@ -33,8 +33,10 @@ type Client struct {
 	search   *search   // nil: the interval is fixed
 }
 
-// Dial connects to url, tcp://HOST:PORT or tls://HOST:PORT, and stays connected
-// until Close. It returns once WELCOME is received. An error is an *Error, which
+// Dial connects to url and stays connected until Close: tcp://HOST:PORT,
+// tls://HOST:PORT, ws://HOST:PORT/path, wss://HOST:PORT/path or unix:///PATH. Without a
+// path, ws and wss ask for /, without a port for 80 and 443; a query is refused, as the
+// token travels in HELLO. It returns once WELCOME is received. An error is an *Error, which
 // says whether trying again can help, or matches ErrConfig, or is ctx's. ctx
 // limits Dial only, not the connection.
 func Dial(ctx context.Context, url string, cfg Config) (*Client, error) {

@@ -45,8 +45,11 @@ type Config struct {
 	RetryDial bool
 	// ConnectTimeout limits one attempt, from the name lookup to WELCOME; 0: 10 s.
 	ConnectTimeout time.Duration
-	TLS            *tls.Config // for tls:// addresses; nil: the system's roots and the address's host as server name
-	// DialContext opens connections, for proxies and tests; nil: a net.Dialer.
+	// TLS is for tls:// and wss:// addresses; nil: the system's roots, and the address's
+	// host as server name.
+	TLS *tls.Config
+	// DialContext opens connections, for proxies and tests; nil: a net.Dialer. With
+	// unix:// network is unix and addr the path, otherwise tcp and host:port.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// OnHeartbeat is called every HeartbeatRate while a call blocks, in the

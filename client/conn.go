@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"time"
@@ -14,7 +15,8 @@ import (
 type Conn struct {
 	// Static after newConn.
 	nc      net.Conn
-	cfg     *Config // with defaults
+	web     *webConn // nc, if that is a WebSocket; nil otherwise
+	cfg     *Config  // with defaults
 	base    time.Time
 	wait    *waiter
 	in      *inbox
@@ -38,6 +40,7 @@ type Conn struct {
 	reading   bool          // the reader waits for the server, not for the application
 	closing   bool          // CLOSE is the last frame in out
 	leaving   bool          // GOAWAY was received
+	farewell  bool          // the server's close frame was answered
 	unsaved   bool          // adapt has learned something to save
 	err       error         // why quit is closed
 	room      chan struct{} // closed when out has room; made by the first wait
@@ -123,6 +126,9 @@ func newConn(nc net.Conn, cfg *Config, w *codec.Welcome) *Conn {
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	c.timer.Stop()
 	c.flusher = c.flush
+	if c.web, _ = nc.(*webConn); c.web != nil {
+		c.web.attached = true
+	}
 	c.keepalive.start(time.Duration(w.BeatMS)*time.Millisecond, w.Beats == "server", cfg.rand, 0)
 	c.setBeat(w.BeatMS, w.TimeoutMS)
 	return c
@@ -305,7 +311,7 @@ func (c *Conn) fail(err error) {
 			c.unsaved = c.adapt.closed(c.silence(c.now()), time.Now()) || c.unsaved
 		}
 	}
-	if !c.closing { // after CLOSE it ends in order
+	if !c.closing && !c.farewell { // after CLOSE it ends in order
 		abort(c.nc)
 	}
 	_ = c.nc.Close()
@@ -318,14 +324,39 @@ func (c *Conn) fail(err error) {
 }
 
 // abort makes the following Close drop queued bytes and reset the connection,
-// rather than wait for a dead peer.
+// rather than wait for a dead peer, which TLS does.
 func abort(nc net.Conn) {
-	if p, ok := nc.(progressConn); ok {
-		nc = p.Conn
-	}
-	if l, ok := nc.(interface{ SetLinger(int) error }); ok {
+	raw := bottom(nc)
+	if l, ok := raw.(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0)
 	}
+	if isTLS(nc) {
+		_ = raw.Close()
+	}
+}
+
+// bottom returns the connection below WebSocket and TLS.
+func bottom(nc net.Conn) net.Conn {
+	for {
+		switch c := nc.(type) {
+		case *webConn:
+			nc = c.Conn
+		case *tls.Conn:
+			nc = c.NetConn()
+		case progressConn:
+			nc = c.Conn
+		default:
+			return nc
+		}
+	}
+}
+
+func isTLS(nc net.Conn) bool {
+	if w, ok := nc.(*webConn); ok {
+		nc = w.Conn
+	}
+	_, ok := nc.(*tls.Conn)
+	return ok
 }
 
 // exit ends one of the connection's goroutines. Called with mu held; unlocks it.

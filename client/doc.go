@@ -10,6 +10,18 @@
 //	err = c.Send(ctx, []byte("hello"))
 //	reply, err := c.Receive(ctx, nil)
 //
+// # Addresses
+//
+// tcp:// and unix:// carry the protocol as it is, tls:// over TLS. With ws:// and wss://
+// a binary message of a WebSocket is a frame without its length, and an empty one a beat.
+// A ping of the server is answered by the reading goroutine and is a beat of a server
+// that beats. A close frame with a code from 3000 on is a CLOSE with that code. Other
+// codes are those of RFC 6455, such as proxies send: 1002, 1003 and 1007 to 1010 blame
+// this client and end it, the others are a lost connection. HTTP statuses in place of a
+// WebSocket: 401, 403, redirects and what no heartwheel server answers end the client,
+// 408, 425, 429 and 500 on are temporary, and Retry-After is waited for, for at most an
+// hour.
+//
 // # Two clocks
 //
 // The last frame sent says when to beat next: after H of sending nothing, where
@@ -25,7 +37,8 @@
 // in WELCOME, so that its clients do not all return at once. Further delays grow
 // from 0.5 s to 30 s with full jitter, until a connection has lasted 30 s.
 // GOAWAY's after_ms is followed, and its addr
-// if that is on Dial's host or one of Config.RedirectHosts. Config.Token is sent to
+// if that is on Dial's host or one of Config.RedirectHosts; scheme and path stay those of
+// Dial, and a socket is never left for another address. Config.Token is sent to
 // Dial's host only; Config.TokenFunc is called with the address of each attempt, and
 // should return a new token after code 3005. Codes 3500 to 3999 and 4500 to 4999 end
 // the client.
@@ -56,5 +69,5 @@
 // # Cost
 //
 // An idle connection has one goroutine, which reads. Beats and received frames
-// allocate nothing.
+// allocate nothing, over a WebSocket neither, whatever its fragments.
 package client

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"heartwheel/codec"
@@ -108,43 +109,68 @@ func (e *brokenError) Unwrap() error { return e.err }
 // final code is final.
 func final(err error, welcomed bool) bool {
 	var (
-		code  *CodeError
-		token *tokenError
+		code   *CodeError
+		token  *tokenError
+		http   *httpError
+		closed *webCloseError
+		hs     *handshakeError
+		frame  *webError
 	)
-	if errors.As(err, &token) {
+	switch {
+	case errors.As(err, &token):
 		return false
-	}
-	if errors.As(err, &code) {
+	case errors.As(err, &code):
 		return !code.Code.Reconnect()
-	}
-	if welcomed {
+	case errors.As(err, &http):
+		return http.final(welcomed)
+	case errors.As(err, &closed):
+		return closed.final()
+	case welcomed:
 		return false
 	}
-	var hs *handshakeError
-	return errors.As(err, &hs) || isCertificateError(err)
+	return errors.As(err, &hs) || errors.As(err, &frame) || isCertificateError(err)
 }
 
 func isCertificateError(err error) bool {
 	var (
-		header tls.RecordHeaderError
 		verify *tls.CertificateVerificationError
 		host   x509.HostnameError
+		op     *net.OpError
 	)
-	return errors.As(err, &header) || errors.As(err, &verify) || errors.As(err, &host)
+	return errors.As(err, &verify) || errors.As(err, &host) ||
+		errors.As(err, &op) && isAlert(op) && strings.Contains(op.Err.Error(), "certificate")
+}
+
+// isAlert reports whether the peer ended TLS with an alert. With TLS 1.3 that a client
+// certificate is missing or wrong comes in place of the first answer.
+func isAlert(op *net.OpError) bool { return op.Op == "remote error" }
+
+// explainTLS returns the error of a TLS handshake with to.
+func (to target) explainTLS(err error) error {
+	var header tls.RecordHeaderError
+	switch {
+	case errors.As(err, &header) && to.web:
+		return &handshakeError{text: "the server does not speak TLS; use ws://", err: err}
+	case errors.As(err, &header):
+		return &handshakeError{text: "the server does not speak TLS; use tcp://", err: err}
+	}
+	return err
 }
 
 // explain returns what happened and what to do about it.
 func explain(err error) string {
 	var (
 		dns    *net.DNSError
-		header tls.RecordHeaderError
 		op     *net.OpError
 		broken *brokenError
 		token  *tokenError
+		hs     *handshakeError
 	)
 	switch {
 	case errors.As(err, &token):
 		return token.Error()
+	case errors.As(err, &hs):
+		return hs.Error()
 	case errors.As(err, &broken):
 		return broken.Error()
 	case errors.As(err, &dns) && dns.IsNotFound:
@@ -153,16 +179,16 @@ func explain(err error) string {
 		return fmt.Sprintf("the name %q could not be looked up: %s", dns.Name, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused: nothing listens there; check the port, or start the server"
-	case errors.As(err, &header):
-		return "the server does not speak TLS; use tcp://"
-	case errors.Is(err, errNoWelcome), errors.Is(err, errPartialWelcome):
-		return err.Error()
+	case errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ENOENT):
+		return "no such socket: nothing listens there; check the path, or start the server"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no connection in time: the host does not answer; check the address and firewalls"
 	case errors.Is(err, io.EOF):
 		return "the server closed the connection without giving a reason; check that it speaks this protocol"
 	case errors.Is(err, syscall.ECONNRESET):
 		return "the connection was reset; check that the server speaks this protocol and has room"
+	case errors.As(err, &op) && isAlert(op):
+		return "the server refused TLS: " + strings.TrimPrefix(op.Err.Error(), "tls: ") + "; check the certificates"
 	case errors.As(err, &op):
 		return op.Err.Error()
 	}
@@ -172,8 +198,11 @@ func explain(err error) string {
 // deliberate reports whether one side closed the connection on purpose: its end
 // says nothing about the network.
 func deliberate(err error) bool {
-	var code *CodeError
-	return errors.Is(err, ErrClosed) || errors.As(err, &code)
+	var (
+		code   *CodeError
+		closed *webCloseError
+	)
+	return errors.Is(err, ErrClosed) || errors.As(err, &code) || errors.As(err, &closed)
 }
 
 func isTimeout(err error) bool {

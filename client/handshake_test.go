@@ -46,7 +46,10 @@ func TestWrongURL(t *testing.T) {
 		"tcp:127.0.0.1:9000":        "not an address",
 		"tcp://a b:1":               "not an address",
 		"http://127.0.0.1:9000":     `the scheme "http", which is not supported`,
-		"ws://127.0.0.1:9000":       `the scheme "ws", which is not supported`,
+		"wss://:9000/a":             "has no host; write wss://HOST:PORT/path, such as wss://",
+		"ws://127.0.0.1:0":          "has the port 0, which is for listening; write ws://HOST:PORT/path",
+		"ws://127.0.0.1:1/?token=s": "has a query or a fragment",
+		"unix://run/a.sock":         "has no absolute path; write unix:///PATH",
 		"tcp://127.0.0.1":           "has no port",
 		"tcp://127.0.0.1:":          "has no port",
 		"tcp://[::1]":               "has no port",
@@ -62,6 +65,7 @@ func TestWrongURL(t *testing.T) {
 		"tcp://127.0.0.1:1\x00":     "not an address",
 		"tcp://%zz:1":               "not an address",
 		"tls://127.0.0.1:1/\n:9000": "not an address",
+		"tls://:1":                  "has no host; write tls://HOST:PORT, such as tls://",
 	} {
 		dialled := false
 		c, err := Dial(t.Context(), url, Config{RetryDial: true,
@@ -73,10 +77,17 @@ func TestWrongURL(t *testing.T) {
 			t.Errorf("%q: %v, %v, dialled %t", url, c, err, dialled)
 			continue
 		}
-		checkError(t, err, true, words, "://HOST:PORT", fmt.Sprintf("%q", url))
+		shown, _, secret := strings.Cut(url, "?")
+		if secret {
+			shown += "?…"
+			if strings.Contains(err.Error(), "token=s") {
+				t.Errorf("%q gives a token away", err)
+			}
+		}
+		checkError(t, err, true, words, "://", fmt.Sprintf("%q", shown))
 	}
 	for _, url := range []string{"tcp://127.0.0.1:9000", "tls://host.example:1", "tcp://[::1]:65535",
-		"tcp://[fe80::1%25eth0]:1", "tcp://h:1/"} {
+		"tcp://[fe80::1%25eth0]:1", "tcp://h:1/", "ws://h", "wss://h:1/a/b", "unix:///a"} {
 		if _, err := parseURL(url); err != nil {
 			t.Errorf("%q: %v", url, err)
 		}

@@ -178,7 +178,11 @@ func (r *rig) begin() *Client {
 	cfg := r.cfg
 	cfg.RetryDial = true
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: &cfg, target: target{url: "tcp://server:1", addr: "server:1"}, running: true}
+	target, err := parseURL(rigScheme + "://server:1")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := &Client{cfg: &cfg, target: target, running: true}
 	c.backoff.rand = cfg.rand
 	go c.attempt()
 	return c

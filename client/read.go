@@ -21,6 +21,10 @@ func (c *Conn) read(rest []byte) {
 		if err != nil {
 			b.giveBack()
 			c.mu.Lock()
+			if c.web != nil {
+				c.web.raw.giveBack()
+				c.farewell = c.err == nil && !c.closing && !c.flushing && c.web.answerClose()
+			}
 			c.fail(err)
 			c.mu.Unlock()
 			c.save()
@@ -31,7 +35,10 @@ func (c *Conn) read(rest []byte) {
 		c.wantMore()
 		var n int
 		n, end = c.nc.Read(b.free())
-		c.took(n)
+		c.took(n, end)
+		if c.web != nil && c.web.pinged {
+			c.onWebPing(c.web.ping)
+		}
 		c.save()
 		b.added(n)
 	}
@@ -48,12 +55,13 @@ func (c *Conn) wantMore() {
 	}
 }
 
-// took notes that n bytes arrived and the reader is busy with them.
-func (c *Conn) took(n int) {
+// took notes what a Read returned, and that the reader is busy with it. A WebSocket
+// returns no bytes for some that have arrived.
+func (c *Conn) took(n int, end error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = false
-	if n == 0 {
+	if n == 0 && end != nil {
 		return
 	}
 	now := c.now()
@@ -168,6 +176,16 @@ func (c *Conn) onBeat() {
 	}
 	c.beats.Answered++
 	c.answerLocked(beatKey(c.beats.Answered), 0, nil, nil)
+}
+
+// onWebPing answers a ping of the WebSocket, which is a beat of a server that beats.
+func (c *Conn) onWebPing(content []byte) {
+	c.reply(func(b []byte) []byte {
+		if c.keepalive.serverBeats {
+			c.beats.Sent++
+		}
+		return appendPong(b, content)
+	})
 }
 
 // onConfig adopts new times from the server.

@@ -18,11 +18,12 @@ import (
 )
 
 // A script is a net.Conn that returns one piece per read, as far as it has room, and
-// then io.EOF. Writes are dropped.
+// then io.EOF.
 type script struct {
 	net.Conn
 	pieces [][]byte
 	asked  []int // how much each read had room for
+	wrote  []byte
 }
 
 func (s *script) Read(b []byte) (int, error) {
@@ -40,7 +41,7 @@ func (s *script) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (s *script) Write(b []byte) (int, error)      { return len(b), nil }
+func (s *script) Write(b []byte) (int, error)      { s.wrote = append(s.wrote, b...); return len(b), nil }
 func (s *script) Close() error                     { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"io"
 	"sync"
 
 	"heartwheel/codec"
@@ -46,15 +47,31 @@ func (b *readBuffer) added(n int) {
 	b.full = b.to == len(b.buf)
 }
 
-// makeRoom moves the unused bytes to the front and may change the buffer: a read
-// that filled it suggests that more is waiting. The buffer grows by doubling, so
-// that a large length allocates nothing before its bytes arrive.
+// Read takes from the unused bytes.
+func (b *readBuffer) Read(p []byte) (int, error) {
+	n := copy(p, b.bytes())
+	b.used(n)
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// makeRoom makes room for the frame that the unused bytes begin.
 func (b *readBuffer) makeRoom() error {
-	have := b.bytes()
-	need, err := codec.FrameSize(have, b.max)
+	need, err := codec.FrameSize(b.bytes(), b.max)
 	if err != nil {
 		return err
 	}
+	b.fit(need)
+	return nil
+}
+
+// fit moves the unused bytes to the front and may change the buffer: a read that
+// filled it suggests that more is waiting. The buffer grows by doubling to what is
+// needed, so that a large length allocates nothing before its bytes arrive.
+func (b *readBuffer) fit(need int) {
+	have := b.bytes()
 	size := len(b.buf)
 	switch {
 	case b.full && size < largeBuffer:
@@ -67,7 +84,6 @@ func (b *readBuffer) makeRoom() error {
 		size = largeBuffer
 	}
 	b.move(size)
-	return nil
 }
 
 // move copies the unused bytes to the front of a buffer of at least size bytes.

@@ -62,7 +62,7 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 	if err != nil {
 		return nil, nil, err
 	}
-	nc, err := c.cfg.DialContext(ctx, "tcp", addr)
+	nc, err := c.cfg.DialContext(ctx, c.target.address.Network(), addr)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,9 +75,16 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 	if c.target.tls {
 		t := tls.Client(nc, c.tlsConfig(addr))
 		if err := t.HandshakeContext(ctx); err != nil {
-			return nil, nil, err
+			return nil, nil, c.target.explainTLS(err)
 		}
 		nc = t
+	}
+	if c.target.web {
+		w, err := upgrade(ctx, nc, c.target, addr, c.cfg.MaxFrame)
+		if err != nil {
+			return nil, nil, err
+		}
+		nc = w
 	}
 	if c.search != nil {
 		if request := c.search.begin(time.Now()); request > 0 {
@@ -122,9 +129,15 @@ func (c *Client) failed(err error) {
 		return
 	}
 	delay := c.backoff.failed()
-	var g *goawayError
-	if errors.As(err, &g) {
+	var (
+		g    *goawayError
+		http *httpError
+	)
+	switch {
+	case errors.As(err, &g):
 		delay += c.obey(&g.goaway)
+	case errors.As(err, &http):
+		delay += min(http.after, maxWait)
 	}
 	c.scheduleRetry(delay, err)
 }
@@ -143,7 +156,7 @@ func (c *Client) obey(g *codec.Goaway) time.Duration {
 // one of RedirectHosts.
 func (c *Client) follows(addr string) bool {
 	to, err := parsePeer(addr)
-	if err != nil {
+	if err != nil || c.target.address.Scheme == address.Unix {
 		return false
 	}
 	home, _, _ := net.SplitHostPort(c.target.addr)

@@ -300,6 +300,9 @@ func TestFinalCodes(t *testing.T) {
 			"CLOSE":  codec.AppendClose(nil, test.code, "so"),
 			"GOAWAY": codec.AppendGoaway(nil, codec.Goaway{Code: test.code, Reason: "so", AfterMS: 10}),
 		} {
+			if rigScheme == "ws" && name == "CLOSE" && (test.code < 3000 || test.code > 4999) {
+				continue // no code for a close frame: see TestWebClose
+			}
 			bubble(t, func(t *testing.T) {
 				r := newRig(t)
 				c := r.connect()

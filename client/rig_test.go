@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -11,12 +12,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gobwas/ws"
+
 	"heartwheel/codec"
 )
 
 // welcomed is the WELCOME of a rig's server.
 var welcomed = codec.Welcome{V: 1, Session: "s1", BeatMS: 10_000, TimeoutMS: 25_000, Beats: "client", MaxFrame: 65536,
 	SpreadMS: 4000}
+
+// rigScheme is what rigs speak: tcp or ws. See TestOverWebSocket.
+var rigScheme = "tcp"
 
 // A rig is a client's network with one fake server, for use inside a synctest bubble. It
 // records events with the time since its start.
@@ -25,6 +31,7 @@ type rig struct {
 	began time.Time
 	cfg   Config
 	chunk int // bytes that the server writes at once; 0: a whole frame
+	web   bool
 
 	mu      sync.Mutex
 	refuse  error // what dialling ends with
@@ -46,7 +53,7 @@ type at[T any] struct {
 // newRig returns a rig whose jitter is always half of its range, unless draws
 // are given: these come first, then half again.
 func newRig(t *testing.T, draws ...float64) *rig {
-	r := &rig{t: t, began: time.Now(), welcome: welcomed}
+	r := &rig{t: t, began: time.Now(), welcome: welcomed, web: rigScheme == "ws"}
 	var mu sync.Mutex
 	r.cfg = Config{
 		DialContext: r.dial,
@@ -74,7 +81,7 @@ func (r *rig) now() time.Duration { return time.Since(r.began) }
 // connect dials, and closes the client at the end of the test.
 func (r *rig) connect() *Client {
 	r.t.Helper()
-	c, err := Dial(r.t.Context(), "tcp://server:1", r.cfg)
+	c, err := Dial(r.t.Context(), rigScheme+"://server:1", r.cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -166,9 +173,17 @@ type peer struct {
 // serve answers as a server does and records the frames.
 func (p *peer) serve() {
 	defer close(p.gone)
+	read := p.nc.Read
+	if p.rig.web {
+		if _, err := ws.Upgrade(p.nc); err != nil {
+			p.nc.Close()
+			return
+		}
+		read = p.readWeb
+	}
 	var buf []byte
-	for b := make([]byte, 4096); ; {
-		n, err := p.nc.Read(b)
+	for b := make([]byte, 8192); ; {
+		n, err := read(b)
 		buf = append(buf, b[:n]...)
 		for {
 			f, n, err := codec.Decode(buf, codec.MaxFrameLimit)
@@ -241,6 +256,9 @@ func (p *peer) pump() {
 		if b == nil {
 			return
 		}
+		if p.rig.web {
+			b = p.toWeb(b)
+		}
 		chunk := p.rig.chunk
 		if chunk == 0 {
 			chunk = len(b)
@@ -254,6 +272,62 @@ func (p *peer) pump() {
 			}
 		}
 	}
+}
+
+// readWeb reads a frame of a WebSocket as one of ours. A pong is a beat.
+func (p *peer) readWeb(b []byte) (int, error) {
+	f, err := ws.ReadFrame(p.nc)
+	if err != nil {
+		return 0, err
+	}
+	if !f.Header.Masked || !f.Header.Fin {
+		p.rig.t.Errorf("the client sent %+v", f.Header)
+	}
+	f = ws.UnmaskFrame(f)
+	var out []byte
+	switch f.Header.OpCode {
+	case ws.OpBinary:
+		out = append(binary.BigEndian.AppendUint32(nil, uint32(len(f.Payload))), f.Payload...)
+	case ws.OpPong:
+		out = codec.AppendBeat(nil)
+	case ws.OpClose:
+		out = codec.AppendFrame(nil, codec.OpClose, f.Payload)
+	default:
+		p.rig.t.Errorf("the client sent %+v", f.Header)
+	}
+	if len(out) > len(b) {
+		p.rig.t.Errorf("a message of %d bytes", len(out))
+	}
+	return copy(b, out), nil
+}
+
+// toWeb returns frames as a WebSocket has them, also a part of one at the end. A
+// server that beats sends pings.
+func (p *peer) toWeb(b []byte) (out []byte) {
+	p.rig.mu.Lock()
+	pings := p.rig.welcome.Beats == "server"
+	p.rig.mu.Unlock()
+	for len(b) >= codec.HeaderSize {
+		length := int(binary.BigEndian.Uint32(b))
+		body := b[codec.HeaderSize:][:min(length, len(b)-codec.HeaderSize)]
+		b = b[codec.HeaderSize+len(body):]
+		f := ws.NewBinaryFrame(body)
+		switch {
+		case length == 0 && pings:
+			f = ws.NewPingFrame(nil)
+		case len(body) > 0 && codec.Op(body[0]) == codec.OpClose:
+			f = ws.NewCloseFrame(body[1:])
+		}
+		f.Header.Length = int64(length)
+		if f.Header.OpCode == ws.OpClose {
+			f.Header.Length--
+		}
+		out = append(out, ws.MustCompileFrame(f)...)
+	}
+	if len(b) > 0 {
+		out = append(out, 0x82) // no more of the header
+	}
+	return out
 }
 
 func (p *peer) setSilent(silent bool) {

@@ -39,6 +39,11 @@ func startTiny(tb testing.TB, cert *tls.Certificate, greet func(net.Conn)) *tiny
 	if cert != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*cert}})
 	}
+	return serveTiny(tb, ln, greet)
+}
+
+// serveTiny serves on ln.
+func serveTiny(tb testing.TB, ln net.Listener, greet func(net.Conn)) *tinyServer {
 	s := &tinyServer{ln: ln, welcome: welcomed, greet: greet, conns: map[net.Conn]bool{}}
 	s.wg.Go(s.accept)
 	tb.Cleanup(s.stop)

@@ -33,7 +33,7 @@ func (s State) String() string {
 // An Event is a change of state.
 type Event struct {
 	State State
-	Addr  string        // host:port of this connection or the next
+	Addr  string        // host:port of this connection or the next; with unix:// the path
 	Err   error         // Waiting and Ended: why
 	In    time.Duration // Waiting: until the next attempt
 	// Connected: the server's decisions.

@@ -47,7 +47,7 @@ var packageRules = map[string]packageRule{
 		"internal/edge/proxyproto",
 		"internal/edge/tlsedge", "internal/edge/websocket",
 		"internal/ops"}, thirdParty: true},
-	"client":  {own: []string{"codec", "internal/address"}},
+	"client":  {own: []string{"codec", "internal/address"}, thirdParty: true},
 	"gateway": {own: []string{"server", "codec"}, thirdParty: true},
 	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/address", "internal/config",
 		"internal/epoll", "internal/wording"}, thirdParty: true},
