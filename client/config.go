@@ -33,7 +33,8 @@ type Config struct {
 	// Beat is the beat interval to ask for; 0: the server's default. The server
 	// decides, within its range.
 	Beat time.Duration
-	// ServerBeats asks the server to beat; this client then answers.
+	// ServerBeats asks the server to beat; this client then answers. false: the server
+	// decides; heartwheel's beats over ws:// and wss://.
 	ServerBeats bool
 	// Adaptive searches for the longest beat interval that the network path
 	// survives, up to the server's maximum; nil: the interval is fixed. Not with
@@ -207,8 +208,11 @@ func (c *Config) helloTo(ctx context.Context, addr, resume string) (codec.Hello,
 // out where HELLO would be too large with it.
 func (c *Config) hello(token, resume string) codec.Hello {
 	h := codec.Hello{V: codec.Version, Token: token, Device: c.Device, BeatMS: c.Beat.Milliseconds(), Resume: resume}
-	if c.ServerBeats {
+	switch {
+	case c.ServerBeats:
 		h.Beats = "server"
+	case c.Adaptive != nil:
+		h.Beats = "client" // also where the server would beat
 	}
 	if resume != "" && checkHello(h) != nil {
 		h.Resume = ""

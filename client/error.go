@@ -157,6 +157,10 @@ func (to target) explainTLS(err error) error {
 	return err
 }
 
+// checkProtocol is what to do about a server that says nothing: one for TLS, or for
+// WebSocket, has no words for others.
+const checkProtocol = "check that it speaks this protocol and that the scheme of the address is right"
+
 // explain returns what happened and what to do about it.
 func explain(err error) string {
 	var (
@@ -184,9 +188,9 @@ func explain(err error) string {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no connection in time: the host does not answer; check the address and firewalls"
 	case errors.Is(err, io.EOF):
-		return "the server closed the connection without giving a reason; check that it speaks this protocol"
+		return "the server closed the connection without giving a reason; " + checkProtocol
 	case errors.Is(err, syscall.ECONNRESET):
-		return "the connection was reset; check that the server speaks this protocol and has room"
+		return "the connection was reset; " + checkProtocol + ", and that it has room"
 	case errors.As(err, &op) && isAlert(op):
 		return "the server refused TLS: " + strings.TrimPrefix(op.Err.Error(), "tls: ") + "; check the certificates"
 	case errors.As(err, &op):

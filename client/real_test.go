@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,16 +19,27 @@ import (
 
 var long = flag.Bool("long", false, "also run what waits longer, in real time")
 
-// echo is a server.Handler that returns DATA.
+// echo is a server.Handler that returns DATA, except that "CODE reason" ends the
+// connection with that code.
 type echo struct{ nothingServed }
 
-func (echo) Frame(c *server.Conn, f codec.Frame) error { return c.Send(f.Op, f.Payload) }
+func (echo) Frame(c *server.Conn, f codec.Frame) error {
+	code, reason, found := strings.Cut(string(f.Payload), " ")
+	if n, err := strconv.ParseUint(code, 10, 16); found && err == nil {
+		c.Close(codec.Code(n), reason)
+		return nil
+	}
+	return c.Send(f.Op, f.Payload)
+}
 
 // startReal runs heartwheel's server in this process until the test ends or stop
 // is called, which drains it.
 func startReal(t *testing.T, cfg server.Config) (s *server.Server, stop func()) {
 	t.Helper()
-	cfg.Listen, cfg.Logger = []string{"tcp://127.0.0.1:0"}, slog.New(slog.DiscardHandler)
+	if cfg.Listen == nil {
+		cfg.Listen = []string{"tcp://127.0.0.1:0"}
+	}
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	s, err := server.New(cfg, echo{})
 	if err != nil {
 		t.Fatal(err)

@@ -81,6 +81,9 @@ func (r *responseHead) Read(b []byte) (int, error) {
 
 // explain returns why the server did not open a WebSocket.
 func (r *responseHead) explain(err error, to target) error {
+	if len(r.got) == 0 { // the request may have come too late for a server that refuses
+		_, _ = r.Read(make([]byte, 512))
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && len(r.got) == 0:
 		return errNoUpgrade
