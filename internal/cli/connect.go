@@ -38,6 +38,10 @@ standard error. After the end of the input it waits until the server has read
 everything and no reply has arrived for 1s, then closes the connection. Ctrl-C
 closes it at once; a second Ctrl-C exits without waiting.
 
+URL is tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path,
+wss://HOST:PORT/path or unix:///PATH. --ca, --cert, --key and --server-name are
+for tls:// and wss://.
+
 The token that HELLO carries is the one of --token, otherwise the content of
 --token-file without its last line break, otherwise that of HEARTWHEEL_TOKEN.
 --token can be seen in the list of processes. A regular file is read again for
@@ -45,13 +49,15 @@ each connection.
 
 Exits 0 after the end of the input or a signal; 1 if it could not connect, if
 the server said not to reconnect or refused a line, or if the connection was
-lost before the server had read everything; 2 for wrong usage.`,
+lost before the server had read everything; 64 for wrong usage.`,
 		Example: `  heartwheel connect tcp://127.0.0.1:9000
   heartwheel connect --device kiosk-7 --beat 3s tcp://127.0.0.1:9000
+  heartwheel connect --token-file token wss://example.com/heartbeat
   seq 3 | heartwheel connect tcp://127.0.0.1:9000`,
 	}
 	f := newClientFlags(cmd)
 	f.addToken()
+	f.addTLS()
 	f.add("device", "", "text", "", "device name to send in HELLO")
 	f.add("beat", "", "duration", "", "beat interval to request; the server decides (default: the server's)")
 	serverBeats := cmd.Flags().Bool("server-beats", false, "ask the server to send the beats")
@@ -69,6 +75,7 @@ lost before the server had read everything; 2 for wrong usage.`,
 			OnState:        s.onState, OnData: s.onData, OnError: s.onError,
 		}
 		f.setToken(&cfg, environ)
+		f.setTLS(&cfg, args[0])
 		if err := f.err(); err != nil {
 			return err
 		}

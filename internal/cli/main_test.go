@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"heartwheel/codec"
+	"heartwheel/internal/testcert"
 )
 
 func TestMain(m *testing.M) {
@@ -47,6 +48,12 @@ func TestScript(t *testing.T) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	t.Cleanup(func() { signal.Stop(hangups) }) // the scripts run in parallel, after this function
+	ca := testcert.New(t)
+	certs := []string{"CA=" + ca.File}
+	for _, name := range []string{"server", "client"} {
+		cert, key := ca.Issue(t, name, "127.0.0.1", name+".example")
+		certs = append(certs, strings.ToUpper(name)+"_CERT="+cert, strings.ToUpper(name)+"_KEY="+key)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -64,6 +71,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[procs{}] = map[string]*proc{}
 			env.Values[conns{}] = map[string]net.Conn{}
+			env.Vars = append(env.Vars, certs...)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

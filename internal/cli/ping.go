@@ -18,12 +18,16 @@ import (
 
 func newPing(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "ping tcp://HOST:PORT",
+		Use:   "ping URL",
 		Short: "Send heartbeats and show their round-trip times",
 		Long: `Connects to a heartbeat server and sends heartbeats. Prints the round-trip time
 of each, and a summary after --count beats or SIGINT; a second SIGINT exits at
 once. If the connection is lost it prints the reason and reconnects; beats that
 are due meanwhile count as lost.
+
+URL is tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path,
+wss://HOST:PORT/path or unix:///PATH. --ca, --cert, --key and --server-name are
+for tls:// and wss://.
 
 The token that HELLO carries is the one of --token, otherwise the content of
 --token-file without its last line break, otherwise that of HEARTWHEEL_TOKEN.
@@ -31,16 +35,18 @@ The token that HELLO carries is the one of --token, otherwise the content of
 each connection.
 
 Exits 0 if a beat was answered, like ping(8); 1 if none was, if it could not
-connect, or if the server said not to reconnect; 2 for wrong usage.`,
+connect, or if the server said not to reconnect; 64 for wrong usage.`,
 		Example: `  heartwheel ping tcp://127.0.0.1:9000
   heartwheel ping -c 10 -i 200ms tcp://127.0.0.1:9000
-  heartwheel ping -c 1 -W 1s --connect-timeout 1s tcp://10.0.0.1:9000`,
+  heartwheel ping -c 1 -W 1s --connect-timeout 1s tcp://10.0.0.1:9000
+  heartwheel ping --ca ca.pem wss://example.com/heartbeat`,
 	}
 	f := newClientFlags(cmd)
 	f.add("count", "c", "number", "0", "beats to send; 0: until SIGINT")
 	f.add("interval", "i", "duration", "1s", "time between beats")
 	f.add("wait", "W", "duration", "10s", "a beat without an answer for this long is lost")
 	f.addToken()
+	f.addTLS()
 	f.add("connect-timeout", "", "duration", "10s", "time limit of an attempt to connect")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p := &pinger{
@@ -53,6 +59,7 @@ connect, or if the server said not to reconnect; 2 for wrong usage.`,
 			OnState: p.onState, ConnectTimeout: f.duration("connect-timeout", time.Millisecond, time.Hour),
 		}
 		f.setToken(&cfg, environ)
+		f.setTLS(&cfg, args[0])
 		if err := f.err(); err != nil {
 			return err
 		}
