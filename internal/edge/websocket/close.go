@@ -72,7 +72,7 @@ func CloseCode(err error) uint16 {
 		return CloseInvalidText
 	case e == ErrTooLarge:
 		return CloseTooLarge
-	case e == ErrReserved, e == ErrOpcode, e == ErrUnmasked, e == ErrControl, e == ErrSplitControl,
+	case e == ErrReserved, e == ErrOpcode, e == ErrUnmasked, e == ErrMasked, e == ErrControl, e == ErrSplitControl,
 		e == ErrLength, e == ErrContinuation, e == ErrInterleaved, e == ErrClose:
 		return CloseProtocol
 	}

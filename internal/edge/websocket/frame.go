@@ -49,24 +49,30 @@ var (
 	ErrContinuation = &codec.Error{Code: codec.CodeProtocolError, Text: "websocket: continuation of no message"}
 	ErrInterleaved  = &codec.Error{Code: codec.CodeProtocolError, Text: "websocket: message inside another"}
 	ErrClose        = &codec.Error{Code: codec.CodeProtocolError, Text: "websocket: close frame with a bad code"}
+	ErrMasked       = &codec.Error{Code: codec.CodeProtocolError, Text: "websocket: frame of a server is masked"}
 	ErrUTF8         = &codec.Error{Code: codec.CodeProtocolError, Text: "websocket: text is not UTF-8"}
 	ErrTooLarge     = &codec.Error{Code: codec.CodeFrameTooLarge, Text: "websocket: message is larger than the limit"}
 )
 
-// A Framing reads the frames of one client and writes those of the server. Loop
-// only.
+// A Framing reads the frames of one client and writes those of the server, or the
+// other way round. Loop only.
 type Framing struct {
 	max  int       // bytes of a message
 	size int       // bytes of the message's fragments before the frame at hand
 	done int       // content of the frame at hand that is unmasked, and checked if it is text
 	text utf8Check // of the message at hand
 	kind Kind      // of the message that is being sent in fragments; KindNone between messages
+	mask byte      // bitMask if the frames that are read have to be masked
 	shut bool      // a close frame was read
 }
 
 // NewFraming returns a Framing that refuses messages over max bytes, however many
 // fragments they have.
-func NewFraming(max int) *Framing { return &Framing{max: max} }
+func NewFraming(max int) *Framing { return &Framing{max: max, mask: bitMask} }
+
+// NewClientFraming is NewFraming for the client's side: it reads the frames of a
+// server. Those of the client are appended by AppendMasked.
+func NewClientFraming(max int) Framing { return Framing{max: max} }
 
 // header is what the beginning of a frame says.
 type header struct {
@@ -101,7 +107,9 @@ func (f *Framing) Next(in []byte) (p []byte, k Kind, end bool, used int, err err
 	p = in[h.size:min(len(in), h.size+h.length)]
 	if k = f.kindOf(&h); len(p) > f.done {
 		fresh := p[f.done:]
-		ws.Cipher(fresh, h.mask, f.done)
+		if f.mask != 0 {
+			ws.Cipher(fresh, h.mask, f.done)
+		}
 		f.done = len(p)
 		if k == KindText && !f.text.add(fresh) {
 			return nil, 0, false, 0, ErrUTF8
@@ -143,17 +151,20 @@ func (f *Framing) Need(in []byte) int {
 	return headerSize(in[1])
 }
 
-// headerSize returns how long the header of a client's frame with this second byte
-// is.
+// headerSize returns how long the header of a frame with this second byte is.
 func headerSize(second byte) int {
+	size := 2 + maskSize(second)
 	switch second &^ bitMask {
 	case 126:
-		return 2 + 2 + 4
+		return size + 2
 	case 127:
-		return 2 + 8 + 4
+		return size + 8
 	}
-	return 2 + 4
+	return size
 }
+
+// maskSize returns how many bytes of mask the header with this second byte has.
+func maskSize(second byte) int { return int(second&bitMask) >> 5 }
 
 // header reads the header that in begins with. Its size is 0 if it is not whole.
 func (f *Framing) header(in []byte) (h header, err error) {
@@ -169,13 +180,13 @@ func (f *Framing) header(in []byte) (h header, err error) {
 	}
 	length := uint64(in[1] &^ bitMask)
 	switch {
-	case in[1]&bitMask == 0:
-		return header{}, ErrUnmasked
+	case in[1]&bitMask != f.mask:
+		return header{}, f.wrongMask()
 	case h.control() && length > maxControl:
 		return header{}, ErrControl
 	}
 	size := headerSize(in[1])
-	if len(in) < size-4 {
+	if len(in) < size-maskSize(in[1]) {
 		return header{}, nil
 	}
 	switch length {
@@ -195,8 +206,15 @@ func (f *Framing) header(in []byte) (h header, err error) {
 		return header{}, nil
 	}
 	h.size, h.length = size, int(length)
-	copy(h.mask[:], in[size-4:])
+	copy(h.mask[:], in[size-maskSize(in[1]):size])
 	return h, nil
+}
+
+func (f *Framing) wrongMask() error {
+	if f.mask == 0 {
+		return ErrMasked
+	}
+	return ErrUnmasked
 }
 
 // checkFirst checks the first byte of a frame.
@@ -248,17 +266,28 @@ var opOf = [...]byte{
 // Append appends to dst a frame with a whole message, or the content of a control
 // frame. p is copied. It panics for KindNone and for over 125 bytes of control.
 func (*Framing) Append(dst, p []byte, k Kind) []byte {
+	return append(appendHeader(dst, len(p), k, 0), p...)
+}
+
+// AppendMasked is Append for the client's side. mask is as unpredictable as the
+// client needs it to be: RFC 6455, 5.3.
+func AppendMasked(dst, p []byte, k Kind, mask [4]byte) []byte {
+	dst = append(appendHeader(dst, len(p), k, bitMask), mask[:]...)
+	at := len(dst)
+	dst = append(dst, p...)
+	ws.Cipher(dst[at:], mask, 0)
+	return dst
+}
+
+func appendHeader(dst []byte, n int, k Kind, mask byte) []byte {
 	op := opOf[k]
-	if op == 0 || op >= opClose && len(p) > maxControl {
+	switch {
+	case op == 0 || op >= opClose && n > maxControl:
 		panic("websocket: no frame can carry that")
-	}
-	switch n := len(p); {
 	case n < 126:
-		dst = append(dst, bitFin|op, byte(n))
+		return append(dst, bitFin|op, mask|byte(n))
 	case n <= 0xFFFF:
-		dst = binary.BigEndian.AppendUint16(append(dst, bitFin|op, 126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, bitFin|op, 127), uint64(n))
+		return binary.BigEndian.AppendUint16(append(dst, bitFin|op, mask|126), uint16(n))
 	}
-	return append(dst, p...)
+	return binary.BigEndian.AppendUint64(append(dst, bitFin|op, mask|127), uint64(n))
 }
