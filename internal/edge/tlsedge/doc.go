@@ -9,5 +9,7 @@
 // the Transport uses for "no more records". A handshake cannot be interrupted like
 // that, which is why it has a goroutine.
 //
+// Client.Handshake is the client's side of it, for the load tester.
+//
 // Of this module it imports codec.
 package tlsedge

@@ -87,7 +87,7 @@ func load(c Config) (*loaded, error) {
 	}
 	if c.ClientCA != "" {
 		l.stamps = append(l.stamps, stampOf(c.ClientCA))
-		pool, err := loadCA(c.ClientCA)
+		pool, err := loadCA(c.ClientCA, "client CA", false)
 		if err != nil {
 			wrong = append(wrong, err)
 		}
@@ -147,8 +147,10 @@ func readPEM(file, what, kind string) ([]byte, error) {
 	return nil, fmt.Errorf("tls: %s: %s has no %s, but %s", what, file, kind, strings.Join(found, ", "))
 }
 
-func loadCA(file string) (*x509.CertPool, error) {
-	b, err := readPEM(file, "client CA", "CERTIFICATE")
+// loadCA loads the authorities of a file, and with others any certificate. what names
+// the file in errors.
+func loadCA(file, what string, others bool) (*x509.CertPool, error) {
+	b, err := readPEM(file, what, "CERTIFICATE")
 	if err != nil {
 		return nil, err
 	}
@@ -163,10 +165,10 @@ func loadCA(file string) (*x509.CertPool, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("tls: client CA: %s: %w", file, err)
+			return nil, fmt.Errorf("tls: %s: %s: %w", what, file, err)
 		}
-		if cert.BasicConstraintsValid && !cert.IsCA {
-			return nil, fmt.Errorf("tls: client CA: %s has %q, which is no authority", file, cert.Subject)
+		if cert.BasicConstraintsValid && !cert.IsCA && !others {
+			return nil, fmt.Errorf("tls: %s: %s has %q, which is no authority", what, file, cert.Subject)
 		}
 		pool.AddCert(cert)
 	}

@@ -243,6 +243,8 @@ type handshake struct {
 	hello bool          // a whole ClientHello has come
 	holds bool          // a slot
 	end   time.Time
+
+	waited time.Duration // for a slot
 }
 
 // take takes a slot. A peer gets one only after its ClientHello, and never holds it
@@ -258,8 +260,12 @@ func (h *handshake) take() error {
 		return nil
 	default:
 	}
-	late := time.NewTimer(time.Until(h.end))
-	defer late.Stop()
+	began := time.Now()
+	late := time.NewTimer(h.end.Sub(began))
+	defer func() {
+		late.Stop()
+		h.waited += time.Since(began)
+	}()
 	select {
 	case h.slots <- struct{}{}:
 		h.holds = true
