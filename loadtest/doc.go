@@ -5,6 +5,6 @@
 // at a time disturb each other's figures; values are not.
 //
 // It ties loadtest/engine and loadtest/report together, which do not know each
-// other. Of this module it imports those two, codec, internal/address, internal/epoll and
-// internal/wording.
+// other. Of this module it imports those two, codec, internal/address, packages of
+// internal/edge, internal/epoll and internal/wording.
 package loadtest

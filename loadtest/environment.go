@@ -16,7 +16,7 @@ func (r *run) environment() report.Environment {
 	return report.Environment{
 		Version: r.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Kernel: strings.TrimSpace(string(kernel)), CPUs: runtime.NumCPU(), MemoryBytes: memory,
-		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: "tcp://" + r.target.String(), OwnServer: r.own != nil,
+		Processes: r.plan.Processes, Loops: r.plan.Loops, Target: r.plan.targetText(r.target), OwnServer: r.own != nil,
 		Started: r.started.Format(time.RFC3339),
 	}
 }

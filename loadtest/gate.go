@@ -28,7 +28,7 @@ var gateOps = []string{"<=", ">=", "==", "!=", "<", ">"}
 
 // The times and the parts of them that a gate can name, and the counts.
 var (
-	gateTimes = []string{"rtt", "response", "service", "connect", "lag", "detect"}
+	gateTimes = []string{"rtt", "response", "service", "connect", "tcp", "tls", "upgrade", "lag", "detect"}
 	gateParts = []string{"min", "mean", "p50", "p90", "p99", "p999", "max"}
 	counts    = []string{"false_kills", "undetected", "detected", "early", "late", "unexplained", "wrong",
 		"unanswered", "errors", "failed", "refused", "told", "not_back", "established", "at_end", "sent", "lapses"}
@@ -211,6 +211,12 @@ func (g *Gate) measure(s *report.Summary) (float64, bool) {
 		}
 	case "connect":
 		d = s.Connections.TimeUS
+	case "tcp":
+		d = s.Connections.TCPUS
+	case "tls":
+		d = s.Connections.TLSUS
+	case "upgrade":
+		d = s.Connections.UpgradeUS
 	case "lag":
 		d = s.Generator.LagUS
 	case "detect":

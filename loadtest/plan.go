@@ -17,9 +17,11 @@ import (
 type Plan struct {
 	engine.Load
 
-	Target  string // tcp://HOST:PORT; empty: a server process of its own
+	Target  string // SCHEME://HOST:PORT, and a path for ws and wss; empty: a server process of its own
 	Serve   string // flags for that server, separated by spaces; empty: those that fit Interval
 	Sources []netip.Prefix
+	Order   string  // of Framing: big or little
+	Answer  *string // nil: that of Framing is the beat
 
 	Ops    string // URL of the server's metrics; empty: none
 	SLO    []Gate
@@ -81,6 +83,7 @@ func (p *Plan) validate() []problem {
 		problems = append(problems, problem{key, fmt.Sprint(value), fmt.Sprintf(format, args...)})
 	}
 	p.validateTarget(wrong)
+	p.validateEdge(wrong)
 	p.validateLoad(wrong)
 	p.validateFaults(wrong)
 	return problems
@@ -90,12 +93,13 @@ type wrongFunc func(key string, value any, format string, args ...any)
 
 func (p *Plan) validateTarget(wrong wrongFunc) {
 	if p.Target != "" {
-		a, err := address.Parse(p.Target, address.TCP)
+		a, err := address.Parse(p.Target, Schemes...)
 		switch {
 		case err != nil:
 			wrong("target", p.Target, "%s", err)
 		case a.Host == "" || a.Port == 0:
-			wrong("target", p.Target, "lacks a host or a port; write tcp://HOST:PORT, such as tcp://127.0.0.1:9000")
+			wrong("target", p.Target, "lacks a host or a port; write %s://HOST:PORT, such as %s://127.0.0.1:9000",
+				a.Scheme, a.Scheme)
 		}
 	}
 	if p.Target != "" && p.Serve != "" {

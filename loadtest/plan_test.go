@@ -52,8 +52,12 @@ func TestDefaultsAreAPlan(t *testing.T) {
 	}
 	for i, k := range Table {
 		s := settings[i]
-		if s.Key != k.Key || s.From != "default" || s.Value != k.Default {
-			t.Errorf("%+v, want %s with %q", s, k.Key, k.Default)
+		want := k.Default
+		if k.Derived != nil {
+			want = k.Derived(p)
+		}
+		if s.Key != k.Key || s.From != "default" || s.Value != want {
+			t.Errorf("%+v, want %s with %q", s, k.Key, want)
 		}
 		if k.Default == "" && k.Unset == "" {
 			t.Errorf("%s does not say what holds without it", k.Key)
@@ -120,7 +124,7 @@ func TestWrongPlans(t *testing.T) {
 			[]string{`connect-rate "10" (F): 1,000,000 connections would take 27h46m40s to connect`}},
 		{"target", []string{"target", "127.0.0.1:9000"},
 			[]string{`target "127.0.0.1:9000" (F): is not an address; write tcp://HOST:PORT`}},
-		{"target scheme", []string{"target", "ws://127.0.0.1:9000"}, []string{`has the scheme "ws"`}},
+		{"target scheme", []string{"target", "http://127.0.0.1:9000"}, []string{`has the scheme "http"`}},
 		{"target port", []string{"target", "tcp://127.0.0.1"}, []string{`has no port; write tcp://HOST:PORT`}},
 		{"target port 0", []string{"target", "tcp://127.0.0.1:0"}, []string{`lacks a host or a port`}},
 		{"target path", []string{"target", "tcp://127.0.0.1:1/x"}, []string{`more than a host and a port`}},

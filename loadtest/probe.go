@@ -1,15 +1,19 @@
 package loadtest
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
 	"heartwheel/codec"
 	"heartwheel/internal/address"
+	"heartwheel/internal/edge/tlsedge"
+	"heartwheel/internal/edge/websocket"
 )
 
 // probeTime bounds each step of the probe.
@@ -21,9 +25,9 @@ type probeResult struct {
 	timeoutSource string        // "WELCOME", "--timeout" or "unknown"
 }
 
-// resolveTarget resolves tcp://HOST:PORT.
+// resolveTarget finds the address of a target.
 func resolveTarget(target string) (netip.AddrPort, error) {
-	to, err := address.Parse(target, address.TCP)
+	to, err := address.Parse(target, Schemes...)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("target %q: %w", target, err)
 	}
@@ -46,17 +50,19 @@ func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
 		first = p.AppendHello(nil, 0)
 	case p.ServerBeats:
 		first = nil // the server begins
+	case p.HasWebSocket():
+		first = codec.AppendPing(nil, nil) // as an empty frame may not be answered
 	}
-	welcome, err := exchange(target, first)
+	welcome, err := exchange(target, p, first)
 	if err != nil {
 		return got, err
 	}
 	if p.Timeout != 0 {
 		return got, nil
 	}
-	if !p.Hello {
+	if !p.Hello && p.Framing.Native() {
 		// A server that rejects this HELLO can still be tested without it.
-		welcome, _ = exchange(target, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
+		welcome, _ = exchange(target, p, codec.AppendHello(nil, codec.Hello{V: codec.Version}))
 	}
 	got.timeout, got.timeoutSource = time.Duration(welcome.TimeoutMS)*time.Millisecond, "WELCOME"
 	if got.timeout == 0 {
@@ -65,68 +71,96 @@ func probe(target netip.AddrPort, p *Plan) (probeResult, error) {
 	return got, nil
 }
 
-// exchange sends one frame, or none, on a connection of its own and waits for an answer, WELCOME
-// or not. No answer is no error: the run will count that. It returns once the target
-// has closed the connection as well, as the run may need that slot.
-func exchange(target netip.AddrPort, frame []byte) (welcome codec.Welcome, err error) {
-	c, err := net.DialTimeout("tcp", target.String(), probeTime)
+// exchange sends one frame, or none, on a connection of its own and waits for an answer,
+// WELCOME or not. No answer is no error: the run will count that. It returns once the
+// target has closed the connection as well, as the run may need that slot.
+func exchange(at netip.AddrPort, p *Plan, frame []byte) (welcome codec.Welcome, err error) {
+	target := p.targetText(at)
+	c, err := p.Dial(at, probeTime)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
-		return welcome, fmt.Errorf("cannot reach the target tcp://%s: %w; is the server running there?", target, err)
+		return welcome, dialError(err, target)
 	}
 	defer func() {
-		tc := c.(*net.TCPConn)
-		_ = tc.SetDeadline(time.Now().Add(probeTime))
-		_ = tc.CloseWrite()
-		_, _ = io.Copy(io.Discard, tc)
-		_ = tc.SetLinger(0)
-		tc.Close()
+		c.SetDeadline(time.Now().Add(probeTime))
+		c.Close()
 	}()
-	_ = c.SetDeadline(time.Now().Add(probeTime))
-	_, err = c.Write(frame)
-	var buf []byte
+	c.SetDeadline(time.Now().Add(probeTime))
+	err = c.Write(frame)
 	for err == nil {
-		f, n, decodeErr := codec.Decode(buf, codec.MaxFrameLimit)
-		if decodeErr != nil {
-			return welcome, nil // the run counts wrong answers
+		var f codec.Frame
+		if f, err = c.Next(); err != nil {
+			break
 		}
-		if n > 0 {
-			switch f.Op {
-			case codec.OpWelcome:
-				welcome, _ = codec.ParseWelcome(f.Payload)
-				return welcome, nil
-			case codec.OpClose:
-				code, reason, _ := codec.ParseClose(f.Payload)
-				return welcome, refusal(target, code, reason)
-			case codec.OpGoaway:
-				g, _ := codec.ParseGoaway(f.Payload)
-				return welcome, refusal(target, codec.Code(g.Code), g.Reason)
+		switch f.Op {
+		case codec.OpWelcome:
+			welcome, _ = codec.ParseWelcome(f.Payload)
+		case codec.OpClose:
+			code, reason, _ := codec.ParseClose(f.Payload)
+			return welcome, refusal(target, code, reason)
+		case codec.OpGoaway:
+			g, _ := codec.ParseGoaway(f.Payload)
+			return welcome, refusal(target, codec.Code(g.Code), g.Reason)
+		case codec.OpPing:
+			if p.HasWebSocket() { // the server's own, before its answer
+				continue
 			}
-			return welcome, nil
 		}
-		more := make([]byte, 4096)
-		n, err = c.Read(more)
-		buf = append(buf, more[:n]...)
-	}
-	var netErr net.Error
-	if errors.As(err, &netErr) && netErr.Timeout() {
 		return welcome, nil
 	}
-	if errors.Is(err, io.EOF) {
+	var frameErr *codec.Error
+	var netErr net.Error
+	if errors.As(err, &frameErr) && err != tlsedge.ErrClosed || errors.As(err, &netErr) && netErr.Timeout() {
+		return welcome, nil // the run counts wrong answers
+	}
+	if errors.Is(err, io.EOF) || err == tlsedge.ErrClosed {
 		err = errors.New("end of stream")
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
+	does := "does it speak frames with a length of 4 bytes?"
+	if p.HasWebSocket() || !p.Framing.Native() {
+		does = "does it speak what the plan says?"
 	}
-	return welcome, fmt.Errorf("the target tcp://%s closes a connection at once, without an answer (%w): "+
-		"does it speak frames with a length of 4 bytes?", target, err)
+	return welcome, fmt.Errorf("the target %s closes a connection at once, without an answer (%w): %s",
+		target, opError(err), does)
 }
 
-func refusal(target netip.AddrPort, code codec.Code, reason string) error {
+// opError is what went wrong with a connection, without its addresses.
+func opError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// dialError says why no connection could be made, and what to do.
+func dialError(err error, target string) error {
+	var dial *net.OpError
+	var refused *websocket.RefusedError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("cannot reach the target %s: %w; is the server running there?", target, dial.Err)
+	case errors.As(err, &certificate):
+		return fmt.Errorf("the certificate of the target %s is not right: %w; "+
+			"give --ca or --server-name, or do without with --insecure", target, certificate.Err)
+	case errors.As(err, &refused):
+		what := "see its log"
+		switch refused.Status {
+		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+			what = "it is at its limit: stop other clients, or raise the limit"
+		case http.StatusUnauthorized:
+			what = "give a token with --header or --hello-token"
+		case http.StatusForbidden:
+			what = "it may want another --header 'Origin: …'"
+		case http.StatusNotFound, http.StatusOK, http.StatusUpgradeRequired:
+			what = "is the path right?"
+		}
+		return fmt.Errorf("the target %s: %w; %s", target, refused, what)
+	}
+	return fmt.Errorf("the target %s: %w", target, opError(err))
+}
+
+func refusal(target string, code codec.Code, reason string) error {
 	what := "see its log"
 	switch code {
 	case codec.CodeOverloaded:
@@ -136,5 +170,5 @@ func refusal(target netip.AddrPort, code codec.Code, reason string) error {
 	case codec.CodeIncomplete:
 		what = "it may require --hello"
 	}
-	return fmt.Errorf("the target tcp://%s closes a connection at once with %d %q; %s", target, code, reason, what)
+	return fmt.Errorf("the target %s closes a connection at once with %d %q; %s", target, code, reason, what)
 }

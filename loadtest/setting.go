@@ -16,6 +16,7 @@ import (
 const (
 	groupLoad      = "Load"
 	groupConnect   = "Connecting"
+	groupFraming   = "Framing"
 	groupGenerator = "Generator"
 	groupHello     = "HELLO"
 	groupFaults    = "Faults"
@@ -28,7 +29,7 @@ const (
 var Table = config.Table[Plan]{
 	{Key: "target", Kind: config.Address, Group: groupServer, Unset: "a server process of its own",
 		Field: func(p *Plan) any { return &p.Target },
-		Help:  "tcp://HOST:PORT of the server to test"},
+		Help:  "the server to test: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST:PORT/PATH"},
 	{Key: "connections", Short: "c", Kind: config.Number, Group: groupLoad, Default: "1k", Signed: true,
 		Field: func(p *Plan) any { return &p.Connections },
 		Help:  "number of connections"},
@@ -49,9 +50,10 @@ var Table = config.Table[Plan]{
 	{Key: "phase", Kind: config.Word, Group: groupLoad, Default: phaseUniform, Words: []string{phaseUniform, phaseSync},
 		Field: func(p *Plan) any { return &p.Phase },
 		Help:  "beat: spread the beats over the interval, or send all at one instant"},
-	{Key: "frame", Kind: config.Word, Group: groupLoad, Default: frameEmpty, Words: []string{frameEmpty, framePing},
+	{Key: "frame", Kind: config.Word, Group: groupLoad, Unset: "empty, or ping with ws and wss",
+		Words: []string{frameEmpty, framePing}, Derived: func(p *Plan) string { return p.Frame },
 		Field: func(p *Plan) any { return &p.Frame },
-		Help:  "beat, churn: the frame that is a beat"},
+		Help:  "beat, churn: the frame that is a beat; ping is that of WebSocket with ws and wss"},
 	{Key: "inflight", Kind: config.Number, Group: groupLoad, Default: "1", Signed: true,
 		Field: func(p *Plan) any { return &p.Inflight },
 		Help:  "echo: frames in flight on each connection"},
@@ -68,6 +70,52 @@ var Table = config.Table[Plan]{
 		Unset: "127.0.0.0/26 or more for a target on loopback, else the kernel's choice",
 		Field: func(p *Plan) any { return config.ListOf(&p.Sources, parseSource, netip.Prefix.String) },
 		Help:  "source address or range of addresses, used in turn; may be repeated"},
+	{Key: "ca", Kind: config.Path, Group: groupConnect, Unset: "those of this machine",
+		Field: func(p *Plan) any { return &p.CA },
+		Help:  "tls, wss: PEM file with the authorities of the server's certificate, or with that itself"},
+	{Key: "insecure", Kind: config.Bool, Group: groupConnect, Default: "false",
+		Field: func(p *Plan) any { return &p.Insecure },
+		Help:  "tls, wss: accept any certificate; the report says so"},
+	{Key: "server-name", Kind: config.Text, Group: groupConnect, Unset: "the host of the target",
+		Field: func(p *Plan) any { return &p.ServerName },
+		Help:  "tls, wss: name to ask for, and to verify the certificate with"},
+	{Key: "header", Kind: "line", Group: groupConnect, Unset: "none", Secret: true,
+		Field: func(p *Plan) any { return config.ListOf(&p.Request.Header, parseHeader, showHeader) },
+		Help: "ws, wss: header of the request, such as 'Origin: https://example.com' or 'Authorization: Bearer " +
+			"TOKEN'; the report does not show its value; may be repeated"},
+	{Key: "framing", Kind: config.Word, Group: groupFraming, Default: engine.FramingNative,
+		Words: []string{engine.FramingNative, engine.FramingLength, engine.FramingVarint, engine.FramingLines,
+			engine.FramingDelimiter},
+		Field: func(p *Plan) any { return &p.Framing.Kind },
+		Help: "tcp, tls: how the server cuts its stream into messages; echo: what it echoes is in hexadecimal, so " +
+			"twice as long, with lines and delimiter"},
+	{Key: "length-offset", Kind: config.Number, Group: groupFraming, Default: "0", Signed: true,
+		Field: func(p *Plan) any { return &p.Framing.Offset },
+		Help:  "bytes before the length field; they are sent as 0"},
+	{Key: "length-width", Kind: config.Number, Group: groupFraming, Default: "4", Signed: true,
+		Field: func(p *Plan) any { return &p.Framing.Width },
+		Help:  "bytes of the length field: 1, 2, 3, 4 or 8"},
+	{Key: "length-order", Kind: config.Word, Group: groupFraming, Default: orderBig,
+		Words: []string{orderBig, orderLittle},
+		Field: func(p *Plan) any { return &p.Order },
+		Help:  "byte order of the length field"},
+	{Key: "length-adjust", Kind: config.Number, Group: groupFraming, Default: "0", Signed: true,
+		Field: func(p *Plan) any { return &p.Framing.Adjust },
+		Help:  "added to the length for the bytes after it: -4 if a field of 4 bytes at the front counts itself"},
+	{Key: "length-strip", Kind: config.Number, Group: groupFraming, Default: stripHeader, Signed: true,
+		MinusOne: stripHeader,
+		Field:    func(p *Plan) any { return &p.Framing.Strip },
+		Help: "bytes at the front of a frame that are not part of its message; header: up to the length " +
+			"field's end"},
+	{Key: "delimiter", Kind: config.Text, Group: groupFraming, Unset: "none",
+		Field: func(p *Plan) any { return config.Parsed(&p.Framing.Delimiter, parseMessage, formatMessage) },
+		Help:  `what ends a message, such as '\r\n' or '\x00'`},
+	{Key: "beat-message", Kind: config.Text, Group: groupFraming, Unset: "empty",
+		Field: func(p *Plan) any { return config.Parsed(&p.Framing.Beat, parseMessage, formatMessage) },
+		Help:  `the message that is a beat, such as PING or '\x01\x00'`},
+	{Key: "answer-message", Kind: config.Text, Group: groupFraming, Unset: "the beat",
+		Field: func(p *Plan) any { return config.Parsed(&p.Answer, parseAnswer, formatAnswer) },
+		Help:  "the message that answers a beat"},
 	{Key: "processes", Kind: config.Number, Group: groupGenerator, Default: "1", Signed: true,
 		Field: func(p *Plan) any { return &p.Processes },
 		Help:  "processes of the generator; the descriptor limit of each bounds its connections"},
@@ -157,6 +205,7 @@ func Build(layers ...config.Layer) (*Plan, []report.Setting, error) {
 	p := &Plan{}
 	merged := Table.Merge(p, append([]config.Layer{Table.Defaults()}, layers...)...)
 	p.Hello = p.Hello || p.HelloBeat != 0 || p.HelloBeats != "" || p.HelloDevice != "" || p.HelloToken != ""
+	p.derive()
 	if len(merged.Problems) == 0 { // a value that cannot be read is not judged against others
 		for _, problem := range p.validate() {
 			merged.Problem(problem.key, problem.value, errors.New(problem.text))

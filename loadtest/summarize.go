@@ -148,6 +148,7 @@ func (m *measurements) connections(t *engine.Result) report.Connections {
 		Failures: []report.Failure{},
 		Refused:  t.Tallies.Refused, Told: []report.Told{}, Reconnects: t.Tallies.Reconnects, AtEnd: t.Tallies.Open,
 		RateAsked: m.plan.ConnectRate.String(), TimeUS: distribution(t.Connect),
+		TCPUS: distribution(t.TCP), TLSUS: distribution(t.TLS), UpgradeUS: distribution(t.Upgrade),
 	}
 	if m.plan.Mode == modeChurn {
 		// Those under way at the end have neither failed nor succeeded.

@@ -102,7 +102,7 @@ func detection(what string, count func(*report.Detection) int) func(*report.Summ
 // of what the server did is a fact, whatever the generator's lag.
 func explained(s *report.Summary, metric string, excess float64) bool {
 	switch name, _, _ := strings.Cut(metric, "."); name {
-	case "rtt", "response", "service", "connect", "lag", "lapses":
+	case "rtt", "response", "service", "connect", "tcp", "tls", "upgrade", "lag", "lapses":
 		return true
 	case "detect", "late", "unanswered":
 		return excess <= latenessMS(s)

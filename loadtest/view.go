@@ -29,7 +29,7 @@ const historyKept = 30
 
 func newView(r *run) *view {
 	return &view{w: r.Progress, terminal: r.Terminal, color: r.Color, width: r.Width,
-		target: "tcp://" + r.target.String(), plan: r.plan}
+		target: r.plan.targetText(r.target), plan: r.plan}
 }
 
 // show shows the second that has ended, of a run that takes length.

@@ -50,9 +50,9 @@ var packageRules = map[string]packageRule{
 	"client":  {own: []string{"codec", "internal/address"}, thirdParty: true},
 	"gateway": {own: []string{"server", "codec"}, thirdParty: true},
 	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/address", "internal/config",
-		"internal/epoll", "internal/wording"}, thirdParty: true},
-	"loadtest/engine": {own: []string{"codec", "internal/epoll", "internal/timerslack", "internal/wording"},
-		thirdParty: true},
+		"internal/edge/tlsedge", "internal/edge/websocket", "internal/epoll", "internal/wording"}, thirdParty: true},
+	"loadtest/engine": {own: []string{"codec", "internal/edge/lengthfield", "internal/edge/tlsedge",
+		"internal/edge/websocket", "internal/epoll", "internal/timerslack", "internal/wording"}, thirdParty: true},
 	"loadtest/report": {own: []string{"internal/wording"}, thirdParty: true},
 
 	"internal/auth":      {own: []string{"codec"}, thirdParty: true},

@@ -26,13 +26,19 @@ import (
 
 func newLoadtest(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "loadtest [tcp://HOST:PORT]",
+		Use:   "loadtest [SCHEME://HOST:PORT[/PATH]]",
 		Short: "Load a server with live connections and peers that die",
-		Long: `Connects to a server of length-prefixed frames (4 bytes), sends heartbeats on
-every connection, makes some of them fail, and reports latencies, the dead peers
-that the server detected and how late, and the live ones that it killed. Without
-a target it starts "heartwheel serve" and tests that; without a target and any
-flag of a plan it runs the scenario quick.
+		Long: `Connects to a server, sends heartbeats on every connection, makes some of them
+fail, and reports latencies, the dead peers that the server detected and how
+late, and the live ones that it killed. Without a target it starts "heartwheel
+serve" and tests that; without a target and any flag of a plan it runs the
+scenario quick.
+
+The target is a server of length-prefixed frames (4 bytes) with tcp:// or
+tls://, a WebSocket server with ws:// or wss://, or one of other frames, see
+Framing. A WebSocket server has to answer pings, and in mode echo messages.
+Beyond tcp, the report has the times of the TCP connect, the TLS handshake and
+the WebSocket upgrade one by one.
 
 A run connects, then holds all connections for --duration; fault times are
 relative to the start of that. It reports two latencies:
@@ -52,7 +58,10 @@ generator was too slow, 130 if it was interrupted; the report then covers the
 time until that.`,
 		Example: `  heartwheel loadtest
   heartwheel loadtest tcp://127.0.0.1:9000 -c 15k -d 2m --fault silent:10%@20s
-  heartwheel loadtest -f dead-wave --slo 'false_kills==0' --out run1`,
+  heartwheel loadtest -f dead-wave --slo 'false_kills==0' --out run1
+  heartwheel loadtest wss://gw.example.com/live --header 'Origin: https://a.com'
+  heartwheel loadtest tcp://10.0.0.7:7000 --framing lines --beat-message PING \
+    --answer-message PONG`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("loadtest takes one target, but got %d: %q", len(args), args)
@@ -164,7 +173,7 @@ func checkHost(p *loadtest.Plan) error {
 		Connections: p.Connections, Role: doctor.Client, Processes: p.Processes, Sources: p.Sources,
 		ConnectRate: int(max(1, p.ConnectRate.From, p.ConnectRate.To)),
 	}
-	if target, err := address.Parse(p.Target, address.TCP); err == nil {
+	if target, err := address.Parse(p.Target, loadtest.Schemes...); err == nil {
 		plan.Target = target.HostPort()
 	}
 	if p.Target == "" {

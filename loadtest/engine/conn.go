@@ -6,7 +6,9 @@ type connState uint8
 const (
 	stateClosed     connState = iota // no socket
 	stateConnecting                  // connect has begun
-	stateHello                       // connected, waits for WELCOME
+	stateHandshake                   // connected, its TLS handshake is under way; see handshakes
+	stateUpgrade                     // waits for the response to its WebSocket request
+	stateHello                       // waits for WELCOME
 	stateUp
 )
 
@@ -19,6 +21,7 @@ const (
 	flagPartial                 // part of an inbound frame is in loop.partial
 	flagReset                   // was reset by a fault: no frame of it is due
 	flagUnsent                  // outbound bytes are in loop.unsent
+	flagRecord                  // part of an inbound TLS record is in loop.records
 )
 
 // A conn is the state of one connection, without pointers. Loop only. Times are in
@@ -41,7 +44,7 @@ type conn struct {
 	oldestDue    int64 // when the oldest unanswered empty beat was due
 	oldestSent   int64 // and sent
 	newestSent   int64 // when the newest was sent
-	waitingSince int64 // for the answer to a stamped frame
+	waitingSince int64 // for the answer to a stamped frame; before stateUp, when the step at hand began
 }
 
 // An injection is a fault injected into a connection. Loop only.

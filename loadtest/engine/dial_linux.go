@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"heartwheel/internal/edge/websocket"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
 )
@@ -77,6 +80,9 @@ func (l *loop) dial(i int32, due int64) {
 	c.sendSeq = firstSeq(l.number(i))
 	c.answerSeq = c.sendSeq
 	l.tallies.Connecting++
+	if l.links != nil {
+		l.links[i] = newLink()
+	}
 	fd, err := l.dialer.Dial(l.number(i))
 	c.fd = int32(fd)
 	if err != nil {
@@ -116,9 +122,73 @@ func (l *loop) connected(i int32, c *conn, at int64) bool {
 		l.failConn(i, at, err.Error())
 		return false
 	}
+	if l.links == nil {
+		l.begin(i, c, at)
+		return c.state != stateClosed
+	}
+	l.result.TCP.Record(at - c.stateSince)
+	c.waitingSince = at
+	if l.edge.tls {
+		c.state = stateHandshake
+		l.handshakes.start(l, i, c)
+	} else {
+		l.upgrade(i, c, at)
+	}
+	return c.state != stateClosed
+}
+
+// upgrade asks for a WebSocket, if the load has them.
+func (l *loop) upgrade(i int32, c *conn, at int64) {
+	if !l.edge.ws {
+		l.begin(i, c, at)
+		return
+	}
+	c.state, c.waitingSince = stateUpgrade, at
+	l.writeBytes(i, c, l.edge.seal(&l.links[i], l.load.Request.Append(nil, l.nonceOf(i, c))), at)
+}
+
+func (l *loop) nonceOf(i int32, c *conn) (n websocket.Nonce) {
+	binary.BigEndian.PutUint64(n[:], l.nonce)
+	binary.BigEndian.PutUint32(n[8:], uint32(l.number(i)))
+	binary.BigEndian.PutUint32(n[12:], c.gen)
+	return n
+}
+
+// handleResponse handles what has come of the response to the request. It returns how
+// many bytes it took, 0 if it is not whole, and false if the connection is gone.
+func (l *loop) handleResponse(i int32, c *conn, b []byte, at int64) (used int, ok bool) {
+	used, err := websocket.ReadResponse(b, l.nonceOf(i, c))
+	var refused *websocket.RefusedError
+	switch {
+	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+		l.countRefused(c, at)
+		l.closeConn(i)
+	case err != nil:
+		l.failConn(i, at, err.Error())
+	case used > 0:
+		l.result.Upgrade.Record(at - c.waitingSince)
+		l.begin(i, c, at)
+	}
+	return used, c.state != stateClosed
+}
+
+// countRefused counts a connection that the server refuses because it is at its limit.
+func (l *loop) countRefused(c *conn, at int64) {
+	if c.state == stateUp {
+		l.undoEstablished(c)
+	}
+	if c.flags&flagReconnect != 0 {
+		l.reconnectTally(c.reconnectOf, at).ReconnectRefused++
+	} else {
+		l.tallies.Refused++
+	}
+}
+
+// begin sends HELLO, if the load has it.
+func (l *loop) begin(i int32, c *conn, at int64) {
 	if !l.load.Hello {
 		l.established(i, c, at)
-		return c.state != stateClosed
+		return
 	}
 	c.state = stateHello
 	hello := l.hello
@@ -126,7 +196,6 @@ func (l *loop) connected(i int32, c *conn, at int64) bool {
 		hello = l.load.AppendHello(nil, l.number(i))
 	}
 	l.write(i, c, hello, epoll.Monotonic())
-	return true
 }
 
 // established makes the connection beat.
@@ -183,8 +252,7 @@ func (l *loop) expireConnects(now int64) (next int64) {
 	for ; q.head < len(q.entries); q.head++ {
 		o := q.entries[q.head]
 		c := &l.conns[o.conn]
-		if c.gen != o.gen || c.state != stateConnecting && c.state != stateHello && l.load.Mode != ModeChurn ||
-			c.state == stateClosed {
+		if c.gen != o.gen || c.state == stateUp && l.load.Mode != ModeChurn || c.state == stateClosed {
 			continue
 		}
 		if o.at > now {
@@ -192,6 +260,10 @@ func (l *loop) expireConnects(now int64) (next int64) {
 		}
 		limit := wording.Duration(l.load.ConnectTimeout)
 		switch c.state {
+		case stateHandshake:
+			l.failConn(o.conn, now, "no TLS handshake within "+limit)
+		case stateUpgrade:
+			l.failConn(o.conn, now, "no response to the WebSocket request within "+limit)
 		case stateHello:
 			l.failConn(o.conn, now, "no WELCOME within "+limit)
 		case stateUp:
@@ -248,12 +320,16 @@ func (l *loop) countFailure(i int32, at int64, text string) {
 func (l *loop) closeConn(i int32) {
 	c := &l.conns[i]
 	switch c.state {
-	case stateConnecting, stateHello:
+	case stateConnecting, stateHandshake, stateUpgrade, stateHello:
 		l.tallies.Connecting--
 	case stateUp:
 		l.tallies.Open--
 	}
-	if c.fd >= 0 {
+	owned := c.state != stateHandshake || l.handshakes.end(l, i)
+	if l.links != nil {
+		l.links[i] = link{}
+	}
+	if c.fd >= 0 && owned {
 		unix.Close(int(c.fd))
 	}
 	if c.flags&flagPartial != 0 {
@@ -261,6 +337,9 @@ func (l *loop) closeConn(i int32) {
 	}
 	if c.flags&flagUnsent != 0 {
 		delete(l.unsent, i)
+	}
+	if c.flags&flagRecord != 0 {
+		delete(l.records, i)
 	}
 	if c.flags&flagCloseNotice != 0 {
 		delete(l.closeNotices, i)

@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/edge/websocket"
 	"heartwheel/internal/epoll"
 	"heartwheel/internal/wording"
 )
@@ -24,15 +27,49 @@ const maxInjects = 64
 // dripEvery is the interval between the bytes of a drip, in ns.
 const dripEvery = int64(1e9)
 
-// What faulty peers send: 11 of the 21 bytes of a PING; drop by drop, the start of a
-// DATA frame of 65,000 bytes; bytes that are no frame; and the header of the largest
-// frame that can be written.
-var (
-	halfPing    = codec.AppendPing(nil, make([]byte, 16))[:11]
-	dripBytes   = []byte{0x00, 0x00, 0xfd, 0xe8, byte(codec.OpData)}
-	garbage     = []byte{0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef}
-	largeHeader = []byte{0x00, 0xff, 0xff, 0xff}
-)
+// faultyBytes is what faulty peers send, before TLS.
+type faultyBytes struct {
+	half     []byte // of a frame of 16 bytes
+	drip     []byte // drop by drop, the start of a frame that is long
+	fill     byte   // and all that follows
+	garbage  []byte // no frame
+	oversize []byte // the header of the largest frame that can be written
+}
+
+func newFaultyBytes(l *Load) faultyBytes {
+	const long = 65000
+	f := faultyBytes{garbage: []byte{0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef}}
+	switch foreign := newForeign(l); {
+	case l.HasWebSocket():
+		mask := newMask()
+		f.half = websocket.AppendMasked(nil, make([]byte, 16), websocket.KindBinary, mask)[:11]
+		f.drip = append(binary.BigEndian.AppendUint16([]byte{0x82, 0x80 | 126}, long), mask[:]...)
+		f.oversize = append(binary.BigEndian.AppendUint64([]byte{0x82, 0x80 | 127}, codec.MaxFrameLimit), mask[:]...)
+	case foreign != nil:
+		f.fill = '0' // no delimiter is of these alone
+		content := bytes.Repeat([]byte{f.fill}, min(long, l.Framing.longest()))
+		f.drip = foreign.framing.Append(nil, content)
+		f.drip = f.drip[:len(f.drip)-len(content)-len(l.Framing.end())]
+		f.half = foreign.framing.Append(nil, content[:min(len(content), max(16, l.Framing.Adjust))])
+		f.half = f.half[:len(f.half)/2]
+	default:
+		f.half = codec.AppendPing(nil, make([]byte, 16))[:11]
+		f.drip = append(binary.BigEndian.AppendUint32(nil, long), byte(codec.OpData))
+		f.oversize = []byte{0x00, 0xff, 0xff, 0xff}
+	}
+	return f
+}
+
+// writeFault sends bytes that are no whole frame. The socket has room for them; an
+// error means that the server has just closed the connection, and its event follows.
+func (l *loop) writeFault(i int32, b []byte) {
+	if l.edge != nil {
+		b = l.edge.seal(l.link(i), b)
+	}
+	if len(b) > 0 {
+		_, _ = unix.Write(int(l.conns[i].fd), b)
+	}
+}
 
 // faultsDue injects the faults that are due and returns when the next one is.
 func (l *loop) faultsDue(now int64) (next int64) {
@@ -122,23 +159,24 @@ func (l *loop) inject(i int32, fault uint8) {
 	c.injection = int32(len(l.injections))
 	v := injection{conn: i, fault: fault, start: now, expect: kind.Expect.after(now, c.lastFrame, l.timeout,
 		int64(l.load.PartialTimeout))}
-	fd := int(c.fd)
-	// An error means that the server has just closed the connection: its event follows.
 	switch f.Kind {
 	case "freeze":
 		c.flags |= flagFrozen
 	case "partial":
-		_, _ = unix.Write(fd, halfPing)
+		l.writeFault(i, l.faulty.half)
 	case "drip":
-		_, _ = unix.Write(fd, dripBytes[:1])
-		v.nextDrip, v.sent = now+dripEvery, 1
+		v.nextDrip = now + dripEvery
+		l.dripOne(&v)
 		l.drips = append(l.drips, c.injection)
 	case "halfclose":
-		_ = unix.Shutdown(fd, unix.SHUT_WR)
+		if l.edge != nil && l.edge.tls {
+			_, _ = unix.Write(int(c.fd), l.links[i].tls.AppendClose(nil))
+		}
+		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 	case "garbage":
-		_, _ = unix.Write(fd, garbage)
+		l.writeFault(i, l.faulty.garbage)
 	case "oversize":
-		_, _ = unix.Write(fd, largeHeader)
+		l.writeFault(i, l.faulty.oversize)
 	}
 	l.injections = append(l.injections, v)
 }
@@ -153,12 +191,7 @@ func (l *loop) dripsDue(now int64) (next int64) {
 			continue
 		}
 		if now >= v.nextDrip {
-			b := []byte{0}
-			if v.sent < len(dripBytes) {
-				b = dripBytes[v.sent : v.sent+1]
-			}
-			_, _ = unix.Write(int(l.conns[v.conn].fd), b)
-			v.sent++
+			l.dripOne(v)
 			v.nextDrip += dripEvery
 		}
 		next = min(next, v.nextDrip)
@@ -166,6 +199,16 @@ func (l *loop) dripsDue(now int64) (next int64) {
 	}
 	l.drips = kept
 	return next
+}
+
+// dripOne sends the next byte of a drip.
+func (l *loop) dripOne(v *injection) {
+	b := []byte{l.faulty.fill}
+	if v.sent < len(l.faulty.drip) {
+		b[0] = l.faulty.drip[v.sent]
+	}
+	v.sent++
+	l.writeFault(v.conn, b)
 }
 
 // reconnect connects again, as part of a fault.

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"time"
+
+	"heartwheel/internal/edge/websocket"
 )
 
 // A Load is what the connections of a run do. It travels to worker processes as
@@ -13,7 +15,14 @@ type Load struct {
 	Duration    time.Duration // of the hold phase, which begins when every connection was tried
 
 	ConnectRate    Rate
-	ConnectTimeout time.Duration // for the connection, and for WELCOME with Hello
+	ConnectTimeout time.Duration // for the connection, with TLS handshake, upgrade and, with Hello, WELCOME
+
+	Scheme     string                  // of the target; empty: SchemeTCP
+	CA         string                  // TLS: file with authorities; empty: those of the machine
+	Insecure   bool                    // TLS: any certificate is right
+	ServerName string                  // TLS: that the certificate is for
+	Request    websocket.ClientRequest // WebSocket
+	Framing    Framing
 
 	Mode        string        // ModeBeat, ModeEcho or ModeChurn
 	Interval    time.Duration // beat: between two beats of a connection

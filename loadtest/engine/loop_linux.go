@@ -26,6 +26,9 @@ type loop struct {
 	connects ramp  // of all loops
 	beats    pacer // of all loops; nil: none
 	rand     *rand.Rand
+	edge     *edge // nil: plain TCP
+	faulty   faultyBytes
+	nonce    uint64 // part of those of WebSocket requests
 	beat     []byte // an empty frame
 	filler   []byte // follows the stamp in an echoed frame
 	hello    []byte // the same for all connections; nil: none, or one with a device for each
@@ -38,6 +41,9 @@ type loop struct {
 	free         []int32 // churn: without a socket
 	partial      map[int32][]byte
 	unsent       map[int32][]byte
+	links        []link // of the conns; nil: no edge needs them
+	records      map[int32][]byte
+	handshakes   handshakes
 	closeNotices map[int32]closeNotice
 	connecting   connectQueue
 	injections   []injection
@@ -116,11 +122,19 @@ func newLoop(p *Load, index, of int, dialer *epoll.Dialer, timeout time.Duration
 	if p.Hello && p.HelloDevice == "" {
 		l.hello = p.AppendHello(nil, 0)
 	}
+	l.nonce = rand.Uint64()
+	l.edge, l.faulty = newEdge(p), newFaultyBytes(p)
 	l.result = Result{
 		Loop:     index,
 		Response: NewHistogram(RunDigits), Service: NewHistogram(RunDigits), Lag: NewHistogram(RunDigits),
 		Connect: NewHistogram(RunDigits), ConnectLag: NewHistogram(RunDigits),
 		Failures: map[string]*Failure{}, Told: map[int]int{}, Faults: make([]FaultTally, len(p.Faults)),
+	}
+	if l.edge != nil && l.edge.hasLinks() {
+		l.links, l.records = make([]link, len(l.conns)), map[int32][]byte{}
+		l.handshakes.running = map[int32]*handshake{}
+		l.result.TCP, l.result.TLS, l.result.Upgrade = NewHistogram(RunDigits), NewHistogram(RunDigits),
+			NewHistogram(RunDigits)
 	}
 	return l
 }
@@ -140,18 +154,22 @@ func (l *loop) run() {
 		return
 	}
 	defer l.poller.Close()
-	l.poller.HoldP()
+	if !l.load.HasTLS() { // handshakes need every P
+		l.poller.HoldP()
+	}
 	l.handledUntil = epoll.Monotonic()
 	for !l.done {
 		l.receiveOrders()
 		next := l.runDue()
 		if err := l.poll(next); err != nil {
 			l.closeAll()
+			l.handshakes.wg.Wait()
 			l.out <- Message{Loop: l.index, Error: fmt.Sprintf("event loop %d: epoll: %s", l.index, err)}
 			return
 		}
 	}
 	l.collect()
+	l.handshakes.wg.Wait()
 	l.out <- Message{Loop: l.index, Result: &l.result}
 }
 
@@ -219,6 +237,7 @@ func (l *loop) runDue() (next int64) {
 	}
 	if !l.connectedSent && l.load.Mode != ModeChurn && l.dialed == int64(len(l.conns)) && l.tallies.Connecting == 0 {
 		l.connectedSent = true
+		l.poller.HoldP()
 		counts := l.tallies
 		l.out <- Message{Loop: l.index, Connected: &counts}
 	}
@@ -268,6 +287,9 @@ func (l *loop) handleEvent(i int32, c *conn, events uint32, at, slack int64) {
 		if !l.connected(i, c, at) {
 			return
 		}
+	}
+	if c.state == stateHandshake && !l.handshakeEvent(i, c, at) {
+		return
 	}
 	const gone = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	switch {

@@ -12,12 +12,17 @@ import (
 // and sends its messages to out; done is closed after the last message of all.
 func startLoops(j *Job, out chan<- Message) (orders []chan Order, done <-chan struct{}, err error) {
 	growDescriptors(j.Load.Connections*j.Load.Loops/j.Of + j.Load.Loops + 64)
+	tls, err := j.Load.NewTLS()
+	if err != nil {
+		return nil, nil, err
+	}
 	var wg sync.WaitGroup
 	ended := make(chan struct{})
 	for k := range j.Load.Loops {
 		in := make(chan Order, 8)
 		orders = append(orders, in)
 		l := newLoop(&j.Load, j.First+k, j.Of, epoll.NewDialer(j.Target, j.Sources), j.Timeout, in, out)
+		l.handshakes.client = tls
 		wg.Go(l.run)
 	}
 	go func() { wg.Wait(); close(ended) }()

@@ -91,6 +91,9 @@ type Result struct {
 	Service    Histogram `json:"service"`
 	Lag        Histogram `json:"lag"`
 	Connect    Histogram `json:"connect"`
+	TCP        Histogram `json:"tcp"` // parts of Connect, with an edge: the TCP connect,
+	TLS        Histogram `json:"tls"` // the handshake, less the time it waited for others that computed,
+	Upgrade    Histogram `json:"upgrade"`
 	ConnectLag Histogram `json:"connect_lag"`
 
 	Failures map[string]*Failure `json:"failures"`
@@ -210,6 +213,9 @@ func MergeResults(results []*Result, faults int) *Result {
 		t.Service.Merge(r.Service)
 		t.Lag.Merge(r.Lag)
 		t.Connect.Merge(r.Connect)
+		t.TCP.Merge(r.TCP)
+		t.TLS.Merge(r.TLS)
+		t.Upgrade.Merge(r.Upgrade)
 		t.ConnectLag.Merge(r.ConnectLag)
 		for text, f := range r.Failures {
 			have := t.Failures[text]

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
+	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/epoll"
 )
 
@@ -26,7 +27,7 @@ func (l *loop) read(i int32, c *conn, gone bool, at, slack int64) bool {
 		n, err := epoll.Read(int(c.fd), l.buf)
 		switch {
 		case n > 0:
-			if !l.handleBytes(i, c, l.buf[:n], at) {
+			if !l.handleInput(i, c, l.buf[:n], at, slack) {
 				return false
 			}
 			if n < len(l.buf) && !gone {
@@ -60,6 +61,43 @@ func endText(events uint32, fd int32) string {
 	return "end of stream"
 }
 
+// handleInput handles inbound bytes, which it does not keep: of a connection with TLS,
+// records. It returns false if the connection is gone.
+func (l *loop) handleInput(i int32, c *conn, b []byte, at, slack int64) bool {
+	if l.links == nil || l.links[i].tls == nil {
+		return l.handleBytes(i, c, b, at)
+	}
+	mine := c.flags&flagRecord != 0 // b is not the loop's buffer
+	if mine {
+		b = append(l.records[i], b...)
+		delete(l.records, i)
+		c.flags &^= flagRecord
+	}
+	plain, used, err := l.edge.open(&l.links[i], b)
+	if len(plain) > 0 && !l.handleBytes(i, c, plain, at) {
+		return false
+	}
+	if l.links[i].tls.Pending() {
+		l.writeBytes(i, c, l.edge.seal(&l.links[i], nil), c.lastFrame) // not a frame
+	}
+	switch {
+	case err == tlsedge.ErrClosed:
+		l.closedByPeer(i, c, "end of stream", at, slack)
+		return false
+	case err != nil:
+		l.wrongAnswer(i, at, err.Error())
+		l.closeConn(i)
+		return false
+	case used < len(b):
+		if b = b[used:]; !mine {
+			b = slices.Clone(b)
+		}
+		l.records[i] = b
+		c.flags |= flagRecord
+	}
+	return true
+}
+
 // handleBytes handles inbound bytes, which it does not keep. It returns false if the
 // connection is gone.
 func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
@@ -70,22 +108,42 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 		c.flags &^= flagPartial
 	}
 	room := 0 // echo frames that may be sent
+	if c.state == stateUpgrade {
+		n, ok := l.handleResponse(i, c, b, at)
+		if !ok {
+			return false
+		}
+		if n == 0 {
+			l.keepPartial(i, c, b, mine)
+			return true
+		}
+		b = b[n:]
+	}
 	for len(b) > 0 {
-		f, n, err := codec.Decode(b, codec.MaxFrameLimit)
+		var (
+			f     codec.Frame
+			n     int
+			err   error
+			whole = true
+		)
+		if l.edge == nil {
+			f, n, err = codec.Decode(b, codec.MaxFrameLimit)
+		} else {
+			f, n, whole, err = l.edge.next(l.link(i), b)
+		}
 		if err != nil {
 			l.wrongAnswer(i, at, fmt.Sprintf("bytes that are not a frame: % x: %s", b[:min(len(b), 16)], err))
 			l.closeConn(i)
 			return false
 		}
 		if n == 0 {
-			if !mine {
-				b = slices.Clone(b)
-			}
-			l.partial[i] = b
-			c.flags |= flagPartial
+			l.keepPartial(i, c, b, mine)
 			break
 		}
 		b = b[n:]
+		if !whole {
+			continue
+		}
 		answered, ok := l.handleFrame(i, c, f, at)
 		if !ok {
 			return false
@@ -98,10 +156,33 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 	return true
 }
 
+// keepPartial keeps what is not a whole frame yet; without mine it copies b.
+func (l *loop) keepPartial(i int32, c *conn, b []byte, mine bool) {
+	if !mine {
+		b = slices.Clone(b)
+	}
+	l.partial[i] = b
+	c.flags |= flagPartial
+}
+
+// link is that of a connection with an edge.
+func (l *loop) link(i int32) *link {
+	if l.links == nil {
+		return &l.edge.none
+	}
+	return &l.links[i]
+}
+
+// control says whether f may come at any time: pings and pongs of WebSocket.
+func (l *loop) control(f codec.Frame) bool {
+	return l.edge != nil && l.edge.ws && (f.Op == codec.OpPing || f.Op == codec.OpPong)
+}
+
 // handleFrame returns how many echo frames f answers, and false if the connection is
 // gone.
 func (l *loop) handleFrame(i int32, c *conn, f codec.Frame, at int64) (echoed int, ok bool) {
-	if c.state == stateHello && f.Op != codec.OpWelcome && f.Op != codec.OpClose && f.Op != codec.OpGoaway {
+	if c.state == stateHello && f.Op != codec.OpWelcome && f.Op != codec.OpClose && f.Op != codec.OpGoaway &&
+		!l.control(f) {
 		l.wrongAnswer(i, at, fmt.Sprintf("%s in place of WELCOME", f.Op))
 		l.failConn(i, at, "HELLO was not answered with WELCOME")
 		return 0, false
@@ -126,6 +207,9 @@ func (l *loop) handleFrame(i int32, c *conn, f codec.Frame, at int64) (echoed in
 			l.noteClose(i, c, int(code), reason)
 		} else {
 			l.wrongAnswer(i, at, err.Error())
+		}
+		if l.edge != nil && l.edge.ws && c.injection < 0 {
+			l.writeBytes(i, c, l.edge.seal(&l.links[i], appendCloseAnswer(l.frame[:0], f.Payload)), c.lastFrame)
 		}
 	case codec.OpError:
 		code, text, _ := codec.ParseError(f.Payload)
@@ -167,19 +251,27 @@ func (l *loop) handleBeat(i int32, c *conn, at int64) bool {
 // handleStamped handles the answer to a PING or DATA. A server that only echoes
 // answers a PING with the same PING.
 func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed int) {
-	mine := f.Op == codec.OpData == (l.load.Mode == ModeEcho) && c.sendSeq != c.answerSeq &&
-		len(f.Payload) == MinPayload+len(l.filler)
+	var filler []byte
+	mine := l.load.Frame == FramePing // also in mode echo, until the hold phase
+	if f.Op == codec.OpData {
+		filler, mine = l.filler, l.load.Mode == ModeEcho
+		echoed = 1
+	}
+	mine = mine && c.sendSeq != c.answerSeq && len(f.Payload) == MinPayload+len(filler)
 	var s stamp
 	if mine {
 		s = parseStamp(f.Payload)
 		mine = s.seq == c.answerSeq && s.sent <= at && s.sent >= l.start &&
-			bytes.Equal(f.Payload[MinPayload:], l.filler)
+			bytes.Equal(f.Payload[MinPayload:], filler)
 	}
 	if !mine {
 		if f.Op == codec.OpPing && c.injection < 0 { // the server's own
 			l.tallies.ServerBeats++
 			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), epoll.Monotonic())
 			return 0
+		}
+		if f.Op == codec.OpPong && l.control(f) && c.sendSeq == c.answerSeq {
+			return 0 // unsolicited pongs are allowed
 		}
 		l.wrongAnswer(i, at, fmt.Sprintf("%s with %d bytes (% x) in place of the answer to frame %d", f.Op,
 			len(f.Payload), f.Payload[:min(len(f.Payload), MinPayload)], c.answerSeq-firstSeq(l.number(i))))
@@ -194,7 +286,7 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 	service := at - s.sent
 	l.countAnswer(c, s.sent, service+int64(s.lag)*1000, service)
 	l.endChurn(i)
-	return 1
+	return echoed
 }
 
 // countAnswer counts a correct answer to a frame that was due at due.
@@ -279,7 +371,6 @@ func (l *loop) countUnexplained(at int64, example CloseExample) {
 func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	cl := l.peerClose(i, c, at, slack)
 	reason, wasUp := l.closeNotices[i].reason, c.state == stateUp
-	again, fault := c.flags&flagReconnect != 0, c.reconnectOf
 	example := cl.example(l.start, l.number(i), how, reason)
 	switch cl.classify() {
 	case classImmediate:
@@ -290,14 +381,7 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 		l.failConn(i, at, text)
 		return
 	case classRefused:
-		if wasUp {
-			l.undoEstablished(c)
-		}
-		if again {
-			l.reconnectTally(fault, at).ReconnectRefused++
-		} else {
-			l.tallies.Refused++
-		}
+		l.countRefused(c, at)
 	case classTold:
 		if !wasUp { // refused in place of WELCOME
 			l.failConn(i, at, fmt.Sprintf("closed by the target with %d %q", cl.code, reason))
@@ -318,7 +402,7 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	case classUnexplained:
 		l.countUnexplained(at, example)
 	}
-	again = false
+	again, fault := false, uint8(0)
 	if c.injection >= 0 {
 		again = l.load.Faults[l.injections[c.injection].fault].Reconnect
 		fault = l.injections[c.injection].fault

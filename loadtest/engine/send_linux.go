@@ -101,6 +101,14 @@ func (l *loop) sendEcho(i int32, n int, due int64) {
 // write sends whole frames; now is the time before the call. What the socket does
 // not take is unsent until it does: at most the frames in flight and a few beats.
 func (l *loop) write(i int32, c *conn, b []byte, now int64) {
+	if l.edge != nil {
+		b = l.edge.encode(l.link(i), b)
+	}
+	l.writeBytes(i, c, b, now)
+}
+
+// writeBytes is write for what an edge has made of frames.
+func (l *loop) writeBytes(i int32, c *conn, b []byte, now int64) {
 	if c.flags&flagUnsent != 0 {
 		l.unsent[i] = append(l.unsent[i], b...)
 		return

@@ -15,6 +15,9 @@ var figures = slices.Concat(
 		{"connects a second", "per_s", func(s *Summary) *float64 { return nonZero(s.Connections.RateReal) }},
 	},
 	percentileFigures("connect time", "us", func(s *Summary) *Distribution { return s.Connections.TimeUS }),
+	percentileFigures("TCP connect", "us", func(s *Summary) *Distribution { return s.Connections.TCPUS }),
+	percentileFigures("TLS handshake", "us", func(s *Summary) *Distribution { return s.Connections.TLSUS }),
+	percentileFigures("WebSocket upgrade", "us", func(s *Summary) *Distribution { return s.Connections.UpgradeUS }),
 	[]figureOf{
 		{"frames answered a second", "per_s", func(s *Summary) *float64 { return nonZero(s.Frames.PerSecond) }},
 		countFigure("wrong answers", func(s *Summary) int { return int(s.Frames.Wrong) }),

@@ -68,7 +68,7 @@ type Environment struct {
 	MemoryBytes int64  `json:"memory_bytes"` // of the machine; 0: unknown
 	Processes   int    `json:"processes"`    // of the generator
 	Loops       int    `json:"loops"`        // event loops of each process
-	Target      string `json:"target"`       // tcp://HOST:PORT
+	Target      string `json:"target"`       // SCHEME://HOST:PORT, with the path of a WebSocket
 	OwnServer   bool   `json:"own_server"`   // the run started the target
 	Started     string `json:"started"`      // RFC 3339
 }
@@ -93,6 +93,9 @@ type Connections struct {
 	RateAsked   string        `json:"rate_asked"`  // a second: "20k", or "1k:20k" for a ramp
 	RateReal    float64       `json:"rate_real"`   // attempts a second in the connect phase, or in hold for churn
 	TimeUS      *Distribution `json:"time_us"`     // from connect until established
+	TCPUS       *Distribution `json:"tcp_us"`      // of that, the TCP connect; null for tcp, as are the others
+	TLSUS       *Distribution `json:"tls_us"`      // the TLS handshake, less what it waited for the generator
+	UpgradeUS   *Distribution `json:"upgrade_us"`  // from the WebSocket request until its response
 }
 
 // A Failure is one way in which connections failed.

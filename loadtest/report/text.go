@@ -76,6 +76,14 @@ func (s *Summary) writeConnections(b *strings.Builder) {
 	if c.TimeUS != nil {
 		writeLine(b, "", "connect time %s", distText(c.TimeUS, wording.Microseconds))
 	}
+	for _, part := range []struct {
+		name string
+		time *Distribution
+	}{{"TCP connect", c.TCPUS}, {"TLS handshake", c.TLSUS}, {"upgrade", c.UpgradeUS}} {
+		if part.time != nil {
+			writeLine(b, "", "%-13s %s", part.name, distText(part.time, wording.Microseconds))
+		}
+	}
 	for _, f := range c.Failures {
 		example := textIf(f.Example != "", ": "+f.Example)
 		writeLine(b, "", "failed %s × %s%s", wording.Grouped(f.Count), f.Error, example)

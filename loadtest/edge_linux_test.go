@@ -1,0 +1,295 @@
+package loadtest
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	coder "github.com/coder/websocket"
+	gorilla "github.com/gorilla/websocket"
+
+	"heartwheel/loadtest/report"
+)
+
+// selfSigned is a certificate for localhost, and its file.
+func selfSigned(t testing.TB) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+}
+
+// edgeServer serves HTTP at /chat by each of two foreign implementations of WebSocket,
+// and everything else as an echo of the stream, with TLS or without. It returns
+// HOST:PORT.
+type edgeServer struct {
+	cert *tls.Certificate // nil: no TLS
+	http http.Handler     // nil: a stream
+	echo func(io.ReadWriter)
+}
+
+func (s *edgeServer) listen(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cert != nil {
+		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*s.cert}})
+	}
+	var mu sync.Mutex
+	var conns []net.Conn
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		ln.Close()
+		mu.Lock()
+		for _, c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	keep := func(c net.Conn) {
+		mu.Lock()
+		conns = append(conns, c)
+		mu.Unlock()
+	}
+	if s.http != nil {
+		server := &http.Server{Handler: s.http, ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				keep(c)
+			}
+		}}
+		wg.Go(func() { _ = server.Serve(ln) })
+		return ln.Addr().String()
+	}
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			keep(c)
+			wg.Go(func() {
+				s.echo(c)
+				c.Close()
+			})
+		}
+	})
+	return ln.Addr().String()
+}
+
+func echoStream(c io.ReadWriter) { _, _ = io.Copy(c, c) }
+
+// echoGorilla echoes messages, and answers pings, at /chat with the right headers.
+func echoGorilla(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/chat" || r.Header.Get("Authorization") != "Bearer secret" {
+		http.Error(w, "not for you", http.StatusUnauthorized)
+		return
+	}
+	u := gorilla.Upgrader{CheckOrigin: func(r *http.Request) bool {
+		return r.Header.Get("Origin") == "https://app.example" && r.Host == "localhost:"+port(r)
+	}}
+	c, err := u.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	for {
+		kind, p, err := c.ReadMessage()
+		if err != nil {
+			return
+		}
+		// In fragments, where it is longer than gorilla's buffer.
+		to, err := c.NextWriter(kind)
+		if err != nil {
+			return
+		}
+		_, _ = to.Write(p)
+		if to.Close() != nil {
+			return
+		}
+	}
+}
+
+func port(r *http.Request) string {
+	_, port, _ := net.SplitHostPort(r.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
+	return port
+}
+
+func echoCoder(w http.ResponseWriter, r *http.Request) {
+	c, err := coder.Accept(w, r, &coder.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	c.SetReadLimit(1 << 20)
+	for {
+		kind, p, err := c.Read(context.Background())
+		if err != nil || c.Write(context.Background(), kind, p) != nil {
+			return
+		}
+	}
+}
+
+// Every edge works against servers of others, in every mode.
+func TestEdges(t *testing.T) {
+	t.Parallel()
+	cert, ca := selfSigned(t)
+	local := func(scheme, addr, path string) string {
+		return scheme + "://localhost:" + addr[strings.LastIndex(addr, ":")+1:] + path
+	}
+	headers := []string{"header", "Origin: https://app.example", "header", "Authorization: Bearer secret"}
+	for _, c := range []struct {
+		name, scheme, path string
+		server             edgeServer
+		pairs              []string
+	}{
+		{"tls", "tls", "", edgeServer{cert: &cert, echo: echoStream}, []string{"ca", ca}},
+		{"ws gorilla", "ws", "/chat", edgeServer{http: http.HandlerFunc(echoGorilla)}, headers},
+		{"wss gorilla", "wss", "/chat", edgeServer{cert: &cert, http: http.HandlerFunc(echoGorilla)},
+			append([]string{"insecure", "true"}, headers...)},
+		{"ws coder", "ws", "", edgeServer{http: http.HandlerFunc(echoCoder)}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			target := local(c.scheme, c.server.listen(t), c.path)
+			for mode, more := range map[string][]string{
+				"ping":  {"frame", "ping"},
+				"empty": {"frame", "empty"},
+				"echo":  {"mode", "echo", "payload", "20000", "inflight", "2"},
+				"churn": {"mode", "churn", "connect-rate", "50"},
+			} {
+				r := doRun(t, nil, append(append([]string{"target", target, "connections", "20", "interval", "100ms",
+					"duration", "300ms", "timeout", "1h"}, c.pairs...), more...)...)
+				if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid {
+					t.Errorf("%s: %s", mode, r.out)
+				}
+				if f := r.Frames; f.Answered == 0 || f.Wrong != 0 {
+					t.Errorf("%s: %+v", mode, f)
+				}
+				parts := &r.Connections
+				if parts.TCPUS == nil || (parts.TLSUS == nil) == strings.Contains(c.scheme, "s") && c.scheme != "ws" ||
+					(parts.UpgradeUS == nil) != (c.scheme == "tls") {
+					t.Errorf("%s: parts of the connect time: %+v", mode, parts)
+				}
+				unverified := strings.Contains(r.out, "certificate was not verified")
+				if unverified != (c.scheme == "wss") || strings.Contains(r.out, "secret") {
+					t.Errorf("%s: %s", mode, r.out)
+				}
+			}
+		})
+	}
+}
+
+// What is wrong with an edge is said by the probe, with what to do.
+func TestWrongEdges(t *testing.T) {
+	t.Parallel()
+	cert, _ := selfSigned(t)
+	plain := (&edgeServer{echo: func(c io.ReadWriter) {
+		_, _ = bufio.NewReader(c).ReadByte()
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+	}}).listen(t)
+	secure := (&edgeServer{cert: &cert, echo: echoStream}).listen(t)
+	full := (&edgeServer{http: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "at its limit", http.StatusServiceUnavailable)
+	})}).listen(t)
+	chat := (&edgeServer{http: http.HandlerFunc(echoGorilla)}).listen(t)
+	for _, c := range []struct {
+		target, want string
+		pairs        []string
+	}{
+		{"tls://" + plain, "the server answers without TLS", []string{"insecure", "true"}},
+		{"tls://" + secure, "certificate of the target tls://" + secure + " is not right: x509", nil},
+		{"ws://" + plain, "refused with HTTP 400 Bad Request", nil},
+		{"ws://" + full, "503 Service Unavailable: at its limit; it is at its limit: stop other clients", nil},
+		{"ws://" + chat, "401 Unauthorized: not for you; give a token with --header", nil},
+		{"ws://" + secure, "no response to the WebSocket request: EOF", nil},
+	} {
+		p, settings, err := Build(flags(append([]string{"target", c.target, "connections", "1"}, c.pairs...)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Run(Options{Plan: p, Settings: settings, Command: command, Stdout: io.Discard, Progress: io.Discard})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.target, err, c.want)
+		}
+	}
+	var plan *PlanError
+	p, _, err := Build(flags("target", "tls://"+secure, "ca", "missing.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(Options{Plan: p}); !errors.As(err, &plan) || !strings.Contains(err.Error(), "missing.pem") {
+		t.Error(err)
+	}
+}
+
+// Framings of others, with what they beat by.
+func TestFramings(t *testing.T) {
+	t.Parallel()
+	target := listen(t, echo)
+	pong := listen(t, func(_ int, c *net.TCPConn) { // a server of lines that answers PING with PONG
+		lines := bufio.NewScanner(c)
+		for lines.Scan() {
+			text := lines.Text()
+			if text == "PING" {
+				text = "PONG"
+			}
+			if _, err := fmt.Fprintf(c, "%s\r\n", text); err != nil {
+				return
+			}
+		}
+	})
+	for name, c := range map[string][]string{
+		"length":  {"target", target, "framing", "length-field", "beat-message", "hb"},
+		"little":  {"target", target, "framing", "length-field", "length-width", "2", "length-order", "little"},
+		"whole":   {"target", target, "framing", "length-field", "length-offset", "1", "length-adjust", "-5"},
+		"varint":  {"target", target, "framing", "varint", "beat-message", `\x08\x01`},
+		"lines":   {"target", pong, "framing", "lines", "beat-message", "PING", "answer-message", "PONG"},
+		"nul":     {"target", target, "framing", "delimiter", "delimiter", `\x00`},
+		"strings": {"target", target, "framing", "delimiter", "delimiter", "END", "beat-message", `{"type":"ping"}`},
+	} {
+		for _, mode := range []string{"beat", "echo"} {
+			r := doRun(t, nil, append([]string{"connections", "5", "interval", "100ms", "duration", "250ms", "timeout",
+				"1h", "mode", mode}, c...)...)
+			if r.Verdict.Word != report.Pass && r.Verdict.Word != report.Invalid || r.Frames.Answered == 0 {
+				t.Errorf("%s: %s", name, r.out)
+			}
+		}
+	}
+	r := doRun(t, nil, "target", target, "framing", "lines", "beat-message", "PING", "answer-message", "PONG",
+		"connections", "1", "interval", "100ms", "duration", "250ms", "timeout", "1h")
+	if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, "data with 4 bytes (50 49 4e 47)") {
+		t.Errorf("the beat as its answer: %s", r.out)
+	}
+}
