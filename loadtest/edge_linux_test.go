@@ -3,20 +3,13 @@ package loadtest
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -25,38 +18,30 @@ import (
 	coder "github.com/coder/websocket"
 	gorilla "github.com/gorilla/websocket"
 
+	"heartwheel/internal/testcert"
 	"heartwheel/loadtest/report"
+	"heartwheel/server"
 )
 
-// selfSigned is a certificate for localhost, and its file.
-func selfSigned(t testing.TB) (tls.Certificate, string) {
+// localhost is a certificate for localhost, and the file of its authority.
+func localhost(t testing.TB) (cert *tls.Certificate, ca string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a := testcert.New(t)
+	pair, err := tls.LoadX509KeyPair(a.Issue(t, "server", "localhost"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
-		NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "cert.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+	return &pair, a.File
 }
 
-// edgeServer serves HTTP at /chat by each of two foreign implementations of WebSocket,
-// and everything else as an echo of the stream, with TLS or without. It returns
-// HOST:PORT.
+// An edgeServer serves HTTP or a stream, with TLS by crypto/tls or without.
 type edgeServer struct {
 	cert *tls.Certificate // nil: no TLS
 	http http.Handler     // nil: a stream
 	echo func(io.ReadWriter)
 }
 
+// listen returns HOST:PORT.
 func (s *edgeServer) listen(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -164,7 +149,7 @@ func echoCoder(w http.ResponseWriter, r *http.Request) {
 // Every edge works against servers of others, in every mode.
 func TestEdges(t *testing.T) {
 	t.Parallel()
-	cert, ca := selfSigned(t)
+	cert, ca := localhost(t)
 	local := func(scheme, addr, path string) string {
 		return scheme + "://localhost:" + addr[strings.LastIndex(addr, ":")+1:] + path
 	}
@@ -174,9 +159,9 @@ func TestEdges(t *testing.T) {
 		server             edgeServer
 		pairs              []string
 	}{
-		{"tls", "tls", "", edgeServer{cert: &cert, echo: echoStream}, []string{"ca", ca}},
+		{"tls", "tls", "", edgeServer{cert: cert, echo: echoStream}, []string{"ca", ca}},
 		{"ws gorilla", "ws", "/chat", edgeServer{http: http.HandlerFunc(echoGorilla)}, headers},
-		{"wss gorilla", "wss", "/chat", edgeServer{cert: &cert, http: http.HandlerFunc(echoGorilla)},
+		{"wss gorilla", "wss", "/chat", edgeServer{cert: cert, http: http.HandlerFunc(echoGorilla)},
 			append([]string{"insecure", "true"}, headers...)},
 		{"ws coder", "ws", "", edgeServer{http: http.HandlerFunc(echoCoder)}, nil},
 	} {
@@ -214,12 +199,12 @@ func TestEdges(t *testing.T) {
 // What is wrong with an edge is said by the probe, with what to do.
 func TestWrongEdges(t *testing.T) {
 	t.Parallel()
-	cert, _ := selfSigned(t)
+	cert, _ := localhost(t)
 	plain := (&edgeServer{echo: func(c io.ReadWriter) {
 		_, _ = bufio.NewReader(c).ReadByte()
 		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 	}}).listen(t)
-	secure := (&edgeServer{cert: &cert, echo: echoStream}).listen(t)
+	secure := (&edgeServer{cert: cert, echo: echoStream}).listen(t)
 	full := (&edgeServer{http: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "at its limit", http.StatusServiceUnavailable)
 	})}).listen(t)
@@ -291,5 +276,51 @@ func TestFramings(t *testing.T) {
 		"connections", "1", "interval", "100ms", "duration", "250ms", "timeout", "1h")
 	if r.Frames.Wrong == 0 || !strings.Contains(r.Frames.WrongExample, "data with 4 bytes (50 49 4e 47)") {
 		t.Errorf("the beat as its answer: %s", r.out)
+	}
+}
+
+// The server of this module detects every kind of dead peer on every edge, and kills
+// no live one.
+func TestOwnEdges(t *testing.T) {
+	t.Parallel()
+	a := testcert.New(t)
+	cert, key := a.Issue(t, "server", "127.0.0.1")
+	schemes := []string{"tls://", "ws://", "wss://"}
+	s, err := server.New(server.Config{
+		Listen: []string{"tls://127.0.0.1:0", "ws://127.0.0.1:0/live", "wss://127.0.0.1:0/live"},
+		Edge:   server.Edge{Certificates: []server.Certificate{{Cert: cert, Key: key}}},
+		Beat:   400 * time.Millisecond, Timeout: 1500 * time.Millisecond, BeatMin: 100 * time.Millisecond,
+		Drain: time.Second, Logger: slog.New(slog.DiscardHandler)}, server.Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Run(ctx) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	for i, addr := range s.Addrs() {
+		t.Run(schemes[i], func(t *testing.T) {
+			t.Parallel()
+			target := schemes[i] + addr.String()
+			if i > 0 {
+				target += "/live"
+			}
+			pairs := []string{"target", target, "connections", "40", "interval", "300ms", "duration", "3s",
+				"hello-device", "d-", "bound", "1s"}
+			for _, fault := range []string{"silent:5@100ms", "freeze:2@100ms", "partial:2@100ms", "drip:2@100ms",
+				"halfclose:2@100ms", "garbage:2@100ms,+reconnect", "oversize:2@100ms",
+				"reset:2@100ms", "herd:4@200ms"} {
+				pairs = append(pairs, "fault", fault)
+			}
+			if schemes[i] != "ws://" {
+				pairs = append(pairs, "ca", a.File)
+			}
+			r := doRun(t, nil, pairs...)
+			d := r.Detection
+			if d.Injected != 19 || d.Detected != 17 || d.Undetected+d.Early != 0 || r.FalseKills.Count != 0 ||
+				r.Unexplained.Count != 0 || r.Frames.Wrong != 0 || r.Connections.Reconnects != 6 {
+				t.Error(r.out)
+			}
+		})
 	}
 }

@@ -127,6 +127,32 @@ func TestWrongPlans(t *testing.T) {
 		{"target scheme", []string{"target", "http://127.0.0.1:9000"}, []string{`has the scheme "http"`}},
 		{"target port", []string{"target", "tcp://127.0.0.1"}, []string{`has no port; write tcp://HOST:PORT`}},
 		{"target port 0", []string{"target", "tcp://127.0.0.1:0"}, []string{`lacks a host or a port`}},
+		{"ws target", []string{"target", "ws:///x"}, []string{`target "ws:///x" (F): `}},
+		{"TLS without TLS", []string{"target", "ws://a:1", "ca", "x", "insecure", "true", "server-name", "x"}, []string{
+			`ca "x" (F): is for a target with tls:// or wss://`, `insecure "true" (F): is for`,
+			`insecure "true" (F): contradicts ca`, `server-name "x" (F): is for`}},
+		{"header", []string{"target", "tcp://a:1", "header", "Authorization: secret"}, []string{
+			`header "Authorization: (given)" (F): is for a target with ws://`}},
+		{"own header", []string{"target", "ws://a:1", "header", "Host: x", "header", "x"}, []string{
+			`header "Host: x" (F): is a header that the request has already`, `header "x" (F): is not a header`}},
+		{"beats without framing", []string{"target", "tcp://a:1", "beat-message", "x"}, []string{
+			`framing "native" (default): has no delimiter and beats of its own`}},
+		{"framing of WebSocket", []string{"target", "ws://a:1", "framing", "lines", "frame", "empty"}, []string{
+			`framing "lines" (F): is for a target with tcp:// or tls://`}},
+		{"framing and native", []string{"target", "tcp://a:1", "framing", "lines", "hello", "true", "fault",
+			"garbage:1@1s"}, []string{`framing "lines" (F): has no HELLO`,
+			`fault "garbage:1@1s" (F): is for the native protocol`}},
+		{"length field", []string{"target", "tcp://a:1", "framing", "length-field", "length-width", "5",
+			"length-offset", "-1"}, []string{
+			`framing "length-field" (F): cannot work: lengthfield: width 5`, `offset -1`}},
+		{"message too long", []string{"target", "tcp://a:1", "framing", "length-field", "length-width", "1",
+			"mode", "echo", "payload", "256"}, []string{`no frame can carry a payload of 256 bytes`}},
+		{"delimiter", []string{"target", "tcp://a:1", "framing", "delimiter", "delimiter", "0f", "beat-message", "a0fb",
+			"answer-message", `\q`}, []string{`answer-message "\\q" (F): has a \ that begins nothing`}},
+		{"delimiter in beat", []string{"target", "tcp://a:1", "framing", "delimiter", "delimiter", "0f", "beat-message",
+			"a0fb"}, []string{"has nothing but hexadecimal digits", `"a0fb" contains the delimiter`}},
+		{"no delimiter", []string{"target", "tcp://a:1", "framing", "delimiter"},
+			[]string{"cannot work: no delimiter"}},
 		{"target path", []string{"target", "tcp://127.0.0.1:1/x"}, []string{`more than a host and a port`}},
 		{"serve", []string{"target", "tcp://127.0.0.1:1", "serve", "--profile iot"},
 			[]string{`serve "--profile iot" (F): is for a server that the run starts itself`}},

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"heartwheel/codec"
@@ -92,13 +93,17 @@ func (f *Framing) Validate(payload int) error {
 			return wrong[0]
 		}
 	}
-	if f.Kind == FramingDelimiter && strings.Trim(f.Delimiter, hexDigits) == "" {
+	switch {
+	case f.Kind != FramingDelimiter:
+	case f.Delimiter == "":
+		return errors.New("no delimiter is given")
+	case strings.Trim(f.Delimiter, hexDigits) == "":
 		wrong = append(wrong, fmt.Errorf("the delimiter %q has nothing but hexadecimal digits, which are content",
 			f.Delimiter))
 	}
-	for _, p := range []string{f.Beat, f.Answer} {
+	for _, p := range slices.Compact([]string{f.Beat, f.Answer}) {
 		switch {
-		case f.terminated() && f.end() != "" && strings.Contains(p, f.end()):
+		case f.terminated() && strings.Contains(p, f.end()):
 			wrong = append(wrong, fmt.Errorf("the message %q contains the delimiter", p))
 		case !f.carries(len(p)):
 			wrong = append(wrong, fmt.Errorf("no frame can carry the message %q", p))

@@ -20,7 +20,7 @@ func beatLoad(n int, interval, duration time.Duration) *Load {
 
 // pairLoop is a loop with one established connection over a pair of sockets, and the
 // other socket.
-func pairLoop(t *testing.T, load *Load) (l *loop, other int) {
+func pairLoop(t testing.TB, load *Load) (l *loop, other int) {
 	t.Helper()
 	l = newLoop(load, 0, 1, nil, 0, nil, make(chan Message, 100))
 	var err error

@@ -265,7 +265,10 @@ func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed 
 			bytes.Equal(f.Payload[MinPayload:], filler)
 	}
 	if !mine {
-		if f.Op == codec.OpPing && c.injection < 0 { // the server's own
+		if f.Op == codec.OpPing && c.injection >= 0 {
+			return 0 // not answered
+		}
+		if f.Op == codec.OpPing { // the server's own
 			l.tallies.ServerBeats++
 			l.write(i, c, codec.AppendPong(l.frame[:0], f.Payload), epoll.Monotonic())
 			return 0
