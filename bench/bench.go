@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"heartwheel/bench/peers/peer"
 	"heartwheel/bench/report"
 )
 
@@ -29,7 +30,8 @@ type bench struct {
 	heartwheel string // path of the binary, which is the load test too
 	contenders []*contender
 	cells      []*cell
-	base       map[*contender]figures // without connections; see baseOf
+	pem        string              // path of a certificate with its key
+	base       map[baseKey]figures // without connections; see baseOf
 	results    report.Results
 }
 
@@ -39,7 +41,7 @@ func run(ctx context.Context, o *options) error {
 	if o.render {
 		return render(o.out)
 	}
-	b := &bench{opts: o, started: time.Now(), base: map[*contender]figures{}}
+	b := &bench{opts: o, started: time.Now(), base: map[baseKey]figures{}}
 	b.choose()
 	if err := os.MkdirAll(o.out, 0o777); err != nil {
 		return err
@@ -53,6 +55,9 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	b.environment(ctx)
+	if err := b.writePEM(); err != nil {
+		return err
+	}
 	if err := b.buildAll(ctx); err != nil {
 		return err
 	}
@@ -70,6 +75,16 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// writePEM writes the certificate of heartwheel for TLS.
+func (b *bench) writePEM() error {
+	cert, key, err := peer.SelfSigned()
+	if err != nil {
+		return err
+	}
+	b.pem = filepath.Join(b.build, "tls.pem")
+	return os.WriteFile(b.pem, append(cert, key...), 0o600)
 }
 
 // choose takes the contenders and cells that are asked for.
@@ -93,7 +108,7 @@ func (b *bench) wants(workload string) bool {
 // field returns the contenders of a cell.
 func (b *bench) field(c *cell) (field []*contender) {
 	for _, peer := range b.contenders {
-		if peer.Deadlines || !c.deaths {
+		if (peer.Deadlines || !c.deaths) && peer.serves(c.serving.scheme) {
 			field = append(field, peer)
 		}
 	}
@@ -175,7 +190,7 @@ func judged(err error) (r report.Run) {
 
 func (b *bench) measure(ctx context.Context, c *cell, peer *contender, round int) (map[string]float64, error) {
 	s := c.serving
-	s.procs, s.loops = b.opts.procs, len(b.opts.serverCPUs)
+	s.procs, s.loops, s.pem = b.opts.procs, len(b.opts.serverCPUs), b.pem
 	srv, err := serve(ctx, peer, b.opts.serverCPUs, s)
 	if err != nil {
 		return nil, err

@@ -118,7 +118,7 @@ func (o *options) complete() error {
 	}
 	for _, w := range o.only {
 		if w != microWorkload && report.WorkloadByKey(w) == nil {
-			return fmt.Errorf("-only %s: there are W1 to W8", w)
+			return fmt.Errorf("-only %s: there are W1 to W10", w)
 		}
 	}
 	var names []string

@@ -149,18 +149,18 @@ func TestReadLoad(t *testing.T) {
 	if err != nil || fmt.Sprint(f) != fmt.Sprint(want) {
 		t.Errorf("%v, %v, want %v", f, err, want)
 	}
-	if err := l.check(); err != nil {
+	if err := l.check(false); err != nil {
 		t.Errorf("a server that failed is no failed run: %s", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "report.html")); err == nil {
 		t.Error("the report of each run stays")
 	}
 	l.Generator.Limited, l.Generator.Why = true, []string{"frames lagged"}
-	if r := judged(l.check()); r.Discarded == "" || r.Failed != "" {
+	if r := judged(l.check(false)); r.Discarded == "" || r.Failed != "" {
 		t.Errorf("a generator that was the limit: %+v", r)
 	}
 	l.Generator.Limited, l.Frames.Wrong = false, 1
-	if r := judged(l.check()); r.Failed == "" || r.Discarded != "" {
+	if r := judged(l.check(false)); r.Failed == "" || r.Discarded != "" {
 		t.Errorf("a wrong answer: %+v", r)
 	}
 	if _, err := readLoad(t.TempDir()); err == nil {
@@ -180,7 +180,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"-only W9", "W1 to W8"},
+		{"-only W11", "W1 to W10"},
 		{"-peers gnut", "there are heartwheel, gnet,"},
 		{"-load-cpus 0", "measure each other"},
 		{"-server-cpus x", "write processors such as"},
@@ -205,9 +205,34 @@ func TestCells(t *testing.T) {
 			}
 			seen[c.ID], workloads[c.Workload] = true, true
 		}
-		if len(workloads) != len(report.Workloads) {
+		want := len(report.Workloads)
+		if quick {
+			want -= 2 // those of the edges
+		}
+		if len(workloads) != want {
 			t.Errorf("quick %v: %v", quick, workloads)
 		}
+	}
+}
+
+// An edge is measured beside others that speak it, and only those.
+func TestEdgeContenders(t *testing.T) {
+	b := &bench{opts: &options{}}
+	b.choose()
+	for _, c := range b.cells {
+		names := map[string]bool{}
+		for _, peer := range b.field(c) {
+			names[peer.Name] = true
+		}
+		if !names[report.Subject] || names[report.Floor] != (c.serving.scheme == "" && !c.deaths) ||
+			names["gws"] != (c.serving.scheme == "ws") || names["goroutine-tls"] != (c.serving.scheme == "tls") {
+			t.Errorf("%s: %v", c.ID, names)
+		}
+	}
+	s := serving{scheme: "tls", pem: "x.pem"}
+	if own := strings.Join(contenders()[0].arguments(s), " "); !strings.Contains(own, "--listen tls://127.0.0.1:0") ||
+		!strings.HasSuffix(own, "--tls-cert x.pem --tls-key x.pem") {
+		t.Error(own)
 	}
 }
 

@@ -59,8 +59,32 @@ func cells(quick bool) []*cell {
 			list = append(list, echo(inflight, size, conns, time.Second))
 		}
 	}
-	return append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout),
+	list = append(list, connects(4000, 5*time.Second), wave(10_000, shortTimeout), stall(5000, shortTimeout),
 		expiry(10_000, shortTimeout))
+	return append(list, edges()...)
+}
+
+// edges lists W9 and W10: the same with TLS and with WebSocket.
+func edges() (list []*cell) {
+	const conns, hold = 5000, 5 * time.Second
+	for _, e := range []struct{ workload, scheme string }{{"W9", "tls"}, {"W10", "ws"}} {
+		for _, c := range []struct {
+			what string
+			cell *cell
+		}{
+			{"idle", idle(conns, 8*time.Second)},
+			{"beats", beats(conns/2, time.Second, hold+2*time.Second)},
+			{"connect, beat, close", connects(connectRates[e.scheme], hold)},
+			{"echo", messages(16, 16, 64, hold)}, {"echo", messages(4, 16<<10, 32, hold)},
+		} {
+			c.cell.ID, c.cell.Workload = e.workload+"-"+c.cell.ID, e.workload
+			c.cell.Title = c.what + ", " + c.cell.Title
+			c.cell.serving.scheme = e.scheme
+			c.cell.takes += time.Duration(conns) * time.Second / time.Duration(connectRates[e.scheme])
+			list = append(list, c.cell)
+		}
+	}
+	return list
 }
 
 func newCell(workload, id, title string, takes, timeout time.Duration) *cell {

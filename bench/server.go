@@ -27,6 +27,7 @@ const (
 type server struct {
 	*process
 	contender *contender
+	serving   serving
 	addr      string // HOST:PORT for clients
 	ops       string // HOST:PORT of heartwheel's metrics
 	answers   chan figures
@@ -66,7 +67,7 @@ func (h *heard) hear(line string) (done bool) {
 
 // serve starts the contender and waits until it listens.
 func serve(ctx context.Context, c *contender, cpus []int, s serving) (*server, error) {
-	srv := &server{contender: c, answers: make(chan figures, 1)}
+	srv := &server{contender: c, serving: s, answers: make(chan figures, 1)}
 	listening := make(chan heard, 1)
 	var h heard
 	up := false

@@ -15,13 +15,17 @@ import (
 )
 
 // connectRate is how fast connections are opened where that is not what is
-// measured, a second.
+// measured, a second; connectRates has those of edges, half of what a processor can
+// do.
 const connectRate = 5000
+
+var connectRates = map[string]int{"": connectRate, "ws": 2000, "tls": 300}
 
 func connectTime(conns int) time.Duration { return time.Duration(conns) * time.Second / connectRate }
 
-func common(conns int, interval time.Duration) []string {
-	return []string{"-c", fmt.Sprint(conns), "--connect-rate", fmt.Sprint(connectRate), "--interval", interval.String()}
+func (r *running) common(conns int, interval time.Duration) []string {
+	return []string{"-c", fmt.Sprint(conns), "--connect-rate", fmt.Sprint(connectRates[r.cell.serving.scheme]),
+		"--interval", interval.String()}
 }
 
 // idle is W1: hold connections that hardly beat, for long enough that what
@@ -35,7 +39,7 @@ func idle(conns int, hold time.Duration) *cell {
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
 		// Neither a load nor a question before: what they leave of the heap would
 		// hold connections for which no memory seems to be needed then.
-		base, err := b.baseOf(ctx, r.server.contender)
+		base, err := b.baseOf(ctx, r.server.contender, r.server.serving)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +61,7 @@ func idle(conns int, hold time.Duration) *cell {
 			}()
 		}
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
-			load{tolerant: true, args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second, end: end})
+			load{tolerant: true, args: r.common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second, end: end})
 		if err != nil {
 			return nil, err
 		}
@@ -88,21 +92,26 @@ func idle(conns int, hold time.Duration) *cell {
 	return c
 }
 
+type baseKey struct {
+	peer   *contender
+	scheme string
+}
+
 // baseOf is the figures of the contender without connections, of a server of its
 // own that is asked once.
-func (b *bench) baseOf(ctx context.Context, peer *contender) (figures, error) {
-	if f, ok := b.base[peer]; ok {
+func (b *bench) baseOf(ctx context.Context, peer *contender, s serving) (figures, error) {
+	key := baseKey{peer, s.scheme}
+	if f, ok := b.base[key]; ok {
 		return f, nil
 	}
-	srv, err := serve(ctx, peer, b.opts.serverCPUs, serving{timeout: longTimeout, procs: b.opts.procs,
-		loops: len(b.opts.serverCPUs)})
+	srv, err := serve(ctx, peer, b.opts.serverCPUs, s)
 	if err != nil {
 		return figures{}, err
 	}
 	defer srv.stop()
 	f, err := srv.figures(ctx)
 	if err == nil {
-		b.base[peer] = f
+		b.base[key] = f
 	}
 	return f, err
 }
@@ -118,7 +127,7 @@ func beats(conns int, interval, hold time.Duration) *cell {
 			return nil, err
 		}
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
-			load{args: common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second})
+			load{args: r.common(conns, interval), for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -180,6 +189,29 @@ func echo(inflight, size, conns int, hold time.Duration) *cell {
 	return c
 }
 
+// messages is the echo of W9 and W10: the load test's own closed loop, as the
+// generator of W3 knows neither TLS nor WebSocket. It may be the limit, so it is
+// processor time that counts.
+func messages(inflight, size, conns int, hold time.Duration) *cell {
+	c := newCell("W3", fmt.Sprintf("W3-%dx%d", inflight, size),
+		fmt.Sprintf("%d in flight, %s, %d connections", inflight, bytesTitle(size), conns),
+		hold+time.Second, longTimeout)
+	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
+		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir, load{closed: true, for_: hold,
+			most: 2*c.takes + 60*time.Second, args: append(r.common(conns, time.Second), "--mode", "echo",
+				"--inflight", fmt.Sprint(inflight), "--payload", fmt.Sprint(size))})
+		if err != nil {
+			return nil, err
+		}
+		if got.Frames.PerSecond == 0 {
+			return nil, errors.New("no frame was answered")
+		}
+		return map[string]float64{"cpu_per_frame": got.cores() / got.Frames.PerSecond * 1e6,
+			"frames": got.Frames.PerSecond, "server_cpu": got.cores() * 100}, nil
+	}
+	return c
+}
+
 // connects is W4: connect, beat, reset.
 func connects(rate int, hold time.Duration) *cell {
 	c := newCell("W4", "W4", countTitle(rate)+" a second", hold+2*time.Second, longTimeout)
@@ -200,6 +232,7 @@ func connects(rate int, hold time.Duration) *cell {
 		return map[string]float64{
 			"cpu_per_connect": got.cores() / n.RateReal * 1e6, "cpu": got.cores() * 100,
 			"connect_p50": n.TimeUS.P50, "connect_p99": n.TimeUS.P99, "failed": float64(n.Failed),
+			"handshakes": n.RateReal / got.cores(),
 		}, nil
 	}
 	return c
@@ -212,7 +245,7 @@ func wave(conns int, timeout time.Duration) *cell {
 		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, timeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
+		args := append(r.common(conns, timeout/2), "--fault", "silent:10%@1s,+over=1s", "--fault", "partial:1%@2s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
 			load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
@@ -251,7 +284,7 @@ func stall(conns int, timeout time.Duration) *cell {
 		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, timeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*timeout))
+		args := append(r.common(conns, timeout/2), "--fault", fmt.Sprintf("stall-server:%s@1s", 2*timeout))
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
 			load{tolerant: true, args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
@@ -271,7 +304,7 @@ func expiry(conns int, timeout time.Duration) *cell {
 		hold+connectTime(conns)+2*time.Second, timeout)
 	c.deaths = true
 	c.measure = func(ctx context.Context, b *bench, r *running) (map[string]float64, error) {
-		args := append(common(conns, timeout/2), "--fault", "silent:90%@1s")
+		args := append(r.common(conns, timeout/2), "--fault", "silent:90%@1s")
 		got, err := b.load(ctx, r.server, c.serving.timeout, r.dir,
 			load{args: args, for_: hold, most: 2*c.takes + 60*time.Second})
 		if err != nil {
@@ -290,6 +323,9 @@ func expiry(conns int, timeout time.Duration) *cell {
 // warm lets the server run before it is measured: a little, and one that
 // compiles itself for as long as that takes.
 func (b *bench) warm(ctx context.Context, r *running) error {
+	if r.server.serving.scheme != "" {
+		return nil // no such server is slow to warm up, and the generator cannot speak to it
+	}
 	long := 200 * time.Millisecond
 	if r.server.contender.slow {
 		long = 5 * time.Second

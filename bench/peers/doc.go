@@ -11,7 +11,10 @@
 //	netpoll           netpoll's docs/guide/guide_en.md, and a time.Timer, as its
 //	                  own timeouts do not see a silent peer (its issue 61)
 //	evio              evio's README and InputStream, without deadlines
-//	goroutine         net and bufio; -buffer sets what bufio holds
+//	goroutine         net and bufio; -buffer sets what bufio holds, -tls puts
+//	                  crypto/tls in between
+//	gorilla           WebSocket: gorilla/websocket's documentation
+//	gws               WebSocket: gws's README
 //	netty             Netty's echo example, LengthFieldBasedFrameDecoder and
 //	                  IdleStateHandler; "netty -check" says whether it can run
 //

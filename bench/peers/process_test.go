@@ -80,7 +80,7 @@ var sources = sync.OnceValue(func() error {
 })
 
 func build() error {
-	for _, s := range subjects {
+	for _, s := range slices.Concat(subjects, webSockets, []subject{secure}) {
 		dir := s.dir
 		if dir == "" {
 			dir = s.name

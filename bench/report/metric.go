@@ -100,6 +100,26 @@ var Workloads = []Workload{
 			{Key: "undetected", Title: "dead ones never closed"},
 			{Key: "false_kills", Title: "live ones closed", Headline: true},
 		}},
+	{Key: "W9", Title: "TLS", Metrics: edgeMetrics,
+		Text: "Idle connections, beats, connects and echo with TLS 1.3, certificates of ECDSA on P-256, and no " +
+			"resumption: W1 to W4 otherwise. Echo is by the load test, which may be the limit itself: the server's " +
+			"processor time for a message counts."},
+	{Key: "W10", Title: "WebSocket", Metrics: edgeMetrics,
+		Text: "The same with WebSocket, without TLS. Beats are its pings."},
+}
+
+var edgeMetrics = []Metric{
+	{Key: "rss_per_conn", Title: "resident memory a connection", Unit: "B", Headline: true},
+	{Key: "heap_per_conn", Title: "live heap a connection", Unit: "B"},
+	{Key: "cpu_per_beat", Title: "server CPU a beat", Unit: "us", Headline: true},
+	{Key: "p50", Title: "latency, median", Unit: "us"},
+	{Key: "p99", Title: "latency, 99 %", Unit: "us"},
+	{Key: "cpu_per_connect", Title: "server CPU a connection", Unit: "us", Headline: true},
+	{Key: "handshakes", Title: "connections a second of processor time", Unit: "/s", More: true},
+	{Key: "connect_p99", Title: "connecting, 99 %", Unit: "us"},
+	{Key: "failed", Title: "failed connections"},
+	{Key: "cpu_per_frame", Title: "server CPU a message", Unit: "us", Headline: true},
+	{Key: "frames", Title: "messages a second", Unit: "/s", More: true},
 }
 
 // WorkloadByKey returns nil if there is none.

@@ -4,11 +4,12 @@
 // All whole frames that are in the buffer go out in one write and share one
 // SetReadDeadline, as in the servers with event loops. -buffer 512 is for those
 // who know that their frames are small: bufio's own default, 4096 bytes, is most
-// of what a connection takes.
+// of what a connection takes. -tls is crypto/tls in between.
 package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"flag"
 	"io"
 	"net"
@@ -23,10 +24,18 @@ var large = sync.Pool{New: func() any { return new([peer.Header + peer.MaxFrame]
 
 func main() {
 	size := flag.Int("buffer", 4096, "bytes that each connection's bufio.Reader holds")
+	secure := flag.Bool("tls", false, "serve TLS, with a certificate that nobody has signed")
 	o := peer.Start()
 	ln, err := o.Listen()
 	if err != nil {
 		peer.Fail(err)
+	}
+	if *secure {
+		config, err := peer.TLS()
+		if err != nil {
+			peer.Fail(err)
+		}
+		ln = tls.NewListener(ln, config)
 	}
 	peer.Listening(ln.Addr().String())
 	for {
