@@ -2,9 +2,11 @@ package server
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/edge/websocket"
 )
 
@@ -144,7 +147,13 @@ type tongue struct {
 }
 
 func nativeEdge(l *loop) edge { return edge{protocol: native{l}, native: true} }
-func linesEdge(l *loop) edge  { return edge{protocol: lines{l.h}, layered: true} }
+func bodiesEdge(l *loop) edge {
+	return edge{
+		framing:  func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
+		protocol: nativeBodies{native{l}}, native: true, bodies: true, pings: true, layered: true,
+	}
+}
+func linesEdge(l *loop) edge { return edge{protocol: lines{l.h}, layered: true} }
 
 func readNative(b []byte) (all []string, whole bool) {
 	for len(b) > 0 {
@@ -205,7 +214,15 @@ var tongues = []tongue{
 	{"lines, framed and flipped", func(l *loop) edge {
 		return edge{framing: newPieces, protocol: lines{l.h}, layered: true}
 	}, line, sendLine, line(""), readLines, true},
+	{"native over WebSocket", bodiesEdge, data, sendData, beat, readWS, false},
+	{"native over TLS", func(l *loop) edge {
+		return edge{protocol: native{l}, native: true}
+	}, data, sendData, beat, readNative, false},
+	{"native over WebSocket and TLS", bodiesEdge, data, sendData, beat, readWS, false},
 }
+
+func (t *tongue) bodies() bool { return strings.Contains(t.name, "WebSocket") }
+func (t *tongue) secure() bool { return strings.Contains(t.name, "TLS") }
 
 // An edgeRig is a rig whose connections speak a tongue.
 type edgeRig struct {
@@ -213,16 +230,35 @@ type edgeRig struct {
 	tongue
 	flips     map[*Conn]*flipper // of the peers
 	cutFrames bool               // peers send each message in two frames
+	peers     map[*Conn]*tlsPeer
+	last      *tlsPeer // of the transport that was made last
+}
+
+// open opens a connection.
+func (r *edgeRig) open() *Conn {
+	c := r.rig.open()
+	r.peers[c] = r.last
+	return c
 }
 
 // onEachEdge runs f for each tongue, in a bubble.
 func onEachEdge(t *testing.T, cfg Config, f func(t *testing.T, r *edgeRig)) {
 	for _, to := range tongues {
 		t.Run(to.name, func(t *testing.T) {
+			var secure *tlsedge.Server
+			if to.secure() {
+				secure = newTLSServer(t)
+			}
 			synctest.Test(t, func(t *testing.T) {
 				cfg.Beats = ServerBeats
-				r := &edgeRig{newRig(t, cfg, nil), to, map[*Conn]*flipper{}, false}
+				r := &edgeRig{rig: newRig(t, cfg, nil), tongue: to, flips: map[*Conn]*flipper{}, peers: map[*Conn]*tlsPeer{}}
 				r.do(func() {
+					if secure != nil {
+						r.rig.transport = func() (tr transport) {
+							tr, r.last = handshake(t, secure, &tls.Config{InsecureSkipVerify: true})
+							return tr
+						}
+					}
 					if strings.Contains(to.name, "flipped") {
 						r.rig.transport = newFlipper
 					}
@@ -247,8 +283,14 @@ func (r *edgeRig) wire(c *Conn, plain []byte) []byte {
 		framed = append(framed, plain[:half]...)
 		plain = pieces{}.Append(framed, plain[half:], 0)
 	}
+	if r.bodies() {
+		plain = wsBodies(plain, r.cutFrames)
+	}
 	if !r.flipped() {
 		return bytes.Clone(plain)
+	}
+	if p := r.peers[c]; p != nil {
+		return p.seal(r.t, plain)
 	}
 	f := r.flips[c]
 	if f == nil {
@@ -259,6 +301,7 @@ func (r *edgeRig) wire(c *Conn, plain []byte) []byte {
 	return b
 }
 
+// flipped reports whether the connections have a transport.
 func (r *edgeRig) flipped() bool { return r.rig.transport != nil }
 
 // messages returns what was sent to c, which must be whole unless part.
@@ -266,7 +309,13 @@ func (r *edgeRig) messages(c *Conn, part bool) []string {
 	r.t.Helper()
 	var b []byte
 	r.do(func() { b = bytes.Clone(r.sock(c).out) })
-	if r.flipped() {
+	if p := r.peers[c]; p != nil {
+		plain, whole := p.open(b)
+		if !part && !whole || p.ended != nil && p.ended != io.EOF {
+			r.t.Fatalf("%d bytes were sent, whole records: %v, %v", len(b), whole, p.ended)
+		}
+		b = plain
+	} else if r.flipped() {
 		plain, used, err := new(flipper).Open(nil, b)
 		if err != nil || !part && used < len(b) {
 			r.t.Fatalf("% x was sent, of which %d bytes are records: %v", b, used, err)
@@ -306,6 +355,18 @@ func (r *edgeRig) want(c *Conn, want ...string) {
 
 // say has the peer send messages.
 func (r *edgeRig) say(c *Conn, plain ...[]byte) { r.feed(c, r.wire(c, bytes.Join(plain, nil))) }
+
+// wantEnd is that of the rig, and one in order ends with close_notify over TLS.
+func (r *edgeRig) wantEnd(c *Conn, why Reason, abort bool) ending {
+	r.t.Helper()
+	e := r.rig.wantEnd(c, why, abort)
+	if p := r.peers[c]; p != nil && !abort {
+		if r.messages(c, false); p.ended != io.EOF {
+			r.t.Errorf("the last record is not close_notify: %v", p.ended)
+		}
+	}
+	return e
+}
 
 func (r *edgeRig) heard() (all []string) {
 	r.do(func() {
