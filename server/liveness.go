@@ -32,10 +32,16 @@ func (l *loop) heard(c *Conn) {
 	l.recheck(c)
 }
 
-// heardPart records bytes that complete no message.
+// heardPart records bytes that complete no message. Nothing may be incomplete then:
+// a TLS record may have no content.
 func (l *loop) heardPart(c *Conn) {
-	if c.partialAt == 0 {
+	switch part := c.ext != nil && c.ext.held() > 0; {
+	case c.has(flagHandshake):
+	case part && c.partialAt == 0:
 		c.partialAt = l.nowMS()
+		l.recheck(c)
+	case !part && c.partialAt != 0:
+		c.partialAt = 0
 		l.recheck(c)
 	}
 	if c.has(flagAverted) && l.io.unread(c) == 0 {
