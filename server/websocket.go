@@ -152,9 +152,12 @@ func (n nativeBodies) Input(s Session, p []byte, end bool) (used, need int, err 
 	}
 	f := codec.Frame{Op: codec.OpData, Payload: p}
 	if !s.ext.edge.text {
-		if f, err = codec.DecodeBody(p, n.cfg.MaxFrame); err != nil {
-			return 0, 0, err
-		}
+		f, err = codec.DecodeBody(p, n.cfg.MaxFrame)
+	} else if len(p) >= n.cfg.MaxFrame { // the op counts too
+		err = websocket.ErrTooLarge
+	}
+	if err != nil {
+		return 0, 0, err
 	}
 	n.stats.received(f.Op, len(p))
 	n.frame(s.Conn, f)
