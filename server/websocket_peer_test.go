@@ -1,9 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/binary"
+	"net"
 	"slices"
+	"testing"
+	"time"
 
 	"heartwheel/codec"
 )
@@ -104,4 +109,104 @@ func readWS(b []byte) (all []string, whole bool) {
 		}
 	}
 	return all, len(left) == 0
+}
+
+// A wsClient is a client of frames made by hand.
+type wsClient struct {
+	net.Conn
+	t    *testing.T
+	left []byte
+}
+
+// dialByHand connects to a ws, wss or tls address.
+func dialByHand(t *testing.T, url string, tc *tls.Config) net.Conn {
+	t.Helper()
+	a, err := parseListen(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := net.DialTimeout("tcp", a.HostPort(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tcp
+	if a.Scheme == "tls" || a.Scheme == "wss" {
+		c = tls.Client(tcp, tc)
+	}
+	t.Cleanup(func() { _ = tcp.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+// openByHand connects and upgrades.
+func openByHand(t *testing.T, url string, tc *tls.Config) *wsClient {
+	t.Helper()
+	a, _ := parseListen(url)
+	c := &wsClient{Conn: dialByHand(t, url, tc), t: t}
+	c.send([]byte("GET " + a.Path + " HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"))
+	for !bytes.Contains(c.left, []byte("\r\n\r\n")) {
+		if err := c.more(); err != nil {
+			t.Fatalf("%v after %q", err, c.left)
+		}
+	}
+	head, left, _ := bytes.Cut(c.left, []byte("\r\n\r\n"))
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+		t.Fatalf("answered %q", head)
+	}
+	c.left = left
+	return c
+}
+
+func (c *wsClient) send(b []byte) {
+	c.t.Helper()
+	if _, err := c.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// more reads what comes.
+func (c *wsClient) more() error {
+	b := make([]byte, 64<<10)
+	n, err := c.Read(b)
+	c.left = append(c.left, b[:n]...)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// next returns the next frame.
+func (c *wsClient) next() (wsFrame, error) {
+	for {
+		if all, _ := parseWS(c.left); len(all) > 0 {
+			n := len(all[0].content)
+			size := 2 + n
+			if n >= 126 {
+				size += 2
+			}
+			if n > 0xFFFF {
+				size += 6
+			}
+			c.left = c.left[size:]
+			return all[0], nil
+		}
+		if err := c.more(); err != nil {
+			return wsFrame{}, err
+		}
+	}
+}
+
+// rest returns all frames up to the end of the stream, and how that ends: io.EOF for
+// FIN, over TLS with close_notify before it.
+func (c *wsClient) rest() (all []wsFrame, err error) {
+	for {
+		if err := c.more(); err != nil {
+			all, left := parseWS(c.left)
+			if len(left) > 0 {
+				c.t.Errorf("the last frame is not whole: % x", left)
+			}
+			return all, err
+		}
+	}
 }
