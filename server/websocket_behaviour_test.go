@@ -160,7 +160,7 @@ func (c *wsClient) run(name string, b []byte, piece int, want []wsFrame) {
 		}
 	}
 	if err != io.EOF || !slices.Equal(all, want) {
-		c.t.Errorf("%s, in pieces of %d: got %.200q, %v; want %.200q", name, piece, all, err, want)
+		c.t.Fatalf("%s, in pieces of %d: got %.200q, %v; want %.200q", name, piece, all, err, want)
 	}
 	_ = c.Close()
 }
