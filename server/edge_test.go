@@ -251,7 +251,9 @@ func onEachEdge(t *testing.T, cfg Config, f func(t *testing.T, r *edgeRig)) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				cfg.Beats = ServerBeats
-				r := &edgeRig{rig: newRig(t, cfg, nil), tongue: to, flips: map[*Conn]*flipper{}, peers: map[*Conn]*tlsPeer{}}
+				r := &edgeRig{
+					rig: newRig(t, cfg, nil), tongue: to, flips: map[*Conn]*flipper{}, peers: map[*Conn]*tlsPeer{},
+				}
 				r.do(func() {
 					if secure != nil {
 						r.rig.transport = func() (tr transport) {

@@ -231,7 +231,8 @@ func TestWebSocketUTF8(t *testing.T) {
 	for _, cut := range []string{"\xce", "\xe2\x82", "\xf0\x90\x8c"} {
 		fail := []wsFrame{closed(1007)}
 		openByHand(t, url, nil).run("cut at the end", masked(wsText, "κ"+cut), 1, fail)
-		openByHand(t, url, nil).run("cut at the end of fragments", join(masked(0x01, "κ"+cut), masked(wsFin, "")), 1, fail)
+		openByHand(t, url, nil).run("cut at the end of fragments",
+			join(masked(0x01, "κ"+cut), masked(wsFin, "")), 1, fail)
 	}
 }
 
@@ -249,7 +250,8 @@ func TestWebSocketSizes(t *testing.T) {
 		end := closing(1000, "")
 		want := []wsFrame{echoed(s), closed(1000)}
 		openByHand(t, url, nil).run(fmt.Sprintf("9 text of %d", size), join(masked(wsText, s), end), 1<<30, want)
-		openByHand(t, url, nil).run(fmt.Sprintf("9 binary of %d", size), join(masked(wsBinary, "\x03"+s), end), 1<<16, want)
+		openByHand(t, url, nil).run(fmt.Sprintf("9 binary of %d", size),
+			join(masked(wsBinary, "\x03"+s), end), 1<<16, want)
 		for _, n := range []int{64, 1300, 64 << 10} {
 			if size/n > 20_000 {
 				continue

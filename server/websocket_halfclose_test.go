@@ -91,7 +91,9 @@ func TestEdgeHalfCloseOverSockets(t *testing.T) {
 				all = all[:max(0, len(all)-1)]
 			}
 			if err != io.EOF || len(all) != messages ||
-				slices.ContainsFunc(all, func(f wsFrame) bool { return f.first != wsBinary || f.content != "\x03"+body }) {
+				slices.ContainsFunc(all, func(f wsFrame) bool {
+					return f.first != wsBinary || f.content != "\x03"+body
+				}) {
 				t.Errorf("%d messages of %d came back, %v", len(all), messages, err)
 			}
 			<-sent
