@@ -297,3 +297,26 @@ func reloadAuths(cfg *Config, ends []endpoint, old [][]*auth.Authenticator) ([][
 	}
 	return all, nil
 }
+
+// authStats sums up the figures of what identifies clients; false: nothing does.
+func (s *Server) authStats() (sum auth.Stats, ok bool) {
+	sum.Refused = map[string]uint64{}
+	for _, of := range s.inForce.Load().auths {
+		for _, a := range of {
+			if a == nil {
+				continue
+			}
+			st := a.Stats()
+			ok = true
+			sum.Accepted += st.Accepted
+			sum.Overloaded += st.Overloaded
+			sum.Waiting += st.Waiting + st.Running
+			sum.JWKSFailures += st.JWKSFailures
+			sum.HookFailures += st.HookFailures
+			for word, n := range st.Refused {
+				sum.Refused[word] += n
+			}
+		}
+	}
+	return sum, ok
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +108,14 @@ func TestTokens(t *testing.T) {
 	c = dial(t, s)
 	_, _ = c.Write(data("x"))
 	wantClose(t, c, codec.CodeProtocolError)
+	_, m := get(s.OpsHandler(), "/metrics", "127.0.0.1:1")
+	for _, want := range []string{
+		`heartwheel_auth_total{result="accepted"} 1`, `heartwheel_auth_total{result="bad_token"} 2`,
+		`heartwheel_closed_total{reason="bad_token"} 2`} {
+		if !strings.Contains(m, want+"\n") {
+			t.Errorf("no %s in the metrics", want)
+		}
+	}
 }
 
 // A token that expires ends the connection, unless a new one of the same user comes in

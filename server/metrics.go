@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heartwheel/internal/admission"
+	"heartwheel/internal/auth"
 )
 
 // Stats is a copy of the server's figures, and the caller's. Counters run from the
@@ -131,6 +132,15 @@ func ofMemory(f func(m admission.MemoryStats) float64) emitter {
 	}
 }
 
+// ofAuth emits values of what identifies clients, if something does.
+func ofAuth(f func(st auth.Stats, add func(float64, ...string))) emitter {
+	return func(s *Server, _ []counters, add func(float64, ...string)) {
+		if st, ok := s.authStats(); ok {
+			f(st, add)
+		}
+	}
+}
+
 func sum[N int64 | uint64](loops []counters, f func(c *counters) N) float64 {
 	var n N
 	for i := range loops {
@@ -183,6 +193,22 @@ var metrics = []metric{
 		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Banned) })),
 	newMetric("bans_total", "Bans of addresses that connected too often.", counter, nil,
 		ofServer(func(s *Server) float64 { return float64(s.admission.AddressStats().Bans) })),
+	newMetric("auth_total", "Checks of who a client is, by result: accepted, busy or the word of a close code. Absent "+
+		"where clients are not identified.", counter, []string{"result"},
+		ofAuth(func(st auth.Stats, add func(float64, ...string)) {
+			add(float64(st.Accepted), "accepted")
+			add(float64(st.Overloaded), "busy")
+			for word, n := range st.Refused {
+				add(float64(n), word)
+			}
+		})),
+	newMetric("auth_waiting", "Checks under way or waiting for their turn.", gauge, nil,
+		ofAuth(func(st auth.Stats, add func(float64, ...string)) { add(float64(st.Waiting)) })),
+	newMetric("auth_failures_total", "Fetches of a JWK set and calls of a hook that failed.", counter,
+		[]string{"of"}, ofAuth(func(st auth.Stats, add func(float64, ...string)) {
+			add(float64(st.JWKSFailures), "jwks")
+			add(float64(st.HookFailures), "hook")
+		})),
 	newMetric("closed_total", "Sessions that ended.", counter, []string{"reason"},
 		byLabel(int(numReasons), func(i int) string { return Reason(i).String() },
 			func(c *counters, i int) uint64 { return c.closed[i] })),
