@@ -12,8 +12,8 @@ import (
 	"heartwheel/codec"
 )
 
-// maxInline is the longest JSON Web Token that a loop checks itself, in bytes: with
-// HMAC that takes a few microseconds.
+// maxInline is the longest JSON Web Token that a loop checks itself, in bytes: one of
+// HMAC takes some 10 µs then.
 const maxInline = 1 << 10
 
 // An Authenticator checks requests: a few at one time, while others wait in a queue
@@ -119,7 +119,7 @@ func (a *Authenticator) load(c Config, starting bool) error {
 	return nil
 }
 
-// CheckNow checks a request that is cheap to check, in microseconds and without
+// CheckNow checks a request that is cheap to check, in some 10 µs and without
 // waiting. Otherwise ok is false, and it is for Check.
 func (a *Authenticator) CheckNow(r Request) (id Identity, ok bool, err error) {
 	s := a.state.Load()

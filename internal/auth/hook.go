@@ -17,6 +17,7 @@ import (
 
 const (
 	maxHookAnswer = 64 << 10 // bytes
+	hookQuiet     = 10 * time.Second
 	hookWhere     = "private addresses"
 
 	// tokenExpired is the error by which Centrifugo's backends ask for a new token.
@@ -42,7 +43,7 @@ func newHook(c Config) (*hook, error) {
 		return nil, err
 	}
 	h := &hook{to: to, headers: c.HookHeaders, calls: c.Workers, timeout: c.Timeout,
-		outage: outage{log: c.Logger, what: "the hook"}}
+		outage: outage{log: c.Logger, what: "the hook", quiet: hookQuiet}}
 	h.client = &http.Client{
 		Transport: newTransport(to, private, hookWhere, c.Workers, c.Timeout),
 		// A token is not sent to where an answer says.

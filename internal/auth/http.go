@@ -105,18 +105,15 @@ func cause(err error) error {
 	return err
 }
 
-// An outage logs when something begins to fail, and when it works again: once each,
-// also if it works now and then.
+// An outage logs when something begins to fail, and when it works again: once each.
 type outage struct {
-	log  *slog.Logger
-	what string
+	log   *slog.Logger
+	what  string
+	quiet time.Duration // without a failure, until it works again
 
 	mu          sync.Mutex
 	began, last time.Time // of failures; zero: none
 }
-
-// outageQuiet is how long there must be no failure until an outage is over.
-const outageQuiet = 10 * time.Second
 
 func (o *outage) failed(err error) {
 	o.mu.Lock()
@@ -131,7 +128,7 @@ func (o *outage) failed(err error) {
 func (o *outage) worked() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.began.IsZero() && time.Since(o.last) >= outageQuiet {
+	if !o.began.IsZero() && time.Since(o.last) >= o.quiet {
 		o.log.Info(o.what+" works again", "after", time.Since(o.began).Round(time.Millisecond))
 		o.began = time.Time{}
 	}

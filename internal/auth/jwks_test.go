@@ -331,6 +331,9 @@ func TestJWKSStart(t *testing.T) {
 		if id, err := ask(t, a, Request{Token: token}); err != nil || id.User == "" {
 			t.Errorf("after: %v", err)
 		}
+		if strings.Count(log.String(), "works again") != 1 {
+			t.Errorf("log: %s", log.String())
+		}
 		for _, bad := range []*provider{
 			{body: []byte("<html>")}, {body: jwksOf()}, {status: http.StatusNotFound}, {body: make([]byte, 5<<20)},
 		} {
