@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"heartwheel/codec"
 	"heartwheel/internal/auth"
-	"heartwheel/internal/edge/websocket"
 )
 
 // An Auth says how the clients of a listener are identified.
@@ -198,29 +196,8 @@ func certificateOf(c *Conn) *x509.Certificate {
 	return nil
 }
 
-// tokenPrefix begins a subprotocol that is a token, beside the one that is spoken:
-// browsers can send no header of their own.
-const tokenPrefix = "token."
-
-// tokenOf returns the token of a request for a WebSocket: of the header Authorization,
-// a subprotocol, the query or a cookie, the first that is there.
-func tokenOf(r *websocket.Request) string {
-	if token, ok := strings.CutPrefix(r.HTTP.Header.Get("Authorization"), "Bearer "); ok {
-		return token
-	}
-	for _, p := range r.Offered {
-		if token, ok := strings.CutPrefix(p, tokenPrefix); ok {
-			return token
-		}
-	}
-	if token := r.HTTP.URL.Query().Get("token"); token != "" {
-		return token
-	}
-	if cookie, err := r.HTTP.Cookie("token"); err == nil {
-		return cookie.Value
-	}
-	return ""
-}
+// tokenCookie is the cookie of a request for a WebSocket that may have the token.
+const tokenCookie = "token"
 
 // newAuths makes what identifies the clients of each path of ends; nil: nothing does.
 // It reads files and may fetch JWK sets.

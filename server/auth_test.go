@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"heartwheel/codec"
+	"heartwheel/internal/auth"
 )
 
 // userHandler tells each client who it is, at once and whenever it sends something.
@@ -198,7 +199,7 @@ func TestTokenInRequest(t *testing.T) {
 				case "query":
 					query = "?token=" + token
 				case "subprotocol":
-					d.Subprotocols = []string{"heartwheel", "token." + token}
+					d.Subprotocols = []string{"heartwheel", auth.SubprotocolPrefix + token}
 				case "cookie":
 					header.Set("Cookie", "token="+token)
 				}
