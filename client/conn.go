@@ -59,7 +59,7 @@ type owner interface {
 type Beats struct {
 	Interval time.Duration // H in force
 	Timeout  time.Duration // T in force: the server closes a connection that is silent this long
-	Sent     uint64        // empty frames sent
+	Sent     uint64        // empty frames sent, and over a WebSocket the pongs for a server that beats
 	Answered uint64        // empty frames received
 	RTT      time.Duration // of the last answered beat; 0: none yet
 }

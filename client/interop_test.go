@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -114,7 +116,8 @@ type bridge struct {
 	closes chan error // why a client's messages ended
 }
 
-func startBridge(t *testing.T, library string, piece int, to string) (b *bridge, url string) {
+// startBridge returns a bridge to a server's address, and its URL. With ca it speaks TLS.
+func startBridge(t *testing.T, library string, piece int, to string, ca *tls.Config) (b *bridge, url string) {
 	b = &bridge{to: to, closes: make(chan error, 100)}
 	switch library {
 	case "coder":
@@ -133,8 +136,14 @@ func startBridge(t *testing.T, library string, piece int, to string) (b *bridge,
 			return gorillaServer{c}, err
 		}
 	}
-	s := httptest.NewServer(b)
-	t.Cleanup(s.Close)
+	s := httptest.NewUnstartedServer(b)
+	if t.Cleanup(s.Close); ca == nil {
+		s.Start()
+	} else {
+		s.StartTLS()
+		ca.RootCAs = x509.NewCertPool()
+		ca.RootCAs.AddCert(s.Certificate())
+	}
 	return b, "ws" + strings.TrimPrefix(s.URL, "http")
 }
 
@@ -235,12 +244,16 @@ func TestWebInterop(t *testing.T) {
 		library     string
 		piece       int
 		serverBeats bool
-	}{{"coder", 1000, false}, {"coder", 1 << 20, true}, {"gorilla", 1000, true}, {"gorilla", 1 << 20, false}} {
+		ca          *tls.Config
+	}{
+		{"coder", 1000, false, nil}, {"coder", 1 << 20, true, new(tls.Config)},
+		{"gorilla", 1000, true, new(tls.Config)}, {"gorilla", 1 << 20, false, nil},
+	} {
 		t.Run(fmt.Sprintf("%s/%d/%t", test.library, test.piece, test.serverBeats), func(t *testing.T) {
 			t.Parallel()
-			b, url := startBridge(t, test.library, test.piece, s.Addrs()[0].String())
+			b, url := startBridge(t, test.library, test.piece, s.Addrs()[0].String(), test.ca)
 			o := newEventLog()
-			c, err := Dial(t.Context(), url, Config{ServerBeats: test.serverBeats, OnState: o.event,
+			c, err := Dial(t.Context(), url, Config{ServerBeats: test.serverBeats, OnState: o.event, TLS: test.ca,
 				rand: func() float64 { return 0 }}) // no backoff
 			if err != nil {
 				t.Fatal(err)
@@ -298,7 +311,7 @@ func TestWebInterop(t *testing.T) {
 // the other side.
 func TestWebNoLeak(t *testing.T) {
 	s, _ := startReal(t, server.Config{})
-	_, url := startBridge(t, "gorilla", 1<<20, s.Addrs()[0].String())
+	_, url := startBridge(t, "gorilla", 1<<20, s.Addrs()[0].String(), nil)
 	first, err := Dial(t.Context(), url, Config{}) // all of the servers runs once it is there
 	if err != nil {
 		t.Fatal(err)

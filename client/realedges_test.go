@@ -2,13 +2,19 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/gobwas/ws"
 
 	"heartwheel/codec"
 	"heartwheel/internal/address"
@@ -184,5 +190,121 @@ func TestRealEdgesMixedUp(t *testing.T) {
 			}
 			checkError(t, err, !strings.HasPrefix(words, "check"), wrong, words)
 		}
+	}
+}
+
+// Behind somebody else's TLS, the stream may end at any byte.
+func TestTLSPump(t *testing.T) {
+	cert, pool := certificate(t, "127.0.0.1")
+	trust := &tls.Config{RootCAs: pool}
+	s, _ := startReal(t, server.Config{})
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	pass := make(chan int64, 1) // how much of the server's bytes is for the next client; the rest is cut off
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			n := <-pass
+			go func() {
+				defer nc.Close()
+				to, err := net.Dial("tcp", s.Addrs()[0].String())
+				if err != nil || nc.(*tls.Conn).Handshake() != nil {
+					return
+				}
+				defer to.Close()
+				left := make(chan struct{})
+				go func() {
+					defer close(left)
+					_, _ = io.Copy(to, nc)
+				}()
+				_, _ = io.CopyN(nc, to, n)
+				_ = nc.(*tls.Conn).CloseWrite()
+				<-left
+			}()
+		}
+	}()
+	url := "tls://" + ln.Addr().String()
+	pass <- 1 << 20
+	c, err := Dial(t.Context(), url, Config{TLS: trust})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte{1}, 65_535)
+	if err := c.Send(t.Context(), big); err != nil {
+		t.Error(err)
+	}
+	if got, err := c.Receive(t.Context(), nil); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	c.Close()
+	plain, err := net.Dial("tcp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	_, _ = plain.Write(codec.AppendHello(nil, codec.Hello{}))
+	whole := make([]byte, codec.HeaderSize)
+	if _, err := io.ReadFull(plain, whole); err != nil {
+		t.Fatal(err)
+	}
+	// The time in a WELCOME has not always the same length.
+	for n := range int64(binary.BigEndian.Uint32(whole)) - 20 {
+		pass <- n
+		_, err := Dial(t.Context(), url, Config{TLS: trust})
+		words := "only part of its WELCOME"
+		if n == 0 {
+			words = "without giving a reason"
+		}
+		checkError(t, err, false, words)
+	}
+}
+
+// A server that is dead is given up at once over TLS too, whose end waits for it.
+func TestTLSReset(t *testing.T) {
+	cert, pool := certificate(t, "server")
+	issued := time.Now() // a bubble's clock begins in the year 2000
+	for _, scheme := range []string{"tls", "wss"} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t)
+			r.cfg.TLS = &tls.Config{RootCAs: pool, Time: func() time.Time { return issued }}
+			var ends []io.Closer
+			r.cfg.DialContext = func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				ends = append(ends, theirs)
+				go func() {
+					nc := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{*cert}})
+					w := codec.AppendWelcome(nil, welcomed)
+					if scheme == "wss" {
+						if _, err := ws.Upgrade(nc); err != nil {
+							t.Error(err)
+						}
+						w = frame(ws.OpBinary, true, body(w))
+					}
+					_, _ = nc.Read(make([]byte, 4096))
+					_, _ = nc.Write(w)
+				}()
+				return ours, nil
+			}
+			c, err := Dial(t.Context(), scheme+"://server:1", r.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(18 * time.Second)
+			synctest.Wait()
+			// The beat at 7.5 s is not taken for 10 s.
+			if e := r.last(); e.time != 17500*time.Millisecond || !errors.Is(e.what.Err, ErrStalled) {
+				t.Errorf("%s: at %s: %s", scheme, e.time, e.what)
+			}
+			c.Close()
+			for _, end := range ends {
+				_ = end.Close()
+			}
+		})
 	}
 }
