@@ -35,13 +35,13 @@ func TestMain(m *testing.M) {
 }
 
 func serveAlone() {
-	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0"}, Beat: 2 * time.Second,
+	s, err := server.New(server.Config{Listen: []string{"tcp://127.0.0.1:0", "ws://127.0.0.1:0"}, Beat: 2 * time.Second,
 		Logger: slog.New(slog.DiscardHandler)}, nothingServed{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(s.Addrs()[0])
+	fmt.Println(s.Addrs()[0], s.Addrs()[1])
 	ctx, stop := context.WithCancel(context.Background())
 	signal.Ignore(os.Interrupt) // it is for the test, which then closes the input
 	go func() {
@@ -58,8 +58,8 @@ func (nothingServed) Open(*server.Conn)                     {}
 func (nothingServed) Frame(*server.Conn, codec.Frame) error { return nil }
 func (nothingServed) Close(*server.Conn, server.Reason)     {}
 
-// startServer runs a server in another process and returns its URL.
-func startServer(tb testing.TB) string {
+// startServer runs a server in another process and returns its URLs, of tcp and ws.
+func startServer(tb testing.TB) (tcp, ws string) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	cmd.Stderr = os.Stderr
@@ -82,14 +82,20 @@ func startServer(tb testing.TB) string {
 	if err != nil {
 		tb.Fatalf("the server process: %v", err)
 	}
-	return "tcp://" + strings.TrimSpace(line)
+	tcp, ws, _ = strings.Cut(strings.TrimSpace(line), " ")
+	return "tcp://" + tcp, "ws://" + ws
 }
 
 // BenchmarkIdleClients measures the memory of an idle client, of 10,000 in one process:
 // heap and stack, and the process's RSS. The aim is 4,096 bytes of heap and stack.
 func BenchmarkIdleClients(b *testing.B) {
+	tcp, ws := startServer(b)
+	b.Run("tcp", func(b *testing.B) { benchmarkIdle(b, tcp) })
+	b.Run("ws", func(b *testing.B) { benchmarkIdle(b, ws) }) // where the server beats
+}
+
+func benchmarkIdle(b *testing.B, url string) {
 	const n = 10_000
-	url := startServer(b)
 	for b.Loop() {
 		clients := make([]*Client, n)
 		before := measure()
@@ -111,7 +117,7 @@ func BenchmarkIdleClients(b *testing.B) {
 			return
 		}
 		for _, c := range clients { // each has beaten: the steady state
-			for c.Beats().Answered < 2 {
+			for c.Beats().Sent < 2 {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
