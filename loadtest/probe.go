@@ -101,7 +101,7 @@ func exchange(at netip.AddrPort, p *Plan, frame []byte) (welcome codec.Welcome, 
 			g, _ := codec.ParseGoaway(f.Payload)
 			return welcome, refusal(target, codec.Code(g.Code), g.Reason)
 		case codec.OpPing:
-			if p.HasWebSocket() { // the server's own, before its answer
+			if p.HasWebSocket() && !p.ServerBeats { // the server's own, before its answer
 				continue
 			}
 		}

@@ -378,6 +378,9 @@ func (l *loop) closedByPeer(i int32, c *conn, how string, at, slack int64) {
 	switch cl.classify() {
 	case classImmediate:
 		text := "closed by the target at once"
+		if c.state == stateUpgrade {
+			text = "closed by the target without a response to the WebSocket request"
+		}
 		if cl.code != 0 {
 			text = fmt.Sprintf("closed by the target with %d %q", cl.code, reason)
 		}

@@ -24,7 +24,7 @@ var large = sync.Pool{New: func() any { return new([peer.Header + peer.MaxFrame]
 
 func main() {
 	size := flag.Int("buffer", 4096, "bytes that each connection's bufio.Reader holds")
-	secure := flag.Bool("tls", false, "serve TLS, with a certificate that nobody has signed")
+	secure := flag.Bool("tls", false, "serve TLS, with a self-signed certificate")
 	o := peer.Start()
 	ln, err := o.Listen()
 	if err != nil {
