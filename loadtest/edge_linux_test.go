@@ -185,13 +185,13 @@ func TestEdges(t *testing.T) {
 			t.Parallel()
 			target := local(c.scheme, c.server.listen(t), c.path)
 			for mode, more := range map[string][]string{
-				"ping":  {"frame", "ping"},
-				"empty": {"frame", "empty"},
-				"echo":  {"mode", "echo", "payload", "20000", "inflight", "2"},
-				"churn": {"mode", "churn", "connect-rate", "50"},
+				"ping":  {"connections", "20", "frame", "ping"},
+				"empty": {"connections", "20", "frame", "empty"},
+				"echo":  {"connections", "5", "mode", "echo", "payload", "20000", "inflight", "2"},
+				"churn": {"connections", "200", "mode", "churn", "connect-rate", "10"}, // never all of them at once
 			} {
-				r := answeredRun(t, append(append([]string{"target", target, "connections", "20", "interval", "100ms",
-					"timeout", "1h"}, c.pairs...), more...)...)
+				r := answeredRun(t, append(append([]string{"target", target, "interval", "100ms", "timeout", "1h",
+					"connect-timeout", "1m"}, c.pairs...), more...)...)
 				parts := &r.Connections
 				if parts.TCPUS == nil || (parts.TLSUS == nil) == strings.Contains(c.scheme, "s") && c.scheme != "ws" ||
 					(parts.UpgradeUS == nil) != (c.scheme == "tls") {
