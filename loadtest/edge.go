@@ -59,16 +59,24 @@ func (p *Plan) targetText(at netip.AddrPort) string {
 
 func (p *Plan) validateEdge(wrong wrongFunc) {
 	if !p.HasTLS() {
-		const text = "is for a target with tls:// or wss://; leave it out, or write such a target"
-		if p.CA != "" {
-			wrong("ca", p.CA, text)
+		for _, s := range []struct {
+			key   string
+			value any
+			given bool
+		}{
+			{"ca", p.CA, p.CA != ""}, {"insecure", p.Insecure, p.Insecure}, {"cert", p.Cert, p.Cert != ""},
+			{"key", p.Key, p.Key != ""}, {"server-name", p.ServerName, p.ServerName != ""},
+		} {
+			if s.given {
+				wrong(s.key, s.value, "is for a target with tls:// or wss://; leave it out, or write such a target")
+			}
 		}
-		if p.Insecure {
-			wrong("insecure", p.Insecure, text)
-		}
-		if p.ServerName != "" {
-			wrong("server-name", p.ServerName, text)
-		}
+	}
+	switch {
+	case p.Cert != "" && p.Key == "":
+		wrong("cert", p.Cert, "goes with key; write both")
+	case p.Cert == "" && p.Key != "":
+		wrong("key", p.Key, "goes with cert; write both")
 	}
 	if p.CA != "" && p.Insecure {
 		wrong("insecure", p.Insecure, "contradicts ca, with which certificates are verified; leave one out")

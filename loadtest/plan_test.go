@@ -131,6 +131,8 @@ func TestWrongPlans(t *testing.T) {
 		{"TLS without TLS", []string{"target", "ws://a:1", "ca", "x", "insecure", "true", "server-name", "x"}, []string{
 			`ca "x" (F): is for a target with tls:// or wss://`, `insecure "true" (F): is for`,
 			`insecure "true" (F): contradicts ca`, `server-name "x" (F): is for`}},
+		{"half a certificate", []string{"target", "tls://a:1", "key", "x"}, []string{
+			`key "x" (F): goes with cert; write both`}},
 		{"header", []string{"target", "tcp://a:1", "header", "Authorization: secret"}, []string{
 			`header "Authorization: (given)" (F): is for a target with ws://`}},
 		{"own header", []string{"target", "ws://a:1", "header", "Host: x", "header", "x"}, []string{

@@ -86,7 +86,7 @@ type secondStats struct{ response, service, lag engine.Histogram }
 func Run(o Options) (*report.Summary, error) {
 	r := &run{Options: o, plan: o.Plan}
 	if _, err := r.plan.NewTLS(); err != nil {
-		return nil, &PlanError{[]string{fmt.Sprintf("ca %q: %s", r.plan.CA, err)}}
+		return nil, &PlanError{[]string{err.Error()}}
 	}
 	if r.plan.HasTLS() && r.plan.Insecure {
 		r.notes = append(r.notes, "the target's certificate was not verified, because of --insecure")

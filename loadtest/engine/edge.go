@@ -30,7 +30,7 @@ func (l *Load) NewTLS() (*tlsedge.Client, error) {
 		return nil, nil
 	}
 	return tlsedge.NewClient(tlsedge.ClientConfig{CA: l.CA, Insecure: l.Insecure, ServerName: l.ServerName,
-		Timeout: l.ConnectTimeout})
+		Certificate: tlsedge.Pair{Cert: l.Cert, Key: l.Key}, Timeout: l.ConnectTimeout})
 }
 
 // An edge turns the native frames that this package handles into the bytes of a

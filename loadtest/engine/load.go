@@ -20,6 +20,7 @@ type Load struct {
 	Scheme     string                  // of the target; empty: SchemeTCP
 	CA         string                  // TLS: file with authorities; empty: those of the machine
 	Insecure   bool                    // TLS: any certificate is right
+	Cert, Key  string                  // TLS: files of the clients' own certificate; empty: none
 	ServerName string                  // TLS: that the certificate is for
 	Request    websocket.ClientRequest // WebSocket
 	Framing    Framing

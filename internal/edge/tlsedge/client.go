@@ -16,6 +16,8 @@ type ClientConfig struct {
 	CA string
 	// Insecure accepts any certificate.
 	Insecure bool
+	// Certificate is the client's own, for servers that ask for one; zero: none.
+	Certificate Pair
 	// ServerName is the name or address that the certificate has to be for. A name
 	// is sent to the server.
 	ServerName string
@@ -48,6 +50,13 @@ func NewClient(c ClientConfig) (*Client, error) {
 			return nil, err
 		}
 		config.RootCAs = pool
+	}
+	if c.Certificate != (Pair{}) {
+		cert, err := loadPair(c.Certificate)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{cert}
 	}
 	return &Client{c.Timeout, make(chan struct{}, c.Handshakes), config}, nil
 }

@@ -102,8 +102,8 @@ func TestClient(t *testing.T) {
 func TestClientErrors(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
-	pair := a.issue(t, "s", []string{"s.example"})
-	addr := listenTLS(t, pair)[0]
+	certificate := a.issue(t, "s", []string{"s.example"})
+	addr := listenTLS(t, certificate)[0]
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestClientErrors(t *testing.T) {
 		want   string
 	}{
 		{ClientConfig{CA: ca, ServerName: "s.example"}, addr, ""},
-		{ClientConfig{CA: pair.Cert, ServerName: "s.example"}, addr, ""},
+		{ClientConfig{CA: certificate.Cert, ServerName: "s.example"}, addr, ""},
 		{ClientConfig{Insecure: true, ServerName: "other.example"}, addr, ""},
 		{ClientConfig{CA: ca, ServerName: "other.example"}, addr, "not other.example"},
 		{ClientConfig{CA: filepath.Join(other.dir, "ca.pem"), ServerName: "s.example"}, addr, "unknown authority"},
@@ -144,10 +144,34 @@ func TestClientErrors(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", c.config, err, c.want)
 		}
 	}
-	for file, want := range map[string]string{"missing.pem": "CA: open", pair.Key: "has no CERTIFICATE"} {
+	for file, want := range map[string]string{"missing.pem": "CA: open", certificate.Key: "has no CERTIFICATE"} {
 		if _, err := NewClient(ClientConfig{CA: file}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", file, err, want)
 		}
+	}
+	// A server that asks for a certificate gets the one that there is.
+	asking := newServer(t, Config{Certificates: []Pair{certificate}, ClientCA: ca})
+	for _, own := range []Pair{{}, a.issue(t, "device-1", []string{"d.example"})} {
+		client, err := NewClient(ClientConfig{CA: ca, ServerName: "s.example", Certificate: own, Timeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := pair(t)
+		go func() { // with TLS 1.3 it ends before the server has looked at the certificate
+			_, _, _ = client.Handshake(near)
+			_, _ = io.Copy(io.Discard, near)
+		}()
+		tr, err := asking.Handshake(far)
+		if err == nil {
+			err = tr.State().PeerCertificates[0].VerifyHostname("d.example")
+		}
+		if (err == nil) != (own != Pair{}) {
+			t.Errorf("%v: %v", own, err)
+		}
+		far.Close()
+	}
+	if _, err := NewClient(ClientConfig{Certificate: Pair{certificate.Cert, ca}}); err == nil {
+		t.Error("a certificate without its key")
 	}
 	// Handshakes wait for each other, and for how long is known.
 	client, _ := NewClient(ClientConfig{Insecure: true, Timeout: time.Minute, Handshakes: 1})
