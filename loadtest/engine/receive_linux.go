@@ -120,16 +120,17 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 		b = b[n:]
 	}
 	for len(b) > 0 {
-		var (
-			f     codec.Frame
-			n     int
-			err   error
-			whole = true
-		)
+		var f codec.Frame
+		var n int
+		var err error
 		if l.edge == nil {
 			f, n, err = codec.Decode(b, codec.MaxFrameLimit)
 		} else {
-			f, n, whole, err = l.edge.next(l.link(i), b)
+			var whole bool
+			if f, n, whole, err = l.edge.next(l.link(i), b); n > 0 && !whole {
+				b = b[n:]
+				continue
+			}
 		}
 		if err != nil {
 			l.wrongAnswer(i, at, fmt.Sprintf("bytes that are not a frame: % x: %s", b[:min(len(b), 16)], err))
@@ -141,9 +142,6 @@ func (l *loop) handleBytes(i int32, c *conn, b []byte, at int64) bool {
 			break
 		}
 		b = b[n:]
-		if !whole {
-			continue
-		}
 		answered, ok := l.handleFrame(i, c, f, at)
 		if !ok {
 			return false
@@ -252,10 +250,11 @@ func (l *loop) handleBeat(i int32, c *conn, at int64) bool {
 // answers a PING with the same PING.
 func (l *loop) handleStamped(i int32, c *conn, f codec.Frame, at int64) (echoed int) {
 	var filler []byte
-	mine := l.load.Frame == FramePing // also in mode echo, until the hold phase
+	var mine bool
 	if f.Op == codec.OpData {
-		filler, mine = l.filler, l.load.Mode == ModeEcho
-		echoed = 1
+		filler, mine, echoed = l.filler, l.load.Mode == ModeEcho, 1
+	} else {
+		mine = l.load.Frame == FramePing // also in mode echo, until the hold phase
 	}
 	mine = mine && c.sendSeq != c.answerSeq && len(f.Payload) == MinPayload+len(filler)
 	var s stamp
