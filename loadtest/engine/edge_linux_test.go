@@ -277,6 +277,38 @@ func TestHandshakesEnd(t *testing.T) {
 	}
 }
 
+// What a faulty peer sends is part of a frame, or none, in the framing of its edge.
+func TestFaultyBytes(t *testing.T) {
+	for name, load := range edgeLoads(ModeEcho) {
+		f := newFaultyBytes(load)
+		next := func(b []byte) (used int, err error) { // as a server reads it
+			switch {
+			case load.HasWebSocket():
+				_, _, _, used, err = websocket.NewFraming(codec.DefaultMaxFrame).Next(slices.Clone(b))
+			case load.Framing.Native():
+				_, used, err = codec.Decode(b, codec.DefaultMaxFrame)
+			default:
+				_, used, err = newForeign(load).next(b)
+			}
+			return used, err
+		}
+		drip := append(slices.Clone(f.drip), bytes.Repeat([]byte{f.fill}, 200)...)
+		for what, b := range map[string][]byte{"half": f.half, "drip": drip} {
+			if used, err := next(b); used != 0 || err != nil || len(b) < 2 {
+				t.Errorf("%s, %s % x: %d, %v", name, what, b, used, err)
+			}
+		}
+		if !load.Framing.Native() {
+			continue
+		}
+		for what, b := range map[string][]byte{"garbage": f.garbage, "oversize": f.oversize} {
+			if _, err := next(b); err == nil {
+				t.Errorf("%s, %s % x: no error", name, what, b)
+			}
+		}
+	}
+}
+
 // BenchmarkEdge sends and receives DATA of 16 bytes, 16 at a time, over a pair of
 // sockets. The figure is for one message there and back, with the peer's part.
 func BenchmarkEdge(b *testing.B) {
