@@ -147,12 +147,15 @@ func (c *Conn) transportName() string {
 	return "tcp"
 }
 
+// expiryMost is when a token expires at the latest: codec/SPEC.md has no longer times.
+const expiryMost = 10 * 365 * 24 * time.Hour
+
 // identified stores who c is.
 func (l *loop) identified(c *Conn, id Identity) {
 	x := c.ensureExt()
 	x.identity, x.expireAt = &id, 0
 	if !id.Expires.IsZero() {
-		x.expireAt = l.now + max(1, int64(time.Until(id.Expires)))
+		x.expireAt = l.now + int64(min(max(1, time.Until(id.Expires)), expiryMost))
 	}
 	l.recheck(c)
 }

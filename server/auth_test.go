@@ -179,6 +179,28 @@ func TestTokenExpiresInTime(t *testing.T) {
 	})
 }
 
+// A certificate or a token may be good for longer than a time.Duration is: RFC 5280 has
+// the end of 9999 for those that do not expire.
+func TestTokenOfCenturies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, nil)
+		c := r.open()
+		r.wait(time.Second)
+		r.do(func() {
+			r.loop.clock()
+			r.loop.identified(c, Identity{User: "u", Expires: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)})
+			w := codec.AppendWelcome(nil, codec.Welcome{ExpiresMS: r.loop.expiresMS(c)})
+			if got, err := codec.ParseWelcome(w[codec.HeaderSize+1:]); err != nil || got.ExpiresMS < 1e11 {
+				t.Errorf("a client reads that it expires in %d ms, %v", got.ExpiresMS, err)
+			}
+		})
+		r.wait(time.Second)
+		r.feed(c, beat)
+		r.wait(time.Second)
+		r.alive(c, "with a token until 9999")
+	})
+}
+
 // A token in the request for a WebSocket makes HELLO unnecessary. A bad one is refused
 // with a close code, which pages of a browser can see.
 func TestTokenInRequest(t *testing.T) {
