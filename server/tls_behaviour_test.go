@@ -49,6 +49,28 @@ func TestTLSVersions(t *testing.T) {
 	}
 }
 
+// A client of TLS 1.2 that has no cipher with authenticated encryption is refused.
+func TestTLSCiphers(t *testing.T) {
+	t.Parallel()
+	cfg, tc := secureConfig(t)
+	_, urls := edgeURLs(t, cfg, Echo{})
+	for suite, want := range map[uint16]bool{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       true,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:       true,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: true,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256:       false,
+		tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA:              false,
+	} {
+		tc := tc.Clone()
+		tc.MaxVersion, tc.CipherSuites = tls.VersionTLS12, []uint16{suite}
+		if err := dialByHand(t, urls[2], tc).(*tls.Conn).Handshake(); (err == nil) != want {
+			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
+	}
+}
+
 // A session is resumed, also after its certificate was replaced; a full handshake sees
 // the new one.
 func TestTLSResumption(t *testing.T) {
@@ -203,7 +225,9 @@ func TestPlainOnTLSPort(t *testing.T) {
 				_, _ = io.WriteString(c, "\x00")
 			}
 			_, _ = io.Copy(io.Discard, c)
-			eventually(t, "a line says so", func() bool { return len(log.lines("the client connects without TLS")) > before })
+			eventually(t, "a line says so", func() bool {
+				return len(log.lines("the client connects without TLS")) > before
+			})
 		}
 	}
 }

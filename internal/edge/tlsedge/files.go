@@ -45,6 +45,15 @@ func stampOf(file string) stamp {
 	return s
 }
 
+// suites are those of TLS 1.2: with forward secrecy and authenticated encryption, as
+// RFC 9325, 4.2 recommends. crypto/tls offers CBC with SHA-1 too. Those of 1.3 are all
+// of that kind.
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 func (l *loaded) changed() bool {
 	for _, s := range l.stamps {
 		if stampOf(s.file) != s {
@@ -57,8 +66,9 @@ func (l *loaded) changed() bool {
 // load loads the files of c, or says everything that is wrong with them.
 func load(c Config) (*loaded, error) {
 	l := &loaded{c: c, config: &tls.Config{
-		MinVersion: c.MinVersion,
-		NextProtos: c.ALPN,
+		MinVersion:   c.MinVersion,
+		CipherSuites: suites,
+		NextProtos:   c.ALPN,
 		// What is sealed is up to 16 KiB at once and should be one record.
 		DynamicRecordSizingDisabled: true,
 	}}
