@@ -191,6 +191,9 @@ func (c *Config) validateEdges() (errs []error) {
 			}
 		}
 		for _, p := range e.paths {
+			wrong := func(field, value, want string) {
+				errs = append(errs, &FieldError{p.prefix() + field, value, want})
+			}
 			if p.auth.off() && !reflect.DeepEqual(p.auth, Auth{Mode: p.auth.Mode}) {
 				wrong("Auth", p.auth.Mode, "makes the other settings of authentication useless; set it to their mode")
 			}

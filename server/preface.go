@@ -314,8 +314,9 @@ func (c Config) CheckFiles() error {
 	ends, _ := c.endpoints()
 	var errs []error
 	for _, e := range ends {
-		if _, err := e.newTLS(); err != nil {
-			errs = append(errs, &FieldError{e.prefix() + "Certificates", e.certificates(), err.Error()})
+		_, err := e.newTLS()
+		for _, part := range parts(err) {
+			errs = append(errs, &FieldError{e.prefix() + "Certificates", e.certificates(), part.Error()})
 		}
 		for _, p := range e.paths {
 			if err := p.auth.check(&c); err != nil {
@@ -324,6 +325,17 @@ func (c Config) CheckFiles() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// parts returns the errors that err joins.
+func parts(err error) []error {
+	switch joined, ok := err.(interface{ Unwrap() []error }); {
+	case ok:
+		return joined.Unwrap()
+	case err != nil:
+		return []error{err}
+	}
+	return nil
 }
 
 // newTLS loads the certificates of e; nil without TLS.

@@ -64,9 +64,8 @@ flags: the value of each, and where it comes from. Starts nothing.`,
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 		fmt.Fprintf(w, "SETTING\tVALUE\tFROM\n")
-		for _, s := range settings.Table {
-			value, from := r.Show(s)
-			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, value, from)
+		for _, s := range r.ShowAll() {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, s.Value, s.From)
 		}
 		return w.Flush()
 	}

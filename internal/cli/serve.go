@@ -43,7 +43,8 @@ environment, the file of --config, the profile. --max-frame is the variable
 HEARTWHEEL_MAX_FRAME, with commas between the elements of a list, and the line
 "max-frame: 64KiB" in the file. Durations need a unit: 15s, 500ms, 2m. Sizes
 are in bytes or have a unit: 65536, 64KiB, 1MiB, 2GiB. Numbers may end in k or
-m: 20k. "heartwheel config show" prints the result.`,
+m: 20k. Addresses with settings of their own are a list in the file: listeners.
+"heartwheel config show" prints the result.`,
 		Example: `  heartwheel serve
   heartwheel serve --listen tcp://0.0.0.0:9000 --max-connections 500k
   heartwheel serve --profile iot --max-connections 1m --workers auto

@@ -145,6 +145,7 @@ func fileEntries(mapping *yaml.Node, outer string) []entry {
 			e.err = fmt.Errorf("is set already in line %d; give it once", line)
 		default:
 			first[key.Value] = e.line
+			e.node = value
 			e.texts, e.err = nodeTexts(value, e.line)
 			if value.Kind == yaml.MappingNode {
 				e.inner = fileEntries(value, e.key+".")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v4"
 )
 
 // A Layer is what one source says. Layers are kept apart so that the origin of
@@ -13,6 +15,9 @@ type Layer struct {
 	preset  bool   // not written by the user
 	file    bool
 	prefix  string                  // of the names of an environment
+	line    int                     // of an element of a list: where it begins
+	path    string                  // of an element: what precedes its keys, for people
+	outer   []string                // of an element: keys of the table around its list
 	name    func(key string) string // what the source calls a setting; nil: its key
 	entries []entry                 // in the order of the source
 }
@@ -24,6 +29,9 @@ type entry struct {
 	texts []text
 	err   error   // why there are no texts
 	inner []entry // keys below this one, which no setting has
+
+	node *yaml.Node // of a file
+	list bool       // key is that of a list of mappings
 }
 
 // A text is a value, or an element of a list, as it was written.

@@ -13,6 +13,7 @@ import (
 type Merged struct {
 	Problems []string // a line for everything that is wrong, at most maxProblems and one more
 
+	path       string            // of a list's element: what precedes its keys
 	origins    map[string]Origin // of the winning value, by key
 	lines      map[string][]text // of the winning value, by key
 	written    map[string]bool   // keys that the user wrote, in any layer
@@ -29,6 +30,7 @@ func (t Table[T]) Merge(v *T, layers ...Layer) *Merged {
 		unreadable: map[string]bool{}}
 	for i := range layers {
 		l := &layers[i]
+		m.path = l.path
 		for j := range l.entries {
 			e := &l.entries[j]
 			s := t.ByKey(e.key)
@@ -84,6 +86,10 @@ func (s *Setting[T]) merge(v *T, m *Merged, l *Layer, e *entry) bool {
 
 // unknown reports a key, or those below it, that no setting has.
 func (t Table[T]) unknown(m *Merged, l *Layer, e *entry) {
+	if e.list {
+		m.problem(e.key, nil, l.origin(e), e.err)
+		return
+	}
 	if len(e.inner) > 0 {
 		for i := range e.inner {
 			t.unknown(m, l, &e.inner[i])
@@ -101,8 +107,12 @@ func (t Table[T]) unknown(m *Merged, l *Layer, e *entry) {
 	}
 	word := strings.TrimPrefix(e.key, l.prefix)
 	word = word[strings.LastIndex(word, ".")+1:]
+	if slices.Contains(l.outer, e.key) {
+		m.problem(e.key, nil, l.origin(e), errors.New("cannot be set for one alone; write it outside of the list"))
+		return
+	}
 	m.add(fmt.Sprintf("%s (%s): is not a setting; %s",
-		name(e.key), l.origin(e), wording.Suggestion(word, t.Keys(), name)))
+		l.path+name(e.key), l.origin(e), wording.Suggestion(word, t.Keys(), name)))
 }
 
 // Problem adds a line about the value of a setting. value may be an element of
@@ -123,7 +133,7 @@ func (m *Merged) ProblemAt(key, value string, from Origin, err error) {
 }
 
 func (m *Merged) problem(key string, texts []text, from Origin, err error) {
-	what := key
+	what := m.path + key
 	if len(texts) > 0 {
 		values := make([]string, len(texts))
 		for i := range texts {
@@ -134,12 +144,31 @@ func (m *Merged) problem(key string, texts []text, from Origin, err error) {
 	m.add(fmt.Sprintf("%s (%s): %s", what, from, err))
 }
 
+// Append moves the problems of from to m.
+func (m *Merged) Append(from *Merged) {
+	for _, line := range from.Problems {
+		m.add(line)
+	}
+	from.Problems = nil
+}
+
 func (m *Merged) add(line string) {
 	switch n := len(m.Problems); {
+	case slices.Contains(m.Problems, line):
 	case n < maxProblems:
 		m.Problems = append(m.Problems, line)
 	case n == maxProblems:
 		m.Problems = append(m.Problems, "there are more errors, which are not listed")
+	}
+}
+
+// Inherit makes the origin of a setting that m does not have that in from.
+func (m *Merged) Inherit(key string, from *Merged) {
+	if _, has := m.origins[key]; has {
+		return
+	}
+	if o, ok := from.origins[key]; ok {
+		m.origins[key], m.lines[key] = o, from.lines[key]
 	}
 }
 

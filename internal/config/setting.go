@@ -66,6 +66,7 @@ type Setting[T any] struct {
 	Live      string // for what a reload puts another value in force: LiveNow or LiveNew; empty: for nothing
 	Secret    bool   // never shown
 	NotInFile bool   // a file cannot set it
+	InList    string // key of the list of mappings in the file whose elements may set it too; empty: none
 }
 
 // A Table holds the settings of T, in the order of the help.
@@ -88,6 +89,16 @@ func (t Table[T]) Keys() []string {
 		keys[i] = s.Key
 	}
 	return keys
+}
+
+// InList returns the settings that elements of the list with this key may set.
+func (t Table[T]) InList(key string) (in Table[T]) {
+	for _, s := range t {
+		if s.InList == key {
+			in = append(in, s)
+		}
+	}
+	return in
 }
 
 // Groups returns the headings of the help, in order.

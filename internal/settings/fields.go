@@ -9,7 +9,7 @@ import (
 
 var (
 	// configField is a field of server.Config, as errors of package server write it.
-	configField = regexp.MustCompile(`\bConfig\.([A-Z]\w*)`)
+	configField = regexp.MustCompile(`\bConfig\.([A-Z]\w*)(\[\d+\]\.\w+)?`)
 	nextWord    = regexp.MustCompile(`([a-z])([A-Z])`)
 )
 
@@ -17,6 +17,8 @@ var (
 // MaxFrame is max-frame.
 func keyOf(field string) string {
 	switch field {
+	case "Address":
+		return "listen"
 	case "Certificates":
 		return "tls-cert"
 	case "ClientCA":
@@ -43,6 +45,10 @@ func (e flagsError) Unwrap() error { return e.error }
 
 func replaceFields(text, prefix string) string {
 	return configField.ReplaceAllStringFunc(text, func(field string) string {
-		return prefix + keyOf(strings.TrimPrefix(field, "Config."))
+		field = strings.TrimPrefix(field, "Config.")
+		if list, inner, found := strings.Cut(field, "."); found { // no flag sets it
+			return strings.ToLower(list) + "." + keyOf(inner)
+		}
+		return prefix + keyOf(field)
 	})
 }

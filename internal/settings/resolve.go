@@ -2,7 +2,6 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -14,7 +13,8 @@ import (
 // A Resolved holds valid Options, and where each value comes from.
 type Resolved struct {
 	Options
-	merged *config.Merged
+	merged    *config.Merged
+	listeners []listener // of Options.Listeners
 }
 
 // A File is the content of the configuration file as it was read at one time. It
@@ -46,10 +46,12 @@ func ResolveFile(f *File, outer ...config.Layer) (*Resolved, error) {
 	layers := []config.Layer{Table.Defaults()}
 	path, from := config.Last(outer, "config")
 	var fileErr error
+	var elements []config.Layer
 	if f != nil {
 		var file config.Layer
 		if fileErr = f.Err; fileErr == nil {
 			file, fileErr = config.ParseYAML("file "+path, f.Data)
+			elements = file.Elements(listenersKey, "- listen: tcp://127.0.0.1:9000", Table.Keys())
 		}
 		layers = append(layers, file)
 	}
@@ -65,6 +67,7 @@ func ResolveFile(f *File, outer ...config.Layer) (*Resolved, error) {
 		r.merged.ProblemAt("config", path, from, fileErr)
 	}
 	r.widenBeatRange()
+	r.addListeners(elements)
 	r.validate()
 	if len(r.merged.Problems) > 0 {
 		return nil, &UsageError{Lines: r.merged.Problems, Help: "heartwheel serve"}
@@ -76,18 +79,29 @@ func ResolveFile(f *File, outer ...config.Layer) (*Resolved, error) {
 // returns those that are different now, and those that differ in next and are kept.
 func (r *Resolved) TakeLive(next *Resolved) (changed, kept []Change) {
 	changed, kept = Table.TakeLive(&r.Options, r.merged, &next.Options, next.merged)
-	r.Config.Beats, r.Certificates = next.Config.Beats, next.Certificates
-	return changed, kept
+	r.derive()
+	own, left := r.takeListeners(next)
+	return append(changed, own...), append(kept, left...)
 }
 
 // Clone returns a copy that TakeLive changes without a change to r.
-func (r *Resolved) Clone() *Resolved { return &Resolved{Options: r.Options, merged: r.merged.Clone()} }
+func (r *Resolved) Clone() *Resolved {
+	c := &Resolved{Options: r.Options, merged: r.merged.Clone()}
+	for _, l := range r.listeners {
+		l.merged = l.merged.Clone()
+		c.listeners = append(c.listeners, l)
+	}
+	return c
+}
 
 // Written returns the number of settings that the user wrote, but for config.
 func (r *Resolved) Written() int {
 	n := r.merged.WrittenKeys()
 	if r.merged.Written("config") {
 		n--
+	}
+	for _, l := range r.listeners {
+		n += l.merged.WrittenKeys()
 	}
 	return n
 }
@@ -109,9 +123,12 @@ func (r *Resolved) widenBeatRange() {
 // A value is not judged against a related one that could not be read, and a
 // preset is not blamed where a value that the user wrote is wrong.
 func (r *Resolved) validate() {
-	r.Config.Beats, _ = server.ParseBeats(r.BeatSide)
 	m := r.merged
-	r.pairCertificates()
+	r.pairCertificates(nil)
+	for i := range r.listeners {
+		r.pairCertificates(&r.listeners[i])
+	}
+	r.setListeners()
 	type problem struct {
 		setting *Setting
 		err     *server.FieldError
@@ -122,6 +139,13 @@ func (r *Resolved) validate() {
 		var field *server.FieldError
 		s := (*Setting)(nil)
 		if errors.As(err, &field) {
+			if l, of := r.listenerOf(field.Field); l != nil {
+				if len(l.merged.Problems) == 0 {
+					in := inSettings(&server.FieldError{Field: of, Value: field.Value, Want: field.Want})
+					r.problem(l, in.Field, in.Value, errors.New(in.Want))
+				}
+				continue
+			}
 			field = inSettings(field)
 			s = Table.ByKey(field.Field)
 		}
@@ -140,13 +164,17 @@ func (r *Resolved) validate() {
 		}
 		m.Problem(p.setting.Key, p.err.Value, errors.New(p.err.Want))
 	}
+	for i := range r.listeners {
+		m.Append(r.listeners[i].merged)
+	}
 	if len(m.Problems) == 0 {
 		for _, err := range unjoin(r.Config.CheckFiles()) {
-			var field *server.FieldError
-			if errors.As(err, &field) {
-				field = inSettings(field)
-				m.Problem(field.Field, field.Value, errors.New(field.Want))
+			if field := (*server.FieldError)(nil); errors.As(err, &field) {
+				r.problemOfFile(field)
 			}
+		}
+		for i := range r.listeners {
+			m.Append(r.listeners[i].merged)
 		}
 	}
 	if err := checkWorkers(r.Workers, r.MaxConnections); err != nil {
@@ -158,30 +186,31 @@ func (r *Resolved) validate() {
 	}
 }
 
-// pairCertificates gives each certificate its key.
-func (r *Resolved) pairCertificates() {
-	r.Certificates = nil
-	if len(r.TLSCert) != len(r.TLSKey) {
-		r.merged.Problem("tls-key", strings.Join(r.TLSKey, ","),
-			fmt.Errorf("is %d files for %d of tls-cert; give each certificate its key", len(r.TLSKey), len(r.TLSCert)))
-		return
-	}
-	for i, cert := range r.TLSCert {
-		r.Certificates = append(r.Certificates, server.Certificate{Cert: cert, Key: r.TLSKey[i]})
-	}
-}
-
 // canonical brings addresses into their canonical form, so that other parts of the
 // program may compare them as text.
 func (r *Resolved) canonical() {
 	for i, text := range r.Listen {
-		if a, err := address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS); err == nil {
-			r.Listen[i] = a.String()
+		r.Listen[i] = canonical(text)
+	}
+	for i := range r.listeners {
+		if l := &r.listeners[i]; len(l.Listen) > 0 {
+			l.Listen = []string{canonical(l.Listen[0])}
 		}
 	}
+	r.setListeners()
 	if a, err := address.ParseHostPort(r.Ops); err == nil {
 		r.Ops = a.String()
 	}
+}
+
+// canonical returns an address of a listener in its canonical form, or as it is if it
+// is wrong.
+func canonical(text string) string {
+	a, err := address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS)
+	if err != nil {
+		return text
+	}
+	return a.String()
 }
 
 func unjoin(err error) []error {

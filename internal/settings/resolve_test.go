@@ -21,6 +21,8 @@ func FuzzFile(f *testing.F) {
 		"profile: fast\ntimeout: 9s\nlisten: tcp://[::1]:0\nops: off\nmax-connections: 1e6\n",
 		"beat: &x [*x]", "a: &a {b: 1}\n<<: *a\n", "1: 2\ntrue: false\n~: ~\n", "beat: .nan", "beat: !!binary aGk=",
 		"---\nbeat: 1s\n---\nbeat: 2s", "beat: 2001-01-01", "\xff\xfe", "loops: 0x10", "\tbeat: 1s",
+		"listeners: [{listen: tcp://a:1, origin: [x, y]}, {listen: 'ws://b:1/x'}]", "listeners: [a, {b: {c: d}}]",
+		"listeners: &a [{listen: *a}]", "listeners: {}\nlisteners: [[]]",
 		"connections: 5k\nfault: [silent:10%@1s]\nslo: false_kills==0\n",
 	} {
 		f.Add([]byte(text))

@@ -7,6 +7,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"heartwheel/internal/address"
@@ -38,6 +39,23 @@ func (o *Options) idleTimeout() time.Duration {
 	}
 	return o.Beat * 5 / 2
 }
+
+// derive sets what follows from other fields.
+func (o *Options) derive() {
+	o.Config.Beats, _ = server.ParseBeats(o.BeatSide)
+	o.Certificates = nil
+	for i, cert := range o.TLSCert {
+		pair := server.Certificate{Cert: cert}
+		if i < len(o.TLSKey) {
+			pair.Key = o.TLSKey[i]
+		}
+		o.Certificates = append(o.Certificates, pair)
+	}
+}
+
+// listenersKey is the key of the list of listeners with settings of their own, which
+// only the file has.
+const listenersKey = "listeners"
 
 // A Setting is one row of the Table.
 type Setting = config.Setting[Options]
@@ -75,57 +93,72 @@ var Table = config.Table[Options]{
 		Field: func(o *Options) any { return &o.Ops },
 		Help:  "HOST:PORT for health, metrics and profiles over HTTP, or off"},
 	{Key: "tls-cert", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
-		Field: func(o *Options) any { return &o.TLSCert },
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.TLSCert },
 		Help: "PEM file of a certificate with its chain, for tls and wss; may be repeated: the client's server " +
 			"name chooses; read again when it changes"},
 	{Key: "tls-key", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
-		Field: func(o *Options) any { return &o.TLSKey },
-		Help:  "PEM file of its key; repeated as often as tls-cert, in the same order"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.TLSKey },
+		Help:   "PEM file of its key; repeated as often as tls-cert, in the same order"},
 	{Key: "client-ca", Kind: config.Path, Group: listening, Unset: "clients need no certificate", Live: config.LiveNew,
-		Field: func(o *Options) any { return &o.ClientCA },
-		Help:  "PEM file of the authorities that sign certificates of clients, which must have one then"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.ClientCA },
+		Help:   "PEM file of the authorities that sign certificates of clients, which must have one then"},
 	{Key: "origin", Kind: config.List, Group: listening, Unset: "pages of the same host", Live: config.LiveNew,
-		Field: func(o *Options) any { return &o.Origins },
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Origins },
 		Help: "web pages that may connect over ws and wss: HOST, SCHEME://HOST:PORT, *.DOMAIN, or * for any; " +
 			"may be repeated"},
 	{Key: "proxy-from", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
-		Field: func(o *Options) any { return &o.ProxyFrom },
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.ProxyFrom },
 		Help: "address or CIDR prefix of a load balancer that sends PROXY protocol headers; if there is one, " +
 			"nothing else may connect; may be repeated"},
 
 	{Key: "auth", Kind: config.Word, Group: identity, Words: []string{"none", "tokens", "jwt", "mtls", "hook"},
 		Default: "none", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.Mode },
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.Mode },
 		Help: "how clients are identified: not at all, by static tokens, JSON Web Tokens, certificates or an " +
 			"HTTP hook"},
 	{Key: "tokens-file", Kind: config.Path, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.TokensFile },
-		Help:  "file of static tokens: the SHA-256 in hex and the user on each line (heartwheel token static)"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.TokensFile },
+		Help:   "file of static tokens: the SHA-256 in hex and the user on each line (heartwheel token static)"},
 	{Key: "jwt-secret-file", Kind: config.Path, Group: identity, Unset: "none", Live: config.LiveNew,
 		Related: authSettings,
+		InList:  listenersKey,
 		Field:   func(o *Options) any { return &o.Auth.SecretFile },
 		Help:    "file of the secret, 32 bytes or more, of JSON Web Tokens with HS256, HS384 and HS512"},
 	{Key: "jwt-key", Kind: config.List, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.KeyFiles },
-		Help:  "PEM file of a public key of JSON Web Tokens: RSA, ECDSA or Ed25519; may be repeated"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.KeyFiles },
+		Help:   "PEM file of a public key of JSON Web Tokens: RSA, ECDSA or Ed25519; may be repeated"},
 	{Key: "jwks", Kind: config.Text, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.JWKS },
-		Help:  "URL of a JWK set with more keys, https, or http to this machine; fetched again for new keys"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.JWKS },
+		Help:   "URL of a JWK set with more keys, https, or http to this machine; fetched again for new keys"},
 	{Key: "jwt-issuer", Kind: config.Text, Group: identity, Unset: "any", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.Issuer },
-		Help:  "what iss of a token must be"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.Issuer },
+		Help:   "what iss of a token must be"},
 	{Key: "jwt-audience", Kind: config.Text, Group: identity, Unset: "any", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.Audience },
-		Help:  "what aud of a token must have"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.Audience },
+		Help:   "what aud of a token must have"},
 	{Key: "jwt-leeway", Kind: config.Duration, Group: identity, Default: "0s", Zero: true, Live: config.LiveNew,
 		Related: authSettings,
+		InList:  listenersKey,
 		Field:   func(o *Options) any { return &o.Auth.Leeway },
 		Help:    "by how much clocks may differ when tokens begin and expire"},
 	{Key: "auth-hook", Kind: config.Text, Group: identity, Unset: "none", Live: config.LiveNew, Related: authSettings,
-		Field: func(o *Options) any { return &o.Auth.Hook },
-		Help:  "URL of the HTTP server that says who a client is, https, or http to a private address"},
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.Auth.Hook },
+		Help:   "URL of the HTTP server that says who a client is, https, or http to a private address"},
 	{Key: "auth-hook-header", Kind: config.List, Group: identity, Unset: "none", Live: config.LiveNew,
 		Related: authSettings,
+		InList:  listenersKey,
 		Field:   func(o *Options) any { return &o.Auth.HookHeaders },
 		Help:    "header of a request for a WebSocket that the hook gets; may be repeated"},
 
@@ -255,6 +288,16 @@ var Table = config.Table[Options]{
 		Field: func(o *Options) any { return &o.File },
 		Help:  "YAML file with any of these settings, one \"key: value\" a line; not a pipe"},
 }
+
+// ListenerTable is what an element of listeners sets.
+var ListenerTable = append(config.Table[Options]{
+	{Key: "listen", Kind: config.Text, Group: listening, Unset: "none",
+		Field: func(o *Options) any {
+			return config.Parsed(&o.Listen, func(text string) ([]string, error) { return []string{text}, nil },
+				func(all []string) string { return strings.Join(all, ",") })
+		},
+		Help: "one address, as in listen"},
+}, Table.InList(listenersKey)...)
 
 func profileNames() []string {
 	var names []string

@@ -140,6 +140,28 @@ from then on; the others (—) need a hand-over or a restart: [handover.md](hand
 				cmp.Or(s.Live, "—"), s.Help)
 		}
 	}
+	b.WriteString(`
+## Listeners
+
+In the file, addresses may have settings of their own: ` + "`listeners`" + ` is a list, and each
+element has one address, ` + "`listen`" + `, and any of
+` + "`" + strings.Join(ListenerTable.Keys()[1:], "`, `") + "`" + `.
+What an element does not set is as for all, but a certificate and its key go together,
+and so do the settings of one way to identify clients. The addresses of ` + "`listen`" + `
+are served too, but its default is not. SIGHUP changes what an element sets, and not
+which addresses there are.
+
+` + "```yaml" + `
+tls-cert: example.org.pem
+tls-key: example.org.key
+listeners:
+  - listen: tcp://127.0.0.1:9000
+  - listen: wss://0.0.0.0:443/live
+    origin: [example.org, "*.example.org"]
+  - listen: tls://0.0.0.0:9443
+    client-ca: devices.pem
+` + "```" + `
+`)
 	b.WriteString("\n## Profiles\n\n| profile | beat | timeout | beat-min | beat-max |\n|---|---|---|---|---|\n")
 	for _, p := range server.Profiles {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", p.Name,

@@ -111,7 +111,7 @@ func (v *supervisor) pass(file *settings.File, next *settings.Resolved) {
 	}
 	fix := settings.FixHandOver
 	if slices.ContainsFunc(kept, func(c settings.Change) bool {
-		return slices.Contains([]string{"workers", "listen", "ops"}, c.Key)
+		return slices.Contains([]string{"workers", "listen", "listeners", "ops"}, c.Key)
 	}) {
 		fix = settings.FixRestart
 	}
