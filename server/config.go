@@ -83,7 +83,8 @@ type Config struct {
 	// Listen has addresses as tcp://HOST:PORT; port 0 takes a free one. Spellings of
 	// the same address are equal: TCP://[0::1%lo]:09000 is tcp://[::1%lo]:9000. tls is
 	// the same over TLS, ws://HOST:PORT/path and wss WebSocket, with any number of
-	// paths on a port. None, and no Listeners either: tcp://127.0.0.1:9000.
+	// paths on a port, unix:///path a socket in the file system, for its owner and
+	// group (mode 0660). None, and no Listeners either: tcp://127.0.0.1:9000.
 	Listen    []string
 	Edge                 // of the addresses in Listen
 	Listeners []Listener // addresses with an Edge of their own

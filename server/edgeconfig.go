@@ -48,16 +48,16 @@ const maxAddresses = 120
 
 // An endpoint is all that one socket serves.
 type endpoint struct {
-	socket address.Address // its scheme is tcp, whatever is spoken
+	socket address.Address // its scheme is tcp, whatever is spoken, or unix
 	scheme string
-	paths  []path // one alone for tcp and tls
+	paths  []path // one alone for tcp, tls and unix
 	Edge
 	field string // of the Config
 }
 
 // A path is one of an endpoint.
 type path struct {
-	path    string // empty for tcp and tls
+	path    string // empty but for ws and wss
 	origins []string
 	auth    Auth
 	field   string // of the Config: where the address is
@@ -88,17 +88,20 @@ func (e *endpoint) web() bool { return e.scheme == address.WS || e.scheme == add
 
 // parseListen reads an address of Config.Listen.
 func parseListen(text string) (address.Address, error) {
-	return address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS)
+	return address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS, address.Unix)
 }
 
 // socketOf returns the address of the socket for a.
 func socketOf(a address.Address) address.Address {
+	if a.Scheme == address.Unix {
+		return a
+	}
 	a.Scheme, a.Path = address.TCP, ""
 	return a
 }
 
 // ListenSockets returns the addresses of the sockets for Listen and Listeners, in
-// their order, each once and as tcp://HOST:PORT: an address that is wrong has none.
+// their order, each once and as tcp://HOST:PORT or unix:///path: an address that is wrong has none.
 // Several paths share a socket, except on port 0, where each address has its own.
 func (c Config) ListenSockets() []string {
 	c = c.WithDefaults()
@@ -136,7 +139,9 @@ func (c *Config) endpoints() (all []endpoint, errs []error) {
 			return
 		}
 		socket := socketOf(a)
-		i := slices.IndexFunc(all, func(e endpoint) bool { return e.socket == socket && a.Port != 0 })
+		i := slices.IndexFunc(all, func(e endpoint) bool {
+			return e.socket == socket && (a.Port != 0 || a.Scheme == address.Unix)
+		})
 		if i < 0 {
 			i = len(all)
 			all = append(all, endpoint{socket: socket, scheme: a.Scheme, Edge: edge, field: field})
@@ -144,7 +149,11 @@ func (c *Config) endpoints() (all []endpoint, errs []error) {
 			wrong(field, text, "%s", why)
 			return
 		}
-		all[i].paths = append(all[i].paths, path{a.Path, edge.Origins, edge.Auth, field})
+		p := path{path: a.Path, origins: edge.Origins, auth: edge.Auth, field: field}
+		if a.Scheme == address.Unix { // the path is the socket's
+			p.path = ""
+		}
+		all[i].paths = append(all[i].paths, p)
 	}
 	for _, text := range c.Listen {
 		add("Listen", text, c.Edge)
@@ -163,7 +172,7 @@ func (e *endpoint) conflict(a address.Address, edge Edge) string {
 	switch {
 	case a.Scheme != e.scheme:
 		return fmt.Sprintf("is the address of %s://%s too; give it another port", e.scheme, e.socket.HostPort())
-	case a.Path == "" || slices.ContainsFunc(e.paths, func(p path) bool { return p.path == a.Path }):
+	case !e.web() || slices.ContainsFunc(e.paths, func(p path) bool { return p.path == a.Path }):
 		return "is given twice; give it once"
 	case !slices.Equal(e.Certificates, edge.Certificates) || e.ClientCA != edge.ClientCA ||
 		!slices.Equal(e.ProxyFrom, edge.ProxyFrom):
@@ -184,6 +193,10 @@ func (c *Config) validateEdges() (errs []error) {
 		}
 		if e.secure() && len(e.Certificates) == 0 {
 			wrong("Certificates", "", fmt.Sprintf("must have one for %s://%s", e.scheme, e.socket.HostPort()))
+		}
+		if e.scheme == address.Unix && len(e.ProxyFrom) > 0 {
+			wrong("ProxyFrom", e.ProxyFrom[0], fmt.Sprintf("cannot hold for %s, whose clients have no address; "+
+				"give it to the other addresses, as Config.Listeners", e.socket))
 		}
 		for _, text := range e.ProxyFrom {
 			if _, err := admission.ParsePrefix(text); err != nil {

@@ -128,7 +128,7 @@ func (e *engine) wake() {
 // enroll hands an accepted socket to the loop and waits until it has opened the
 // connection. It takes over tc in any case.
 // Safe for concurrent use.
-func (e *engine) enroll(tc *net.TCPConn, c *Conn) error {
+func (e *engine) enroll(tc net.Conn, c *Conn) error {
 	if _, err := e.client.EnrollContext(tc, c); err != nil {
 		return err
 	}

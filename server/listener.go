@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/codec"
-	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/edge/websocket"
@@ -37,8 +35,9 @@ const (
 // A listener accepts for the server. It is not the engine's, so that accepting can
 // fail, pause and end without touching a connection.
 type listener struct {
-	*net.TCPListener
+	StreamListener
 	address  string // as in Config.ListenSockets
+	unix     bool   // a unix socket: no options of TCP, and peers without an address
 	end      int    // index of its endpoint
 	ws       bool   // its connections begin with an HTTP request
 	secure   bool   // and with a TLS handshake before that
@@ -49,24 +48,6 @@ type listener struct {
 	local    atomic.Pointer[net.IP] // of the latest connection: see compactAddrs
 	prefaces prefaces
 	wg       sync.WaitGroup
-}
-
-// listen opens a listener. Multipath TCP is off, as connections do not inherit
-// TCP_USER_TIMEOUT there. Go's own keep-alive settings, which it would set on each
-// connection, are off: see setOptions.
-func listen(s *Server, a address.Address) (*listener, error) {
-	hostport := a.HostPort()
-	lc := net.ListenConfig{KeepAlive: -1}
-	lc.SetMultipathTCP(false)
-	ln, err := lc.Listen(context.Background(), "tcp", hostport)
-	if err != nil {
-		if errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("server: cannot listen on %s: another process has this port; "+
-				"stop it, or choose another address for Config.Listen: %w", hostport, err)
-		}
-		return nil, fmt.Errorf("server: cannot listen on %s: %w", hostport, err)
-	}
-	return &listener{TCPListener: ln.(*net.TCPListener), address: a.String(), s: s}, nil
 }
 
 // serve starts to accept, until the listener is closed.
@@ -85,10 +66,10 @@ func (ln *listener) accept() {
 	var backoff time.Duration
 	var ips ipBlock
 	for {
-		tc, err := ln.AcceptTCP()
+		nc, err := ln.Accept()
 		if err == nil {
 			backoff = 0
-			ln.s.accepted(ln, tc, &ips)
+			ln.s.accepted(ln, nc.(streamConn), &ips)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -111,7 +92,8 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 }
 
 // accepted admits a connection and sends it on its way to a loop.
-func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
+func (s *Server) accepted(ln *listener, sc streamConn, ips *ipBlock) {
+	tc, _ := sc.(*net.TCPConn) // what has a preface is TCP
 	from := s.inForce.Load().proxyFrom[ln.end]
 	var peer netip.Addr
 	if len(from) > 0 {
@@ -119,40 +101,43 @@ func (s *Server) accepted(ln *listener, tc *net.TCPConn, ips *ipBlock) {
 			return
 		}
 	} else if s.admission.ByAddress() {
-		peer = ipOf(tc.RemoteAddr())
+		peer = ipOf(sc.RemoteAddr())
 	}
 	ticket, refusal := s.admission.Admit(peer)
 	if refusal.Refused() {
-		s.refuse(ln, tc, refusal)
+		s.refuse(ln, sc, refusal)
 		return
 	}
 	if len(from) > 0 || ln.secure {
 		ln.preface(tc, ticket, len(from) > 0)
 		return
 	}
-	s.admitted(ln, tc, ticket, ips, nil)
+	s.admitted(ln, sc, ticket, ips, nil)
 }
 
 // admitted sends a connection that was admitted on its way to a loop.
-func (s *Server) admitted(ln *listener, tc *net.TCPConn, ticket admission.Ticket, ips *ipBlock, t transport) {
-	if err := ln.ensureOptions(tc, s.tcpTimeout()); err != nil { // the peer is gone already
+func (s *Server) admitted(ln *listener, sc streamConn, ticket admission.Ticket, ips *ipBlock, t transport) {
+	if err := ln.ensureOptions(sc, s.tcpTimeout()); err != nil { // the peer is gone already
 		s.admission.Fail(&ticket, admission.Gone)
-		_ = tc.Close()
+		_ = sc.Close()
 		return
 	}
-	ln.compactAddrs(tc, ips)
+	ln.compactAddrs(sc, ips)
 	l, e := s.leastLoaded()
 	c := l.newConn(ln.edge, t)
 	c.ticket = ticket
 	l.assigned.Add(1)
-	ln.enter(l, e, tc, c)
+	ln.enter(l, e, sc, c)
 }
 
-// ipOf returns the address of a TCP socket's peer in the form that admission
-// wants.
+// ipOf returns the address of a socket's peer in the form that admission wants: none
+// for that of a unix socket.
 func ipOf(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.UnixAddr:
+		return netip.Addr{}
 	}
 	return netip.IPv6Unspecified()
 }
@@ -164,7 +149,7 @@ func ipOf(a net.Addr) netip.Addr {
 //
 // Zones are cleared: gnet returns the bytes of Zone, a Go string, to a pool of
 // buffers when it closes the connection, and so lets the next peer overwrite it.
-func (ln *listener) compactAddrs(tc *net.TCPConn, ips *ipBlock) {
+func (ln *listener) compactAddrs(tc streamConn, ips *ipBlock) {
 	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
 		a.IP, a.Zone = ips.keep(shortIP(a.IP)), ""
 	}
@@ -207,11 +192,13 @@ func shortIP(ip net.IP) net.IP {
 // refuse ends a connection that was not admitted: it sends GOAWAY, without
 // waiting for the peer, or resets. In place of GOAWAY, HTTP is answered with its own
 // words, and TLS with a reset, as a handshake would cost more than that is worth.
-func (s *Server) refuse(ln *listener, tc *net.TCPConn, r admission.Refusal) {
-	s.logRefusal(r.Cause, tc.RemoteAddr())
+func (s *Server) refuse(ln *listener, sc streamConn, r admission.Refusal) {
+	s.logRefusal(r.Cause, sc.RemoteAddr())
 	if r.Silent || ln.secure {
-		_ = tc.SetLinger(0)
-		_ = tc.Close()
+		if tc, ok := sc.(*net.TCPConn); ok {
+			_ = tc.SetLinger(0)
+		}
+		_ = sc.Close()
 		return
 	}
 	notice := s.inForce.Load().notices[r.Cause]
@@ -221,13 +208,13 @@ func (s *Server) refuse(ln *listener, tc *net.TCPConn, r admission.Refusal) {
 	case notice == nil:
 		notice = newNotice(r)
 	}
-	if raw, err := tc.SyscallConn(); err == nil {
+	if raw, err := sc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_, _ = unix.Write(int(fd), notice)
 			hangUp(int(fd), make([]byte, 4096))
 		})
 	}
-	_ = tc.Close()
+	_ = sc.Close()
 }
 
 // newNotices makes the GOAWAY frames that are the same for each connection, by
@@ -306,13 +293,19 @@ const (
 // setOptions sets the options of the listening socket, for connections that are
 // yet to come. Safe for concurrent use.
 func (ln *listener) setOptions(timeout time.Duration) {
-	_ = setOptions(ln.TCPListener, timeout) // what fails is seen at the first connection
+	if ln.unix {
+		return
+	}
+	_ = setOptions(ln.StreamListener, timeout) // what fails is seen at the first connection
 	ln.options.Store(optionsUnknown)
 }
 
 // ensureOptions sees to it that tc has its options. It reads them back from the
 // first connection, and sets them on each where they are not inherited.
-func (ln *listener) ensureOptions(tc *net.TCPConn, timeout time.Duration) error {
+func (ln *listener) ensureOptions(tc syscall.Conn, timeout time.Duration) error {
+	if ln.unix {
+		return nil
+	}
 	state := ln.options.Load()
 	if state == optionsUnknown && checkOptions(tc, timeout) == nil {
 		state = optionsInherited
@@ -349,7 +342,7 @@ func setOptions(tc syscall.Conn, timeout time.Duration) error {
 }
 
 // checkOptions reads the options of a connection back.
-func checkOptions(tc *net.TCPConn, timeout time.Duration) error {
+func checkOptions(tc syscall.Conn, timeout time.Duration) error {
 	return control(tc, func(fd int) error {
 		var errs []error
 		for _, o := range wantOptions(timeout) {

@@ -367,10 +367,11 @@ func acceptOne(t *testing.T, ln *listener) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = out.Close() })
-	in, err := ln.AcceptTCP()
+	nc, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	in := nc.(*net.TCPConn)
 	t.Cleanup(func() { _ = in.Close() })
 	return in
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // duplicate is another descriptor of the socket of ln, as a process gets it
 // from the one before it.
-func duplicate(t *testing.T, ln *net.TCPListener) *net.TCPListener {
+func duplicate(t *testing.T, ln syscall.Conn) StreamListener {
 	t.Helper()
 	var fd int
 	if err := control(ln, func(old int) (err error) {
@@ -27,7 +28,7 @@ func duplicate(t *testing.T, ln *net.TCPListener) *net.TCPListener {
 	return fileListener(t, fd)
 }
 
-func fileListener(t *testing.T, fd int) *net.TCPListener {
+func fileListener(t *testing.T, fd int) StreamListener {
 	t.Helper()
 	f := os.NewFile(uintptr(fd), "socket")
 	defer func() { _ = f.Close() }()
@@ -35,10 +36,10 @@ func fileListener(t *testing.T, fd int) *net.TCPListener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return again.(*net.TCPListener)
+	return again.(StreamListener)
 }
 
-func isOpen(ln *net.TCPListener) bool { return control(ln, func(int) error { return nil }) == nil }
+func isOpen(ln syscall.Conn) bool { return control(ln, func(int) error { return nil }) == nil }
 
 // The second server gets the sockets of the first. What waits in the backlog,
 // which nobody has accepted, is served by the second; what the first has
@@ -104,7 +105,7 @@ func TestOptionsOfAGivenSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := adopt(&Server{log: ln.s.log}, Socket{ln.address, duplicate(t, ln.TCPListener)})
+	again, err := adopt(&Server{log: ln.s.log}, Socket{ln.address, duplicate(t, ln.StreamListener)}, anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}

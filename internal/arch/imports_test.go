@@ -72,8 +72,8 @@ var packageRules = map[string]packageRule{
 	"internal/ops":     {thirdParty: true},
 	"internal/daemon": {
 		own: []string{
-			"internal/address", "internal/admission", "internal/handover", "internal/ops", "internal/settings",
-			"internal/wording", "server",
+			"internal/admission", "internal/handover", "internal/ops", "internal/settings", "internal/wording",
+			"server",
 		},
 		thirdParty: true,
 	},

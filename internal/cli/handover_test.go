@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -297,5 +298,75 @@ func TestSocketActivation(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v, %s", args, err, out)
 		}
+	}
+}
+
+// TestUnixSocketActivation: a unix socket of a service manager is listened on, and its
+// file stays when this process ends, also as the successor of another.
+func TestUnixSocketActivation(t *testing.T) {
+	t.Parallel()
+	binary, err := exec.LookPath("heartwheel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "hw") // short: the length of such a path is limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	defer ln.Close()
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --ops off --listen unix://"$1"`,
+		binary, path)
+	cmd.ExtraFiles = []*os.File{f}
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dial := func() {
+		c, err := net.Dial("unix", path) // may wait in the backlog
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		beat(t, c)
+	}
+	dial()
+	if err := cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	lines, pid := bufio.NewScanner(log), 0
+	for pid == 0 && lines.Scan() {
+		if _, text, ok := strings.Cut(lines.Text(), "successor="); ok && strings.Contains(lines.Text(), "handed over") {
+			_, _ = fmt.Sscan(text, &pid)
+		}
+	}
+	if pid == 0 {
+		t.Fatal("it was not handed over")
+	}
+	dial()
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // until both have ended
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
 	}
 }

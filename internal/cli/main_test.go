@@ -201,12 +201,13 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// signal NAME TERM|INT|HUP|USR2|QUIT [PID] sends a signal to it, or to its successor with
+// signal NAME TERM|INT|HUP|USR2|QUIT|KILL [PID] sends a signal to it, or to its successor with
 // that process ID.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	sigs := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP,
-		"USR2": syscall.SIGUSR2, "QUIT": syscall.SIGQUIT}
-	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0, "signal NAME TERM|INT|HUP|USR2|QUIT [PID]")
+		"USR2": syscall.SIGUSR2, "QUIT": syscall.SIGQUIT, "KILL": syscall.SIGKILL}
+	usage(ts, neg, len(args) >= 2 && len(args) <= 3 && sigs[args[1]] != 0,
+		"signal NAME TERM|INT|HUP|USR2|QUIT|KILL [PID]")
 	p, pid := named(ts, args[0]), 0
 	if len(args) == 2 {
 		ts.Check(p.cmd.Process.Signal(sigs[args[1]]))
@@ -234,10 +235,15 @@ func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dial NAME ADDR connects and keeps the connection open.
+// dial NAME ADDR connects and keeps the connection open. ADDR is HOST:PORT, or the path
+// of a socket.
 func cmdDial(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "dial NAME ADDR")
-	c, err := net.DialTimeout("tcp", args[1], limit)
+	network := "tcp"
+	if strings.HasPrefix(args[1], "/") {
+		network = "unix"
+	}
+	c, err := net.DialTimeout(network, args[1], limit)
 	ts.Check(err)
 	ts.Value(conns{}).(map[string]net.Conn)[args[0]] = c
 	ts.Defer(func() { c.Close() })

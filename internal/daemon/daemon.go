@@ -1,7 +1,7 @@
 // Package daemon is one serving process from its start to its end: it runs a
 // server.Server, answers signals, hands over to a successor, and drains. Of this
-// module it imports internal/address, internal/admission, internal/handover,
-// internal/ops, internal/settings, internal/wording and server.
+// module it imports internal/admission, internal/handover, internal/ops,
+// internal/settings, internal/wording and server.
 package daemon
 
 import (
@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"heartwheel/internal/address"
 	"heartwheel/internal/admission"
 	"heartwheel/internal/handover"
 	"heartwheel/internal/ops"
@@ -60,7 +59,7 @@ func Run(r *settings.Resolved, log *slog.Logger, in *handover.Inheritance, p Pro
 		in.Close()
 		return &settings.Failure{Err: err}
 	}
-	r.Sockets = in.Take(address.TCP)
+	r.Sockets = in.TakeListen()
 	s, err := server.New(r.Config, server.Echo{})
 	if err != nil {
 		d.ops.Close()
@@ -257,7 +256,7 @@ func (d *daemon) handOver() {
 		return
 	}
 	d.process.Notifier.Notify(handover.Reloading()...)
-	sockets := d.s.Sockets()
+	sockets := d.in.OwnFiles(d.s.Sockets())
 	if addr, ln := d.ops.Listener(); ln != nil {
 		sockets = append(sockets, server.Socket{Address: handover.OpsScheme + addr, Listener: ln})
 	}
@@ -293,6 +292,7 @@ func (d *daemon) handedOver(result handoverResult) {
 	}
 	d.successor, d.drainFrom = result.child, time.Now()
 	d.ops.StopAccepting()
+	handover.KeepFiles(d.s.Sockets())
 	d.stop()
 	d.process.Notifier.Notify(fmt.Sprintf("MAINPID=%d", result.child.PID()), "READY=1", "STATUS=")
 	d.log.Info("handed over", "successor", result.child.PID(), "took", result.took.Round(time.Millisecond).String(),

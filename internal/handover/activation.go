@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartwheel/internal/address"
-	"heartwheel/server"
 )
 
 // Activated returns the listening sockets that a service manager has opened for
@@ -55,10 +54,20 @@ func (in *Inheritance) activate(fd int, name string, listen []string, ops string
 	if err != nil {
 		return err
 	}
+	if file, ok := ln.(*net.UnixListener); ok {
+		path := address.Unix + "://" + file.Addr().String()
+		if !slices.Contains(listen, path) {
+			ln.Close()
+			return fmt.Errorf("it listens on %s, which is not an address of listen: %s; add --listen %[1]s, "+
+				"or change the socket unit", path, strings.Join(listen, ", "))
+		}
+		in.addSocket(path, file, false)
+		return nil
+	}
 	tcp, ok := ln.(*net.TCPListener)
 	if !ok {
 		ln.Close()
-		return fmt.Errorf("is not a TCP socket but %s", ln.Addr().Network())
+		return fmt.Errorf("is not a TCP or unix stream socket but %s", ln.Addr().Network())
 	}
 	bound := tcp.Addr().(*net.TCPAddr).AddrPort()
 	i := slices.IndexFunc(listen, func(text string) bool {
@@ -77,7 +86,7 @@ func (in *Inheritance) activate(fd int, name string, listen []string, ops string
 		return fmt.Errorf("it listens on %s, which is not an address of listen: %s; "+
 			"add --listen tcp://%s, or change the socket unit", bound, strings.Join(listen, ", "), bound)
 	}
-	in.sockets = append(in.sockets, server.Socket{Address: isFor, Listener: tcp})
+	in.addSocket(isFor, tcp, false)
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -168,7 +167,7 @@ func (p *Program) Start(sockets []server.Socket, inherited ...InheritedFile) (*C
 
 // duplicate returns another descriptor of the socket. os/exec would make one from
 // ln.File blocking, and with it the socket that this process accepts on.
-func duplicate(ln *net.TCPListener) (*os.File, error) {
+func duplicate(ln syscall.Conn) (*os.File, error) {
 	raw, err := ln.SyscallConn()
 	if err != nil {
 		return nil, err

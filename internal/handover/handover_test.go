@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func TestHandoverFails(t *testing.T) {
 
 // wantNonBlocking: a socket that blocks would hang the goroutine that accepts
 // on it, and whoever closes it.
-func wantNonBlocking(t *testing.T, ln *net.TCPListener) {
+func wantNonBlocking(t *testing.T, ln syscall.Conn) {
 	t.Helper()
 	f, err := duplicate(ln)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,8 @@ import (
 //	ready                      a pipe: the child writes readyLine once it accepts connections
 //	stderr                     standard error from then on; until then the parent reads it
 //	tcp://HOST:PORT            a listening socket for this address of --listen
+//	unix:///PATH               likewise
+//	own+unix:///PATH           likewise; the process that has it last removes its file
 //	ops://HOST:PORT            the same for --ops
 //	worker://INDEX/COUNT/…     the control socket of a worker: see Control
 //	count://SLOT               the connection count that workers share, and the worker's slot in it
@@ -41,6 +44,8 @@ const (
 
 	settingsName = "settings"
 	reloadName   = "reload"
+
+	ownPrefix = "own+"
 
 	opsName      = "ops"
 	OpsScheme    = opsName + "://"
@@ -66,7 +71,8 @@ func parseInherit(text string) ([]string, error) {
 			seen[name] = true
 		case strings.HasPrefix(name, workerScheme) || strings.HasPrefix(name, countScheme): // open checks the rest
 		default:
-			if _, err := address.Parse(name, address.TCP, opsName); err != nil {
+			text := strings.TrimPrefix(name, ownPrefix)
+			if _, err := address.Parse(text, address.TCP, address.Unix, opsName); err != nil {
 				return nil, fmt.Errorf("names %q, which this version does not know", name)
 			}
 		}
@@ -86,7 +92,8 @@ type Inheritance struct {
 	Settings, Reload *settings.File // of a worker: see InheritedSettings; nil: there is none
 
 	ready, stderr *os.File
-	sockets       []server.Socket // those of tcp:// and ops://
+	sockets       []server.Socket     // those of tcp://, unix:// and ops://
+	owned, kept   []*net.UnixListener // those of unix:// whose files this process removes, and the others
 }
 
 // Inherit opens what environ names. Children of this process inherit neither
@@ -153,13 +160,28 @@ func (in *Inheritance) open(name string, fd int) error {
 	if err != nil {
 		return err
 	}
-	tcp, ok := ln.(*net.TCPListener)
-	if !ok {
+	text, own := strings.CutPrefix(name, ownPrefix)
+	a, _ := address.Parse(text, address.TCP, address.Unix, opsName) // see parseInherit
+	socket, ok := ln.(server.StreamListener)
+	if !ok || ln.Addr().Network() != a.Network() {
 		ln.Close()
-		return errors.New("is not a TCP socket")
+		return fmt.Errorf("is not a %s socket but %s", a.Network(), ln.Addr().Network())
 	}
-	in.sockets = append(in.sockets, server.Socket{Address: name, Listener: tcp})
+	in.addSocket(text, socket, own)
 	return nil
+}
+
+// addSocket adds a socket. Its file goes with this process, from Announce on, if own is
+// set.
+func (in *Inheritance) addSocket(text string, socket server.StreamListener, own bool) {
+	if file, ok := socket.(*net.UnixListener); ok {
+		if own {
+			in.owned = append(in.owned, file)
+		} else {
+			in.kept = append(in.kept, file)
+		}
+	}
+	in.sockets = append(in.sockets, server.Socket{Address: text, Listener: socket})
 }
 
 // Addresses returns the addresses of the sockets that nobody has taken.
@@ -185,13 +207,39 @@ func (in *Inheritance) Take(scheme string) (taken []server.Socket) {
 	return taken
 }
 
+// TakeListen is Take for all that clients connect to.
+func (in *Inheritance) TakeListen() []server.Socket {
+	return append(in.Take(address.TCP), in.Take(address.Unix)...)
+}
+
+// KeepFiles leaves the file of each unix socket where it is when the socket is closed:
+// another process has it.
+func KeepFiles(sockets []server.Socket) {
+	for _, o := range sockets {
+		if file, ok := o.Listener.(*net.UnixListener); ok {
+			file.SetUnlinkOnClose(false)
+		}
+	}
+}
+
+// OwnFiles marks the sockets whose files go when this process ends, for a successor to
+// do the same. Those that a service manager has opened, or another process, stay.
+func (in *Inheritance) OwnFiles(sockets []server.Socket) []server.Socket {
+	for i, o := range sockets {
+		if file, ok := o.Listener.(*net.UnixListener); ok && !slices.Contains(in.kept, file) {
+			sockets[i].Address = ownPrefix + o.Address
+		}
+	}
+	return sockets
+}
+
 // TakeOps removes and returns the socket for the ops address addr, nil if there
 // is none, and closes those for other ops addresses.
 func (in *Inheritance) TakeOps(addr string) (ln *net.TCPListener) {
 	wanted, _ := address.Parse(OpsScheme+addr, opsName) // fails for off, which no socket is for
 	for _, s := range in.Take(opsName) {
 		if a, _ := address.Parse(s.Address, opsName); ln == nil && a == wanted {
-			ln = s.Listener
+			ln, _ = s.Listener.(*net.TCPListener)
 			continue
 		}
 		s.Listener.Close()
@@ -214,9 +262,23 @@ func (in *Inheritance) Announce() error {
 			return fmt.Errorf("standard error stays with the parent process: %w", err)
 		}
 	}
+	for _, file := range in.owned { // not before: the parent goes on if this process fails
+		file.SetUnlinkOnClose(true)
+		if isClosed(file) { // this process does not listen there
+			_ = os.Remove(file.Addr().String())
+		}
+	}
 	_, err := in.ready.WriteString(readyLine)
 	in.Close()
 	return err
+}
+
+func isClosed(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(uintptr) {})
+	}
+	return err != nil
 }
 
 // Close closes what has not been taken.

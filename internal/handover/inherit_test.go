@@ -18,6 +18,7 @@ func TestParseInherit(t *testing.T) {
 		"tcp://127.0.0.1:0,tcp://127.0.0.1:0,ops://:9090,ready":        "",
 		"ready,stderr,worker://3/56/127.0.0.1:9090,count://7,tcp://:1": "",
 		"ready,TCP://127.0.0.1:0,tcp://[fe80::1%lo]:1":                 "",
+		"ready,unix:///run/a.sock,own+unix:///run/b.sock":              "",
 		"stderr":                       "does not name ready",
 		"tcp://:1":                     "does not name ready",
 		"ready,ready":                  "names ready twice",
@@ -54,6 +55,7 @@ func FuzzParseInherit(f *testing.F) {
 		"ready,worker://0/2/off,count://1",
 		"ops://",
 		"tcp://",
+		"ready,own+unix:///a",
 	} {
 		f.Add(text)
 	}

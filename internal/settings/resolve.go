@@ -206,7 +206,7 @@ func (r *Resolved) canonical() {
 // canonical returns an address of a listener in its canonical form, or as it is if it
 // is wrong.
 func canonical(text string) string {
-	a, err := address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS)
+	a, err := address.Parse(text, address.TCP, address.TLS, address.WS, address.WSS, address.Unix)
 	if err != nil {
 		return text
 	}

@@ -87,8 +87,8 @@ const (
 var Table = config.Table[Options]{
 	{Key: "listen", Kind: config.List, Group: listening, Default: "tcp://127.0.0.1:9000",
 		Field: func(o *Options) any { return &o.Listen },
-		Help: "address for clients: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path, wss://HOST:PORT/path; " +
-			"may be repeated; paths share a port; port 0 picks a free one"},
+		Help: "address for clients: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path, wss://HOST:PORT/path, " +
+			"unix:///path; may be repeated; paths share a port; port 0 picks a free one"},
 	{Key: "ops", Kind: config.Address, Group: listening, Default: "127.0.0.1:9090", Check: checkOps,
 		Field: func(o *Options) any { return &o.Ops },
 		Help:  "HOST:PORT for health, metrics and profiles over HTTP, or off"},

@@ -15,15 +15,27 @@ import (
 )
 
 // openSockets opens n listening sockets on each address with SO_REUSEPORT: the
-// kernel distributes connections over them by a hash of their addresses. The
+// kernel distributes connections over them by a hash of their addresses. A unix socket
+// is one for all, and the first worker that accepts has the connection. The
 // result has the sockets of each slot, in the order of addresses.
 func openSockets(addresses []string, n int) ([][]server.Socket, error) {
 	sockets := make([][]server.Socket, n)
 	for _, text := range addresses {
-		a, err := address.Parse(text, address.TCP)
+		a, err := address.Parse(text, address.TCP, address.Unix)
 		if err != nil {
 			closeSockets(sockets)
 			return nil, fmt.Errorf("listen %q: %w", text, err)
+		}
+		if a.Scheme == address.Unix {
+			ln, err := server.ListenUnix(a.Path)
+			if err != nil {
+				closeSockets(sockets)
+				return nil, fmt.Errorf("cannot listen on %s: %w", text, err)
+			}
+			for i := range n {
+				sockets[i] = append(sockets[i], server.Socket{Address: text, Listener: ln})
+			}
+			continue
 		}
 		hostport := a.HostPort()
 		for i := range n {
