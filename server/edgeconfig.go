@@ -26,6 +26,11 @@ type Edge struct {
 	// protocol header, version 1 or 2, on each connection. If there are any, only
 	// these may connect, and each connection is that of the address in its header.
 	ProxyFrom []string
+	// TrustedProxies lists addresses and CIDR prefixes of proxies that speak HTTP: over
+	// ws and wss, a connection of theirs is that of the client that its X-Forwarded-For
+	// or Forwarded names, which is the rightmost address that is not trusted. From
+	// others these headers mean nothing.
+	TrustedProxies []string
 	// Origins are those of web pages that may connect over ws and wss beside pages of
 	// the same host: HOST, HOST:PORT, SCHEME://HOST, SCHEME://HOST:PORT, *.DOMAIN for
 	// every host below, or * for any.
@@ -175,7 +180,7 @@ func (e *endpoint) conflict(a address.Address, edge Edge) string {
 	case !e.web() || slices.ContainsFunc(e.paths, func(p path) bool { return p.path == a.Path }):
 		return "is given twice; give it once"
 	case !slices.Equal(e.Certificates, edge.Certificates) || e.ClientCA != edge.ClientCA ||
-		!slices.Equal(e.ProxyFrom, edge.ProxyFrom):
+		!slices.Equal(e.ProxyFrom, edge.ProxyFrom) || !slices.Equal(e.TrustedProxies, edge.TrustedProxies):
 		return "has other certificates or load balancers than another path of its port; they are the port's"
 	}
 	return ""
@@ -201,6 +206,11 @@ func (c *Config) validateEdges() (errs []error) {
 		for _, text := range e.ProxyFrom {
 			if _, err := admission.ParsePrefix(text); err != nil {
 				wrong("ProxyFrom", text, err.Error())
+			}
+		}
+		for _, text := range e.TrustedProxies {
+			if _, err := admission.ParsePrefix(text); err != nil {
+				wrong("TrustedProxies", text, err.Error())
 			}
 		}
 		for _, p := range e.paths {
@@ -270,7 +280,7 @@ func (l *loop) setEdges(f *inForce) []uint8 {
 			index[i] = add(edge{end: i, protocol: native{l}, native: true})
 			continue
 		}
-		u := &upgrade{f.upgraders[i], map[string]uint8{}}
+		u := &upgrade{Upgrader: f.upgraders[i], edges: map[string]uint8{}}
 		for j, p := range e.paths {
 			u.edges[p.path] = add(edge{
 				end: i, path: j, framing: func() framing { return websocket.NewFraming(l.cfg.MaxFrame) },
@@ -288,7 +298,7 @@ func (l *loop) useEdges(f *inForce) {
 	for i := 1; i < len(l.edges); i++ {
 		e := &l.edges[i]
 		if e.upgrade != nil {
-			e.upgrade.Upgrader = f.upgraders[e.end]
+			e.upgrade.Upgrader, e.upgrade.trusted = f.upgraders[e.end], f.trusted[e.end]
 		} else if f.auths != nil {
 			e.auth, e.mode = f.auths[e.end][e.path], auth.Mode(f.ends[e.end].paths[e.path].auth.Mode)
 		}

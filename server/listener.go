@@ -94,7 +94,8 @@ func (ln *listener) waitToRetry(backoff *time.Duration, err error) bool {
 // accepted admits a connection and sends it on its way to a loop.
 func (s *Server) accepted(ln *listener, sc streamConn, ips *ipBlock) {
 	tc, _ := sc.(*net.TCPConn) // what has a preface is TCP
-	from := s.inForce.Load().proxyFrom[ln.end]
+	f := s.inForce.Load()
+	from := f.proxyFrom[ln.end]
 	var peer netip.Addr
 	if len(from) > 0 {
 		if !ln.fromProxy(tc, from) {
@@ -102,6 +103,9 @@ func (s *Server) accepted(ln *listener, sc streamConn, ips *ipBlock) {
 		}
 	} else if s.admission.ByAddress() {
 		peer = ipOf(sc.RemoteAddr())
+		if ln.ws && trusts(f.trusted[ln.end], peer) {
+			peer = netip.Addr{} // that of its client comes with the request
+		}
 	}
 	ticket, refusal := s.admission.Admit(peer)
 	if refusal.Refused() {

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,9 @@ type loop struct {
 	boot    string // names this run of the server in session ids
 	index   int
 	release func(*admission.Ticket) // of a connection that has gone
-	collect int                     // how many bytes of answers are collected before they are written
+	// bind counts a connection for its client's address, see bindForwarded.
+	bind    func(*admission.Ticket, *net.TCPAddr) admission.Refusal
+	collect int // how many bytes of answers are collected before they are written
 
 	mail     mailbox       // safe for concurrent use
 	assigned atomic.Int64  // connections given to this loop, those on the way included

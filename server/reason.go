@@ -22,7 +22,7 @@ const (
 	TokenExpired                // its token was good
 	AuthBusy                    // too many clients were being identified, or what identifies them did not answer
 	BeatTooOften                // beats closer together than the floor
-	RateLimited                 // more CONFIG frames than allowed
+	RateLimited                 // more CONFIG frames than allowed, or a proxy names a client that is refused
 	HelloLimit                  // too many connections have not sent their first message
 	SlowConsumer                // the outbox overflowed, or the peer read too little of it
 	Shed                        // it held much when what connections hold was beyond the budget of memory

@@ -22,6 +22,7 @@ type inForce struct {
 
 	// By endpoint.
 	proxyFrom [][]netip.Prefix
+	trusted   [][]netip.Prefix        // of TrustedProxies
 	upgraders []*websocket.Upgrader   // nil: no HTTP request comes first
 	auths     [][]*auth.Authenticator // and by path; nil: clients are not identified
 }
@@ -34,6 +35,7 @@ func newInForce(cfg Config, ready func() bool) *inForce {
 	for _, e := range f.ends {
 		u, _ := e.upgrader(ready)
 		f.proxyFrom, f.upgraders = append(f.proxyFrom, prefixes(e.ProxyFrom)), append(f.upgraders, u)
+		f.trusted = append(f.trusted, prefixes(e.TrustedProxies))
 	}
 	return f
 }
@@ -45,7 +47,7 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 // Reload puts cfg in force in place of the Config given to New or to the Reload
 // before. It closes no connection:
 //
-//   - Certificates, which are read again, ClientCA, ProxyFrom and Origins, the limits of
+//   - Certificates, which are read again, ClientCA, ProxyFrom, TrustedProxies and Origins, the limits of
 //     connections and addresses, Ban and Trust hold for connections that come.
 //     AddressMax does not count those that came while nothing was limited by address.
 //     A shorter BanTime shortens the bans of flapping addresses, and they end if

@@ -117,6 +117,7 @@ func (s *Server) open(h Handler) error {
 	s.wheel = wheel.New(wheel.Config{Logger: s.log})
 	for i := range s.cfg.Loops {
 		l := newLoop(i, &s.cfg, h, s.wheel, s.boot, s.admission.Release)
+		l.bind = s.bind
 		for end, edge := range l.setEdges(s.inForce.Load()) {
 			s.listeners[end].edge = edge // the same for each loop
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"net/netip"
 
 	"heartwheel/codec"
 	"heartwheel/internal/auth"
@@ -11,7 +12,8 @@ import (
 // An upgrade is how the connections of a listener become WebSockets.
 type upgrade struct {
 	*websocket.Upgrader
-	edges map[string]uint8 // what is spoken on a path: index in loop.edges
+	edges   map[string]uint8 // what is spoken on a path: index in loop.edges
+	trusted []netip.Prefix   // proxies whose headers name the client
 }
 
 // upgrade acts on the HTTP request that b begins with, and returns how many bytes
@@ -24,6 +26,8 @@ func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
 		return len(b), nil
 	case r == nil:
 		return 0, nil
+	case !l.bindForwarded(c, r):
+		return len(b), nil
 	}
 	e := c.ext.edge
 	c.edge = l.edges[c.edge].upgrade.edges[r.Path]

@@ -115,6 +115,11 @@ var Table = config.Table[Options]{
 		Field:  func(o *Options) any { return &o.ProxyFrom },
 		Help: "address or CIDR prefix of a load balancer that sends PROXY protocol headers; if there is one, " +
 			"nothing else may connect; may be repeated"},
+	{Key: "trusted-proxies", Kind: config.List, Group: listening, Unset: "none", Live: config.LiveNew,
+		InList: listenersKey,
+		Field:  func(o *Options) any { return &o.TrustedProxies },
+		Help: "address or CIDR prefix of an HTTP proxy whose X-Forwarded-For or Forwarded names the client, over ws " +
+			"and wss; may be repeated"},
 
 	{Key: "auth", Kind: config.Word, Group: identity, Words: []string{"none", "tokens", "jwt", "mtls", "hook"},
 		Default: "none", Live: config.LiveNew, Related: authSettings,
