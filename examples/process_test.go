@@ -198,7 +198,10 @@ func startServer(t testing.TB, addr string, args ...string) *serverProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"serve", "--listen", "tcp://" + addr, "--ops", "127.0.0.1:0", "--log-format", "json"},
+	if !strings.Contains(addr, "://") {
+		addr = "tcp://" + addr
+	}
+	args = append([]string{"serve", "--listen", addr, "--ops", "127.0.0.1:0", "--log-format", "json"},
 		args...)
 	s := &serverProcess{process: start(t, binary, args...)}
 	for msg, to := range map[string]*string{`"msg":"listening"`: &s.addr, `"msg":"ops listening"`: &s.ops} {
