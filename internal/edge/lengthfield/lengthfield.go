@@ -101,24 +101,57 @@ func (f *Field) size(in []byte) (int, error) {
 	return int(size), nil
 }
 
+// Need returns how many bytes in must have for Next to return its first frame, or to
+// know that.
+func (f *Field) Need(in []byte) int {
+	if size, err := f.size(in); err != nil || size > 0 {
+		return size
+	}
+	return f.Offset + f.Width
+}
+
 // Append appends a frame with the message, which is all that comes after the length
 // field; bytes before it are 0. It panics for a message that no frame can carry.
 func (f *Field) Append(dst, message []byte) []byte {
-	length := uint64(len(message) - f.Adjust)
-	if len(message) < f.Adjust || f.Width < 8 && length>>(8*f.Width) != 0 ||
-		f.Offset+f.Width+len(message) > f.Max {
+	g := *f
+	g.Strip = f.Offset + f.Width
+	dst, ok := g.Encode(dst, message)
+	if !ok {
 		panic("lengthfield: no frame can carry that")
 	}
-	for range f.Offset {
+	return dst
+}
+
+// Encode appends the frame for which Next returns p: the Strip bytes that are not in
+// p are 0, and the length field is filled in, also where it is a part of p. ok is
+// false, and dst as it was, if no frame can carry p.
+//
+//	Strip                                          what p is
+//	0                  header and content, +--------+--------+---------+
+//	                   as on the wire      | header | length | content |
+//	                                       +--------+--------+---------+
+//	Offset + Width     what comes after                      +---------+
+//	                   the length field                      | content |
+//	                                                         +---------+
+func (f *Field) Encode(dst, p []byte) (frame []byte, ok bool) {
+	after, size, at := f.Offset+f.Width, f.Strip+len(p), len(dst)
+	length := int64(size-after) - int64(f.Adjust)
+	if size < after || size > f.Max || length < 0 || length > math.MaxInt32 || length>>(8*f.Width) != 0 {
+		return dst, false
+	}
+	for range f.Strip {
 		dst = append(dst, 0)
 	}
-	for i := range f.Width {
+	dst = append(dst, p...)
+	field := dst[at+f.Offset : at+after]
+	for i := range field {
+		shift := 8 * i
 		if !f.Little {
-			i = f.Width - 1 - i
+			shift = 8 * (f.Width - 1 - i)
 		}
-		dst = append(dst, byte(length>>(8*i)))
+		field[i] = byte(length >> shift)
 	}
-	return append(dst, message...)
+	return dst, true
 }
 
 // Varint is a length as protobuf's writeDelimitedTo has it, and the content.
@@ -139,6 +172,22 @@ func (f *Varint) Next(in []byte) (p []byte, end bool, used int, err error) {
 	}
 	used = n + int(length)
 	return in[n:used:used], true, used, nil
+}
+
+// Need is as that of Field, for what Next has not refused.
+func (f *Varint) Need(in []byte) int {
+	if length, n := binary.Uvarint(in); n > 0 {
+		return n + int(length)
+	}
+	return len(in) + 1
+}
+
+// Encode is as that of Field.
+func (f *Varint) Encode(dst, p []byte) (frame []byte, ok bool) {
+	if len(p) > f.Max {
+		return dst, false
+	}
+	return f.Append(dst, p), true
 }
 
 // Append appends a frame with the message.
@@ -190,6 +239,20 @@ func (f *Delimited) Next(in []byte) (p []byte, end bool, used int, err error) {
 		at--
 	}
 	return in[:at:at], true, used, nil
+}
+
+// Need returns 0, as the end of a frame is not known before it is there.
+func (*Delimited) Need([]byte) int { return 0 }
+
+// Encode is as that of Field. There is no frame for what contains the delimiter, or
+// would with it behind: "a|" where that is "||". A line's CR at the end is sent.
+func (f *Delimited) Encode(dst, p []byte) (frame []byte, ok bool) {
+	at := len(dst)
+	frame = f.Append(dst, p)
+	if len(p) > f.max || bytes.Index(frame[at:], f.end) < len(p) {
+		return frame[:at], false
+	}
+	return frame, true
 }
 
 // Append appends the message, which must not contain the delimiter, and that.

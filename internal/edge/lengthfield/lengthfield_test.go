@@ -11,7 +11,9 @@ import (
 // framing is what a session needs of these.
 type framing interface {
 	Next(in []byte) (p []byte, end bool, used int, err error)
+	Need(in []byte) int
 	Append(dst, message []byte) []byte
+	Encode(dst, p []byte) (frame []byte, ok bool)
 }
 
 type reading struct {
@@ -33,6 +35,9 @@ func read(f framing, stream []byte, next func() int) (r reading) {
 				return r
 			}
 			if used == 0 {
+				if need := f.Need(kept); need != 0 && need <= len(kept) {
+					panic("needs what is there, and returns no frame")
+				}
 				break
 			}
 			if !end || cap(p) != len(p) {
@@ -173,6 +178,55 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// TestEncode: what Next returns can be sent, and comes back. Of the vectors the
+// frame is the same but for bytes that were stripped.
+func TestEncode(t *testing.T) {
+	for _, v := range vectors {
+		f := v.f()
+		for _, p := range v.want {
+			frame, ok := f.Encode([]byte("before"), []byte(p))
+			if v.err != nil && !ok {
+				continue // a frame at the limit before one beyond it
+			}
+			got, _, used, err := f.Next(frame[len("before"):])
+			if !ok || string(got) != p || used != len(frame)-len("before") || err != nil {
+				t.Errorf("%s: %q comes back as %q, %v", v.name, p, got, err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		f       framing
+		p, want string
+	}{
+		{&Field{Offset: 2, Width: 2, Max: 99}, "\xCA\xFE\x99\x99abc", "\xCA\xFE\x00\x03abc"},
+		{&Field{Offset: 2, Width: 2, Max: 99, Strip: 1}, "\xFE\x99\x99abc", "\x00\xFE\x00\x03abc"},
+		{&Field{Offset: 1, Width: 2, Adjust: 1, Strip: 4, Max: 99, Little: true}, "abc", "\x00\x03\x00\x00abc"},
+		{Lines(9), "a\r", "a\r\n"},
+	} {
+		if got, ok := c.f.Encode(nil, []byte(c.p)); !ok || string(got) != c.want {
+			t.Errorf("%+v: %q, want %q", c.f, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		f framing
+		p string
+	}{
+		{&Field{Width: 2, Max: 99}, "a"}, // no place for the length
+		{&Field{Width: 2, Strip: 2, Max: 9}, "12345678"},
+		{&Field{Width: 1, Strip: 1, Max: 999}, strings.Repeat("a", 256)},
+		{&Field{Width: 2, Strip: 2, Adjust: 2, Max: 99}, "a"}, // a length below zero
+		{&Varint{3}, "abcd"},
+		{Lines(3), "abcd"},
+		{Lines(9), "a\nb"},
+		{Delimiter("||", 9), "a|"},
+		{Delimiter("||", 9), "a||b"},
+	} {
+		if got, ok := c.f.Encode([]byte("before"), []byte(c.p)); ok || string(got) != "before" {
+			t.Errorf("%+v: %q was encoded: %q", c.f, c.p, got)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	for n, f := range map[int]Field{
 		0: {Width: 2, Max: 100},
@@ -192,7 +246,7 @@ func TestAllocs(t *testing.T) {
 	dst, message := make([]byte, 0, 100), []byte(hello)
 	for _, f := range []framing{&Field{Width: 2, Strip: 2, Max: 99}, &Varint{99}, Lines(99), Delimiter("||", 99)} {
 		if n := testing.AllocsPerRun(100, func() {
-			dst = f.Append(dst[:0], message)
+			dst, _ = f.Encode(dst[:0], message)
 			if _, _, used, err := f.Next(dst); used != len(dst) || err != nil {
 				t.Fatal(used, err)
 			}
@@ -229,6 +283,12 @@ func FuzzNext(f *testing.F) {
 		pieces := read(create(), stream, func() int { return 1 + rng.IntN(9) })
 		if !whole.equal(pieces) {
 			t.Errorf("whole %v\npieces %v", whole, pieces)
+		}
+		for _, p := range whole.frames {
+			frame, ok := create().Encode(nil, []byte(p))
+			if got, _, _, err := create().Next(frame); !ok || string(got) != p || err != nil {
+				t.Errorf("%q comes back as %q, %v", p, got, err)
+			}
 		}
 	})
 }
