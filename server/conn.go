@@ -196,8 +196,10 @@ func (c *Conn) SetValue(v any) { c.ensureExt().value = v }
 // edge.
 func (c *Conn) isNative() bool { return c.loop.edges[c.edge].native }
 
-// Send sends one frame of the native protocol. payload is copied. What the socket does not take waits
-// in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
+// Send sends one frame of the native protocol. payload is copied. On a listener with a
+// Framing it sends DATA as one message, and fails with ErrMessage if no frame can carry
+// that; other ops fail with errors.ErrUnsupported there. What the socket does not take
+// waits in the outbox, control frames (every op but DATA, REQ, RES and PUBLISH) first;
 // when the outbox is full the connection is closed as slow_consumer and
 // ErrSlowConsumer returned. In Handler.Frame, answers may take it to twice its
 // bound: no further message of the connection is acted on before it has drained.

@@ -275,6 +275,11 @@ func (l *loop) mark(c *Conn, start int, urgent bool) {
 		l.unframed = append(l.unframed[:0], b...)
 		b, l.out = l.unframed, l.out[:start]
 	}
+	if f != nil && !native { // one message, which may be empty
+		l.out = f.Append(l.out, b, websocket.KindBinary)
+		l.marks = append(l.marks, mark{len(l.out), urgent})
+		b = nil
+	}
 	for end := start; len(b) > 0; {
 		n := len(b)
 		if native {

@@ -36,6 +36,9 @@ type Edge struct {
 	// every host below, or * for any.
 	Origins []string
 	Auth    Auth // who clients are
+	// Framing is how clients of tcp and tls addresses tell messages apart, if they do
+	// not speak the native protocol. ws and wss have none.
+	Framing Framing
 }
 
 // A Certificate is the file of a certificate with its chain and that of its key, in
@@ -186,6 +189,9 @@ func (e *endpoint) conflict(a address.Address, edge Edge) string {
 	return ""
 }
 
+// foreign reports whether the clients of e do not speak the native protocol.
+func (e *endpoint) foreign() bool { return !e.web() && e.Framing.foreign() }
+
 // secure reports whether e begins with a TLS handshake.
 func (e *endpoint) secure() bool { return e.scheme == address.TLS || e.scheme == address.WSS }
 
@@ -234,7 +240,7 @@ func (c *Config) validateEdges() (errs []error) {
 			wrong("Address", e.socket.String(), err.Error())
 		}
 	}
-	return errs
+	return append(errs, c.validateFramings()...)
 }
 
 // upgrader returns what reads the HTTP requests of e; nil if none come.
@@ -277,7 +283,12 @@ func (l *loop) setEdges(f *inForce) []uint8 {
 	}
 	for i, e := range f.ends {
 		if !e.web() {
-			index[i] = add(edge{end: i, protocol: native{l}, native: true})
+			one := edge{protocol: native{l}, native: true}
+			if e.Framing.foreign() {
+				one = l.foreignEdge(e.Framing)
+			}
+			one.end = i
+			index[i] = add(one)
 			continue
 		}
 		u := &upgrade{Upgrader: f.upgraders[i], edges: map[string]uint8{}}

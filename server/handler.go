@@ -17,8 +17,8 @@ type Handler interface {
 
 	// Frame is called for DATA, REQ, RES, SUBSCRIBE, UNSUBSCRIBE, PUBLISH and extension
 	// frames. f.Payload is valid until Frame returns and must not be changed. A *codec.Error with a
-	// code from 4000 to 4499 is sent to the peer as ERROR and the connection
-	// stays; any other error closes the connection as internal_error.
+	// code from 4000 to 4499 is sent to the peer as ERROR, if its listener has no Framing,
+	// and the connection stays; any other error closes the connection as internal_error.
 	Frame(c *Conn, f codec.Frame) error
 
 	// Close is called exactly once for each Open, after which nothing more is

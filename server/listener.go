@@ -41,6 +41,7 @@ type listener struct {
 	end      int    // index of its endpoint
 	ws       bool   // its connections begin with an HTTP request
 	secure   bool   // and with a TLS handshake before that
+	foreign  bool   // they are not told why they are refused
 	edge     uint8  // what they speak: index in loop.edges
 	s        *Server
 	tls      *tlsedge.Server        // nil: none; set before anything is accepted
@@ -207,6 +208,8 @@ func (s *Server) refuse(ln *listener, sc streamConn, r admission.Refusal) {
 	}
 	notice := s.inForce.Load().notices[r.Cause]
 	switch {
+	case ln.foreign:
+		notice = nil
 	case ln.ws:
 		notice = httpRefusal(r)
 	case notice == nil:

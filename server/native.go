@@ -166,7 +166,8 @@ func (n native) frame(c *Conn, f codec.Frame) {
 	}
 }
 
-// handle gives a frame to the handler and acts on its error.
+// handle gives a frame to the handler and acts on its error, which other protocols
+// cannot say.
 func (n native) handle(c *Conn, f codec.Frame) {
 	err := n.h.Frame(c, f)
 	if err == nil || c.closing() {
@@ -174,7 +175,9 @@ func (n native) handle(c *Conn, f codec.Frame) {
 	}
 	var e *codec.Error
 	if errors.As(err, &e) && e.Code >= 4000 && e.Code < 4500 {
-		n.tell(c, func(b []byte) []byte { return codec.AppendError(b, e.Code, e.Text) })
+		if c.isNative() {
+			n.tell(c, func(b []byte) []byte { return codec.AppendError(b, e.Code, e.Text) })
+		}
 		return
 	}
 	n.connLog.failed.log(n.log, slog.LevelError, faultLogEvery, "handler failed; its connection is closed",
@@ -392,6 +395,9 @@ func (n native) send(c *Conn, op codec.Op, payload []byte) error {
 		return n.outcome(c)
 	}
 	if !c.isNative() {
+		if f, ok := n.protocol(c).(*foreign); ok && op == codec.OpData {
+			return f.send(c, op, payload)
+		}
 		return errors.ErrUnsupported
 	}
 	start := n.begin()

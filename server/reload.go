@@ -57,8 +57,8 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 //     BeatFloor holds for connections that come, a lower one for all.
 //   - WriteStall, Drain and Spread hold for all.
 //
-// Listen and the addresses of Listeners, MaxFrame, Outbox, MemoryLimit and Loops cannot change: if one differs,
-// Reload fails with a *FieldError for each, as it does for everything that
+// Listen and the addresses of Listeners, Framing, MaxFrame, Outbox, MemoryLimit and
+// Loops cannot change: if one differs, Reload fails with a *FieldError for each, as it does for everything that
 // Validate finds wrong, and nothing has changed. Sockets, Quota, Processes and Logger
 // are not looked at. Reload fails with ErrClosed once a drain has begun. Safe for
 // concurrent use.
@@ -122,6 +122,14 @@ func checkFixed(old, cfg *Config) error {
 	}
 	if is, was := cfg.addresses(), old.addresses(); !slices.Equal(is, was) {
 		differs("Listen", strings.Join(is, " "), strings.Join(was, " "))
+	}
+	if is, was := cfg.framings(), old.framings(); len(is) == len(was) { // else Listen differs
+		for i, f := range is {
+			if !f.same(was[i]) {
+				errs = append(errs, &FieldError{"Framing", f.withDefaults().Kind,
+					"cannot change while the server runs, nor can what belongs to it"})
+			}
+		}
 	}
 	differs("MaxFrame", cfg.MaxFrame, old.MaxFrame)
 	differs("Outbox", cfg.Outbox, old.Outbox)

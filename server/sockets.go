@@ -57,7 +57,7 @@ func (s *Server) openListeners() error {
 			return err
 		}
 		ln.unix = e.scheme == address.Unix
-		ln.end, ln.ws, ln.secure = i, e.web(), e.secure()
+		ln.end, ln.ws, ln.secure, ln.foreign = i, e.web(), e.secure(), e.foreign()
 		ln.setOptions(s.tcpTimeout())
 		s.listeners = append(s.listeners, ln)
 	}

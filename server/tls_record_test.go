@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -92,10 +93,7 @@ func onRecords(t *testing.T, cfg Config, f func(t *testing.T, r *edgeRig, c *Con
 	t.Helper()
 	s := newTLSServer(t)
 	synctest.Test(t, func(t *testing.T) {
-		i := len(tongues) - 2
-		if tongues[i].name != "native over TLS" {
-			t.Fatal(tongues[i].name)
-		}
+		i := slices.IndexFunc(tongues, func(to tongue) bool { return to.name == "native over TLS" })
 		r := &edgeRig{rig: newRig(t, cfg, nil), tongue: tongues[i], peers: map[*Conn]*tlsPeer{}}
 		r.rec.onFrame = func(c *Conn, f codec.Frame) error { return c.Send(f.Op, f.Payload) }
 		var m *recordMaker

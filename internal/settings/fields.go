@@ -9,13 +9,16 @@ import (
 
 var (
 	// configField is a field of server.Config, as errors of package server write it.
-	configField = regexp.MustCompile(`\bConfig\.([A-Z]\w*)(\[\d+\]\.\w+)?`)
+	configField = regexp.MustCompile(`\bConfig\.([A-Z]\w*(?:\.[A-Z]\w*)?)(\[\d+\]\.[\w.]+)?`)
 	nextWord    = regexp.MustCompile(`([a-z])([A-Z])`)
 )
 
 // keyOf returns the key of the setting that leads to a field of server.Config:
 // MaxFrame is max-frame.
 func keyOf(field string) string {
+	if key := framingKeys[field]; key != "" {
+		return key
+	}
 	switch field {
 	case "Address":
 		return "listen"
@@ -46,8 +49,8 @@ func (e flagsError) Unwrap() error { return e.error }
 func replaceFields(text, prefix string) string {
 	return configField.ReplaceAllStringFunc(text, func(field string) string {
 		field = strings.TrimPrefix(field, "Config.")
-		if list, inner, found := strings.Cut(field, "."); found { // no flag sets it
-			return strings.ToLower(list) + "." + keyOf(inner)
+		if list, inner, found := strings.Cut(field, "]."); found { // no flag sets it
+			return strings.ToLower(list) + "]." + keyOf(inner)
 		}
 		return prefix + keyOf(field)
 	})

@@ -37,6 +37,12 @@ func TestKeyOf(t *testing.T) {
 			if s == nil || s.Field(&o) != any(&o.Auth.Mode) {
 				t.Errorf("Config.%s has not the setting auth", name)
 			}
+		case "Framing": // likewise
+			for inner := range reflect.TypeFor[server.Framing]().Fields() {
+				if Table.ByKey(keyOf("Framing."+inner.Name)) == nil {
+					t.Errorf("Config.Framing.%s has no setting", inner.Name)
+				}
+			}
 		case "Certificates": // filled in from TLSCert and TLSKey
 			if s == nil || s.Field(&o) != any(&o.TLSCert) {
 				t.Errorf("Config.%s has not the setting tls-cert", name)
@@ -64,6 +70,29 @@ func TestErrorsNameSettings(t *testing.T) {
 		{map[string]string{"beat-floor": "1h"}, []string{"beat-floor \"1h0m0s\"", "and beat-min = 1s"}},
 		{map[string]string{"max-frame": "1000", "outbox": "2000"},
 			[]string{"outbox \"2000\"", "one frame of max-frame = 1000"}},
+		{map[string]string{"framing": "lines", "beats": "server", "require-hello": "true"},
+			[]string{`framing "lines" (flag --framing): needs ping-message, as beats is server`,
+				`which require-hello asks for`}},
+		{map[string]string{"beat-message": "PING", "length-width": "2", "delimiter": "x"},
+			[]string{`length-width "2" (flag --length-width): is for framing = length-field`,
+				`delimiter "x" (flag --delimiter): is for framing = delimiter`}},
+		{map[string]string{"beat-message": "PING"}, []string{`beat-message "PING"`, "set framing too"}},
+		{map[string]string{"framing": "length-field", "length-width": "5", "length-offset": "70k",
+			"length-adjust": "70k",
+			"length-strip":  "70k"}, []string{"1, 2, 3, 4 or 8", `length-offset "70000"`, "so that max-frame = 65536",
+			"between -65536 and max-frame = 65536"}},
+		{map[string]string{"framing": "length-field", "length-strip": "0", "beat-message": "PING"},
+			[]string{`beat-message "PING"`, "with length-strip = 0 it begins with the header"}},
+		{map[string]string{"framing": "lines", "beat-message": `\q`, "answer-message": "PONG"},
+			[]string{`beat-message "\\q" (flag --beat-message): has a \ that begins nothing`}},
+		{map[string]string{"framing": "lines", "answer-message": "PONG"},
+			[]string{`answer-message "PONG"`, "set beat-message too"}},
+		{map[string]string{"framing": "length-field", "length-order": "middle", "length-strip": "-1"},
+			[]string{"must be big or little", "0 for none, or header"}},
+		{map[string]string{"framing": "lines", "auth": "jwt", "jwks": "https://127.0.0.1/"},
+			[]string{"which auth = jwt asks for; set that to none or mtls"}},
+		{map[string]string{"framing": "lines", "listen": "ws://127.0.0.1:1/"},
+			[]string{`framing "lines"`, "is for tcp and tls"}},
 		{map[string]string{"max-frame": "1"}, []string{"max-frame \"1\""}},
 		{map[string]string{"address-burst": "5"}, []string{"address-burst \"5\"", "without address-rate; set"}},
 		{map[string]string{"memory-limit": "1MiB"}, []string{"memory-limit \"1048576\""}},

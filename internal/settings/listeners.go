@@ -35,6 +35,9 @@ func (r *Resolved) addListeners(elements []config.Layer) {
 		if own.Auth.Mode != base.Auth.Mode {
 			base.Auth = server.Auth{}
 		}
+		if wrote.Written("framing") {
+			base.Framing = server.Framing{}
+		}
 		l := listener{Options: base, begin: element.Begin()}
 		l.merged = ListenerTable.Merge(&l.Options, element)
 		if len(l.Listen) == 0 && len(l.merged.Problems) == 0 {
@@ -66,7 +69,7 @@ func (r *Resolved) setListeners() {
 }
 
 // listenerField is a field of an element of server.Config.Listeners.
-var listenerField = regexp.MustCompile(`^Listeners\[(\d+)\]\.(\w+)$`)
+var listenerField = regexp.MustCompile(`^Listeners\[(\d+)\]\.([\w.]+)$`)
 
 // listenerOf returns the listener that a field belongs to, nil if none, and the name
 // of the field in it.

@@ -7,6 +7,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ type Setting = config.Setting[Options]
 const (
 	listening   = "Listening"
 	identity    = "Clients"
+	framing     = "Framing"
 	heartbeat   = "Heartbeat"
 	application = "Application"
 	limits      = "Limits"
@@ -84,7 +86,7 @@ const (
 // Table is every setting, in the order of the help. Flags, names in the
 // environment, keys of the file, the output of config show and docs/settings.md
 // come from it.
-var Table = config.Table[Options]{
+var Table = slices.Concat(config.Table[Options]{
 	{Key: "listen", Kind: config.List, Group: listening, Default: "tcp://127.0.0.1:9000",
 		Field: func(o *Options) any { return &o.Listen },
 		Help: "address for clients: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/path, wss://HOST:PORT/path, " +
@@ -166,7 +168,7 @@ var Table = config.Table[Options]{
 		InList:  listenersKey,
 		Field:   func(o *Options) any { return &o.Auth.HookHeaders },
 		Help:    "header of a request for a WebSocket that the hook gets; may be repeated"},
-
+}, framingRows, config.Table[Options]{
 	{Key: "profile", Kind: config.Word, Group: heartbeat, Words: profileNames(), Default: server.Profiles[0].Name,
 		Live:    config.LiveNew,
 		Related: beatTimes,
@@ -292,7 +294,7 @@ var Table = config.Table[Options]{
 	{Key: "config", Kind: config.Path, Group: config.Other, Unset: "no file", NotInFile: true, Check: checkPath,
 		Field: func(o *Options) any { return &o.File },
 		Help:  "YAML file with any of these settings, one \"key: value\" a line; not a pipe"},
-}
+})
 
 // ListenerTable is what an element of listeners sets.
 var ListenerTable = append(config.Table[Options]{
