@@ -323,3 +323,25 @@ func TestPeerGoneWhileHelloPending(t *testing.T) {
 		t.Errorf("check: %+v", ck)
 	}
 }
+
+// The 10 s of a handshake are over with its answer, also if that fills the outbox, whose
+// pause begins then.
+func TestHelloAnswerFillsOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := pendingRig(t, Config{RequireHello: true, WriteStall: time.Minute})
+		h.onOpen = func(c *Conn) { _ = c.Send(codec.OpData, make([]byte, r.cfg.Outbox*3/4)) }
+		c := r.open()
+		r.feed(c, hello(codec.Hello{}))
+		fill(r, c)
+		answer(t, r, c, nil)
+		r.do(func() {
+			if !c.has(flagFull) {
+				t.Error("the outbox is not full")
+			}
+		})
+		r.wait(5 * time.Second)
+		r.do(func() { r.writable(c, -1) })
+		r.wait(15 * time.Second)
+		r.alive(c, "15 s later, with nothing incomplete")
+	})
+}

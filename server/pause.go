@@ -79,6 +79,9 @@ func (l *loop) resume(c *Conn, cause connFlags) {
 	}
 	c.flags &^= cause
 	heard := cause != flagFull
+	if heard && !c.has(flagHandshake) {
+		c.partialAt = 0
+	}
 	if c.has(pauseCauses) {
 		if heard { // the other pause begins now
 			c.timer.Touch(l.now)
@@ -89,10 +92,7 @@ func (l *loop) resume(c *Conn, cause connFlags) {
 	}
 	c.state = stateOpen
 	c.flags &^= flagAverted
-	switch {
-	case heard && !c.has(flagHandshake):
-		c.partialAt = 0
-	case !heard:
+	if !heard {
 		l.rested(c, l.now-c.ext.fullSince)
 	}
 	l.asked = c
