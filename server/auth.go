@@ -136,6 +136,22 @@ func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Ident
 	}
 }
 
+// identify has r checked as authenticate does, closes c if it is refused, and stores who
+// it is before it calls then. The user of a connection does not change.
+func (l *loop) identify(c *Conn, r auth.Request, pause bool, then func()) {
+	l.authenticate(c, r, pause, func(id Identity, err error) {
+		switch {
+		case err != nil:
+			l.refuseToken(c, err)
+		case c.ext != nil && c.ext.identity != nil && id.User != c.User():
+			l.close(c, BadToken, codec.CodeBadToken, "token of another user")
+		default:
+			l.identified(c, id)
+			then()
+		}
+	})
+}
+
 // transportName is how a hook knows what c comes over.
 func (c *Conn) transportName() string {
 	switch e := &c.loop.edges[c.edge]; {

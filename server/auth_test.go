@@ -251,6 +251,31 @@ func TestTokenInRequest(t *testing.T) {
 	}
 }
 
+// A token in HELLO, behind one in the request, is of the same user: the handler knows
+// that one already.
+func TestTokenOfAnotherUserInHello(t *testing.T) {
+	cfg, _ := secureConfig(t)
+	cfg.Auth = Auth{Mode: "jwt", SecretFile: secretFile(t)}
+	_, urls := edgeURLs(t, cfg, userHandler{})
+	for user, want := range map[string]codec.Code{"u": 0, "v": codec.CodeBadToken} {
+		c, resp, err := websocket.DefaultDialer.Dial(urls[0]+"?token="+tokenFor(t, "u", time.Hour), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, got, err := c.ReadMessage(); err != nil || string(got) != "\x03u" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		_ = c.WriteMessage(websocket.BinaryMessage, helloWith(tokenFor(t, user, time.Hour))[codec.HeaderSize:])
+		_, got, err := c.ReadMessage()
+		if ok := websocket.IsCloseError(err, int(want)); ok != (want != 0) {
+			t.Errorf("HELLO of %s: %q, %v", user, got, err)
+		}
+		_ = c.Close()
+	}
+}
+
 // A certificate says who the client is, at once.
 func TestClientCertificate(t *testing.T) {
 	cfg, tc, ca := secureConfigOf(t)

@@ -40,14 +40,7 @@ func (n native) Start(s Session) {
 		s.SetBeat(s.Beat(), s.Timeout(), ServerBeats)
 	}
 	if n.owesToken(s.Conn) && n.edges[s.edge].mode == auth.MTLS {
-		n.authenticate(s.Conn, auth.Request{}, true, func(id Identity, err error) {
-			if err != nil {
-				n.refuseToken(s.Conn, err)
-				return
-			}
-			n.identified(s.Conn, id)
-			n.openOrWait(s)
-		})
+		n.identify(s.Conn, auth.Request{}, true, func() { n.openOrWait(s) })
 		return
 	}
 	n.openOrWait(s)
@@ -238,14 +231,7 @@ func (n native) onHello(c *Conn, body []byte) {
 		n.askHandler(c, h)
 		return
 	}
-	n.authenticate(c, auth.Request{Token: h.Token}, true, func(id Identity, err error) {
-		if err != nil {
-			n.refuseToken(c, err)
-			return
-		}
-		n.identified(c, id)
-		n.askHandler(c, h)
-	})
+	n.identify(c, auth.Request{Token: h.Token}, true, func() { n.askHandler(c, h) })
 }
 
 // askHandler has the handler look at HELLO.
@@ -360,17 +346,7 @@ func (n native) onConfig(c *Conn, body []byte) {
 		n.answerConfig(c)
 		return
 	}
-	n.authenticate(c, auth.Request{Token: wish.Token}, false, func(id Identity, err error) {
-		switch {
-		case err != nil:
-			n.refuseToken(c, err)
-		case id.User != c.User():
-			n.close(c, BadToken, codec.CodeBadToken, "token of another user")
-		default:
-			n.identified(c, id)
-			n.answerConfig(c)
-		}
-	})
+	n.identify(c, auth.Request{Token: wish.Token}, false, func() { n.answerConfig(c) })
 }
 
 // answerConfig says which values are in force.

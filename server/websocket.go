@@ -46,14 +46,8 @@ func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
 		l.startProtocol(c)
 		return used, nil
 	}
-	l.authenticate(c, auth.Request{Token: token, Header: r.HTTP.Header}, true, func(id Identity, err error) {
-		if err != nil { // said in a close frame: browsers do not tell pages the status of a response
-			l.refuseToken(c, err)
-			return
-		}
-		l.identified(c, id)
-		l.startProtocol(c)
-	})
+	// A refusal is a close frame: browsers do not tell pages the status of a response.
+	l.identify(c, auth.Request{Token: token, Header: r.HTTP.Header}, true, func() { l.startProtocol(c) })
 	return used, nil
 }
 
