@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"heartwheel/codec"
@@ -41,6 +42,11 @@ type Auth struct {
 
 // off reports whether clients are not identified.
 func (a *Auth) off() bool { return a.Mode == "" || a.Mode == string(auth.None) }
+
+// hookCookies reports whether a hook gets cookies.
+func (a *Auth) hookCookies() bool {
+	return slices.ContainsFunc(a.HookHeaders, func(name string) bool { return strings.EqualFold(name, "Cookie") })
+}
 
 // load reads the files of a.
 func (a *Auth) load(cfg *Config) (c auth.Config, err error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,6 +272,41 @@ func TestTokenOfAnotherUserInHello(t *testing.T) {
 		_, got, err := c.ReadMessage()
 		if ok := websocket.IsCloseError(err, int(want)); ok != (want != 0) {
 			t.Errorf("HELLO of %s: %q, %v", user, got, err)
+		}
+		_ = c.Close()
+	}
+}
+
+// With a hook a request with a cookie is checked at once where the hook gets cookies, and
+// not where they are for something else.
+func TestHookCookie(t *testing.T) {
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Cookie") == "session=1":
+			_, _ = w.Write([]byte(`{"result": {"user": "cookie"}}`))
+		case r.Header.Get("Authorization") == "Bearer t":
+			_, _ = w.Write([]byte(`{"result": {"user": "token"}}`))
+		default:
+			_, _ = w.Write([]byte(`{"error": {"code": 1000}}`))
+		}
+	}))
+	defer hook.Close()
+	for user, headers := range map[string][]string{"cookie": {"X-Other", "cookie"}, "token": {"X-Other"}} {
+		cfg, _ := secureConfig(t)
+		cfg.Auth = Auth{Mode: "hook", Hook: hook.URL, HookHeaders: headers}
+		_, urls := edgeURLs(t, cfg, userHandler{})
+		c, resp, err := websocket.DefaultDialer.Dial(urls[0], http.Header{"Cookie": {"session=1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if user == "token" {
+			_ = c.WriteMessage(websocket.BinaryMessage, helloWith("t")[codec.HeaderSize:])
+			_, _, _ = c.ReadMessage() // WELCOME
+		}
+		if _, got, err := c.ReadMessage(); err != nil || string(got) != "\x03"+user {
+			t.Errorf("with %v the user is %q, %v", headers, got, err)
 		}
 		_ = c.Close()
 	}

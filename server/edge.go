@@ -21,6 +21,7 @@ type edge struct {
 
 	auth      *auth.Authenticator // nil: clients are not identified
 	mode      auth.Mode           // how
+	cookies   bool                // a hook gets those of a request, which may do without a token then
 	end, path int                 // index of the endpoint, and of its path
 }
 

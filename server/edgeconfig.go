@@ -311,7 +311,8 @@ func (l *loop) useEdges(f *inForce) {
 		if e.upgrade != nil {
 			e.upgrade.Upgrader, e.upgrade.trusted = f.upgraders[e.end], f.trusted[e.end]
 		} else if f.auths != nil {
-			e.auth, e.mode = f.auths[e.end][e.path], auth.Mode(f.ends[e.end].paths[e.path].auth.Mode)
+			a := &f.ends[e.end].paths[e.path].auth
+			e.auth, e.mode, e.cookies = f.auths[e.end][e.path], auth.Mode(a.Mode), a.hookCookies()
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (l *loop) upgrade(c *Conn, b []byte) (used int, err error) {
 		return used, nil
 	}
 	token := auth.TokenOf(r.HTTP, tokenCookie)
-	cookies := l.edges[c.edge].mode == auth.Hook && r.HTTP.Header.Get("Cookie") != ""
+	cookies := l.edges[c.edge].cookies && r.HTTP.Header.Get("Cookie") != ""
 	if token == "" && !cookies { // it comes in the first message, or is not needed
 		l.startProtocol(c)
 		return used, nil
