@@ -391,3 +391,19 @@ func TestConfigAsks(t *testing.T) {
 		})
 	}
 }
+
+// Pings are no reason to wait longer for HELLO, also if there is always one to read.
+func TestHelloLateDespitePings(t *testing.T) {
+	onBodies(t, Config{RequireHello: true}, func(t *testing.T, r *edgeRig) {
+		from := time.Now()
+		c := r.open()
+		r.do(func() { r.sock(c).setUnread(1) })
+		for range 11 * 20 {
+			r.sendFrames(c, masked(wsPing, "p"))
+			r.wait(50 * time.Millisecond)
+		}
+		if d := r.wantEnd(c, Incomplete, false).at.Sub(from); d < 10*time.Second || d > 10*time.Second+lookAgain {
+			t.Errorf("closed after %v", d)
+		}
+	})
+}

@@ -18,8 +18,9 @@ func (l *loop) heard(c *Conn) {
 	if c.partialAt == 0 && c.flags&(flagServerBeats|flagAverted) == 0 && (c.ext == nil || c.ext.idle()) {
 		return // as nearly always: Touch has moved the deadline
 	}
-	c.flags &^= flagAsked | flagAverted
-	if !c.has(flagHandshake) {
+	c.flags &^= flagAsked
+	if !c.has(flagHandshake) { // else only the end of the handshake counts
+		c.flags &^= flagAverted
 		c.partialAt = 0
 	}
 	if c.ext != nil {
