@@ -32,7 +32,7 @@ type account struct {
 }
 
 // holderBytes is what a holder costs beside its buffers.
-const holderBytes = int64(unsafe.Sizeof(ext{}) + unsafe.Sizeof(&Conn{}))
+const holderBytes = int64(unsafe.Sizeof(ext{}) + unsafe.Sizeof(outbox{}) + unsafe.Sizeof(&Conn{}))
 
 // init makes an account without a bound.
 func (a *account) init() {
@@ -191,7 +191,11 @@ func (l *loop) closeHolders(class int, excess int64) (closed int) {
 // pace returns how fast bytes have gone in and out since c began to hold some.
 func (l *loop) pace(c *Conn) float64 {
 	x := c.ext
-	return (float64(x.mem) + float64(x.out.progress.written)) / float64(l.nowMS()-x.memAt+1)
+	written := int64(0)
+	if x.out != nil {
+		written = x.out.progress.written
+	}
+	return (float64(x.mem) + float64(written)) / float64(l.nowMS()-x.memAt+1)
 }
 
 // shedOne closes c for what it holds, and frees that at once unless c is the

@@ -85,7 +85,7 @@ type Conn struct {
 
 // ext is the part of a session that most sessions never have.
 type ext struct {
-	out     outbox
+	out     *outbox // nil: nothing waits
 	value   any    // the handler's
 	state   any    // the protocol's
 	closeAt int64  // loop clock by which a flushing connection is cut off
@@ -120,6 +120,17 @@ func (x *ext) held() int {
 	return n
 }
 
+// watched reports whether the connection waits for its socket to become writable.
+func (x *ext) watched() bool { return x.out != nil && x.out.watched }
+
+// ensureOut returns the outbox.
+func (x *ext) ensureOut() *outbox {
+	if x.out == nil {
+		x.out = new(outbox)
+	}
+	return x.out
+}
+
 // idle reports whether nothing waits to be sent, completed or ended.
 func (x *ext) idle() bool { return x.out.len() == 0 && x.held() == 0 && x.expireAt == 0 }
 
@@ -150,8 +161,12 @@ func (c *Conn) ensureExt() *ext {
 
 // dropExt gives ext back if nothing of it is in use.
 func (c *Conn) dropExt() {
-	if x := c.ext; x.idle() && x.mem == 0 && !c.has(flagFull) &&
-		!x.out.watched && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil && x.identity == nil {
+	x := c.ext
+	if x.out.len() == 0 && !x.watched() {
+		x.out = nil
+	}
+	if x.idle() && x.mem == 0 && !c.has(flagFull) &&
+		x.out == nil && x.value == nil && x.state == nil && x.closeAt == 0 && x.edge == nil && x.identity == nil {
 		c.ext = nil
 	}
 }

@@ -26,7 +26,7 @@ func (c *Conn) owes() bool {
 // closes once they have gone out, bounded by the write stall and a drain.
 func (l *loop) inputEnded(c *Conn, sock netConn) {
 	l.clock()
-	if c.ext.out.watched {
+	if c.ext.watched() {
 		l.io.unwatch(c)
 		c.ext.out.watched = false
 	}

@@ -235,7 +235,7 @@ func (l *loop) avert(c *Conn) bool {
 // reports room only when it is nearly empty.
 func (l *loop) stalled(c *Conn) bool {
 	l.drainOutbox(c)
-	o := &c.ext.out
+	o := c.ext.out
 	return c.state != stateTerminated && o.len() > 0 &&
 		o.progress.stalled(l.now, l.writeStall(c), l.io.unacked(c), o.len())
 }

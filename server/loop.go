@@ -310,7 +310,7 @@ func (l *loop) finish(c *Conn) {
 	l.wheel.Cancel(&c.timer)
 	l.strangers.met(c)
 	if c.ext != nil {
-		if c.ext.out.watched {
+		if c.ext.watched() {
 			l.io.unwatch(c)
 			c.ext.out.watched = false
 		}

@@ -25,10 +25,19 @@ type outbox struct {
 
 type lengths struct{ control, data []int }
 
-func (o *outbox) len() int { return len(o.sealed) + o.control.len() + o.data.len() }
+// len returns how many bytes wait. Of nil it is 0.
+func (o *outbox) len() int {
+	if o == nil {
+		return 0
+	}
+	return len(o.sealed) + o.control.len() + o.data.len()
+}
 
-// memory returns how many bytes o keeps.
+// memory returns how many bytes o keeps. Of nil it is 0.
 func (o *outbox) memory() int {
+	if o == nil {
+		return 0
+	}
 	n := o.control.memory + o.data.memory + cap(o.sealed)
 	if o.lengths != nil {
 		n += (cap(o.lengths.control) + cap(o.lengths.data)) * bits.UintSize / 8
@@ -38,6 +47,9 @@ func (o *outbox) memory() int {
 
 // drop gives up all that waits.
 func (o *outbox) drop() {
+	if o == nil {
+		return
+	}
 	o.control.clear(o.pool)
 	o.data.clear(o.pool)
 	*o = outbox{watched: o.watched, pool: o.pool}

@@ -190,7 +190,7 @@ func (l *loop) pushRest(c *Conn, m batch, n int, sealed []byte) {
 // as much: its input stops when the outbox is nearly full, so that is what waited
 // before and the answers to one message.
 func (l *loop) enqueue(c *Conn, m batch, left int, sealed []byte) {
-	o := &c.ensureExt().out
+	o := c.ensureExt().ensureOut()
 	o.pool = &l.account.pool
 	limit := l.cfg.Outbox
 	if c == l.asked {
@@ -245,7 +245,7 @@ func (l *loop) await(c *Conn) {
 // writable writes what waits, now that the socket of c has room, and acts on what
 // has arrived meanwhile.
 func (l *loop) writable(c *Conn) {
-	if c.closing() && c.state != stateFlushing || c.ext == nil {
+	if c.closing() && c.state != stateFlushing || c.ext == nil || c.ext.out == nil {
 		return
 	}
 	l.clock()
@@ -266,7 +266,7 @@ func (l *loop) writeAndRelieve(c *Conn) {
 // drainOutbox writes until the outbox is empty or the socket full, and reports
 // whether something is left.
 func (l *loop) drainOutbox(c *Conn) bool {
-	o := &c.ext.out
+	o := c.ext.out
 	for o.len() > 0 {
 		before, had := o.len(), o.memory()
 		err := l.drainSome(c, o)

@@ -112,7 +112,7 @@ func TestOthersBetweenRelievedPeers(t *testing.T) {
 	var fds []int
 	if !s.ask(l, func() {
 		for _, c := range l.conns() {
-			c.ensureExt()
+			c.ensureExt().ensureOut()
 			l.pause(c, flagFull)
 			l.keepPartial(c, stageMessage, data("held"))
 			e.blocked[c.sock.Fd()] = c
