@@ -245,6 +245,8 @@ var metrics = []metric{
 	newMetric("stalled_seconds_total", "Time for which event loops could not run; it is credited to the peers.",
 		counter, []string{"loop"},
 		perLoop(func(c *counters) float64 { return c.stalled.Seconds() })),
+	newMetric("tls_certificate_not_after_timestamp_seconds",
+		"When each certificate that is loaded ends, in seconds since 1970.", gauge, []string{"file"}, certificateEnds),
 	newMetric("wheel_rebuilds_total", "Timing wheels replaced by the watchdog.", counter, nil,
 		ofServer(func(s *Server) float64 { return float64(s.wheel.Rebuilds()) })),
 }

@@ -193,6 +193,9 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, ln := range s.listeners {
 		ln.serve()
 	}
+	if s.hasTLS() {
+		s.listeners[0].wg.Go(newCertificateWatch(s).run)
+	}
 	s.ready.Store(true)
 	close(s.accepting)
 	var err error

@@ -20,17 +20,18 @@ import (
 // Counters and histograms are added up. So are the counts of summaries; their
 // quantiles become the largest of each.
 var gaugeRules = map[string]func(a, b float64) float64{
-	"heartwheel_ready":                 math.Min,
-	"heartwheel_memory_limit_bytes":    math.Max, // all are in one control group
-	"heartwheel_memory_used_bytes":     math.Max,
-	"heartwheel_memory_rung":           math.Max,
-	"process_start_time_seconds":       math.Min,
-	"process_max_fds":                  math.Min,
-	"go_info":                          math.Max,
-	"heartwheel_build_info":            math.Max,
-	"go_gc_gogc_percent":               math.Max,
-	"go_gc_gomemlimit_bytes":           math.Max,
-	"go_memstats_last_gc_time_seconds": math.Max,
+	"heartwheel_ready":                                       math.Min,
+	"heartwheel_memory_limit_bytes":                          math.Max, // all are in one control group
+	"heartwheel_memory_used_bytes":                           math.Max,
+	"heartwheel_memory_rung":                                 math.Max,
+	"heartwheel_tls_certificate_not_after_timestamp_seconds": math.Min,
+	"process_start_time_seconds":                             math.Min,
+	"process_max_fds":                                        math.Min,
+	"go_info":                                                math.Max,
+	"heartwheel_build_info":                                  math.Max,
+	"go_gc_gogc_percent":                                     math.Max,
+	"go_gc_gomemlimit_bytes":                                 math.Max,
+	"go_memstats_last_gc_time_seconds":                       math.Max,
 }
 
 // An aggregate is the sum of the metrics of several processes. Not safe for
