@@ -134,6 +134,18 @@ func (c *Config) addresses() []string {
 	return all
 }
 
+// Schemes returns what is spoken on the sockets of ListenSockets, in their order: tcp,
+// tls, ws, wss or unix.
+func (c Config) Schemes() []string {
+	c = c.WithDefaults()
+	ends, _ := c.endpoints()
+	all := make([]string, len(ends))
+	for i, e := range ends {
+		all[i] = e.scheme
+	}
+	return all
+}
+
 // endpoints groups the addresses of c by their sockets, and says what is wrong with
 // them.
 func (c *Config) endpoints() (all []endpoint, errs []error) {

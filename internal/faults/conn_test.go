@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ var beat = []byte{0, 0, 0, 0}
 // that end in Err return what is wrong, the others fail the test.
 type conn struct {
 	*net.TCPConn
+	tls *tls.Conn // around it; nil: none
 	t   testing.TB
 	buf []byte // received, not decoded yet
 }
@@ -38,6 +40,20 @@ func dial(t testing.TB, addr string) *conn {
 	c := &conn{TCPConn: nc.(*net.TCPConn), t: t}
 	t.Cleanup(c.reset)
 	return c
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Read(b)
+	}
+	return c.TCPConn.Read(b)
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Write(b)
+	}
+	return c.TCPConn.Write(b)
 }
 
 // reset closes the connection by a reset.

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,11 @@ type serverProcess struct {
 	// Static after start.
 	t         testing.TB
 	cmd       *exec.Cmd
-	addr, ops string
-	http      *http.Client // reaches ops
-	started   time.Time    // just before the process was
-	listening time.Time    // when its first line was read
+	addr, ops string            // addr is the first that it listens on
+	addrs     map[string]string // all of them, by scheme
+	http      *http.Client      // reaches ops
+	started   time.Time         // just before the process was
+	listening time.Time         // when its first line was read
 
 	mu  sync.Mutex
 	log []logLine // guarded by mu
@@ -85,7 +87,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
 	transport := &http.Transport{} // of its own, as other tests close their idle connections
 	t.Cleanup(transport.CloseIdleConnections)
-	s := &serverProcess{t: t, cmd: cmd, http: &http.Client{Timeout: limit, Transport: transport},
+	s := &serverProcess{t: t, cmd: cmd, addrs: map[string]string{}, http: &http.Client{Timeout: limit, Transport: transport},
 		ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Env = append(ordinaryEnv(), cmd.Env...)
 	stderr, w, err := os.Pipe() // not StderrPipe, which ends with the first process
@@ -133,12 +135,19 @@ func (s *serverProcess) follow(stderr io.ReadCloser, ready chan struct{}) {
 	defer stderr.Close()
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
-	known := false
+	known, listens, wanted := false, 0, 0
+	for _, arg := range s.cmd.Args {
+		if arg == "--listen" {
+			wanted++
+		}
+	}
+	wanted = max(wanted, 1)
 	for lines.Scan() {
 		line := logLine{text: lines.Text(), read: time.Now()}
 		var fields struct {
 			Time             time.Time
 			Msg, Addr, Took  string
+			Scheme           string
 			PID, Successor   int
 			Accepted, Closed uint64
 		}
@@ -158,11 +167,13 @@ func (s *serverProcess) follow(stderr io.ReadCloser, ready chan struct{}) {
 		}
 		switch line.msg {
 		case "listening":
-			s.addr = line.addr
+			s.addr = cmp.Or(s.addr, line.addr)
+			s.addrs[fields.Scheme] = line.addr
+			listens++
 		case "ops listening":
 			s.ops = line.addr
 		}
-		if known = s.addr != "" && s.ops != ""; known {
+		if known = listens >= wanted && s.ops != ""; known {
 			close(ready)
 		}
 	}

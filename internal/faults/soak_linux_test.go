@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"math"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartwheel/internal/testcert"
 )
 
 var soakFor = flag.Duration("soak", 0, "how long the soak lasts (default 3s, 30s or 10m, by -form)")
@@ -21,6 +24,7 @@ const (
 	soakBeat    = 600 * time.Millisecond
 	soakTimeout = 1500 * time.Millisecond
 	soakLive    = 50 // live peers of each server
+	soakSecure  = 5  // of how many live peers one comes over TLS
 
 	// soakGrowth is how much the memory in use may grow from the first to the
 	// last third of what is measured, whatever its slope.
@@ -65,7 +69,8 @@ type soakServer struct {
 	samples []soakMemory // after that
 }
 
-// TestSoak is case 21: all faults at the same time, at moderate rates, for long.
+// TestSoak is case 21: all faults at the same time, at moderate rates, for long,
+// over TCP and TLS.
 // Every few seconds all stops but the live peers: each server then has no more
 // descriptors and goroutines than while it warmed up, in the first quarter of the
 // time. Its memory in use is taken there after forced collections.
@@ -122,8 +127,11 @@ func TestSoak(t *testing.T) {
 
 func startSoak(t *testing.T) *soak {
 	z := &soak{t: t, quit: make(chan struct{}), done: map[string]int{}}
+	ca := testcert.New(t)
+	cert, key := ca.IssueUntil(t, time.Now().Add(24*time.Hour), "server", "127.0.0.1")
 	for _, good := range []bool{false, true} {
-		s := &soakServer{goodBinary: good, chain: startChain(t, "--beat", soakBeat.String(),
+		s := &soakServer{goodBinary: good, chain: startChain(t, "--listen", "tcp://127.0.0.1:0",
+			"--listen", "tls://127.0.0.1:0", "--tls-cert", cert, "--tls-key", key, "--beat", soakBeat.String(),
 			"--timeout", soakTimeout.String(),
 			"--write-stall", "2s", "--drain", "1s", "--address-rate", "20", "--address-burst",
 			"20", "--address-max", "100",
@@ -139,6 +147,9 @@ func startSoak(t *testing.T) *soak {
 		for n := range soakLive {
 			ready.Add(1)
 			p := &livePeer{z: z, s: s, source: fmt.Sprintf("127.92.%d.%d", i, 1+n), ready: ready.Done}
+			if n%soakSecure == 0 {
+				p.tls = &tls.Config{RootCAs: ca.Pool, ServerName: "127.0.0.1"}
+			}
 			z.wg.Go(p.run)
 		}
 		for _, d := range soakActivities {

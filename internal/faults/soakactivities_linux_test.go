@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -293,13 +294,14 @@ type livePeer struct {
 	z      *soak
 	s      *soakServer
 	source string
-	ready  func() // when it is served for the first time
+	tls    *tls.Config // nil: without
+	ready  func()      // when it is served for the first time
 	late   time.Duration
 }
 
 func (p *livePeer) run() {
 	for first := true; ; first = false {
-		c, err := dialFromErr(p.s.t, p.source, p.s.addr)
+		c, err := p.dial()
 		if err != nil {
 			p.z.isWrong("a live peer cannot connect: %v", err)
 			if first {
@@ -314,6 +316,19 @@ func (p *livePeer) run() {
 		}
 		p.closed(draining, err)
 	}
+}
+
+func (p *livePeer) dial() (*conn, error) {
+	if p.tls == nil {
+		return dialFromErr(p.s.t, p.source, p.s.addr)
+	}
+	c, err := dialFromErr(p.s.t, p.source, p.s.addrs["tls"])
+	if err == nil {
+		c.tls = tls.Client(c.TCPConn, p.tls)
+		_ = c.SetDeadline(time.Now().Add(limit))
+		err = c.tls.Handshake()
+	}
+	return c, err
 }
 
 // closed notes the end of a connection, as it may be or as it may not.

@@ -34,9 +34,10 @@ func (r *Resolved) LogStart(log *slog.Logger, version string, limit, workers int
 // there.
 func (r *Resolved) LogListening(log *slog.Logger, addrs []net.Addr, more ...any) {
 	timeout, _ := r.Show(Table.ByKey("timeout"))
-	for _, addr := range addrs {
+	schemes := r.Schemes()
+	for i, addr := range addrs {
 		args := []any{"addr", addr.String(), "profile", r.Profile, "beat", wording.Duration(r.Beat),
-			"timeout", timeout, "beats", r.BeatSide, "handler", r.Handler}
+			"timeout", timeout, "beats", r.BeatSide, "handler", r.Handler, "scheme", schemes[i]}
 		log.Info("listening", append(args, more...)...)
 	}
 }
