@@ -239,7 +239,7 @@ func newAuths(cfg *Config, ends []endpoint) (all [][]*auth.Authenticator, err er
 				all[i][j], err = auth.NewAuthenticator(c)
 			}
 			if err != nil {
-				closeAuths(all)
+				closeAuths(all, nil)
 				return nil, fmt.Errorf("%s: %w", e.url(p), err)
 			}
 		}
@@ -247,10 +247,11 @@ func newAuths(cfg *Config, ends []endpoint) (all [][]*auth.Authenticator, err er
 	return all, nil
 }
 
-func closeAuths(all [][]*auth.Authenticator) {
-	for _, of := range all {
-		for _, a := range of {
-			if a != nil {
+// closeAuths closes those of all that are not in but, which may be nil.
+func closeAuths(all, but [][]*auth.Authenticator) {
+	for i, of := range all {
+		for j, a := range of {
+			if a != nil && (but == nil || but[i][j] != a) {
 				a.Close()
 			}
 		}
@@ -285,7 +286,7 @@ func reloadAuths(cfg *Config, ends []endpoint, old [][]*auth.Authenticator) ([][
 				err = a.Reload(c)
 			}
 			if err != nil {
-				closeAuths(all)
+				closeAuths(all, nil)
 				return nil, fmt.Errorf("%s: %w", e.url(p), err)
 			}
 		}

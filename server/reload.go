@@ -58,9 +58,10 @@ func (s *Server) tcpTimeout() time.Duration { return s.inForce.Load().tcpTimeout
 //   - WriteStall, Drain and Spread hold for all.
 //
 // Listen and the addresses of Listeners, Framing, MaxFrame, Outbox, MemoryLimit and
-// Loops cannot change: if one differs, Reload fails with a *FieldError for each, as it does for everything that
-// Validate finds wrong, and nothing has changed. Sockets, Quota, Processes and Logger
-// are not looked at. Reload fails with ErrClosed once a drain has begun. Safe for
+// Loops cannot change: if one differs, Reload fails with a *FieldError for each, as it
+// does for everything that Validate finds wrong, and nothing has changed. Sockets, Quota, Processes and Logger
+// are not looked at. Reload fails with ErrClosed once a drain has begun, which
+// does not wait for a Reload: a JWK set that is new takes one 3 s at most. Safe for
 // concurrent use.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
@@ -68,10 +69,11 @@ func (s *Server) Reload(cfg Config) error {
 	}
 	s.reloadMu.Lock()
 	defer s.reloadMu.Unlock()
-	if s.draining {
+	if s.stopping() {
 		return ErrClosed
 	}
-	old := &s.inForce.Load().cfg
+	was := s.inForce.Load()
+	old := &was.cfg
 	cfg.Logger, cfg.Sockets, cfg.Quota, cfg.Processes = old.Logger, old.Sockets, old.Quota, old.Processes
 	cfg = cfg.WithDefaults()
 	if err := checkFixed(old, &cfg); err != nil {
@@ -85,11 +87,25 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	was := s.inForce.Load().auths
-	if next.auths, err = reloadAuths(&cfg, next.ends, was); err != nil {
+	if next.auths, err = reloadAuths(&cfg, next.ends, was.auths); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	if err := s.admission.Reload(cfg.admission()); err != nil {
+	if err := s.putInForce(next, useFiles); err != nil {
+		closeAuths(next.auths, was.auths)
+		return err
+	}
+	go closeAuths(was.auths, next.auths)
+	return nil
+}
+
+// putInForce puts next in force, and the certificates by useFiles.
+func (s *Server) putInForce(next *inForce, useFiles func()) error {
+	s.forceMu.Lock()
+	defer s.forceMu.Unlock()
+	if s.draining {
+		return ErrClosed
+	}
+	if err := s.admission.Reload(next.cfg.admission()); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	useFiles()
@@ -100,13 +116,6 @@ func (s *Server) Reload(cfg Config) error {
 	most := strangersMost(s.admission.Max(), next.cfg.Loops)
 	for _, l := range s.loops {
 		_ = l.mail.postOwn(func() { l.reload(next, most) }) // it fails for a loop that has ended
-	}
-	for i := range was {
-		for j, a := range was[i] {
-			if a != nil && next.auths[i][j] == nil {
-				go a.Close()
-			}
-		}
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,5 +170,36 @@ func TestReloadStrangers(t *testing.T) {
 				t.Errorf("of %d connections %d may be strangers on a loop, want %d", c.connections, most, c.want)
 			}
 		}
+	}
+}
+
+// A drain does not wait for a JWK set that a reload fetches, which changes nothing then.
+func TestDrainDuringReload(t *testing.T) {
+	asked, released := make(chan struct{}, 1), make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	keys := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-released
+	}))
+	defer keys.Close()
+	defer release()
+	s, stop := startUntil(t, Config{}, Echo{})
+	reloaded := make(chan error, 1)
+	cfg := Config{Listen: s.cfg.Listen, Edge: Edge{Auth: Auth{Mode: "jwt", JWKS: keys.URL}}}
+	go func() { reloaded <- s.Reload(cfg) }()
+	<-asked
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case err := <-reloaded:
+		t.Fatalf("the drain waited for the reload: %v", err)
+	}
+	release()
+	if err := <-reloaded; err == nil {
+		t.Error("Reload returned no error after the end")
 	}
 }

@@ -56,8 +56,9 @@ type Server struct {
 	accepting    chan struct{} // closed when Run has begun to accept
 	failed       chan error    // the error of the first engine that ended by itself
 
-	reloadMu sync.Mutex // serializes Reload, and the start of a drain with it
-	draining bool       // guarded by reloadMu
+	reloadMu sync.Mutex // serializes Reload, which may read and fetch files for seconds
+	forceMu  sync.Mutex // held to change inForce, never for long
+	draining bool       // guarded by forceMu: inForce does not change any more
 
 	lastMu sync.Mutex
 	last   []counters // guarded by lastMu: each loop's figures as last read
@@ -213,9 +214,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() error {
 	s.ready.Store(false)
 	s.stopAccepting()
-	s.reloadMu.Lock()
-	s.draining = true
-	s.reloadMu.Unlock()
+	s.freeze()
 	atMost := s.inForce.Load().cfg.Drain
 	s.log.Info("draining", "connections", s.admission.Connections(), "at_most", atMost.String())
 	for _, l := range s.loops {
@@ -239,6 +238,13 @@ func (s *Server) drain() error {
 		}
 	}
 	return nil
+}
+
+// freeze keeps what is in force from now on.
+func (s *Server) freeze() {
+	s.forceMu.Lock()
+	defer s.forceMu.Unlock()
+	s.draining = true
 }
 
 // stopping reports whether accepting has ended.
@@ -282,6 +288,7 @@ func (s *Server) Close() error {
 func (s *Server) close() error {
 	s.ready.Store(false)
 	s.stopAccepting()
+	s.freeze()
 	s.admission.Close()
 	for _, l := range s.loops {
 		s.ask(l, l.stop)
@@ -294,7 +301,7 @@ func (s *Server) close() error {
 	if s.wheel != nil {
 		s.wheel.Close()
 	}
-	closeAuths(s.inForce.Load().auths)
+	closeAuths(s.inForce.Load().auths, nil)
 	return errors.Join(errs...)
 }
 
