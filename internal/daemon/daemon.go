@@ -122,7 +122,7 @@ type daemon struct {
 
 	r         *settings.Resolved // in force
 	log       *slog.Logger
-	reading   chan resolved      // what a reload has read; nil: none is under way
+	reading   chan reloading     // what came of a reload; nil: none is under way
 	stop      context.CancelFunc // starts the server's drain
 	drainFrom time.Time          // when the drain began; zero: it has not
 	signaled  bool               // a signal has asked for the end
@@ -158,9 +158,9 @@ func (d *daemon) run() error {
 		if d.signaled { // too late for a hand-over: see finish
 			result = nil
 		}
-		reloads, handovers := d.process.Reloads, d.process.Handovers
+		reloads, handovers, orders := d.process.Reloads, d.process.Handovers, orders
 		if d.reading != nil { // the next waits for its turn
-			reloads, handovers = nil, nil
+			reloads, handovers, orders = nil, nil, nil
 		}
 		var successorDone <-chan struct{}
 		if d.successor != nil {

@@ -6,8 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -103,6 +106,52 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 			t.Errorf("%s still listens", a)
 		}
 	}
+}
+
+// A signal to end does not wait for a JWK set that a reload fetches.
+func TestSignalDuringReload(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	asked, released := make(chan struct{}, 1), make(chan struct{})
+	keys := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-released
+	}))
+	defer keys.Close()
+	release := sync.OnceFunc(func() { close(released) })
+	defer release()
+	log := make(lines, 1000)
+	signals, reloads, ended := make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan error, 1)
+	next := testSettings(t, map[string]string{"auth": "jwt", "jwks": keys.URL})
+	go func() {
+		logger := slog.New(slog.NewTextHandler(log, nil))
+		ended <- Run(testSettings(t, nil), logger, &handover.Inheritance{}, Process{
+			Signals: signals, Reloads: reloads,
+			Read:    func() *settings.File { return nil },
+			Resolve: func(*settings.File) (*settings.Resolved, error) { return next, nil },
+			SetLog:  func(*settings.Resolved) {},
+		})
+	}()
+	log.wait(t, "msg=listening")
+	reloads <- syscall.SIGHUP
+	<-asked
+	signals <- syscall.SIGTERM
+	for end := time.After(limit); ; {
+		select {
+		case line := <-log:
+			if strings.Contains(line, "reload") {
+				t.Fatalf("the signal waited for the reload: %s", line)
+			}
+			continue
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-end:
+			t.Error("it has not ended")
+		}
+		break
+	}
+	release()
 }
 
 // beat sends an empty frame and waits for it to come back.

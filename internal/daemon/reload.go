@@ -1,17 +1,22 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"slices"
 
 	"heartwheel/internal/handover"
 	"heartwheel/internal/settings"
+	"heartwheel/server"
 )
 
-// resolved is what came of reading the settings anew.
-type resolved struct {
-	r   *settings.Resolved
-	err error
+// A reloading is what came of settings that were read anew. Those that could change are
+// in force in the server, unless err says why not.
+type reloading struct {
+	now           *settings.Resolved
+	changed, kept []settings.Change
+	err           error
+	order         *handover.ReloadRequest // of the supervisor; nil: SIGHUP
 }
 
 // reload begins to read the settings anew: SIGHUP.
@@ -25,62 +30,67 @@ func (d *daemon) reload() {
 		return
 	}
 	d.process.Notifier.Notify(handover.Reloading()...)
-	reading := make(chan resolved, 1)
-	d.reading = reading
-	go func() { // the file may be on a disk that does not answer
-		r, err := d.process.Resolve(d.process.Read())
-		reading <- resolved{r, err}
+	d.take(nil, func() (*settings.Resolved, error) { return d.process.Resolve(d.process.Read()) })
+}
+
+// obey begins to take the settings that the supervisor has read.
+func (d *daemon) obey(order handover.ReloadRequest) {
+	d.take(&order, func() (*settings.Resolved, error) { return d.process.Resolve(order.File) })
+}
+
+// take puts in force what can change of what read returns, without waiting: files may be
+// on a disk that does not answer, keys on a server that does not. d.r stays as it is
+// meanwhile.
+func (d *daemon) take(order *handover.ReloadRequest, read func() (*settings.Resolved, error)) {
+	result := make(chan reloading, 1)
+	d.reading = result
+	got := reloading{now: d.r.Clone(), order: order}
+	go func() {
+		next, err := read()
+		if err == nil {
+			got.changed, got.kept = got.now.TakeLive(next)
+			if err = d.s.Reload(got.now.Config); err != nil {
+				err = settings.InFlags(err)
+			}
+		}
+		got.err = err
+		result <- got
 	}()
 }
 
-// reloaded puts in force what a reload has read.
-func (d *daemon) reloaded(got resolved) {
+// reloaded goes on with the settings that are in force now, or says in the log why they
+// are not.
+func (d *daemon) reloaded(got reloading) {
 	d.reading = nil
-	if !d.drainFrom.IsZero() {
+	if errors.Is(got.err, server.ErrClosed) { // a drain has begun
+		if got.order != nil {
+			got.order.Answer(false)
+		}
 		return
-	}
-	var changed, kept []settings.Change
-	if got.err == nil {
-		changed, kept, got.err = d.take(got.r)
 	}
 	if got.err != nil {
 		settings.LogReloadFailed(d.log, got.err)
-		d.process.Notifier.Notify("READY=1", "STATUS=the last reload failed, see the log")
-		return
-	}
-	fix := settings.FixHandOver
-	if os.Getpid() == 1 || slices.ContainsFunc(kept, func(c settings.Change) bool { return c.Key == "workers" }) {
-		fix = settings.FixRestart
-	}
-	d.r.LogReloaded(d.log, d.process.SetLog, changed, kept, fix)
-	d.process.Notifier.Notify("READY=1", "STATUS=")
-}
-
-// obey takes the settings that the supervisor has read, and says in the log why not
-// if it cannot.
-func (d *daemon) obey(order handover.ReloadRequest) {
-	next, err := d.process.Resolve(order.File)
-	if err == nil {
-		_, _, err = d.take(next)
-	}
-	if err != nil {
-		settings.LogReloadFailed(d.log, err)
 	} else {
-		d.process.SetLog(d.r)
+		d.r = got.now
+		if d.process.quota != nil {
+			d.process.quota.SetLimit(d.r.MaxConnections)
+		}
 	}
-	order.Answer(err == nil)
-}
-
-// take puts in force what can change of next.
-func (d *daemon) take(next *settings.Resolved) (changed, kept []settings.Change, err error) {
-	now := d.r.Clone()
-	changed, kept = now.TakeLive(next)
-	if err := d.s.Reload(now.Config); err != nil {
-		return nil, nil, settings.InFlags(err)
+	switch {
+	case got.order != nil:
+		if got.err == nil {
+			d.process.SetLog(d.r)
+		}
+		got.order.Answer(got.err == nil)
+	case !d.drainFrom.IsZero(): // the service manager knows that this process stops
+	case got.err != nil:
+		d.process.Notifier.Notify("READY=1", "STATUS=the last reload failed, see the log")
+	default:
+		fix := settings.FixHandOver
+		if os.Getpid() == 1 || slices.ContainsFunc(got.kept, func(c settings.Change) bool { return c.Key == "workers" }) {
+			fix = settings.FixRestart
+		}
+		d.r.LogReloaded(d.log, d.process.SetLog, got.changed, got.kept, fix)
+		d.process.Notifier.Notify("READY=1", "STATUS=")
 	}
-	if d.process.quota != nil {
-		d.process.quota.SetLimit(now.MaxConnections)
-	}
-	d.r = now
-	return changed, kept, nil
 }
