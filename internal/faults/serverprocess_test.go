@@ -87,7 +87,8 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
 	transport := &http.Transport{} // of its own, as other tests close their idle connections
 	t.Cleanup(transport.CloseIdleConnections)
-	s := &serverProcess{t: t, cmd: cmd, addrs: map[string]string{}, http: &http.Client{Timeout: limit, Transport: transport},
+	s := &serverProcess{t: t, cmd: cmd, addrs: map[string]string{},
+		http:  &http.Client{Timeout: limit, Transport: transport},
 		ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Env = append(ordinaryEnv(), cmd.Env...)
 	stderr, w, err := os.Pipe() // not StderrPipe, which ends with the first process
