@@ -87,7 +87,8 @@ func (d *daemon) reloaded(got reloading) {
 		d.process.Notifier.Notify("READY=1", "STATUS=the last reload failed, see the log")
 	default:
 		fix := settings.FixHandOver
-		if os.Getpid() == 1 || slices.ContainsFunc(got.kept, func(c settings.Change) bool { return c.Key == "workers" }) {
+		workers := slices.ContainsFunc(got.kept, func(c settings.Change) bool { return c.Key == "workers" })
+		if os.Getpid() == 1 || workers {
 			fix = settings.FixRestart
 		}
 		d.r.LogReloaded(d.log, d.process.SetLog, got.changed, got.kept, fix)
