@@ -67,7 +67,9 @@ func (w *certificateWatch) reload(ln *listener) {
 		delete(w.logged, ln.tls)
 		return
 	}
-	w.s.reloadMu.Lock() // the configuration must not change meanwhile
+	if !w.s.reloadMu.TryLock() { // Reload, which may take seconds, loads them; the configuration must not change
+		return
+	}
 	err := ln.tls.Reload()
 	w.s.reloadMu.Unlock()
 	if err == nil {

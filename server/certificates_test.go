@@ -106,3 +106,29 @@ func TestCertificateEnds(t *testing.T) {
 		}
 	}
 }
+
+// The watch, which a drain waits for, does not wait for a Reload: that reads the files too.
+func TestCertificatesChangeDuringReload(t *testing.T) {
+	ca := testcert.New(t)
+	cert, key := ca.IssueUntil(t, time.Now().Add(100*24*time.Hour), "server", "localhost")
+	s, err := New(Config{Listen: []string{"tls://127.0.0.1:0"}, Logger: slog.New(slog.DiscardHandler),
+		Edge: Edge{Certificates: []Certificate{{Cert: cert, Key: key}}}}, Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ca.IssueUntil(t, time.Now().Add(200*24*time.Hour), "server", "localhost")
+	s.reloadMu.Lock() // as Reload does while it fetches a JWK set
+	looked := make(chan struct{})
+	go func() { newCertificateWatch(s).look(time.Now()); close(looked) }()
+	select {
+	case <-looked:
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for the reload")
+	}
+	s.reloadMu.Unlock()
+	<-looked
+	if !s.listeners[0].tls.Changed() {
+		t.Error("the certificate was loaded beside the reload")
+	}
+}
