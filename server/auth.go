@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"heartwheel/codec"
@@ -225,24 +226,31 @@ func certificateOf(c *Conn) *x509.Certificate {
 const tokenCookie = "token"
 
 // newAuths makes what identifies the clients of each path of ends; nil: nothing does.
-// It reads files and may fetch JWK sets.
+// It reads files, and fetches JWK sets: all at the same time, 3 s at most.
 func newAuths(cfg *Config, ends []endpoint) (all [][]*auth.Authenticator, err error) {
-	all = make([][]*auth.Authenticator, len(ends))
+	var made sync.WaitGroup
+	all, errs := make([][]*auth.Authenticator, len(ends)), make([][]error, len(ends))
 	for i, e := range ends {
-		all[i] = make([]*auth.Authenticator, len(e.paths))
+		all[i], errs[i] = make([]*auth.Authenticator, len(e.paths)), make([]error, len(e.paths))
 		for j, p := range e.paths {
 			if p.auth.off() {
 				continue
 			}
-			c, err := p.auth.load(cfg)
-			if err == nil {
-				all[i][j], err = auth.NewAuthenticator(c)
-			}
-			if err != nil {
-				closeAuths(all, nil)
-				return nil, fmt.Errorf("%s: %w", e.url(p), err)
-			}
+			made.Go(func() {
+				c, err := p.auth.load(cfg)
+				if err == nil {
+					all[i][j], err = auth.NewAuthenticator(c)
+				}
+				if err != nil {
+					errs[i][j] = fmt.Errorf("%s: %w", e.url(p), err)
+				}
+			})
 		}
+	}
+	made.Wait()
+	if err := errors.Join(slices.Concat(errs...)...); err != nil {
+		closeAuths(all, nil)
+		return nil, err
 	}
 	return all, nil
 }

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,6 +276,35 @@ func TestTokenOfAnotherUserInHello(t *testing.T) {
 			t.Errorf("HELLO of %s: %q, %v", user, got, err)
 		}
 		_ = c.Close()
+	}
+}
+
+// The JWK sets of all paths are fetched at the same time: what does not answer holds a start
+// up for one time limit, not for one a path.
+func TestSetsAreFetchedTogether(t *testing.T) {
+	var asked, late atomic.Int32
+	all := make(chan struct{})
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 3 {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-r.Context().Done():
+			late.Add(1)
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer keys.Close()
+	cfg := Config{Listen: []string{"tcp://127.0.0.1:0", "ws://127.0.0.1:0/a", "ws://127.0.0.1:0/b"},
+		Logger: slog.New(slog.DiscardHandler), Edge: Edge{Auth: Auth{Mode: "jwt", JWKS: keys.URL}}}
+	s, err := New(cfg, Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	if n := late.Load(); n > 0 {
+		t.Errorf("%d fetches waited for others", n)
 	}
 }
 
