@@ -268,8 +268,9 @@ func (w *WorkerControl) send(msg byte, rights []byte) error {
 // Drain asks the worker to drain and exit.
 func (w *WorkerControl) Drain() error { return w.send(msgDrain, nil) }
 
-// ReloadTimeout is how long a worker may take to take other settings.
-const ReloadTimeout = 3 * time.Second
+// ReloadTimeout is how long a worker may take to take other settings, of which fetching
+// JWK sets may take 3 s.
+const ReloadTimeout = 10 * time.Second
 
 // Reload has the worker take settings from the file, and returns when it has. Not
 // twice at one time.
