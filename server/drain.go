@@ -90,10 +90,11 @@ func (l *loop) goAway(c *Conn) {
 		return
 	}
 	after := rand.Int64N(min(int64(l.cfg.Spread), l.drain.hold/2) + 1)
-	l.notify(c, Notice{
+	if l.notify(c, Notice{
 		Reason: Draining, Code: codec.CodeDraining, Text: "server is going away", After: time.Duration(after),
-	})
-	l.stats.goaways++
+	}) {
+		l.stats.goaways++
+	}
 }
 
 // stop closes everything that is still open, without waiting for slow peers.

@@ -303,3 +303,24 @@ func TestDrainNoticeBehindLargeAnswers(t *testing.T) {
 		}
 	})
 }
+
+// A GOAWAY that nothing can say is not counted: before the upgrade to WebSocket, and with a
+// foreign framing. Both are closed in their turn.
+func TestDrainWithoutGoaway(t *testing.T) {
+	for _, edge := range []Config{
+		{Listen: []string{"ws://127.0.0.1:1/"}}, {Edge: Edge{Framing: Framing{Kind: FramingLines}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			edge.Drain = time.Second
+			r := newRig(t, edge, nil)
+			r.do(func() { r.edge = r.loop.setEdges(newInForce(r.cfg, nil))[0] })
+			c := r.open()
+			r.do(r.loop.startDrain)
+			r.wait(time.Second)
+			r.wantEnd(c, Draining, false)
+			if n := r.stats().goaways; n != 0 {
+				t.Errorf("%v: %d are counted", edge.Listen, n)
+			}
+		})
+	}
+}

@@ -191,23 +191,26 @@ func (l *loop) end(c *Conn, n Notice) {
 	}
 }
 
-// notify sends a notice. The final one comes after what was sent before it. Answers
-// that take the outbox beyond its bound leave room for it.
-func (l *loop) notify(c *Conn, n Notice) {
+// notify sends a notice, and reports whether the protocol of c has one. The final one
+// comes after what was sent before it. Answers that take the outbox beyond its bound
+// leave room for it.
+func (l *loop) notify(c *Conn, n Notice) (told bool) {
 	asked := l.asked
 	l.asked = c
 	defer func() { l.asked = asked }()
 	start := l.begin()
 	if c.upgrading() {
 		l.refuseUpgrade(c, n)
-		return
+		return false
 	}
-	if l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n); len(l.out) > start {
+	l.out = l.protocol(c).AppendNotice(l.out, Session{c}, n)
+	if told = len(l.out) > start; told {
 		_ = l.sent(c, start, !n.Final)
 	}
 	if n.Final {
 		l.closeFrame(c, n)
 	}
+	return told
 }
 
 // sendBeat asks a silent peer for a sign of life.
