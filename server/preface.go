@@ -166,6 +166,19 @@ func (ln *listener) preface(tc *net.TCPConn, ticket admission.Ticket, proxied bo
 	})
 }
 
+// An endableConn is the socket of a preface for its handshake, which sets deadlines too:
+// none puts off an end.
+type endableConn struct {
+	*net.TCPConn
+	of *prefaces
+	f  *preface
+}
+
+func (c endableConn) SetDeadline(t time.Time) error {
+	c.of.setDeadline(c.f, t)
+	return nil
+}
+
 // errRefused: the connection was refused, and all is said and done.
 var errRefused = errors.New("refused")
 
@@ -198,7 +211,7 @@ func (ln *listener) readPreface(
 	if err := awaitByte(f.tc); err != nil {
 		return nil, admission.TLSHandshake, err
 	}
-	shake, err := ln.tls.Handshake(f.tc)
+	shake, err := ln.tls.Handshake(endableConn{f.tc, &ln.prefaces, f})
 	if err != nil {
 		return nil, admission.TLSHandshake, err
 	}

@@ -163,3 +163,46 @@ func TestProxyHeaderNeverComes(t *testing.T) {
 		t.Errorf("%d connections are counted", n)
 	}
 }
+
+// A preface that has been ended stays so if its handshake begins just then.
+func TestEndedBeforeHandshake(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := newTLSServer(t)
+	for _, how := range []string{"crowded", "drain"} {
+		p := prefaces{most: 1}
+		f := p.add(c.(*net.TCPConn))
+		if how == "drain" {
+			p.end()
+		} else {
+			p.add(peer.(*net.TCPConn))
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.Handshake(endableConn{c.(*net.TCPConn), &p, f})
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("a handshake without a peer")
+			}
+		case <-time.After(3 * time.Second): // its own limit is 5 s
+			t.Errorf("%s: it has not ended", how)
+			<-ended
+		}
+	}
+}
