@@ -86,10 +86,10 @@ type Conn struct {
 // ext is the part of a session that most sessions never have.
 type ext struct {
 	out     *outbox // nil: nothing waits
-	value   any    // the handler's
-	state   any    // the protocol's
-	closeAt int64  // loop clock by which a flushing connection is cut off
-	partial []byte // the beginning of a message that has not arrived whole, or what a pause holds back
+	value   any     // the handler's
+	state   any     // the protocol's
+	closeAt int64   // loop clock by which a flushing connection is cut off
+	partial []byte  // the beginning of a message that has not arrived whole, or what a pause holds back
 	edge    *edgeState
 
 	fullSince int64 // loop clock: when the outbox became nearly full
