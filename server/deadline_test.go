@@ -654,3 +654,23 @@ func TestStallServerBeats(t *testing.T) {
 		})
 	}
 }
+
+// A large message that keeps coming, at 16 KiB a second or more, may take longer than
+// 10 s, up to the idle timeout; one that stops has what its bytes have bought.
+func TestIncompleteGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxFrame: 1 << 20, Beat: 40 * time.Second}, nil)
+		c := r.open()
+		from := time.Now()
+		frame := codec.AppendData(nil, make([]byte, 1<<20-1))
+		for range 20 {
+			r.feed(c, frame[:32<<10])
+			frame = frame[32<<10:]
+			r.wait(time.Second)
+			r.alive(c, "while it sends 32 KiB a second")
+		}
+		r.wait(time.Minute)
+		e := r.wantClose(c, Incomplete, codec.CodeIncomplete)
+		within(t, "incomplete", from, e.at, 50*time.Second) // 10 s, and 40 × 16 KiB
+	})
+}

@@ -12,6 +12,19 @@ import (
 // outstanding (codec/SPEC.md, heartbeats).
 const incompleteLimit = 10 * time.Second
 
+// incompletePart is how much of a message adds a second to incompleteLimit by its
+// arrival, in bytes: what comes at that pace may take its time.
+const incompletePart = 16 << 10
+
+// incompleteBy returns when the message, or the handshake, of c must be complete.
+func (l *loop) incompleteBy(c *Conn) int64 {
+	by := l.sinceMS(c.partialAt) + int64(incompleteLimit)
+	if c.ext != nil && !c.has(flagHandshake) {
+		by += int64(c.ext.held()/incompletePart) * int64(time.Second)
+	}
+	return by
+}
+
 // heard records at least one whole message. Part of another may follow it.
 func (l *loop) heard(c *Conn) {
 	c.timer.Touch(l.now)
@@ -120,7 +133,7 @@ func (l *loop) untilCheck(c *Conn) time.Duration {
 			at = min(at, l.beatAt(c, last))
 		}
 		if c.partialAt != 0 && (reads || c.has(flagHandshake)) {
-			at = min(at, l.sinceMS(c.partialAt)+int64(incompleteLimit))
+			at = min(at, l.incompleteBy(c))
 		}
 	}
 	if c.ext != nil {
@@ -195,7 +208,7 @@ func (l *loop) look(c *Conn) {
 	case c.closing(): // it has closeAt
 	case c.ext != nil && c.ext.expireAt != 0 && l.now >= c.ext.expireAt:
 		l.end(c, Notice{Reason: TokenExpired, Code: codec.CodeTokenExpired, Text: "token has expired"})
-	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.sinceMS(c.partialAt)+int64(incompleteLimit):
+	case c.partialAt != 0 && (reads || c.has(flagHandshake)) && l.now >= l.incompleteBy(c):
 		if reads && !c.has(flagAverted) && l.avert(c) {
 			return
 		}
@@ -245,7 +258,7 @@ func (l *loop) stalled(c *Conn) bool {
 func (l *loop) expirePartial(c *Conn) {
 	switch {
 	case !c.has(flagHandshake):
-		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed within 10 s")
+		l.close(c, Incomplete, codec.CodeIncomplete, "frame not completed in time")
 	case c.upgrading():
 		l.close(c, Incomplete, codec.CodeIncomplete, "HTTP request not completed within 10 s")
 	case !c.has(flagPending | flagAuth):
