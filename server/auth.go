@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,17 @@ func (a *Auth) off() bool { return a.Mode == "" || a.Mode == string(auth.None) }
 // hookCookies reports whether a hook gets cookies.
 func (a *Auth) hookCookies() bool {
 	return slices.ContainsFunc(a.HookHeaders, func(name string) bool { return strings.EqualFold(name, "Cookie") })
+}
+
+// set lists the fields beside Mode that are set, as errors write them.
+func (a *Auth) set() (all []string) {
+	v := reflect.ValueOf(*a)
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Name; name != "Mode" && !v.Field(i).IsZero() {
+			all = append(all, "Config."+name)
+		}
+	}
+	return all
 }
 
 // load reads the files of a.

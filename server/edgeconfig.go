@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -235,11 +234,12 @@ func (c *Config) validateEdges() (errs []error) {
 			wrong := func(field, value, want string) {
 				errs = append(errs, &FieldError{p.prefix() + field, value, want})
 			}
-			if p.auth.off() && !reflect.DeepEqual(p.auth, Auth{Mode: p.auth.Mode}) {
-				wrong("Auth", p.auth.Mode, "makes the other settings of authentication useless; set it to their mode")
+			if set := p.auth.set(); p.auth.off() && len(set) > 0 {
+				wrong("Auth", p.auth.Mode, "must be the mode that these settings are for: "+strings.Join(set, ", "))
 			}
-			if p.auth.Mode == string(auth.MTLS) && e.ClientCA == "" {
-				wrong("Auth", p.auth.Mode, "needs a Config.ClientCA, and tls or wss")
+			if p.auth.Mode == string(auth.MTLS) && (e.ClientCA == "" || !e.secure()) {
+				wrong("Auth", p.auth.Mode, fmt.Sprintf(
+					"needs a Config.ClientCA, and tls or wss in place of %s://%s", e.scheme, e.socket.HostPort()))
 			}
 			for _, text := range p.origins {
 				if _, err := websocket.New(websocket.Config{Paths: map[string]websocket.Path{

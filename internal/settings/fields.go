@@ -28,6 +28,14 @@ func keyOf(field string) string {
 		return "client-ca"
 	case "Origins":
 		return "origin"
+	case "SecretFile", "Issuer", "Audience", "Leeway":
+		field = "Jwt" + field
+	case "KeyFiles":
+		return "jwt-key"
+	case "Hook":
+		return "auth-hook"
+	case "HookHeaders":
+		return "auth-hook-header"
 	}
 	return strings.ToLower(nextWord.ReplaceAllString(field, "$1-$2"))
 }
