@@ -17,11 +17,15 @@ import (
 // default in its comment. A Config may be shared by any number of clients; its
 // callbacks must then be safe for concurrent use.
 type Config struct {
-	Token string // authenticates this client, sent in HELLO; empty: none
-	// TokenFunc returns the token for each attempt to connect, in place of Token: after
-	// code 3005 it should return a new one. addr is the host:port that the token will be
-	// sent to. It must return once ctx ends. An error fails the attempt, and the client
-	// tries again. With NewConn, addr is the connection's remote address.
+	// Token authenticates this client, sent in HELLO; empty: none. Once it has expired, code
+	// 3005 ends the client: there is no other.
+	Token string
+	// TokenFunc returns the token for each attempt to connect, in place of Token, and
+	// another before that expires, which is sent on the open connection. addr is the
+	// host:port that the token will be sent to. It is called in a goroutine of the client
+	// and must return once ctx ends. An error fails the attempt, and the client tries
+	// again; on an open connection it is called again until the token has expired. With
+	// NewConn, addr is the connection's remote address.
 	TokenFunc func(ctx context.Context, addr string) (string, error)
 	Device    string // name of this device, sent in HELLO; empty: none
 

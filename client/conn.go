@@ -24,6 +24,7 @@ type Conn struct {
 	limit   int            // largest frame length that the server accepts, in bytes
 	adapt   *search        // nil: the interval is fixed; guarded by mu
 	owner   owner          // nil: none
+	refresh *refresh       // of the token; nil: TokenFunc is not set
 	flusher func()         // flush, made once
 	quit    latch          // closed when the connection is unusable
 	done    latch          // closed when its goroutines have ended
@@ -99,7 +100,7 @@ func NewConn(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	}
 	if got.err != nil {
 		_ = nc.Close()
-		return nil, &Error{URL: addrOf(nc), Err: got.err, Final: final(got.err, false)}
+		return nil, &Error{URL: addrOf(nc), Err: got.err, Final: final(got.err, false) || cfg.stale(got.err)}
 	}
 	c := newConn(nc, &cfg, got.welcome)
 	c.wait, c.in = w, &inbox{limit: cfg.ReceiveBuffer}
@@ -131,6 +132,11 @@ func newConn(nc net.Conn, cfg *Config, w *codec.Welcome) *Conn {
 	}
 	c.keepalive.start(time.Duration(w.BeatMS)*time.Millisecond, w.Beats == "server", cfg.rand, 0)
 	c.setBeat(w.BeatMS, w.TimeoutMS)
+	if cfg.TokenFunc != nil {
+		c.refresh = &refresh{addr: addrOf(nc), life: w.ExpiresMS}
+		c.refresh.timer = time.AfterFunc(time.Hour, c.refreshToken)
+		c.refresh.timer.Stop()
+	}
 	return c
 }
 
@@ -140,6 +146,9 @@ func (c *Conn) start(rest []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	go c.read(rest)
+	if c.refresh != nil {
+		c.setExpiry(c.refresh.life, 0)
+	}
 	c.arm()
 }
 
@@ -304,6 +313,7 @@ func (c *Conn) fail(err error) {
 	}
 	c.err = err
 	c.timer.Stop()
+	c.refresh.stop()
 	if c.adapt != nil && !c.leaving && !deliberate(err) {
 		if c.keepalive.unanswered || c.keepalive.inFlight {
 			c.unsaved = c.adapt.lost(c.quiet, time.Now()) || c.unsaved

@@ -36,15 +36,22 @@
 // The first delay after a loss is spread over the window that the server named
 // in WELCOME, so that its clients do not all return at once. Further delays grow
 // from 0.5 s to 30 s with full jitter, until a connection has lasted 30 s.
-// GOAWAY's after_ms is followed, and its addr
-// if that is on Dial's host or one of Config.RedirectHosts; scheme and path stay those of
-// Dial, and a socket is never left for another address. Config.Token is sent to
-// Dial's host only; Config.TokenFunc is called with the address of each attempt, and
-// should return a new token after code 3005. Codes 3500 to 3999 and 4500 to 4999 end
-// the client.
+// GOAWAY's after_ms is followed, and its addr if that is on Dial's host or one of
+// Config.RedirectHosts; scheme and path stay those of Dial, and a socket is never left for
+// another address. Config.Token is sent to Dial's host only; Config.TokenFunc is called with
+// the address of each attempt, and should return a new token after code 3005, which ends a
+// client with Config.Token. Codes 3500 to 3999 and 4500 to 4999 end the client.
 //
 // Delivery is at most once: a lost connection loses what it had not delivered,
 // and pending Requests fail with ErrLost.
+//
+// # Tokens that expire
+//
+// Where the server says when the token expires, Config.TokenFunc is asked for another after
+// 0.7 to 0.8 of that time, in a goroutine of its own, and CONFIG sends it: the connection
+// stays. After an error it is asked again, 1 s later and then up to 30 s, until the token
+// has expired. Then the server ends the connection with 3005 and the client reconnects
+// with a new one.
 //
 // # Blocking calls
 //

@@ -200,6 +200,7 @@ func (c *Conn) onConfig(payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setBeat(cfg.BeatMS, cfg.TimeoutMS)
+	c.setExpiry(cfg.ExpiresMS, c.now())
 	c.arm()
 	return nil
 }

@@ -97,6 +97,9 @@ func (c *Client) open(ctx context.Context, addr, resume string) (conn *Conn, res
 	}
 	conn = newConn(nc, c.cfg, w)
 	conn.wait, conn.in, conn.owner = &c.wait, &c.in, c
+	if conn.refresh != nil {
+		conn.refresh.addr = addr // as TokenFunc knows it
+	}
 	if c.search != nil {
 		conn.adapt = c.search
 		c.search.welcome(conn.beats.Interval, time.Duration(w.MinBeatMS)*time.Millisecond)
@@ -211,7 +214,7 @@ func (c *Client) lost(err error) {
 // ends stores why there is no connection, and reports whether that ends the
 // client. Called with mu held.
 func (c *Client) ends(err error) bool {
-	end := &Error{URL: c.target.url, Err: err, Final: final(err, c.met)}
+	end := &Error{URL: c.target.url, Err: err, Final: final(err, c.met) || c.cfg.stale(err)}
 	c.err = end
 	return end.Final
 }
