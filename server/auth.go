@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -237,108 +238,148 @@ func certificateOf(c *Conn) *x509.Certificate {
 // tokenCookie is the cookie of a request for a WebSocket that may have the token.
 const tokenCookie = "token"
 
-// newAuths makes what identifies the clients of each path of ends; nil: nothing does.
-// It reads files, and fetches JWK sets: all at the same time, 3 s at most.
-func newAuths(cfg *Config, ends []endpoint) (all [][]*auth.Authenticator, err error) {
-	var made sync.WaitGroup
-	all, errs := make([][]*auth.Authenticator, len(ends)), make([][]error, len(ends))
-	for i, e := range ends {
-		all[i], errs[i] = make([]*auth.Authenticator, len(e.paths)), make([]error, len(e.paths))
-		for j, p := range e.paths {
-			if p.auth.off() {
-				continue
-			}
-			made.Go(func() {
-				c, err := p.auth.load(cfg)
-				if err == nil {
-					all[i][j], err = auth.NewAuthenticator(c)
-				}
-				if err != nil {
-					errs[i][j] = fmt.Errorf("%s: %w", e.url(p), err)
-				}
-			})
+// An authGroup is all paths whose clients are identified alike, by one Authenticator.
+type authGroup struct {
+	auth Auth
+	url  string // of one path
+	a    *auth.Authenticator
+	kept bool // a was in force before
+	err  error
+}
+
+// makeAuths makes what identifies the clients of each path of ends; nil: nothing does.
+// Where was, which may be nil, has an Authenticator for the same Auth, that is kept and
+// reads its files again. It fetches JWK sets that are new: all at the same time, 3 s at
+// most. After an error nothing has changed.
+func makeAuths(cfg *Config, ends []endpoint, was *inForce) ([][]*auth.Authenticator, error) {
+	var groups []*authGroup
+	groupOf := func(a Auth) *authGroup {
+		i := slices.IndexFunc(groups, func(g *authGroup) bool { return reflect.DeepEqual(g.auth, a) })
+		if i < 0 {
+			return nil
 		}
+		return groups[i]
+	}
+	for _, e := range ends {
+		for _, p := range e.paths {
+			if !p.auth.off() && groupOf(p.auth) == nil {
+				a := was.authenticator(p.auth)
+				groups = append(groups, &authGroup{auth: p.auth, url: e.url(p), a: a, kept: a != nil})
+			}
+		}
+	}
+	var made sync.WaitGroup
+	for _, g := range groups {
+		made.Go(func() { g.make(cfg) })
 	}
 	made.Wait()
-	if err := errors.Join(slices.Concat(errs...)...); err != nil {
-		closeAuths(all, nil)
-		return nil, err
+	var errs []error
+	for _, g := range groups {
+		if g.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", g.url, g.err))
+		}
+	}
+	if len(errs) > 0 {
+		for _, g := range groups {
+			if !g.kept && g.a != nil {
+				g.a.Close()
+			}
+		}
+		return nil, errors.Join(errs...)
+	}
+	all := make([][]*auth.Authenticator, len(ends))
+	for i, e := range ends {
+		for _, p := range e.paths {
+			var a *auth.Authenticator
+			if g := groupOf(p.auth); g != nil {
+				a = g.a
+			}
+			all[i] = append(all[i], a)
+		}
 	}
 	return all, nil
 }
 
-// closeAuths closes those of all that are not in but, which may be nil.
+// make makes the Authenticator of g, or has it read its files again, which
+// Config.CheckFiles has found right.
+func (g *authGroup) make(cfg *Config) {
+	c, err := g.auth.load(cfg)
+	switch {
+	case err != nil:
+		g.err = err
+	case g.kept:
+		g.err = g.a.Reload(c)
+	default:
+		g.a, g.err = auth.NewAuthenticator(c)
+	}
+	if g.err == nil {
+		g.auth.warnExposed(cfg.Logger)
+	}
+}
+
+// warnExposed warns of files that others can change, or read if they are secret.
+func (a *Auth) warnExposed(log *slog.Logger) {
+	warn := func(file string, secret bool) {
+		if exposed := auth.Exposed(file, secret); exposed != "" {
+			log.Warn("a file that identifies clients is not safe", "file", file, "fix", exposed)
+		}
+	}
+	warn(a.TokensFile, false)
+	warn(a.SecretFile, true)
+	for _, file := range a.KeyFiles {
+		warn(file, false)
+	}
+}
+
+// authenticator returns the one in f for this Auth; nil: there is none.
+func (f *inForce) authenticator(a Auth) *auth.Authenticator {
+	if f == nil || f.auths == nil {
+		return nil
+	}
+	for i, e := range f.ends {
+		for j, p := range e.paths {
+			if f.auths[i][j] != nil && reflect.DeepEqual(p.auth, a) {
+				return f.auths[i][j]
+			}
+		}
+	}
+	return nil
+}
+
+// distinct returns each Authenticator of all once.
+func distinct(all [][]*auth.Authenticator) map[*auth.Authenticator]bool {
+	set := map[*auth.Authenticator]bool{}
+	for _, a := range slices.Concat(all...) {
+		if a != nil {
+			set[a] = true
+		}
+	}
+	return set
+}
+
+// closeAuths closes those of all that are not in but.
 func closeAuths(all, but [][]*auth.Authenticator) {
-	for i, of := range all {
-		for j, a := range of {
-			if a != nil && (but == nil || but[i][j] != a) {
-				a.Close()
-			}
+	used := distinct(but)
+	for a := range distinct(all) {
+		if !used[a] {
+			a.Close()
 		}
 	}
-}
-
-// reloadAuths reads the files of ends, and puts them in force: in old where it has
-// something already. Their files are checked: only a JWK
-// set that cannot be fetched leaves some of them changed.
-func reloadAuths(cfg *Config, ends []endpoint, old [][]*auth.Authenticator) ([][]*auth.Authenticator, error) {
-	added := slices.Clone(ends) // without those that are in old
-	for i := range added {
-		added[i].paths = slices.Clone(added[i].paths)
-		for j := range added[i].paths {
-			if old[i][j] != nil {
-				added[i].paths[j].auth = Auth{}
-			}
-		}
-	}
-	all, err := newAuths(cfg, added)
-	if err != nil {
-		return nil, err
-	}
-	for i, e := range ends {
-		for j, p := range e.paths {
-			a := old[i][j]
-			if a == nil || p.auth.off() {
-				continue
-			}
-			c, err := p.auth.load(cfg)
-			if err == nil {
-				err = a.Reload(c)
-			}
-			if err != nil {
-				closeAuths(all, nil)
-				return nil, fmt.Errorf("%s: %w", e.url(p), err)
-			}
-		}
-	}
-	for i, e := range ends {
-		for j, p := range e.paths {
-			if !p.auth.off() && old[i][j] != nil {
-				all[i][j] = old[i][j]
-			}
-		}
-	}
-	return all, nil
 }
 
 // authStats sums up the figures of what identifies clients; false: nothing does.
 func (s *Server) authStats() (sum auth.Stats, ok bool) {
 	sum.Refused = map[string]uint64{}
-	for _, of := range s.inForce.Load().auths {
-		for _, a := range of {
-			if a == nil {
-				continue
-			}
-			st := a.Stats()
-			ok = true
-			sum.Accepted += st.Accepted
-			sum.Overloaded += st.Overloaded
-			sum.Waiting += st.Waiting + st.Running
-			sum.JWKSFailures += st.JWKSFailures
-			sum.HookFailures += st.HookFailures
-			for word, n := range st.Refused {
-				sum.Refused[word] += n
-			}
+	for a := range distinct(s.inForce.Load().auths) {
+		st := a.Stats()
+		ok = true
+		sum.Accepted += st.Accepted
+		sum.Overloaded += st.Overloaded
+		sum.Waiting += st.Waiting + st.Running
+		sum.JWKSFailures += st.JWKSFailures
+		sum.HookFailures += st.HookFailures
+		for word, n := range st.Refused {
+			sum.Refused[word] += n
 		}
 	}
 	return sum, ok

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -296,8 +297,12 @@ func TestSetsAreFetchedTogether(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer keys.Close()
-	cfg := Config{Listen: []string{"tcp://127.0.0.1:0", "ws://127.0.0.1:0/a", "ws://127.0.0.1:0/b"},
-		Logger: slog.New(slog.DiscardHandler), Edge: Edge{Auth: Auth{Mode: "jwt", JWKS: keys.URL}}}
+	cfg := Config{Logger: slog.New(slog.DiscardHandler)}
+	for i, address := range []string{"tcp://127.0.0.1:0", "ws://127.0.0.1:0/a", "ws://127.0.0.1:0/b"} {
+		cfg.Listeners = append(cfg.Listeners, Listener{address, Edge{
+			Auth: Auth{Mode: "jwt", JWKS: keys.URL, Audience: fmt.Sprint(i)},
+		}})
+	}
 	s, err := New(cfg, Echo{})
 	if err != nil {
 		t.Fatal(err)
@@ -305,6 +310,35 @@ func TestSetsAreFetchedTogether(t *testing.T) {
 	_ = s.Close()
 	if n := late.Load(); n > 0 {
 		t.Errorf("%d fetches waited for others", n)
+	}
+}
+
+// Addresses whose clients are identified alike share what does so, and a reload keeps it
+// where it stays the same. A new JWK set that cannot be had changes nothing.
+func TestAuthIsShared(t *testing.T) {
+	jwt := Auth{Mode: "jwt", SecretFile: secretFile(t)}
+	cfg := Config{
+		Listen: []string{"tcp://127.0.0.1:0", "ws://127.0.0.1:0/a", "ws://127.0.0.1:0/b"}, Edge: Edge{Auth: jwt},
+	}
+	s := start(t, cfg, userHandler{})
+	of := func() []*auth.Authenticator { return slices.Concat(s.inForce.Load().auths...) }
+	was := of()
+	if len(was) != 3 || len(distinct([][]*auth.Authenticator{was})) != 1 {
+		t.Fatalf("alike: %v", was)
+	}
+	nowhere := httptest.NewServer(http.NotFoundHandler())
+	defer nowhere.Close()
+	cfg.Auth = Auth{Mode: "jwt", JWKS: nowhere.URL}
+	if err := s.Reload(cfg); err == nil || !slices.Equal(of(), was) {
+		t.Errorf("a JWK set that is not there: %v, %v; want %v", err, of(), was)
+	}
+	cfg.Listen, cfg.Auth = cfg.Listen[:1], jwt
+	cfg.Listeners = []Listener{{"ws://127.0.0.1:0/a", Edge{Auth: jwt}}, {"ws://127.0.0.1:0/b", Edge{}}}
+	if err := s.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if now := of(); now[0] != was[0] || now[1] != was[0] || now[2] != nil {
+		t.Errorf("after a reload: %v; were %v", now, was)
 	}
 }
 

@@ -209,6 +209,9 @@ func (e *endpoint) secure() bool { return e.scheme == address.TLS || e.scheme ==
 // validateEdges judges the addresses and what belongs to them, files excepted.
 func (c *Config) validateEdges() (errs []error) {
 	ends, errs := c.endpoints()
+	if len(errs) == 0 {
+		errs = c.validateUse(ends)
+	}
 	for _, e := range ends {
 		wrong := func(field, value, want string) {
 			errs = append(errs, &FieldError{e.prefix() + field, value, want})
@@ -253,6 +256,24 @@ func (c *Config) validateEdges() (errs []error) {
 		}
 	}
 	return append(errs, c.validateFramings()...)
+}
+
+// validateUse reports settings of c for tls and wss, or ws and wss, where no address has
+// those.
+func (c *Config) validateUse(ends []endpoint) (errs []error) {
+	idle := func(field, value, schemes string) {
+		if value != "" {
+			errs = append(errs, &FieldError{field, value, "has no meaning, as no address is " + schemes})
+		}
+	}
+	if !slices.ContainsFunc(ends, func(e endpoint) bool { return e.secure() }) {
+		idle("ClientCA", c.ClientCA, "tls or wss")
+	}
+	if !slices.ContainsFunc(ends, func(e endpoint) bool { return e.web() }) {
+		idle("Origins", strings.Join(c.Origins, ","), "ws or wss")
+		idle("TrustedProxies", strings.Join(c.TrustedProxies, ","), "ws or wss")
+	}
+	return errs
 }
 
 // upgrader returns what reads the HTTP requests of e; nil if none come.

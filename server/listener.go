@@ -53,7 +53,7 @@ type listener struct {
 
 // serve starts to accept, until the listener is closed.
 func (ln *listener) serve() {
-	ln.prefaces.most = max(prefaceLeast, ln.s.admission.Max()/prefaceShare)
+	ln.prefaces.most = min(max(prefaceLeast, ln.s.admission.Max()/prefaceShare), prefaceMost)
 	for range acceptors {
 		ln.wg.Add(1)
 		go func() {

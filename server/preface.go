@@ -24,6 +24,7 @@ const (
 	prefaceTime  = 5 * time.Second // for a PROXY header; for the first byte of a handshake
 	prefaceShare = 2               // the part of the connection limit that may be in theirs
 	prefaceLeast = 64
+	prefaceMost  = 8192 // some 4 KiB each while silent, 90 KiB with the longest ClientHello
 )
 
 var (

@@ -87,7 +87,7 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if next.auths, err = reloadAuths(&cfg, next.ends, was.auths); err != nil {
+	if next.auths, err = makeAuths(&cfg, next.ends, was); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	if err := s.putInForce(next, useFiles); err != nil {

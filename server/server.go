@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"heartwheel/internal/admission"
+	"heartwheel/internal/auth"
 	"heartwheel/wheel"
 )
 
@@ -145,8 +146,13 @@ func (s *Server) loadFiles() (err error) {
 		if s.listeners[i].tls, err = f.ends[i].newTLS(); err != nil {
 			return err
 		}
+		for _, c := range f.ends[i].Certificates {
+			if exposed := auth.Exposed(c.Key, true); exposed != "" {
+				s.log.Warn("the key of a certificate is not safe", "file", c.Key, "fix", exposed)
+			}
+		}
 	}
-	f.auths, err = newAuths(&s.cfg, f.ends)
+	f.auths, err = makeAuths(&s.cfg, f.ends, nil)
 	return err
 }
 
