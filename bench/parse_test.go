@@ -225,7 +225,8 @@ func TestEdgeContenders(t *testing.T) {
 			names[peer.Name] = true
 		}
 		if !names[report.Subject] || names[report.Floor] != (c.serving.scheme == "" && !c.deaths) ||
-			names["gws"] != (c.serving.scheme == "ws") || names["goroutine-tls"] != (c.serving.scheme == "tls") {
+			names["gws"] != (c.serving.scheme == "ws") || names["goroutine-tls"] != (c.serving.scheme == "tls") ||
+			names["nbio-ws"] != names["gws"] || names["nbio-tls"] != names["goroutine-tls"] {
 			t.Errorf("%s: %v", c.ID, names)
 		}
 	}

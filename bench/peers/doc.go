@@ -7,7 +7,8 @@
 //	                  without deadlines
 //	gnet-timingwheel  and RussellLuo/timingwheel: Stop, AfterFunc
 //	gnet-timer        and time.Timer.Reset
-//	nbio              nbio's README; SetReadDeadline as its comment says
+//	nbio              nbio's README; SetReadDeadline as its comment says; -tls
+//	                  puts llib's crypto/tls in between, as nbhttp does
 //	netpoll           netpoll's docs/guide/guide_en.md, and a time.Timer, as its
 //	                  own timeouts do not see a silent peer (its issue 61)
 //	evio              evio's README and InputStream, without deadlines
@@ -15,11 +16,13 @@
 //	                  crypto/tls in between
 //	gorilla           WebSocket: gorilla/websocket's documentation
 //	gws               WebSocket: gws's README
+//	nbio-ws           WebSocket: nbio's nbhttp/websocket, KeepaliveTime
 //	netty             Netty's echo example, LengthFieldBasedFrameDecoder and
 //	                  IdleStateHandler; "netty -check" says whether it can run
 //
 // Where they differ from what is often seen, it is in their favour: all whole
 // frames of a read are answered with one write and refresh the deadline once,
 // and listeners set no keep-alive probes. heartwheel itself needs no package
-// here: what is measured is the real "heartwheel serve".
+// here: what is measured is the real "heartwheel serve". Centrifugo is not here: it
+// answers no raw echo, so it can only be compared as a whole gateway.
 package peers

@@ -16,19 +16,35 @@ import (
 
 // The servers of TLS and WebSocket, which the tests of a plain stream cannot speak to.
 var (
-	secure     = subject{name: "goroutine-tls", dir: "goroutine", flags: []string{"-tls"}}
-	webSockets = []subject{{name: "gorilla"}, {name: "gws"}}
+	secure = []subject{{name: "goroutine-tls", dir: "goroutine", flags: []string{"-tls"}},
+		{name: "nbio-tls", dir: "nbio", flags: []string{"-tls"}}}
+	webSockets = []subject{{name: "gorilla"}, {name: "gws"}, {name: "nbio-ws", drops: true}}
 )
 
 func TestTLS(t *testing.T) {
-	t.Parallel()
-	s := start(t, secure, timeout)
-	c := tls.Client(dial(t, s), &tls.Config{InsecureSkipVerify: true})
-	for _, n := range sizes {
-		echoed(t, c, frame(n), all)
-	}
-	if _, err := io.Copy(io.Discard, c); err != nil { // it is silent now
-		t.Errorf("not closed in order: %v", err)
+	for _, b := range secure {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, b, timeout)
+			c := tls.Client(dial(t, s), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+			var stream []byte
+			for _, n := range sizes {
+				echoed(t, c, frame(n), all)
+				stream = append(stream, frame(n)...)
+			}
+			echoed(t, c, stream, all)
+			if f := s.figures(t); f.Connections != 1 {
+				t.Errorf("%d connections", f.Connections)
+			}
+			begin := time.Now()
+			echoed(t, c, frame(100), func(int) int { return 1 }) // a record for each byte
+			if _, err := io.Copy(io.Discard, c); err != nil {    // it is silent now
+				t.Errorf("not closed in order: %v", err)
+			}
+			if silent := time.Since(begin); silent < timeout {
+				t.Errorf("closed after %v", silent)
+			}
+		})
 	}
 }
 
@@ -44,6 +60,9 @@ func TestWebSocket(t *testing.T) {
 			}
 			defer c.Close()
 			for _, n := range sizes {
+				if n == 0 && b.drops {
+					continue
+				}
 				if err := c.WriteMessage(websocket.BinaryMessage, frame(n)[peer.Header:]); err != nil {
 					t.Fatal(err)
 				}

@@ -30,6 +30,7 @@ type subject struct {
 	flags    []string // beside those of the contract
 	deadline bool     // it notices silent peers
 	early    bool     // up to a tick before the timeout
+	drops    bool     // empty messages do not reach its handler
 	real     bool     // heartwheel: no contract, and it closes slow consumers
 }
 
@@ -80,7 +81,7 @@ var sources = sync.OnceValue(func() error {
 })
 
 func build() error {
-	for _, s := range slices.Concat(subjects, webSockets, []subject{secure}) {
+	for _, s := range slices.Concat(subjects, webSockets, secure) {
 		dir := s.dir
 		if dir == "" {
 			dir = s.name
