@@ -19,25 +19,88 @@ counts are shown, heartwheel's first.
 func (r *Results) WriteMarkdown(w io.Writer) error {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, markdownLegend+"\n")
-	fmt.Fprintf(b, "| | | bare gnet | best with deadlines | best of all |\n|---|---|---|---|---|\n")
 	tables := r.Tables()
-	for i := range tables {
-		t := &tables[i]
-		if !t.Metric.Headline || t.Row(Subject) == nil {
-			continue
+	writeRatios(b, tables)
+	for i := range Workloads {
+		if w := &Workloads[i]; w.Few {
+			writeFigures(b, w, tables)
 		}
-		fmt.Fprintf(b, "| %s %s, %s | %s | %s | %s | %s |\n", t.Workload.Key, t.Workload.Title,
-			t.Cell.Title, t.Metric.Title,
-			t.against(t.Row(Floor), false),
-			t.against(t.Best(func(c *Contender) bool { return c.Deadlines }), true),
-			t.against(t.Best(func(*Contender) bool { return true }), true))
 	}
-	b.WriteString("\n")
 	r.writeMicro(b)
 	r.writeWinners(b, tables)
 	fmt.Fprintf(b, "\n%s\n", r.provenance())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeRatios writes heartwheel beside the best of the others.
+func writeRatios(b *strings.Builder, tables []Table) {
+	head := "| | | bare gnet | best with deadlines | best of all |\n|---|---|---|---|---|\n"
+	for i := range tables {
+		t := &tables[i]
+		if !t.Metric.Headline || t.Workload.Few || t.Row(Subject) == nil {
+			continue
+		}
+		fmt.Fprintf(b, "%s| %s %s, %s | %s | %s | %s | %s |\n", head, t.Workload.Key, t.Workload.Title,
+			t.Cell.Title, t.Metric.Title,
+			t.against(t.Row(Floor), false),
+			t.against(t.Best(withDeadlines), true),
+			t.against(t.Best(anyone), true))
+		head = ""
+	}
+	if head == "" {
+		b.WriteString("\n")
+	}
+}
+
+// writeFigures writes every contender's figures in the workload, each the median
+// over the rounds.
+func writeFigures(b *strings.Builder, w *Workload, tables []Table) {
+	var list []*Table
+	var names []string // of the columns
+	for i := range tables {
+		t := &tables[i]
+		if t.Workload.Key != w.Key || !t.Metric.Headline || t.Row(Subject) == nil {
+			continue
+		}
+		list = append(list, t)
+		for _, row := range t.Rows {
+			if !slices.Contains(names, row.Contender.Name) {
+				names = append(names, row.Contender.Name)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "| %s %s | | %s | ÷ best of the others |\n|---|---|%s---|\n", w.Key, w.Title,
+		strings.Join(names, " | "), strings.Repeat("---|", len(names)))
+	cell := ""
+	for _, t := range list {
+		title := t.Cell.Title
+		if t.Cell.ID == cell {
+			title = "" // as in the row above
+		}
+		cell = t.Cell.ID
+		fmt.Fprintf(b, "| %s | %s |", title, t.Metric.Title)
+		for _, name := range names {
+			text := "–"
+			if row := t.Row(name); row != nil {
+				text = row.figure(t.Metric.Unit)
+			}
+			fmt.Fprintf(b, " %s |", text)
+		}
+		fmt.Fprintf(b, " %s |\n", t.against(t.Best(anyone), true))
+	}
+	b.WriteString("\n")
+}
+
+// figure is the median, or why there is none.
+func (row *Row) figure(unit string) string {
+	if row.N == 0 {
+		return row.nothing()
+	}
+	return value(row.Median, unit)
 }
 
 // against is what heartwheel comes to beside the row, which may be nil.

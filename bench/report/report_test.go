@@ -150,6 +150,38 @@ func TestMarkdown(t *testing.T) {
 
 // TestPage checks the page without a browser: that it is whole, escapes, loads
 // nothing and has no script. BENCH_PAGE names a file to look at it in one.
+// Where few can do what is measured, the table has the figures of each of them.
+func TestMarkdownOfFew(t *testing.T) {
+	r := &Results{Contenders: []Contender{{Name: Subject}, {Name: "a"}, {Name: "b"}, {Name: "c"}},
+		Cells: []Cell{{"W9-W1-5", "W9", "idle, 5 connections"}, {"W9-W4", "W9", "connect"}}}
+	add := func(cell, who, discarded string, figures map[string]float64) {
+		for round := range 4 {
+			r.Runs = append(r.Runs, Run{Cell: cell, Contender: who, Round: round + 1, Figures: figures,
+				Discarded: discarded})
+		}
+	}
+	add("W9-W1-5", Subject, "", map[string]float64{"rss_per_conn": 8000})
+	add("W9-W1-5", "a", "", map[string]float64{"rss_per_conn": 16_000})
+	add("W9-W1-5", "c", "", map[string]float64{"rss_per_conn": 32_000})
+	add("W9-W4", Subject, "", map[string]float64{"cpu_per_connect": 500, "handshakes": 2000})
+	add("W9-W4", "a", "", map[string]float64{"cpu_per_connect": 250, "handshakes": 4000})
+	add("W9-W4", "c", "late", map[string]float64{"cpu_per_connect": 1, "handshakes": 1e6})
+	var b bytes.Buffer
+	if err := r.WriteMarkdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	const want = `
+| W9 TLS | | heartwheel | a | c | ÷ best of the others |
+|---|---|---|---|---|---|
+| idle, 5 connections | resident memory a connection | 8,000 B | 16 kB | 32 kB | 0.50 (0.50–0.50) ✓ a |
+| connect | server CPU a connection | 500 µs | 250 µs | discarded | 2.00 (2.00–2.00) ✗ a |
+|  | connections a second of processor time | 2,000/s | 4,000/s | discarded | 0.50 (0.50–0.50) ✗ a |
+`
+	if !strings.Contains(b.String(), want) || strings.Contains(b.String(), "bare gnet") {
+		t.Errorf("it is\n%s", &b)
+	}
+}
+
 func TestPage(t *testing.T) {
 	r := sample()
 	var b bytes.Buffer
