@@ -230,6 +230,11 @@ func TestEdgeContenders(t *testing.T) {
 			t.Errorf("%s: %v", c.ID, names)
 		}
 	}
+	b = &bench{opts: &options{only: []string{"W9", "W10"}, rounds: 3}}
+	b.choose()
+	if runs, takes := b.estimate(); runs != 5*3*(3+4) || takes > 10*time.Minute { // a second too much for each run
+		t.Errorf("%d runs, %s", runs, takes)
+	}
 	s := serving{scheme: "tls", pem: "x.pem"}
 	if own := strings.Join(contenders()[0].arguments(s), " "); !strings.Contains(own, "--listen tls://127.0.0.1:0") ||
 		!strings.HasSuffix(own, "--tls-cert x.pem --tls-key x.pem") {

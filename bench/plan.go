@@ -64,25 +64,27 @@ func cells(quick bool) []*cell {
 	return append(list, edges()...)
 }
 
-// edges lists W9 and W10: the same with TLS and with WebSocket.
+// edges lists W9 and W10: the same with TLS and with WebSocket. Processor time is
+// that of the last seconds of each hold. Connections are no more than three rounds
+// of everything in some eight minutes allow.
 func edges() (list []*cell) {
-	const conns, hold = 5000, 5 * time.Second
-	for _, e := range []struct{ workload, scheme string }{{"W9", "tls"}, {"W10", "ws"}} {
-		for _, c := range []struct {
-			what string
-			cell *cell
-		}{
-			{"idle", idle(conns, 8*time.Second)},
-			{"beats", beats(conns/2, time.Second, hold+2*time.Second)},
-			{"connect, beat, close", connects(connectRates[e.scheme], hold)},
-			{"echo", messages(16, 16, 64, hold)}, {"echo", messages(4, 16<<10, 32, hold)},
-		} {
-			c.cell.ID, c.cell.Workload = e.workload+"-"+c.cell.ID, e.workload
-			c.cell.Title = c.what + ", " + c.cell.Title
-			c.cell.serving.scheme = e.scheme
-			c.cell.takes += time.Duration(conns) * time.Second / time.Duration(connectRates[e.scheme])
-			list = append(list, c.cell)
+	const hold = 3 * time.Second
+	for _, e := range []struct {
+		workload, scheme string
+		idle             int // connections
+	}{{"W9", "tls", 2000}, {"W10", "ws", 5000}} {
+		rate := connectRates[e.scheme]
+		add := func(what string, conns int, takes time.Duration, c *cell) {
+			c.ID, c.Workload, c.Title = e.workload+"-"+c.ID, e.workload, what+", "+c.Title
+			c.serving.scheme = e.scheme
+			c.takes = takes + time.Duration(conns)*time.Second/time.Duration(rate)
+			list = append(list, c)
 		}
+		add("idle", e.idle, hold, idle(e.idle, hold))
+		add("beats", 500, hold+time.Second, beats(500, 200*time.Millisecond, hold+time.Second))
+		add("connect, beat, close", 0, hold+time.Second, connects(rate, hold+time.Second))
+		add("echo", 64, hold, messages(16, 16, 64, hold))
+		add("echo", 32, hold, messages(4, 16<<10, 32, hold))
 	}
 	return list
 }

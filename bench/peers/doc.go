@@ -23,6 +23,6 @@
 // Where they differ from what is often seen, it is in their favour: all whole
 // frames of a read are answered with one write and refresh the deadline once,
 // and listeners set no keep-alive probes. heartwheel itself needs no package
-// here: what is measured is the real "heartwheel serve". Centrifugo is not here: it
-// answers no raw echo, so it can only be compared as a whole gateway.
+// here: what is measured is the real "heartwheel serve". Centrifugo is not
+// here: without a raw echo it compares only as a gateway.
 package peers
