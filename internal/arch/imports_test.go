@@ -22,6 +22,7 @@ const (
 	nftables    = "github.com/google/nftables"
 	yaml        = "go.yaml.in/yaml/"
 	cobra       = "github.com/spf13/"
+	centrifugal = "github.com/centrifugal/"
 )
 
 // A packageRule says what a package may import beside the standard library.
@@ -48,6 +49,9 @@ var packageRules = map[string]packageRule{
 		"internal/ops"}, thirdParty: true},
 	"client":  {own: []string{"codec", "internal/address"}, thirdParty: true},
 	"gateway": {own: []string{"server", "codec"}, thirdParty: true},
+
+	"gateway/centrifugo": {thirdParty: true},
+
 	"loadtest": {own: []string{"codec", "loadtest/engine", "loadtest/report", "internal/address", "internal/config",
 		"internal/edge/tlsedge", "internal/edge/websocket", "internal/epoll", "internal/wording"}, thirdParty: true},
 	"loadtest/engine": {own: []string{"codec", "internal/edge/lengthfield", "internal/edge/tlsedge",
@@ -114,6 +118,7 @@ var moduleRules = map[string][]string{
 	nftables:    {"internal/netlab"},
 	yaml:        {"internal/config"},
 	cobra:       {"internal/cli"},
+	centrifugal: {"gateway/centrifugo"},
 }
 
 // envReaders are the functions that read the environment.

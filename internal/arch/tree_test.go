@@ -17,8 +17,8 @@ var treeRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\|.*\\| ([^|]+) \\|$")
 
 // exists reports whether a package with a rule is there already.
 func exists(dir string) bool {
-	_, err := os.Stat(filepath.Join(root, dir))
-	return err == nil
+	files, _ := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	return len(files) > 0
 }
 
 // tableImports is what the table of packages says of the rule.
