@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/centrifugal/protocol"
 )
@@ -339,11 +340,90 @@ func TestChannels(t *testing.T) {
 	}
 }
 
+// As Centrifugo 6.9.1 ends a stream over HTTP.
+func TestAppendDisconnect(t *testing.T) {
+	const want = `{"push":{"disconnect":{"code":3503,"reason":"force disconnect"}}}`
+	if got := AppendDisconnect(nil, JSON, DisconnectForced); string(got) != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	b := AppendDisconnect(nil, Protobuf, DisconnectForced)
+	var r protocol.Reply
+	if err := r.UnmarshalCF(b[1:]); err != nil || int(b[0]) != len(b)-1 || render(&r) != want {
+		t.Errorf("%x, %v: %s", b, err, render(&r))
+	}
+}
+
 func TestReconnects(t *testing.T) {
 	for code, want := range map[uint32]bool{3000: true, 3499: true, 3500: false, 3999: false, 4000: true, 4499: true,
 		4500: false, 4999: false, 5000: true} {
 		if got := (Disconnect{Code: code}).Reconnects(); got != want {
 			t.Errorf("%d: %v", code, got)
 		}
+	}
+}
+
+// What an idle session costs beside its hub: bounded, as there are a million.
+func TestSessionSize(t *testing.T) {
+	if n := unsafe.Sizeof(Session{}); n > 112 {
+		t.Errorf("a session takes %d bytes", n)
+	}
+	if n := unsafe.Sizeof(subscription{}); n > 32 {
+		t.Errorf("a subscription takes %d bytes", n)
+	}
+}
+
+// The server sends data, subscribes up to the limit, and takes back; nothing goes
+// to a client that has not connected.
+func TestPushes(t *testing.T) {
+	h, out := &echoHub{}, &recordingOutput{t: t}
+	s := New(Limits{Channels: 1}, h).Start(JSON, out)
+	s.Message([]byte(`1`))
+	s.Refresh(testNow, testNow+1)
+	s.Unsubscribe("a", UnsubscribeServer)
+	if err := s.Subscribe(testNow, "a", &protocol.Subscribe{}, 0); err == nil || len(out.sent) > 0 {
+		t.Errorf("before connect: %v, %q", err, out.sent)
+	}
+	s.Input(testNow, []byte(`{"id":1,"connect":{}}`))
+	out.sent = nil
+	s.Message([]byte(`{"a":1}`))
+	for _, c := range []struct {
+		channel  string
+		expireAt int64
+		want     error
+	}{
+		{"a", testNow, ErrExpired}, {"a", testNow + 5, nil}, {"a", 0, ErrAlreadySubscribed}, {"b", 0, ErrLimitExceeded},
+	} {
+		if err := s.Subscribe(testNow, c.channel, &protocol.Subscribe{}, c.expireAt); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.channel, err, c.want)
+		}
+	}
+	if got := slices.Collect(s.Channels()); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("channels %q", got)
+	}
+	s.Unsubscribe("a", UnsubscribeServer)
+	s.Unsubscribe("a", UnsubscribeServer)
+	sent(t, out, `{"push":{"message":{"data":{"a":1}}}}`, `{"push":{"channel":"a","subscribe":{}}}`,
+		`{"push":{"channel":"a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}`)
+	s.Message([]byte(`no JSON`))
+	if *out.closed != DisconnectInappropriateProtocol || len(h.left) != 1 || len(h.closed) != 1 {
+		t.Errorf("closed %v, left %q, the hub's %v", out.closed, h.left, h.closed)
+	}
+}
+
+// A ping may be answered once.
+func TestPing(t *testing.T) {
+	s, out := connected(t, Limits{}, &echoHub{})
+	for range 2 {
+		if string(s.Ping(nil)) != "{}" {
+			t.Error("a ping is not {}")
+		}
+		s.Input(testNow, []byte(`{}`))
+	}
+	if out.closed != nil {
+		t.Fatalf("closed %v", out.closed)
+	}
+	s.Input(testNow, []byte(`{}`))
+	if out.closed == nil || *out.closed != DisconnectBadRequest {
+		t.Errorf("closed %v", out.closed)
 	}
 }

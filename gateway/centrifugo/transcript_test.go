@@ -90,6 +90,7 @@ type replay struct {
 	rest    []byte   // of a frame that Input stopped in
 	resumed bool
 	closed  string
+	server  bool  // the server refreshes, not the client
 	late    bool  // the hub answers after Input has returned
 	until   int64 // when the connection or a subscription expires
 }
@@ -108,14 +109,23 @@ func newReplay(text string, protobuf bool) *replay {
 	if strings.Contains(text, `configuration "limits"`) {
 		l = Limits{Channels: 2, ChannelLength: 20}
 	}
+	p.server = strings.Contains(text, `configuration "proxy"`)
 	p.s = New(l, replayHub{p}).Start(p.format, p)
 	return p
 }
 
-// render shows a reply as transcripts do.
+// render shows a reply as transcripts do: as JSON. Data that is no JSON, as a delta, is in base64.
 func render(r *protocol.Reply) string {
-	if r.Push != nil && r.Push.Pub != nil && !cfjson.ValidRaw(r.Push.Pub.Data) {
-		r.Push.Pub.Data = []byte(`"base64:` + base64.StdEncoding.EncodeToString(r.Push.Pub.Data) + `"`)
+	show := func(data *protocol.Raw) {
+		if !cfjson.ValidRaw(*data) {
+			*data = protocol.Raw(`"base64:` + base64.StdEncoding.EncodeToString(*data) + `"`)
+		}
+	}
+	if r.Push != nil && r.Push.Pub != nil {
+		show(&r.Push.Pub.Data)
+	}
+	if r.Rpc != nil {
+		show(&r.Rpc.Data)
 	}
 	return string(r.AppendJSON(nil))
 }
@@ -252,10 +262,10 @@ func (p *replay) act(line string) error {
 
 func (p *replay) expiry(expires bool, ttl uint32) Expiry {
 	if !expires {
-		return Expiry{Client: true}
+		return Expiry{Client: !p.server}
 	}
 	p.until = replayNow + int64(ttl)
-	return Expiry{At: p.until, Client: true}
+	return Expiry{At: p.until, Client: !p.server}
 }
 
 func (p *replay) answer(c Call, r *protocol.Reply) error {
@@ -293,6 +303,7 @@ func (p *replay) answer(c Call, r *protocol.Reply) error {
 		}
 		c.History(r.History)
 	case r.Rpc != nil:
+		unshow(&r.Rpc.Data)
 		c.Result(r.Rpc.Data)
 	default:
 		return fmt.Errorf("an answer without a result")
@@ -302,12 +313,17 @@ func (p *replay) answer(c Call, r *protocol.Reply) error {
 
 var base64Data = regexp.MustCompile(`^"base64:(.*)"$`)
 
+// unshow is the reverse of what render does to data.
+func unshow(data *protocol.Raw) {
+	if m := base64Data.FindSubmatch(*data); m != nil {
+		*data, _ = base64.StdEncoding.DecodeString(string(m[1]))
+	}
+}
+
 func (p *replay) push(push *protocol.Push) error {
 	switch {
 	case push.Pub != nil:
-		if m := base64Data.FindSubmatch(push.Pub.Data); m != nil {
-			push.Pub.Data, _ = base64.StdEncoding.DecodeString(string(m[1]))
-		}
+		unshow(&push.Pub.Data)
 		p.Send(AppendPublication(nil, p.format, push.Channel, push.Pub))
 	case push.Join != nil, push.Leave != nil:
 		b, err := AppendReply(nil, p.format, &protocol.Reply{Push: push})
@@ -356,7 +372,11 @@ func disconnectOf(line string) (d Disconnect) {
 func (p *replay) end(d Disconnect) error {
 	for id, c := range p.calls {
 		delete(p.calls, id)
-		if slices.Contains(ownCodes, d.Code) && c.op != opConnect {
+		switch {
+		case d == DisconnectInappropriateProtocol && c.op == opRPC:
+			c.Result([]byte{0xff, 0}) // as the application did
+			return nil
+		case slices.Contains(ownCodes, d.Code) && c.op != opConnect:
 			return fmt.Errorf("the hub was asked for what is disconnect %d", d.Code)
 		}
 		c.Fail(d)

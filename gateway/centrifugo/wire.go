@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/centrifugal/protocol"
 	"github.com/centrifugal/protocol/cfjson"
@@ -31,7 +30,6 @@ func (f Format) String() string {
 var (
 	errEmpty     = errors.New("centrifugo: empty frame")
 	errTruncated = errors.New("centrifugo: the frame ends inside a command")
-	errNotUTF8   = errors.New("centrifugo: JSON that is not UTF-8")
 	errTooDeep   = errors.New("centrifugo: JSON is nested too deeply")
 )
 
@@ -48,11 +46,8 @@ func decode(f Format, frame []byte, maxDepth int) (cmd *protocol.Command, next i
 	if i := bytes.IndexByte(frame, '\n'); i >= 0 {
 		line, next = frame[:i], i+1
 	}
-	switch {
-	case tooDeep(line, maxDepth):
+	if tooDeep(line, maxDepth) {
 		return nil, next, errTooDeep
-	case !utf8.Valid(line):
-		return nil, next, errNotUTF8
 	}
 	cmd = new(protocol.Command)
 	if err := cfjson.Unmarshal(line, cmd, 0); err != nil {
@@ -158,9 +153,17 @@ func AppendPublication(dst []byte, f Format, channel string, pub *protocol.Publi
 	return reply.AppendJSON(dst)
 }
 
+// AppendDisconnect appends the push that says d, for transports without a close
+// frame. Safe for concurrent use.
+func AppendDisconnect(dst []byte, f Format, d Disconnect) []byte {
+	push := protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}}
+	dst, _ = AppendReply(dst, f, &protocol.Reply{Push: &push}) // it has no data that could be wrong
+	return dst
+}
+
 // ValidData reports whether data may go to a JSON client as it is: one JSON value
 // in UTF-8 and nothing else. Safe for concurrent use.
-func ValidData(data []byte) bool { return len(data) > 0 && cfjson.Valid(data) && utf8.Valid(data) }
+func ValidData(data []byte) bool { return len(data) > 0 && cfjson.Valid(data) }
 
 // AppendPing appends the message that asks for a sign of life. Safe for
 // concurrent use.

@@ -27,6 +27,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,6 +57,14 @@ var configs = map[string]string{
 "channel":{"namespaces":[{"name":"open","allow_subscribe_for_client":true}]},
 "http_api":{"key":"key"},"http_server":{"address":"127.0.0.1","port":"PORT"}}`,
 	"shutdown": `{"client":{"insecure":true},"http_server":{"address":"127.0.0.1","port":"PORT"}}`,
+	"proxy": `{"client":{"proxy":{"connect":{"enabled":true,"endpoint":"BACKEND"},
+"refresh":{"enabled":true,"endpoint":"BACKEND"}}},
+"rpc":{"proxy":{"endpoint":"BACKEND"},"without_namespace":{"proxy_enabled":true}},
+"channel":{"proxy":{"subscribe":{"endpoint":"BACKEND"},"publish":{"endpoint":"BACKEND"},
+"sub_refresh":{"endpoint":"BACKEND"}},
+"without_namespace":{"subscribe_proxy_enabled":true,"sub_refresh_proxy_enabled":true,"publish_proxy_enabled":true,
+"history_size":10,"history_ttl":"300s"}},
+"http_api":{"key":"key"},"http_server":{"address":"127.0.0.1","port":"PORT"}}`,
 	"ping": `{"client":{"insecure":true,"ping_interval":"2s","pong_timeout":"1s"},
 "http_api":{"key":"key"},"http_server":{"address":"127.0.0.1","port":"PORT"}}`,
 }
@@ -78,6 +88,7 @@ func start(binary, config string) (*server, error) {
 		return nil, err
 	}
 	defer os.Remove(f.Name())
+	config = strings.ReplaceAll(config, "BACKEND", backend())
 	_, _ = f.Write(bytes.ReplaceAll([]byte(config), []byte("PORT"), []byte(port)))
 	_ = f.Close()
 	s := &server{cmd: exec.Command(binary, "-c", f.Name()), addr: addr}
@@ -95,6 +106,31 @@ func start(binary, config string) (*server, error) {
 	s.stop()
 	return nil, errors.New("centrifugo does not listen")
 }
+
+// backend serves proxy requests and returns its address. What to answer is in the
+// data of the client's command, as "answer"; "fail" is HTTP 500.
+var backend = sync.OnceValue(func() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		var request struct {
+			Data struct{ Answer json.RawMessage }
+		}
+		_ = json.NewDecoder(r.Body).Decode(&request)
+		switch a := request.Data.Answer; {
+		case string(a) == `"fail"`:
+			w.WriteHeader(http.StatusInternalServerError)
+		case len(a) == 0:
+			_, _ = io.WriteString(w, `{"result":{}}`)
+		default:
+			_, _ = w.Write(a)
+		}
+	}
+	go func() { log.Fatal(http.Serve(l, http.HandlerFunc(answer))) }()
+	return "http://" + l.Addr().String()
+})
 
 func (s *server) stop() {
 	_ = s.cmd.Process.Kill()

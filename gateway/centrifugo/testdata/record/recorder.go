@@ -92,10 +92,18 @@ func (r *recorder) read(c *websocket.Conn, lines chan string) {
 	}
 }
 
-// render shows a reply as JSON. What is no JSON in it, a delta, is in base64.
+// render shows a reply as JSON. Data that is no JSON, as a delta, is in base64.
 func render(r *protocol.Reply) string {
-	if r.Push != nil && r.Push.Pub != nil && !cfjson.ValidRaw(r.Push.Pub.Data) {
-		r.Push.Pub.Data = []byte(`"base64:` + base64.StdEncoding.EncodeToString(r.Push.Pub.Data) + `"`)
+	show := func(data *protocol.Raw) {
+		if !cfjson.ValidRaw(*data) {
+			*data = protocol.Raw(`"base64:` + base64.StdEncoding.EncodeToString(*data) + `"`)
+		}
+	}
+	if r.Push != nil && r.Push.Pub != nil {
+		show(&r.Push.Pub.Data)
+	}
+	if r.Rpc != nil {
+		show(&r.Rpc.Data)
 	}
 	return string(r.AppendJSON(nil))
 }
@@ -137,7 +145,7 @@ func (r *recorder) write(line string) {
 		r.epoch = v
 		return `"epoch":"` + name("epoch")(v) + `"`
 	})
-	line = seconds.ReplaceAllString(line, `"expire_at":LATER`)
+	line = seconds.ReplaceAllString(line, `"expire_at":1900000000`)
 	line = ttl.ReplaceAllString(line, `"ttl":3600`)
 	if !r.mute {
 		fmt.Fprintln(&r.text, line)

@@ -38,6 +38,11 @@ func first(name string, frames ...string) scenario {
 	}}
 }
 
+func (s scenario) in(config string) scenario {
+	s.config = config
+	return s
+}
+
 // frame is a scenario of a frame as it is, after a connect.
 func frame(name, only, bytes string) scenario {
 	return scenario{name: name, config: "insecure", only: only, steps: func(r *recorder) {
@@ -324,6 +329,39 @@ var scenarios = []scenario{
 		r.server.stop()
 		*r.server = *must1(start(r.server.cmd.Path, configs["shutdown"]))
 	}},
+
+	// what an application decides
+	sends("rpc-answers", "proxy", `{"id":2,"rpc":{"method":"m","data":{"answer":{"result":{"data":{"a":1}}}}}}`,
+		`{"id":3,"rpc":{"data":{"answer":{"result":{}}}}}`,
+		`{"id":4,"rpc":{"data":{"answer":{"error":{"code":104,"message":"method not found"}}}}}`,
+		`{"id":5,"rpc":{"data":{"answer":{"error":{"code":1000,"message":"custom","temporary":true}}}}}`,
+		`{"id":6,"rpc":{"data":{"answer":"fail"}}}`,
+		`{"id":7,"rpc":{"data":{"answer":{"disconnect":{"code":4001,"reason":"enough"}}}}}`),
+	sends("rpc-not-json", "proxy", `{"id":2,"rpc":{"data":{"answer":{"result":{"b64data":"/wA="}}}}}`),
+	sends("publish-answers", "proxy", `{"id":2,"publish":{"channel":"p","data":{"n":1}}}`,
+		`{"id":3,"publish":{"channel":"p","data":{"answer":{"error":{"code":111,"message":"m","temporary":true}}}}}`,
+		`{"id":4,"publish":{"channel":"p","data":{"answer":{"error":{"code":113,"message":"p","temporary":true}}}}}`,
+		`{"id":5,"publish":{"channel":"p","data":{"answer":"fail"}}}`,
+		`{"id":6,"publish":{"channel":"p","data":{"answer":{"disconnect":{"code":4500,"reason":"never again"}}}}}`),
+	sends("subscribe-answers", "proxy",
+		`{"id":2,"subscribe":{"channel":"a","data":{"answer":{"result":{"data":{"topic":"t"}}}}}}`,
+		`{"id":3,"subscribe":{"channel":"b","data":{"answer":{"error":{"code":101,"message":"unauthorized"}}}}}`,
+		`{"id":4,"subscribe":{"channel":"b","data":{"answer":"fail"}}}`,
+		`{"id":5,"subscribe":{"channel":"b","data":{"answer":{"result":{"expire_at":1}}}}}`,
+		`{"id":6,"subscribe":{"channel":"b"}}`,
+		`{"id":7,"subscribe":{"channel":"c","data":{"answer":{"disconnect":{"code":4000,"reason":"later"}}}}}`),
+	first("connect-answer",
+		`{"id":1,"connect":{"data":{"answer":{"result":{"user":"ann","data":{"hi":1},"info":{"n":2},`+
+			`"subs":{"s":{"data":{"d":1},"override":{"force_recovery":{"value":true}}}}}}}}}`).in("proxy"),
+	first("connect-answer-error",
+		`{"id":1,"connect":{"data":{"answer":{"error":{"code":1001,"message":"no"}}}}}`).in("proxy"),
+	first("connect-answer-disconnect",
+		`{"id":1,"connect":{"data":{"answer":{"disconnect":{"code":4501,"reason":"go"}}}}}`).in("proxy"),
+	first("connect-answer-fail", `{"id":1,"connect":{"data":{"answer":"fail"}}}`).in("proxy"),
+	first("connect-answer-expired", `{"id":1,"connect":{"data":{"answer":{"result":{"expire_at":1}}}}}`).in("proxy"),
+	sends("refresh-by-server", "proxy", `{"id":2,"refresh":{"token":"t"}}`),
+	sends("sub-refresh-by-server", "proxy", `{"id":2,"subscribe":{"channel":"a"}}`,
+		`{"id":3,"sub_refresh":{"channel":"a","token":"t"}}`),
 
 	// pings
 	{name: "ping-answered", config: "ping", steps: func(r *recorder) {
