@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -48,9 +47,6 @@ func notifications(t *testing.T) (path string, next func() string) {
 // TestServiceManager checks the messages of two processes to a service manager. Only
 // its main process sends any.
 func TestServiceManager(t *testing.T) {
-	hangups := make(chan os.Signal, 1) // see TestScript
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	path, next := notifications(t)
 	binary, err := exec.LookPath("heartwheel")
 	if err != nil {

@@ -38,16 +38,16 @@ func (p patient) Run() int {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
+	// Child processes inherit it if this process ignores SIGHUP, as under nohup.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	return p.M.Run()
 }
 
 // TestScript runs the scripts testdata/script/*.txtar with the real command. The
 // commands below are in addition to testscript's.
 func TestScript(t *testing.T) {
-	// Child processes inherit it if this process ignores SIGHUP, as under nohup.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	t.Cleanup(func() { signal.Stop(hangups) }) // the scripts run in parallel, after this function
 	ca := testcert.New(t)
 	certs := []string{"CA=" + ca.File}
 	for _, name := range []string{"server", "client"} {
