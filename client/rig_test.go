@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -274,9 +275,22 @@ func (p *peer) pump() {
 	}
 }
 
+// readFrame reads a frame of a client, which sends none over 16 MiB.
+func readFrame(r io.Reader) (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(r); err != nil {
+		return f, err
+	}
+	if f.Header.Length > 1<<24 {
+		return f, fmt.Errorf("a frame of %d bytes", f.Header.Length)
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
+}
+
 // readWeb reads a frame of a WebSocket as one of ours. A pong is a beat.
 func (p *peer) readWeb(b []byte) (int, error) {
-	f, err := ws.ReadFrame(p.nc)
+	f, err := readFrame(p.nc)
 	if err != nil {
 		return 0, err
 	}

@@ -213,7 +213,7 @@ func TestWebClose(t *testing.T) {
 			errors.As(err, &code) != (c.code != 0) || code != nil && code.Code != c.code {
 			t.Errorf("%q: %v, final %t", c.wire, err, final(err, true))
 		}
-		f, err := ws.ReadFrame(bytes.NewReader(s.wrote))
+		f, err := readFrame(bytes.NewReader(s.wrote))
 		if f = ws.UnmaskFrame(f); err != nil || f.Header.OpCode != ws.OpClose || string(f.Payload) != c.answer {
 			t.Errorf("%q was answered with %+v, %v", c.wire, f, err)
 		}
@@ -257,7 +257,7 @@ func TestWebWrite(t *testing.T) {
 	var got []byte
 	masks := map[[4]byte]bool{}
 	for in := bytes.NewReader(s.wrote); in.Len() > 0; {
-		f, err := ws.ReadFrame(in)
+		f, err := readFrame(in)
 		if err != nil || ws.CheckHeader(f.Header, ws.StateServerSide) != nil || !f.Header.Fin {
 			t.Fatalf("%+v, %v", f.Header, err)
 		}

@@ -27,7 +27,6 @@ type served struct {
 	ca      *testcert.Authority
 	tls     string // addresses
 	wss     string
-	wrote   *os.File
 	logDone chan struct{}
 
 	mu  sync.Mutex
