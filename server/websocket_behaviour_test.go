@@ -165,6 +165,23 @@ func (c *wsClient) run(name string, b []byte, piece int, want []wsFrame) {
 	_ = c.Close()
 }
 
+// echo sends a message in pieces and wants its content back. It closes only then: what is
+// not read 2 s after that may be lost, which a slow machine would be late for.
+func (c *wsClient) echo(name string, b []byte, piece int, content string) {
+	c.t.Helper()
+	go func() {
+		for p := range slices.Chunk(b, piece) {
+			if _, err := c.Write(p); err != nil {
+				return
+			}
+		}
+	}()
+	if f, err := c.next(); err != nil || f != echoed(content) {
+		c.t.Fatalf("%s, in pieces of %d: got %.100q, %v", name, piece, f, err)
+	}
+	c.run(name, closing(1000, ""), 1<<30, []wsFrame{closed(1000)})
+}
+
 // TestWebSocketBehaviours runs each behaviour over a socket of its own, whole and in
 // pieces of a byte, or of a few where it is large.
 func TestWebSocketBehaviours(t *testing.T) {
@@ -247,17 +264,14 @@ func TestWebSocketSizes(t *testing.T) {
 		if s[size-1] == "é"[0] {
 			s = s[:size-1] + "x"
 		}
-		end := closing(1000, "")
-		want := []wsFrame{echoed(s), closed(1000)}
-		openByHand(t, url, nil).run(fmt.Sprintf("9 text of %d", size), join(masked(wsText, s), end), 1<<30, want)
-		openByHand(t, url, nil).run(fmt.Sprintf("9 binary of %d", size),
-			join(masked(wsBinary, "\x03"+s), end), 1<<16, want)
+		openByHand(t, url, nil).echo(fmt.Sprintf("9 text of %d", size), masked(wsText, s), 1<<30, s)
+		openByHand(t, url, nil).echo(fmt.Sprintf("9 binary of %d", size), masked(wsBinary, "\x03"+s), 1<<16, s)
 		for _, n := range []int{64, 1300, 64 << 10} {
 			if size/n > 20_000 {
 				continue
 			}
-			openByHand(t, url, nil).run(fmt.Sprintf("9, 10 text of %d in fragments of %d", size, n),
-				join(fragments(wsText, s, n), end), 1<<20, want)
+			openByHand(t, url, nil).echo(fmt.Sprintf("9, 10 text of %d in fragments of %d", size, n),
+				fragments(wsText, s, n), 1<<20, s)
 		}
 	}
 	s := content[:64<<10]
