@@ -1,13 +1,13 @@
 package server
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,21 +38,21 @@ var (
 // prefaces are the connections of a listener that are in their preface. They cost a
 // peer nothing, so one more than there may be ends the oldest. Safe for concurrent use.
 type prefaces struct {
-	mu     sync.Mutex
-	most   int
-	ended  bool
-	oldest *preface // the ends of a list
-	newest *preface
-	n      int
+	mu    sync.Mutex
+	most  int
+	ended bool
+	list  list.List // of *preface, the oldest first
 }
 
-// A preface is one of them. The fields are guarded by prefaces.mu.
+// A preface is one of them.
 type preface struct {
-	tc           *net.TCPConn
-	older, newer *preface
-	listed       bool
-	crowded      bool // ended as the oldest
+	tc      *net.TCPConn
+	at      *list.Element // guarded by prefaces.mu; nil: it was ended, or removed
+	crowded bool          // guarded by prefaces.mu: ended as the oldest
 }
+
+// endedDeadline has passed.
+var endedDeadline = time.Unix(1, 0)
 
 // add adds tc; nil: none is taken any more, as end was called.
 func (p *prefaces) add(tc *net.TCPConn) *preface {
@@ -61,47 +61,30 @@ func (p *prefaces) add(tc *net.TCPConn) *preface {
 	if p.ended {
 		return nil
 	}
-	if p.n >= p.most {
-		first := p.oldest
-		first.crowded = true
-		p.unlink(first)
-		_ = first.tc.SetDeadline(time.Unix(1, 0))
+	if p.list.Len() >= p.most {
+		p.endOne(p.list.Front()).crowded = true
 	}
-	f := &preface{tc: tc, older: p.newest, listed: true}
-	if p.newest == nil {
-		p.oldest = f
-	} else {
-		p.newest.newer = f
-	}
-	p.newest = f
-	p.n++
+	f := &preface{tc: tc}
+	f.at = p.list.PushBack(f)
 	return f
 }
 
-func (p *prefaces) unlink(f *preface) {
-	if !f.listed {
-		return
-	}
-	f.listed = false
-	p.n--
-	if f.older == nil {
-		p.oldest = f.newer
-	} else {
-		f.older.newer = f.newer
-	}
-	if f.newer == nil {
-		p.newest = f.older
-	} else {
-		f.newer.older = f.older
-	}
-	f.older, f.newer = nil, nil
+// endOne ends the preface at e. It needs mu.
+func (p *prefaces) endOne(e *list.Element) *preface {
+	f := p.list.Remove(e).(*preface)
+	f.at = nil
+	_ = f.tc.SetDeadline(endedDeadline)
+	return f
 }
 
 // remove takes f out, and reports whether it was ended as the oldest.
 func (p *prefaces) remove(f *preface) (crowded bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.unlink(f)
+	if f.at != nil {
+		p.list.Remove(f.at)
+		f.at = nil
+	}
 	return f.crowded
 }
 
@@ -109,7 +92,7 @@ func (p *prefaces) remove(f *preface) (crowded bool) {
 func (p *prefaces) setDeadline(f *preface, t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f.listed {
+	if f.at != nil {
 		_ = f.tc.SetDeadline(t)
 	}
 }
@@ -118,18 +101,15 @@ func (p *prefaces) setDeadline(f *preface, t time.Time) {
 func (p *prefaces) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for f := p.oldest; f != nil; f = f.newer {
-		_ = f.tc.SetDeadline(time.Unix(1, 0))
-		f.listed = false
-	}
 	p.ended = true
-	p.oldest, p.newest = nil, nil
+	for p.list.Len() > 0 {
+		p.endOne(p.list.Front())
+	}
 }
 
 // fromProxy reports whether tc comes from a load balancer, and refuses it if not.
 func (ln *listener) fromProxy(tc *net.TCPConn, from []netip.Prefix) bool {
-	peer := ipOf(tc.RemoteAddr())
-	if slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+	if trusts(from, ipOf(tc.RemoteAddr())) {
 		return true
 	}
 	ln.s.admission.Fail(new(admission.Ticket), admission.NoProxy)

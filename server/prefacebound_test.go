@@ -41,7 +41,7 @@ func TestPrefacesAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if p.n != 0 || p.oldest != nil || p.newest != nil {
-		t.Errorf("%d are left", p.n)
+	if n := p.list.Len(); n != 0 || p.list.Front() != nil {
+		t.Errorf("%d are left", n)
 	}
 }
