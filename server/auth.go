@@ -62,8 +62,11 @@ func (a *Auth) set() (all []string) {
 	return all
 }
 
-// load reads the files of a.
+// load reads the files of a and reports everything that is wrong.
 func (a *Auth) load(cfg *Config) (c auth.Config, err error) {
+	if a.off() {
+		return c, nil
+	}
 	c = auth.Config{
 		Mode: auth.Mode(a.Mode), JWKS: a.JWKS, Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway,
 		HookURL: a.Hook, HookHeaders: a.HookHeaders, Logger: cfg.Logger,
@@ -81,19 +84,10 @@ func (a *Auth) load(cfg *Config) (c auth.Config, err error) {
 		key, err := auth.ReadKey(file)
 		c.Keys, errs = append(c.Keys, key), append(errs, err)
 	}
-	return c, errors.Join(errs...)
-}
-
-// check reads the files of a and reports everything that is wrong.
-func (a *Auth) check(cfg *Config) error {
-	if a.off() {
-		return nil
+	if err := errors.Join(errs...); err != nil {
+		return c, err
 	}
-	c, err := a.load(cfg)
-	if err != nil {
-		return err
-	}
-	return c.Validate()
+	return c, c.Validate()
 }
 
 // An Identity is what is known of a client.
@@ -121,9 +115,10 @@ func (l *loop) owesToken(c *Conn) bool {
 	return l.authenticator(c) != nil && (c.ext == nil || c.ext.identity == nil)
 }
 
-// authenticate has r checked, and calls then in a callback of c, now or later, unless c
-// has closed by then. With pause the input of c waits for that.
-func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Identity, error)) {
+// identify has r checked, stores who c is, and calls then in a callback of c: now or
+// later, unless c has closed by then. It closes c if the check refuses it; the user of a
+// connection does not change. With pause the input of c waits for all that.
+func (l *loop) identify(c *Conn, r auth.Request, pause bool, then func()) {
 	r.Client, r.Transport, r.Protocol = c.ID(), c.transportName(), "heartwheel"
 	if a := ipOf(c.RemoteAddr()); a != netip.IPv6Unspecified() {
 		r.RemoteAddr = a
@@ -131,7 +126,7 @@ func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Ident
 	r.Certificate = certificateOf(c)
 	a := l.authenticator(c)
 	if id, ok, err := a.CheckNow(r); ok {
-		then(id, err)
+		l.checked(c, id, err, then)
 		return
 	}
 	if pause {
@@ -144,7 +139,7 @@ func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Ident
 				if pause {
 					Session{c}.Established()
 				}
-				then(id, err)
+				l.checked(c, id, err, then)
 				if pause {
 					l.resume(c, flagAuth)
 				}
@@ -152,24 +147,21 @@ func (l *loop) authenticate(c *Conn, r auth.Request, pause bool, then func(Ident
 		})
 	}
 	if !a.Check(r, done) {
-		then(Identity{}, errAuthBusy)
+		l.refuseToken(c, errAuthBusy)
 	}
 }
 
-// identify has r checked as authenticate does, closes c if it is refused, and stores who
-// it is before it calls then. The user of a connection does not change.
-func (l *loop) identify(c *Conn, r auth.Request, pause bool, then func()) {
-	l.authenticate(c, r, pause, func(id Identity, err error) {
-		switch {
-		case err != nil:
-			l.refuseToken(c, err)
-		case c.ext != nil && c.ext.identity != nil && id.User != c.User():
-			l.close(c, BadToken, codec.CodeBadToken, "token of another user")
-		default:
-			l.identified(c, id)
-			then()
-		}
-	})
+// checked acts on the result of a check.
+func (l *loop) checked(c *Conn, id Identity, err error, then func()) {
+	switch {
+	case err != nil:
+		l.refuseToken(c, err)
+	case c.ext != nil && c.ext.identity != nil && id.User != c.User():
+		l.close(c, BadToken, codec.CodeBadToken, "token of another user")
+	default:
+		l.identified(c, id)
+		then()
+	}
 }
 
 // transportName is how a hook knows what c comes over.
@@ -240,18 +232,19 @@ const tokenCookie = "token"
 
 // An authGroup is all paths whose clients are identified alike, by one Authenticator.
 type authGroup struct {
-	auth Auth
-	url  string // of one path
-	a    *auth.Authenticator
-	kept bool // a was in force before
-	err  error
+	auth   Auth
+	config auth.Config // what its files had
+	url    string      // of one path
+	a      *auth.Authenticator
+	kept   bool // a was in force before
+	err    error
 }
 
 // makeAuths makes what identifies the clients of each path of ends; nil: nothing does.
-// Where was, which may be nil, has an Authenticator for the same Auth, that is kept and
-// reads its files again. It fetches JWK sets that are new: all at the same time, 3 s at
-// most. After an error nothing has changed.
-func makeAuths(cfg *Config, ends []endpoint, was *inForce) ([][]*auth.Authenticator, error) {
+// configs are those of the paths. Where was, which may be nil, has an Authenticator for
+// the same Auth, that is kept and has its files again. JWK sets that are new are fetched:
+// all at the same time, 3 s at most. After an error nothing has changed.
+func makeAuths(ends []endpoint, configs [][]auth.Config, was *inForce) ([][]*auth.Authenticator, error) {
 	var groups []*authGroup
 	groupOf := func(a Auth) *authGroup {
 		i := slices.IndexFunc(groups, func(g *authGroup) bool { return reflect.DeepEqual(g.auth, a) })
@@ -260,17 +253,18 @@ func makeAuths(cfg *Config, ends []endpoint, was *inForce) ([][]*auth.Authentica
 		}
 		return groups[i]
 	}
-	for _, e := range ends {
-		for _, p := range e.paths {
+	for i, e := range ends {
+		for j, p := range e.paths {
 			if !p.auth.off() && groupOf(p.auth) == nil {
 				a := was.authenticator(p.auth)
-				groups = append(groups, &authGroup{auth: p.auth, url: e.url(p), a: a, kept: a != nil})
+				groups = append(groups,
+					&authGroup{auth: p.auth, config: configs[i][j], url: e.url(p), a: a, kept: a != nil})
 			}
 		}
 	}
 	var made sync.WaitGroup
 	for _, g := range groups {
-		made.Go(func() { g.make(cfg) })
+		made.Go(g.make)
 	}
 	made.Wait()
 	var errs []error
@@ -300,20 +294,15 @@ func makeAuths(cfg *Config, ends []endpoint, was *inForce) ([][]*auth.Authentica
 	return all, nil
 }
 
-// make makes the Authenticator of g, or has it read its files again, which
-// Config.CheckFiles has found right.
-func (g *authGroup) make(cfg *Config) {
-	c, err := g.auth.load(cfg)
-	switch {
-	case err != nil:
-		g.err = err
-	case g.kept:
-		g.err = g.a.Reload(c)
-	default:
-		g.a, g.err = auth.NewAuthenticator(c)
+// make makes the Authenticator of g, or gives it what its files have now.
+func (g *authGroup) make() {
+	if g.kept {
+		g.err = g.a.Reload(g.config)
+	} else {
+		g.a, g.err = auth.NewAuthenticator(g.config)
 	}
 	if g.err == nil {
-		g.auth.warnExposed(cfg.Logger)
+		g.auth.warnExposed(g.config.Logger)
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"heartwheel/internal/admission"
 	"heartwheel/internal/edge/proxyproto"
-	"heartwheel/internal/edge/tlsedge"
 )
 
 // A preface is what comes before a connection reaches its loop: a PROXY header, a TLS
@@ -298,64 +297,4 @@ func peek(fd int, b []byte) (int, error) {
 			return n, nil
 		}
 	}
-}
-
-// CheckFiles reads the files that c, which is valid, names: certificates, keys and tokens.
-// It reports everything that is wrong with them: a joined error whose parts are
-// *FieldError, or nil.
-func (c Config) CheckFiles() error {
-	c = c.WithDefaults()
-	ends, _ := c.endpoints()
-	var errs []error
-	for _, e := range ends {
-		_, err := e.newTLS()
-		for _, part := range parts(err) {
-			errs = append(errs, &FieldError{e.prefix() + "Certificates", e.certificates(), part.Error()})
-		}
-		for _, p := range e.paths {
-			if err := p.auth.check(&c); err != nil {
-				errs = append(errs, &FieldError{p.prefix() + "Auth", p.auth.Mode, err.Error()})
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// parts returns the errors that err joins.
-func parts(err error) []error {
-	switch joined, ok := err.(interface{ Unwrap() []error }); {
-	case ok:
-		return joined.Unwrap()
-	case err != nil:
-		return []error{err}
-	}
-	return nil
-}
-
-// newTLS loads the certificates of e; nil without TLS.
-func (e *endpoint) newTLS() (*tlsedge.Server, error) {
-	if !e.secure() {
-		return nil, nil
-	}
-	return tlsedge.New(e.tls())
-}
-
-// prepareTLS loads the certificates of ends, and returns what puts them in force.
-func (s *Server) prepareTLS(ends []endpoint) (use func(), err error) {
-	var all []func()
-	for i, e := range ends {
-		if !e.secure() {
-			continue
-		}
-		one, err := s.listeners[i].tls.Prepare(e.tls())
-		if err != nil {
-			return nil, fmt.Errorf("server: %s://%s: %w", e.scheme, e.socket.HostPort(), err)
-		}
-		all = append(all, one)
-	}
-	return func() {
-		for _, one := range all {
-			one()
-		}
-	}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heartwheel/internal/auth"
+	"heartwheel/internal/edge/tlsedge"
 	"heartwheel/internal/edge/websocket"
 )
 
@@ -79,18 +80,15 @@ func (s *Server) Reload(cfg Config) error {
 	if err := checkFixed(old, &cfg); err != nil {
 		return err
 	}
-	if err := cfg.CheckFiles(); err != nil {
-		return err
-	}
 	next := newInForce(cfg, s.ready.Load)
-	useFiles, err := s.prepareTLS(next.ends)
+	files, err := cfg.readFiles(next.ends)
 	if err != nil {
 		return err
 	}
-	if next.auths, err = makeAuths(&cfg, next.ends, was); err != nil {
+	if next.auths, err = makeAuths(next.ends, files.auths, was); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	if err := s.putInForce(next, useFiles); err != nil {
+	if err := s.putInForce(next, files.tls); err != nil {
 		closeAuths(next.auths, was.auths)
 		return err
 	}
@@ -98,8 +96,8 @@ func (s *Server) Reload(cfg Config) error {
 	return nil
 }
 
-// putInForce puts next in force, and the certificates by useFiles.
-func (s *Server) putInForce(next *inForce, useFiles func()) error {
+// putInForce puts next in force, and certificates, by endpoint; nil: without TLS.
+func (s *Server) putInForce(next *inForce, certificates []*tlsedge.Server) error {
 	s.forceMu.Lock()
 	defer s.forceMu.Unlock()
 	if s.draining {
@@ -108,7 +106,11 @@ func (s *Server) putInForce(next *inForce, useFiles func()) error {
 	if err := s.admission.Reload(next.cfg.admission()); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	useFiles()
+	for i, t := range certificates {
+		if t != nil {
+			s.listeners[i].tls.Use(t)
+		}
+	}
 	s.inForce.Store(next)
 	for _, ln := range s.listeners {
 		ln.setOptions(next.tcpTimeout)

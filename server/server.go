@@ -137,22 +137,21 @@ func (s *Server) open(h Handler) error {
 
 // loadFiles loads what the listeners need of files: certificates, and what identifies
 // clients.
-func (s *Server) loadFiles() (err error) {
-	if err := s.cfg.CheckFiles(); err != nil {
+func (s *Server) loadFiles() error {
+	f := s.inForce.Load()
+	files, err := s.cfg.readFiles(f.ends)
+	if err != nil {
 		return err
 	}
-	f := s.inForce.Load()
-	for i := range f.ends {
-		if s.listeners[i].tls, err = f.ends[i].newTLS(); err != nil {
-			return err
-		}
+	for i, t := range files.tls {
+		s.listeners[i].tls = t
 		for _, c := range f.ends[i].Certificates {
 			if exposed := auth.Exposed(c.Key, true); exposed != "" {
 				s.log.Warn("the key of a certificate is not safe", "file", c.Key, "fix", exposed)
 			}
 		}
 	}
-	f.auths, err = makeAuths(&s.cfg, f.ends, nil)
+	f.auths, err = makeAuths(f.ends, files.auths, nil)
 	return err
 }
 

@@ -48,20 +48,6 @@ func New(c Config) (*Server, error) {
 	if c.Handshakes == 0 {
 		c.Handshakes = runtime.GOMAXPROCS(0)
 	}
-	s := &Server{slots: make(chan struct{}, c.Handshakes)}
-	s.outer = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.configFor}
-	use, err := s.Prepare(c)
-	if err != nil {
-		return nil, err
-	}
-	use()
-	return s, nil
-}
-
-// Prepare loads the files of c, and returns what puts it in force for handshakes that
-// begin from then on. Connections are not affected, and the session tickets stay valid.
-// The error is all that is wrong with c. Handshakes cannot change.
-func (s *Server) Prepare(c Config) (use func(), err error) {
 	if c.Timeout == 0 {
 		c.Timeout = 5 * time.Second
 	}
@@ -78,15 +64,22 @@ func (s *Server) Prepare(c Config) (use func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { s.loaded.Store(l) }, nil
+	s := &Server{slots: make(chan struct{}, c.Handshakes)}
+	s.outer = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.configFor}
+	s.loaded.Store(l)
+	return s, nil
 }
+
+// Use puts the Config and files of o in force for handshakes that begin from now on.
+// Connections are not affected, the session tickets stay valid, and so do Handshakes.
+func (s *Server) Use(o *Server) { s.loaded.Store(o.loaded.Load()) }
 
 // Reload loads the files again. If anything is wrong, it says everything that is, and
 // nothing changes.
 func (s *Server) Reload() error {
-	use, err := s.Prepare(s.loaded.Load().c)
+	l, err := load(s.loaded.Load().c)
 	if err == nil {
-		use()
+		s.loaded.Store(l)
 	}
 	return err
 }
