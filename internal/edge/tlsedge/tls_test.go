@@ -2,17 +2,10 @@ package tlsedge
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,52 +15,24 @@ import (
 	"time"
 
 	"heartwheel/codec"
+	"heartwheel/internal/testcert"
 )
 
 // An authority issues certificates for tests.
 type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	dir  string
-	pool *x509.CertPool
+	*testcert.Authority
+	dir string // of its files; its own certificate is ca.pem
 }
 
 func newAuthority(t testing.TB) *authority {
-	a := &authority{dir: t.TempDir(), pool: x509.NewCertPool()}
-	a.issue(t, "ca", nil)
-	a.pool.AddCert(a.cert)
-	return a
+	a := testcert.New(t)
+	return &authority{a, filepath.Dir(a.File)}
 }
 
-// issue writes NAME.pem and NAME.key, and returns them. Without names it is the
-// authority itself.
+// issue writes NAME.pem and NAME.key, and returns them.
 func (a *authority) issue(t testing.TB, name string, names []string) (p Pair) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := a.cert, a.key
-	if names == nil {
-		c.IsCA, parent, signer = true, c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if names == nil {
-		a.key = key
-		a.cert, _ = x509.ParseCertificate(der)
-	}
-	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
-	p = Pair{filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")}
-	write(t, p.Cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	write(t, p.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	p.Cert, p.Key = a.Issue(t, name, names...)
 	return p
 }
 
@@ -185,7 +150,7 @@ func TestTransport(t *testing.T) {
 					conn = dribble{conn}
 				}
 				cache := tls.NewLRUClientSessionCache(1)
-				config := &tls.Config{RootCAs: a.pool, ServerName: "s.example",
+				config := &tls.Config{RootCAs: a.Pool, ServerName: "s.example",
 					MinVersion: version, MaxVersion: version,
 					NextProtos: []string{"mqtt"}, ClientSessionCache: cache}
 				c := tls.Client(conn, config)
@@ -273,7 +238,7 @@ func TestForged(t *testing.T) {
 			return b[:second+5]
 		},
 	} {
-		tr, client, wire := connect(t, s, &tls.Config{RootCAs: a.pool, ServerName: "s.example"})
+		tr, client, wire := connect(t, s, &tls.Config{RootCAs: a.Pool, ServerName: "s.example"})
 		_, _ = client.Write([]byte("first"))
 		one := records(t, wire, 1)
 		_, _ = client.Write([]byte("second"))
@@ -329,7 +294,7 @@ func TestClientCertificates(t *testing.T) {
 			"unknown authority"},
 	} {
 		conn, server := pair(t)
-		client := tls.Client(conn, &tls.Config{RootCAs: a.pool, ServerName: "s.example", GetClientCertificate: func(
+		client := tls.Client(conn, &tls.Config{RootCAs: a.Pool, ServerName: "s.example", GetClientCertificate: func(
 			*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if len(c.certs) == 0 {
 				return &tls.Certificate{}, nil
@@ -437,7 +402,7 @@ func TestSlots(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	_, client, _ := connect(t, s, &tls.Config{RootCAs: a.pool, ServerName: "s.example"})
+	_, client, _ := connect(t, s, &tls.Config{RootCAs: a.Pool, ServerName: "s.example"})
 	if !client.ConnectionState().HandshakeComplete {
 		t.Error("no handshake")
 	}
@@ -474,7 +439,7 @@ func TestSlots(t *testing.T) {
 func BenchmarkIdle(b *testing.B) {
 	a := newAuthority(b)
 	s := newServer(b, Config{Certificates: []Pair{a.issue(b, "s", []string{"s.example"})}})
-	config := &tls.Config{RootCAs: a.pool, ServerName: "s.example", DynamicRecordSizingDisabled: true}
+	config := &tls.Config{RootCAs: a.Pool, ServerName: "s.example", DynamicRecordSizingDisabled: true}
 	for _, size := range []int{1, 16 << 10} {
 		b.Run(fmt.Sprintf("after %d bytes", size), func(b *testing.B) {
 			const n = 200
@@ -518,7 +483,7 @@ func heap() int64 {
 func BenchmarkOpen(b *testing.B) {
 	a := newAuthority(b)
 	s := newServer(b, Config{Certificates: []Pair{a.issue(b, "s", []string{"s.example"})}})
-	tr, client, wire := connect(b, s, &tls.Config{RootCAs: a.pool, ServerName: "s.example"})
+	tr, client, wire := connect(b, s, &tls.Config{RootCAs: a.Pool, ServerName: "s.example"})
 	var plain, out []byte
 	for b.Loop() {
 		_, _ = client.Write([]byte("0123456789abcdef"))
