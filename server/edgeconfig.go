@@ -108,16 +108,10 @@ func socketOf(a address.Address) address.Address {
 }
 
 // ListenSockets returns the addresses of the sockets for Listen and Listeners, in
-// their order, each once and as tcp://HOST:PORT or unix:///path: an address that is wrong has none.
-// Several paths share a socket, except on port 0, where each address has its own.
+// their order, each once and as tcp://HOST:PORT or unix:///path: an address that is
+// wrong has none. Several paths share a socket, except on port 0, where each address has its own.
 func (c Config) ListenSockets() []string {
-	c = c.WithDefaults()
-	ends, _ := c.endpoints()
-	all := make([]string, len(ends))
-	for i, e := range ends {
-		all[i] = e.socket.String()
-	}
-	return all
+	return c.eachEndpoint(func(e *endpoint) string { return e.socket.String() })
 }
 
 // addresses returns all addresses of c, which is valid, in their canonical form.
@@ -136,11 +130,15 @@ func (c *Config) addresses() []string {
 // Schemes returns what is spoken on the sockets of ListenSockets, in their order: tcp,
 // tls, ws, wss or unix.
 func (c Config) Schemes() []string {
+	return c.eachEndpoint(func(e *endpoint) string { return e.scheme })
+}
+
+func (c Config) eachEndpoint(text func(e *endpoint) string) []string {
 	c = c.WithDefaults()
 	ends, _ := c.endpoints()
 	all := make([]string, len(ends))
-	for i, e := range ends {
-		all[i] = e.scheme
+	for i := range ends {
+		all[i] = text(&ends[i])
 	}
 	return all
 }

@@ -88,9 +88,6 @@ func (f *foreign) send(c *Conn, op codec.Op, message []byte) error {
 	}
 	f.out = out
 	f.stats.sent(op)
-	if c.has(flagServerBeats) {
-		f.sending(c)
-	}
 	f.sentFramed(c, start, op == codec.OpBeat)
 	return f.outcome(c)
 }

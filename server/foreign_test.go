@@ -365,7 +365,7 @@ func TestForeignConfig(t *testing.T) {
 		listener := Config{Listeners: []Listener{{Address: "tls://127.0.0.1:1",
 			Edge: Edge{Framing: one.f, Certificates: []Certificate{{"a", "b"}}}}}}
 		for prefix, cfg := range map[string]Config{"Framing.": cfg, "Listeners[0].Framing.": listener} {
-			errs := inParts(cfg.Validate())
+			errs := parts(cfg.Validate())
 			if len(errs) != len(one.want) {
 				t.Errorf("%+v: %v, want %q", one.f, errs, one.want)
 				continue
@@ -394,13 +394,6 @@ func TestForeignConfig(t *testing.T) {
 	if err := mixed.Validate(); err != nil {
 		t.Error(err)
 	}
-}
-
-func inParts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	return nil
 }
 
 // A fleetClient is one that knows nothing but its length field of four bytes.

@@ -101,9 +101,7 @@ func (l *loop) bindForwarded(c *Conn, r *websocket.Request) bool {
 	if !refusal.Refused() {
 		return true
 	}
-	start := l.begin()
-	l.out = append(l.out, httpRefusal(refusal)...)
-	l.sentFramed(c, start, false)
+	l.sendRaw(c, httpRefusal(refusal))
 	c.state, c.reason = stateFlushing, RateLimited
 	return false
 }

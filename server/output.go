@@ -74,9 +74,19 @@ func (l *loop) sentFramed(c *Conn, start int, urgent bool) {
 		return
 	}
 	l.stats.bytesOut += uint64(len(l.out) - start)
+	if c.has(flagServerBeats) {
+		l.sending(c)
+	}
 	marked := len(l.marks)
 	l.marks = append(l.marks, mark{len(l.out), urgent})
 	_ = l.collectMarked(c, start, marked)
+}
+
+// sendRaw sends b as it is: HTTP.
+func (l *loop) sendRaw(c *Conn, b []byte) {
+	start := l.begin()
+	l.out = append(l.out, b...)
+	l.sentFramed(c, start, false)
 }
 
 // collectMarked takes what is in out from start on, whose marks begin at marked.

@@ -59,9 +59,7 @@ func (l *loop) answerHTTP(c *Conn, a *websocket.Answer) {
 		why = ProtocolError
 		l.logOffence(c, Notice{Reason: why, Code: why.Code(), Text: a.Why})
 	}
-	start := l.begin()
-	l.out = append(l.out, a.Bytes...)
-	l.sentFramed(c, start, false)
+	l.sendRaw(c, a.Bytes)
 	c.state, c.reason = stateFlushing, why
 }
 
@@ -82,9 +80,7 @@ func (l *loop) refuseUpgrade(c *Conn, n Notice) {
 	case RateLimited, BeatTooOften:
 		status = http.StatusTooManyRequests
 	}
-	start := l.begin()
-	l.out = append(l.out, websocket.Refuse(status, n.Text, n.After).Bytes...)
-	l.sentFramed(c, start, false)
+	l.sendRaw(c, websocket.Refuse(status, n.Text, n.After).Bytes)
 }
 
 // control acts on a control frame.
@@ -109,9 +105,6 @@ func (l *loop) control(c *Conn, k websocket.Kind, p []byte) {
 func (l *loop) sendControl(c *Conn, k websocket.Kind, p []byte) {
 	start := l.begin()
 	l.out = c.ext.edge.framing.Append(l.out, p, k)
-	if c.has(flagServerBeats) {
-		l.sending(c)
-	}
 	l.sentFramed(c, start, true)
 }
 
